@@ -1,0 +1,1 @@
+//! Decisions of broker-lite as pure state machines.

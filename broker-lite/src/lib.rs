@@ -1,0 +1,1 @@
+//! A small, truly replicated Kafka-compatible cluster.

@@ -1,0 +1,2 @@
+//! The binary `broker-lite`.
+fn main() {}

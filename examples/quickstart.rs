@@ -1,0 +1,2 @@
+//! Ships files through a replicated cluster while a leader dies.
+fn main() {}

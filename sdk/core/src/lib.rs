@@ -1,0 +1,1 @@
+//! Decisions of the klamm client as pure state machines.

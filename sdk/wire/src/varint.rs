@@ -1,0 +1,1 @@
+//! Variable-length integers (zigzag for signed ones, as in record batches; unsigned in flexible messages).

@@ -1,0 +1,1 @@
+//! Harness shared by the tests, benchmarks and tools of the workspace.

@@ -1,1 +1,102 @@
-//! framing
+//! Length-prefixed frames on a byte stream.
+//!
+//! In: bytes in whatever portions a socket gives them. Out: whole frames (header and body), and the
+//! prefix for one that is to be sent.
+//!
+//! Invariant: memory grows with the bytes that came, never with the length a peer claims; frames are
+//! slices of the read buffer.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// Bytes of the length prefix.
+pub const PREFIX_BYTES: usize = 4;
+
+/// Largest frame a broker takes unless configured otherwise (`socket.request.max.bytes`).
+pub const DEFAULT_REQUEST_LIMIT_BYTES: usize = 104_857_600;
+
+/// Largest frame a client takes: Kafka sets no limit on answers but the prefix itself.
+pub const DEFAULT_RESPONSE_LIMIT_BYTES: usize = i32::MAX as usize;
+
+/// Room that [`FrameSplitter::read_buffer`] leaves for one read.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Why a stream cannot be split any further; it must be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FramingError {
+    /// The peer does not speak the protocol.
+    #[error("negative frame length {0}")]
+    Negative(i32),
+    /// The frame would exceed the limit of this stream.
+    #[error("frame of {length_bytes} B exceeds the limit of {limit_bytes} B")]
+    TooLarge {
+        /// Length claimed by the prefix, or of the frame to be sent.
+        length_bytes: usize,
+        /// Limit in force.
+        limit_bytes: usize,
+    },
+}
+
+/// Splits one direction of a connection into frames.
+#[derive(Debug)]
+pub struct FrameSplitter {
+    buffer: BytesMut,
+    limit_bytes: usize,
+}
+
+impl FrameSplitter {
+    /// A splitter that takes frames of up to `limit_bytes`, prefix not counted.
+    pub fn new(limit_bytes: usize) -> Self {
+        Self { buffer: BytesMut::new(), limit_bytes }
+    }
+
+    /// Appends received bytes.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The buffer to read into, with spare room; bytes may only be appended.
+    pub fn read_buffer(&mut self) -> &mut BytesMut {
+        if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 4 {
+            self.buffer.reserve(READ_BYTES);
+        }
+        &mut self.buffer
+    }
+
+    /// Takes the next whole frame without its prefix; `None` until more bytes come.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FramingError`] as soon as a prefix is negative or above the limit, without waiting for the rest.
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FramingError> {
+        let Some(prefix) = self.buffer.first_chunk::<PREFIX_BYTES>() else {
+            return Ok(None);
+        };
+        let claimed = i32::from_be_bytes(*prefix);
+        let length = usize::try_from(claimed).map_err(|_| FramingError::Negative(claimed))?;
+        if length > self.limit_bytes {
+            return Err(FramingError::TooLarge { length_bytes: length, limit_bytes: self.limit_bytes });
+        }
+        if self.buffer.len() - PREFIX_BYTES < length {
+            return Ok(None);
+        }
+        self.buffer.advance(PREFIX_BYTES);
+        Ok(Some(self.buffer.split_to(length).freeze()))
+    }
+
+    /// Bytes received that belong to no frame handed out yet; above 0 at the end of a stream means it was cut.
+    pub fn pending_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+}
+
+/// The prefix of a frame of `length_bytes`.
+///
+/// # Errors
+///
+/// Returns [`FramingError::TooLarge`] if the length does not fit the prefix.
+pub fn length_prefix(length_bytes: usize) -> Result<[u8; PREFIX_BYTES], FramingError> {
+    i32::try_from(length_bytes)
+        .map(i32::to_be_bytes)
+        .map_err(|_| FramingError::TooLarge { length_bytes, limit_bytes: DEFAULT_RESPONSE_LIMIT_BYTES })
+}

@@ -1,1 +1,167 @@
-//! negotiation
+//! Which version of each api to speak with one broker.
+//!
+//! In: the broker's answer to ApiVersions. Out: a [`VersionTable`], or the version to ask again with.
+//!
+//! ```text
+//! ask ApiVersions 4 ──▶ answer 4 ─────────────────────────────▶ table
+//!                  └──▶ UNSUPPORTED_VERSION, laid out as v0 ──▶ ask again in the version it names, or 0
+//! ```
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::ApiVersionsResponse;
+
+use crate::codec::CodecError;
+use crate::error_code::ErrorCode;
+use crate::seam::Frame;
+
+/// Versions from `min` to `max`, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VersionRange {
+    /// Lowest.
+    pub min: i16,
+    /// Highest.
+    pub max: i16,
+}
+
+impl std::fmt::Display for VersionRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.min, self.max)
+    }
+}
+
+/// Why two sides cannot talk about something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NegotiationError {
+    /// This client has no use for the api.
+    #[error("{api} is not implemented by this client")]
+    NotImplemented {
+        /// Name of the api.
+        api: ApiName,
+    },
+    /// The broker does not offer the api.
+    #[error("the broker does not offer {api}")]
+    NotOffered {
+        /// Name of the api.
+        api: ApiName,
+    },
+    /// The broker offers the api only in versions unknown here.
+    #[error("the broker speaks {api} in versions {theirs}, this client in {ours}")]
+    NoCommonVersion {
+        /// Name of the api.
+        api: ApiName,
+        /// What the broker offers.
+        theirs: VersionRange,
+        /// What this client implements.
+        ours: VersionRange,
+    },
+    /// The broker refused ApiVersions itself.
+    #[error("the broker refused ApiVersions: {0}")]
+    Refused(ErrorCode),
+    /// The answer cannot be read.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// An api key that prints as its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ApiName(pub i16);
+
+/// Version that ApiVersions is asked in first.
+pub const API_VERSIONS_FIRST: i16 = 4;
+
+/// Versions this client implements, by api key: (key, lowest, highest).
+pub const CLIENT_RANGES: &[(i16, i16, i16)] = &[
+    (0, 3, 13),
+    (1, 4, 17),
+    (2, 1, 11),
+    (3, 0, 13),
+    (18, 0, 4),
+    (19, 2, 7),
+    (20, 1, 6),
+    (22, 0, 5),
+    (23, 2, 4),
+    (32, 1, 4),
+    (60, 0, 2),
+];
+
+/// What one broker speaks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VersionTable {
+    ranges: BTreeMap<i16, VersionRange>,
+    features: BTreeMap<String, VersionRange>,
+    features_epoch: Option<i64>,
+}
+
+/// What became of a request for ApiVersions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApiVersionsAnswer {
+    /// Done.
+    Table(VersionTable),
+    /// The broker does not know the version asked in: ask in this one.
+    AskAgain(i16),
+}
+
+/// Reads the answer to a request for ApiVersions; `frame.api_version` is the version asked in.
+///
+/// # Errors
+///
+/// Returns [`NegotiationError`] if the answer cannot be read or is another error than UNSUPPORTED_VERSION.
+pub fn read_api_versions(frame: Frame) -> Result<ApiVersionsAnswer, NegotiationError> {
+    let _ = frame;
+    unimplemented!()
+}
+
+impl VersionTable {
+    /// The table of an answer without error.
+    pub fn from_response(response: &ApiVersionsResponse) -> Self {
+        let _ = response;
+        unimplemented!()
+    }
+
+    /// A table that offers exactly these (key, lowest, highest).
+    pub fn from_ranges(ranges: &[(i16, i16, i16)]) -> Self {
+        let ranges = ranges.iter().map(|&(key, min, max)| (key, VersionRange { min, max })).collect();
+        Self { ranges, ..Self::default() }
+    }
+
+    /// The highest version that both sides speak.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`NegotiationError`] naming the api and both ranges if there is none.
+    pub fn pick(&self, api_key: i16) -> Result<i16, NegotiationError> {
+        let _ = api_key;
+        unimplemented!()
+    }
+
+    /// What the broker offers for an api.
+    pub fn range(&self, api_key: i16) -> Option<VersionRange> {
+        self.ranges.get(&api_key).copied()
+    }
+
+    /// Every range the broker offers, by api key.
+    pub fn ranges(&self) -> impl Iterator<Item = (i16, VersionRange)> + '_ {
+        self.ranges.iter().map(|(&key, &range)| (key, range))
+    }
+
+    /// Finalized level of a feature of the cluster, such as `transaction.version`; `None` if unknown.
+    pub fn finalized_feature(&self, name: &str) -> Option<i16> {
+        self.features.get(name).map(|range| range.max)
+    }
+
+    /// Epoch of the finalized features; `None` if the broker does not know it.
+    pub fn features_epoch(&self) -> Option<i64> {
+        self.features_epoch
+    }
+}
+
+impl std::fmt::Display for ApiName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match kafka_protocol::messages::ApiKey::try_from(self.0) {
+            Ok(key) => write!(f, "{key:?}"),
+            Err(()) => write!(f, "api key {}", self.0),
+        }
+    }
+}

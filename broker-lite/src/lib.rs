@@ -1,1 +1,22 @@
-//! A small, truly replicated Kafka-compatible cluster.
+//! A small, truly replicated Kafka-compatible cluster, inside your process or as a binary.
+//!
+//! [`Cluster`] starts a controller and N brokers. Every broker has its own log of every partition
+//! it holds; followers pull from leaders, leaders are elected by the controller, and nothing is
+//! shared behind their backs. Clients reach it through [`Handle`] (in process) or over TCP.
+//!
+//! ```text
+//!  client ──Handle──┐                    ┌──▶ api/*  ──▶ Partition (log, replica machine)
+//!                   ├──▶ conversation ──▶│                 ▲ Fetch
+//!  client ──TCP─────┘    (in order)      └──▶ controller   └── fetchers of the other brokers
+//! ```
+//!
+//! Invariant: decisions are taken in `broker-lite-core`; this crate moves bytes, time and messages.
+#![allow(clippy::unimplemented)]
+
+mod cluster;
+mod handle;
+mod rt;
+
+pub use cluster::{CheckReport, Cluster, ClusterBuilder, ClusterError, LeaderChange, Profile, Violation};
+pub use handle::Handle;
+pub use klamm_wire::seam::{Connector, Endpoint, Frame, Link, LinkError};

@@ -1,5 +1,9 @@
 //! Decisions of broker-lite as pure state machines.
 
+#![allow(clippy::unimplemented)]
+
+pub mod config;
+pub mod controller;
 pub mod metadata;
 
 /// Time since the runtime's origin; every machine gets it as an argument.

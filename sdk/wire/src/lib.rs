@@ -13,6 +13,7 @@ pub mod codec;
 pub mod compression;
 pub mod error_code;
 pub mod framing;
+pub mod metadata_records;
 pub mod negotiation;
 pub mod schema;
 pub mod seam;

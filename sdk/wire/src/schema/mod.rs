@@ -5,6 +5,11 @@
 //!
 //! Invariant: a walk never allocates, and takes time in proportion to the bytes.
 
+mod cursor;
+
+pub(crate) use cursor::Cursor;
+pub use cursor::{Fault, Malformed};
+
 /// Which half of a conversation a message belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -32,6 +37,9 @@ pub enum WalkError {
         /// The version.
         version: i16,
     },
+    /// The bytes contradict the schema.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
 }
 
 /// Checks that `body` is exactly one well-formed message.

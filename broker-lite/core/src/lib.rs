@@ -1,10 +1,12 @@
 //! Decisions of broker-lite as pure state machines.
-
+#![allow(clippy::unimplemented)]
 #![allow(clippy::unimplemented)]
 
 pub mod config;
 pub mod controller;
 pub mod metadata;
+pub mod replica;
+pub mod storage;
 
 /// Time since the runtime's origin; every machine gets it as an argument.
 pub type Tick = std::time::Duration;

@@ -1,11 +1,24 @@
 //! Async Kafka client.
+#![allow(clippy::unimplemented, dead_code)] // first landing: signatures only
 
-#![allow(clippy::unimplemented)] // until the bodies land
-
+mod admin;
+mod client;
+mod config;
 pub mod consumer;
 pub mod deserializer;
+mod error;
+mod rt;
+mod tcp;
 
+pub use admin::{
+    Admin, AdminError, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, TopicDescription,
+    TopicError, TopicResults,
+};
 pub use bytes::Bytes;
+pub use client::{Client, ClientBuilder};
 pub use consumer::{Consumer, ConsumerError, ConsumerRecord, StartOffset};
 pub use deserializer::Deserializer;
+pub use error::{ClientError, ConfigError, MetadataError, Recovery, RequestError};
 pub use klamm_core::TopicPartition;
+pub use klamm_wire::{BoxConnector, Compression, Connector, Endpoint, ErrorCode, Frame, Link, LinkError};
+pub use tcp::TcpConnector;

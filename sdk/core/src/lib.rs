@@ -1,8 +1,14 @@
 //! Decisions of the klamm client as pure state machines.
 //!
-//! In: events and the time as an argument. Out: effects for a driver. Nothing here reads a clock, sleeps,
-//! spawns, locks or opens a socket. Not an API boundary for users: `klamm` re-exports what they need.
+//! In: events, the time as a [`Tick`], answers of brokers, seeded random numbers.
+//! Out: effects for a driver. Nothing here reads a clock, waits, locks, spawns or does I/O, so the same
+//! inputs always give the same outputs.
+//!
+//! Not an API boundary for users: `klamm` re-exports what they need to know.
 
+pub mod backoff;
+pub mod metadata;
+pub mod reconnect;
 mod topic_partition;
 
 pub use topic_partition::TopicPartition;

@@ -1,0 +1,1 @@
+//! Merging an answer into what is known.

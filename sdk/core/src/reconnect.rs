@@ -1,0 +1,1 @@
+//! Which broker to dial, and when.

@@ -1,0 +1,5 @@
+//! Conversations over TCP.
+
+/// Opens conversations over TCP.
+#[derive(Debug, Clone, Default)]
+pub struct TcpConnector {}

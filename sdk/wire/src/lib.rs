@@ -11,6 +11,7 @@
 pub mod batch;
 pub mod codec;
 pub mod compression;
+pub mod crc;
 pub mod error_code;
 pub mod framing;
 pub mod metadata_records;
@@ -19,8 +20,10 @@ pub mod schema;
 pub mod seam;
 pub mod varint;
 
-pub use batch::{BatchBuilder, BatchError, BatchHeader, ProducerStamp, RawBatch, RecordRef, SealedBatch};
-pub use compression::Compression;
+pub use batch::{
+    BatchBuilder, BatchError, BatchHeader, ProducerStamp, RawBatch, RecordRef, Records, SealedBatch,
+};
+pub use compression::{Compression, CompressionError};
 pub use error_code::ErrorCode;
 pub use seam::{BoxConnector, Connector, Endpoint, Frame, Link, LinkError};
 

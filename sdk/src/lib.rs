@@ -7,7 +7,11 @@ mod config;
 pub mod consumer;
 pub mod deserializer;
 mod error;
+pub mod interceptor;
+pub mod producer;
+pub mod record;
 mod rt;
+pub mod serializer;
 mod tcp;
 
 pub use admin::{
@@ -19,6 +23,10 @@ pub use client::{Client, ClientBuilder};
 pub use consumer::{Consumer, ConsumerError, ConsumerRecord, StartOffset};
 pub use deserializer::Deserializer;
 pub use error::{ClientError, ConfigError, MetadataError, Recovery, RequestError};
+pub use interceptor::Interceptor;
 pub use klamm_core::TopicPartition;
 pub use klamm_wire::{BoxConnector, Compression, Connector, Endpoint, ErrorCode, Frame, Link, LinkError};
+pub use producer::{Acks, Delivery, Producer, ProducerBuilder, RecordMetadata, SendError, TrySendError};
+pub use record::Record;
+pub use serializer::Serializer;
 pub use tcp::TcpConnector;

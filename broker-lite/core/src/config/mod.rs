@@ -1,10 +1,18 @@
 //! Settings under Kafka's names: which exist, what they take, and where a value in force comes from.
 //!
 //! In: names and values as text. Out: checked values, or a [`ConfigError`] that names the setting, the
-//! value and what would be right.
+//! value and what would be right. The names, types, defaults and limits are Kafka 4.3.0's own.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod broker;
+mod key;
+mod support;
+mod table;
+mod topic;
+
+pub use broker::BrokerConfig;
+pub use topic::{TopicConfig, check_topic_config};
+
+use key::Key;
 
 /// Why a setting was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,26 +35,44 @@ pub enum ConfigError {
         /// What would be right.
         reason: String,
     },
-    /// Kafka has the setting; broker-lite has not what it sets.
-    #[error("{name} is not supported yet")]
+    /// Kafka has the setting; broker-lite takes nothing but its default.
+    #[error("{name} {reason}")]
     Unsupported {
         /// Name of the setting.
-        name: String,
+        name: &'static str,
+        /// `is not supported yet`, or `is set by broker-lite itself`.
+        reason: &'static str,
+    },
+    /// Two settings contradict each other.
+    #[error("{name} {reason}")]
+    Contradiction {
+        /// Name of the setting to change.
+        name: &'static str,
+        /// What would be right, with the other one's name.
+        reason: String,
     },
 }
 
 /// Type of a setting; the codes are those of DescribeConfigs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum ConfigType {
+    /// `true` or `false`.
     Boolean = 1,
+    /// Text.
     String = 2,
+    /// Whole number of 32 bits.
     Int = 3,
+    /// Whole number of 16 bits.
     Short = 4,
+    /// Whole number of 64 bits.
     Long = 5,
+    /// Number with a fraction.
     Double = 6,
+    /// Texts with commas between them.
     List = 7,
+    /// Name of a Java class.
     Class = 8,
+    /// Text that is never shown.
     Password = 9,
 }
 
@@ -97,106 +123,56 @@ pub struct DescribedConfig {
     pub documentation: String,
 }
 
-/// Settings of a broker (or of the controller): what was given, over Kafka's defaults.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BrokerConfig {
-    given: BTreeMap<&'static str, String>,
+/// The setting of that name in a table sorted by name.
+fn find(table: &'static [Key], name: &str) -> Option<&'static Key> {
+    table.binary_search_by(|key| key.name.cmp(name)).ok().and_then(|at| table.get(at))
 }
 
-impl BrokerConfig {
-    /// Kafka's defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets one property.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] if the name is unknown, the value is not valid, or what it asks for is not there yet.
-    pub fn set(&mut self, _name: &str, _value: &str) -> Result<(), ConfigError> {
-        unimplemented!()
-    }
-
-    /// Value in force; `None` if it is null or the name unknown.
-    pub fn get(&self, _name: &str) -> Option<&str> {
-        unimplemented!()
-    }
-
-    /// Whether the property was given.
-    pub fn is_given(&self, name: &str) -> bool {
-        self.given.contains_key(name)
-    }
-
-    /// Value in force as a number; `None` if it is null, or not a number.
-    pub fn int(&self, _name: &str) -> Option<i64> {
-        unimplemented!()
-    }
-
-    /// Value in force as a time, for settings in ms; `None` if it is null, negative, or not a number.
-    pub fn millis(&self, _name: &str) -> Option<Duration> {
-        unimplemented!()
-    }
-
-    /// Value in force as a truth value; `false` if it is none.
-    pub fn boolean(&self, _name: &str) -> bool {
-        unimplemented!()
-    }
-
-    /// All settings of the broker, sorted by name.
-    pub fn describe(
-        &self,
-        _dynamic: &BTreeMap<String, String>,
-        _dynamic_default: &BTreeMap<String, String>,
-    ) -> Vec<DescribedConfig> {
-        unimplemented!()
+/// Checks a value for the setting of that name; returns the setting and the trimmed value.
+fn checked<'v>(
+    table: &'static [Key],
+    name: &str,
+    value: &'v str,
+) -> Result<(&'static Key, &'v str), ConfigError> {
+    let value = value.trim();
+    let Some(key) = find(table, name) else {
+        return Err(ConfigError::Unknown { name: name.to_owned(), nearest: nearest(table, name) });
+    };
+    key.check(value).map_err(|reason| ConfigError::Invalid {
+        name: name.to_owned(),
+        value: if key.sensitive() { "(hidden)".to_owned() } else { value.to_owned() },
+        reason,
+    })?;
+    match support::refusal(key.name) {
+        Some(reason) if key.default != Some(value) => {
+            Err(ConfigError::Unsupported { name: key.name, reason })
+        }
+        _ => Ok((key, value)),
     }
 }
 
-/// Settings in force for one topic: its own, over those of the broker, over Kafka's defaults.
-#[derive(Debug, Clone, Copy)]
-pub struct TopicConfig<'a> {
-    _own: &'a BTreeMap<String, String>,
-    _broker: &'a BrokerConfig,
+/// The name that was probably meant: the same setting on the other level, or the one spelt most alike.
+fn nearest(table: &'static [Key], name: &str) -> Option<&'static str> {
+    let twin = table::SYNONYMS.iter().find_map(|(topic, broker)| {
+        let first = broker.first().map(|via| via.broker);
+        if *topic == name { first } else { broker.iter().any(|via| via.broker == name).then_some(*topic) }
+    });
+    if let Some(twin) = twin.filter(|twin| find(table, twin).is_some()) {
+        return Some(twin);
+    }
+    let limit = name.len() / 3;
+    table
+        .iter()
+        .map(|key| (strsim::damerau_levenshtein(name, key.name), key.name))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, name)| name)
 }
 
-impl<'a> TopicConfig<'a> {
-    /// `own` is what [`Image::configs`](crate::metadata::Image::configs) holds for the topic.
-    pub fn new(own: &'a BTreeMap<String, String>, broker: &'a BrokerConfig) -> Self {
-        Self { _own: own, _broker: broker }
-    }
-
-    /// Value in force; `None` if it is null or the name unknown.
-    pub fn get(&self, _name: &str) -> Option<String> {
-        unimplemented!()
-    }
-
-    /// Value in force as a number; `None` if it is null, or not a number.
-    pub fn int(&self, _name: &str) -> Option<i64> {
-        unimplemented!()
-    }
-
-    /// Value in force as a truth value; `false` if it is none.
-    pub fn boolean(&self, _name: &str) -> bool {
-        unimplemented!()
-    }
-
-    /// `min.insync.replicas`.
-    pub fn min_insync_replicas(&self) -> usize {
-        unimplemented!()
-    }
-
-    /// All settings of the topic, sorted by name.
-    pub fn describe(&self) -> Vec<DescribedConfig> {
-        unimplemented!()
-    }
+/// Where Kafka documents a setting.
+fn documentation(level: &str, name: &str) -> String {
+    format!("https://kafka.apache.org/documentation/#{level}configs_{name}")
 }
 
-/// Checks one topic-level setting, as CreateTopics gives it.
-///
-/// # Errors
-///
-/// As [`BrokerConfig::set`].
-pub fn check_topic_config(_name: &str, _value: &str) -> Result<(), ConfigError> {
-    unimplemented!()
-}
+#[cfg(test)]
+mod tests;

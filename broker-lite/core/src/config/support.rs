@@ -1,0 +1,61 @@
+//! Settings of Kafka whose subject broker-lite does not have yet: any value but the default is refused.
+
+/// Subjects that are missing as a whole: TLS, SASL, ACLs, quotas, transactions, tiered storage, share and
+/// streams groups, KIP-848 groups.
+const MISSING: &[&str] = &[
+    "alter.log.dirs.replication.quota.",
+    "controller.quota.",
+    "delegation.token.",
+    "follower.replication.throttled.",
+    "group.consumer.",
+    "group.share.",
+    "group.streams.",
+    "leader.replication.throttled.",
+    "local.retention.",
+    "log.local.retention.",
+    "quota.",
+    "remote.",
+    "replication.quota.",
+    "sasl.",
+    "share.coordinator.",
+    "ssl.",
+    "transaction.",
+    "transactional.",
+];
+
+/// Single settings that ask for something missing.
+const MISSING_NAMES: &[&str] = &[
+    "alter.config.policy.class.name",
+    "authorizer.class.name",
+    "client.quota.callback.class",
+    "compression.type",
+    "connections.max.reauth.ms",
+    "create.topic.policy.class.name",
+    "listener.security.protocol.map",
+    "principal.builder.class",
+    "security.inter.broker.protocol",
+    "security.providers",
+];
+
+/// Accepted although their subject is missing: they only shape internal topics, and are often set.
+const HARMLESS: &str = "transaction.state.log.";
+
+/// Given by broker-lite itself, to every broker its own.
+const OWNED: &[&str] = &[
+    "advertised.listeners",
+    "broker.id",
+    "controller.listener.names",
+    "inter.broker.listener.name",
+    "listeners",
+    "node.id",
+    "process.roles",
+];
+
+/// Why the setting cannot be changed, if it cannot.
+pub(super) fn refusal(name: &str) -> Option<&'static str> {
+    if OWNED.contains(&name) || name.starts_with("controller.quorum.") {
+        return Some("is set by broker-lite itself");
+    }
+    let missing = MISSING_NAMES.contains(&name) || MISSING.iter().any(|prefix| name.starts_with(prefix));
+    (missing && !name.starts_with(HARMLESS)).then_some("is not supported yet")
+}

@@ -233,6 +233,92 @@ def records(schemas):
     return "\n".join(out).rstrip() + "\n"
 
 
+# ---------------------------------------------------------------------------------------------
+# Tables for the length walk
+
+FIXED = {"bool": 1, "int8": 1, "int16": 2, "uint16": 2, "int32": 4, "int64": 8, "float64": 8, "uuid": 16}
+
+
+class Tables:
+    """Collects structures; each gets a number."""
+
+    def __init__(self):
+        self.lines = []
+
+    def add(self, name, fields, common, path=()):
+        """Adds a structure and what it contains; returns its number."""
+        if name in path:
+            sys.exit(f"{name} contains itself: the walk's depth would have no bound")
+        rows = [self.row(f, common, path + (name,)) for f in fields]
+        self.lines.append((name, rows))
+        return len(self.lines) - 1
+
+    def row(self, field, common, path):
+        kind = field["type"]
+        array = kind.startswith("[]")
+        base = kind.removeprefix("[]")
+        if base in FIXED:
+            shape = f"Fixeds({FIXED[base]})" if array else f"Fixed({FIXED[base]})"
+        elif base == "string":
+            shape = "Texts" if array else "Text"
+        elif base in ("bytes", "records") and not array:
+            shape = "Blob"
+        elif base[0].isupper():
+            number = self.add(base, field.get("fields") or common[base], common, path)
+            shape = f"Structs({number})" if array else f"Struct({number})"
+        else:
+            sys.exit(f"{path}: unknown type {kind}")
+        low, high = versions(field["versions"])
+        null = versions(field.get("nullableVersions"))
+        tag = field.get("tag", -1)
+        if tag >= 0 and versions(field["taggedVersions"]) != (low, high):
+            sys.exit(f"{path}: {field['name']} is tagged in some of its versions only")
+        if "flexibleVersions" in field:
+            sys.exit(f"{path}: {field['name']} has flexible versions of its own")
+        return "F(%s, %s)" % (shape, ", ".join("L" if n == LAST else str(n) for n in (low, high, *null, tag)))
+
+
+def tables(schemas):
+    pairs = {}
+    for schema in schemas.values():
+        if schema["type"] in ("request", "response") and schema["validVersions"] != "none":
+            pairs.setdefault(schema["apiKey"], {})[schema["type"]] = schema
+    found, apis = Tables(), []
+    for key, pair in sorted(pairs.items()):
+        sides = []
+        for side in ("request", "response"):
+            schema = pair[side]
+            common = {c["name"]: c["fields"] for c in schema.get("commonStructs", [])}
+            low, high = versions(schema["validVersions"])
+            flexible, _ = versions(schema["flexibleVersions"])
+            if schema["flexibleVersions"] == "none":
+                flexible = "L"
+            root = found.add(schema["name"], schema["fields"], common)
+            sides.append(f"M({low}, {high}, {flexible}, {root})")
+        name = pair["request"]["name"].removesuffix("Request")
+        apis.append(f"    A({key}, {', '.join(sides)}), // {name}")
+    out = [
+        "//! What the walk interprets: every request and response of Kafka 4.3.0.",
+        "//!",
+        "//! Generated from Kafka 4.3.0's schemas by tests/tools/kafka_schemas.py; do not edit.",
+        "#![cfg_attr(rustfmt, rustfmt::skip)]",
+        "",
+        "use super::table::Shape::{Blob, Fixed, Fixeds, Struct, Structs, Text, Texts};",
+        "use super::table::{Api, Api as A, FOREVER as L, Field, Field as F, Message as M};",
+        "",
+        "/// Api key, request, response; a message is lowest, highest, first flexible version and its structure. By api key.",
+        f"pub(super) static APIS: [Api; {len(apis)}] = [",
+        *apis,
+        "];",
+        "",
+        "/// Fields: shape, first and last version, first and last nullable version, tag or -1.",
+        f"pub(super) static STRUCTS: [&[Field]; {len(found.lines)}] = [",
+    ]
+    for number, (name, rows) in enumerate(found.lines):
+        out.append(f"    /* {number} {name} */ &[{', '.join(rows)}],")
+    return "\n".join(out + ["];"]) + "\n"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", required=True, help="path of kafka-clients-VERSION.jar")
@@ -240,6 +326,7 @@ def main():
     parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
     args = parser.parse_args()
     wanted = {
+        TABLES: tables(load(args.clients, "common/message/")),
         RECORDS: records(load(args.metadata, "common/metadata/")),
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]

@@ -9,9 +9,10 @@
 
 use std::collections::BTreeMap;
 
-use kafka_protocol::messages::ApiVersionsResponse;
+use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use kafka_protocol::protocol::Request;
 
-use crate::codec::CodecError;
+use crate::codec::{self, CodecError};
 use crate::error_code::ErrorCode;
 use crate::seam::Frame;
 
@@ -74,7 +75,7 @@ pub const API_VERSIONS_FIRST: i16 = 4;
 /// Versions this client implements, by api key: (key, lowest, highest).
 pub const CLIENT_RANGES: &[(i16, i16, i16)] = &[
     (0, 3, 13),
-    (1, 4, 17),
+    (1, 4, 18),
     (2, 1, 11),
     (3, 0, 13),
     (18, 0, 4),
@@ -90,7 +91,7 @@ pub const CLIENT_RANGES: &[(i16, i16, i16)] = &[
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VersionTable {
     ranges: BTreeMap<i16, VersionRange>,
-    features: BTreeMap<String, VersionRange>,
+    features: BTreeMap<String, i16>,
     features_epoch: Option<i64>,
 }
 
@@ -109,15 +110,49 @@ pub enum ApiVersionsAnswer {
 ///
 /// Returns [`NegotiationError`] if the answer cannot be read or is another error than UNSUPPORTED_VERSION.
 pub fn read_api_versions(frame: Frame) -> Result<ApiVersionsAnswer, NegotiationError> {
-    let _ = frame;
-    unimplemented!()
+    let asked = frame.api_version;
+    if asked > 0 && leading_error(&frame) == Some(ErrorCode::UNSUPPORTED_VERSION) {
+        return Ok(ApiVersionsAnswer::AskAgain(version_to_ask(asked, frame)));
+    }
+    let response = codec::decode_response::<ApiVersionsRequest>(frame)?;
+    ErrorCode(response.error_code).ok().map_err(NegotiationError::Refused)?;
+    Ok(ApiVersionsAnswer::Table(VersionTable::from_response(&response)))
+}
+
+/// The error code that every version of the answer starts with.
+fn leading_error(frame: &Frame) -> Option<ErrorCode> {
+    let mut bytes = frame.body.iter().flatten().copied();
+    Some(ErrorCode(i16::from_be_bytes([bytes.next()?, bytes.next()?])))
+}
+
+/// A broker that does not know the version asked in answers in version 0 (KIP-511); if it lists
+/// ApiVersions there, that is the version to use next, else version 0 is. Always lower than `asked`.
+fn version_to_ask(asked: i16, mut refusal: Frame) -> i16 {
+    refusal.api_version = 0;
+    let listed = codec::decode_response::<ApiVersionsRequest>(refusal).ok().and_then(|response| {
+        let mut keys = response.api_keys.iter();
+        keys.find(|api| api.api_key == ApiVersionsRequest::KEY).map(|api| api.max_version)
+    });
+    listed.filter(|version| (0..asked).contains(version)).unwrap_or(0)
 }
 
 impl VersionTable {
     /// The table of an answer without error.
     pub fn from_response(response: &ApiVersionsResponse) -> Self {
-        let _ = response;
-        unimplemented!()
+        let range = |min, max| (min <= max).then_some(VersionRange { min, max });
+        let ranges = response
+            .api_keys
+            .iter()
+            .filter_map(|api| Some((api.api_key, range(api.min_version, api.max_version)?)));
+        let features_epoch = Some(response.finalized_features_epoch).filter(|epoch| *epoch >= 0);
+        let finalized = response.finalized_features.iter().filter(|_| features_epoch.is_some());
+        Self {
+            ranges: ranges.collect(),
+            features: finalized
+                .map(|feature| (feature.name.to_string(), feature.max_version_level))
+                .collect(),
+            features_epoch,
+        }
     }
 
     /// A table that offers exactly these (key, lowest, highest).
@@ -132,8 +167,17 @@ impl VersionTable {
     ///
     /// Returns [`NegotiationError`] naming the api and both ranges if there is none.
     pub fn pick(&self, api_key: i16) -> Result<i16, NegotiationError> {
-        let _ = api_key;
-        unimplemented!()
+        let api = ApiName(api_key);
+        let &(_, min, max) = CLIENT_RANGES
+            .iter()
+            .find(|(key, ..)| *key == api_key)
+            .ok_or(NegotiationError::NotImplemented { api })?;
+        let theirs = self.range(api_key).ok_or(NegotiationError::NotOffered { api })?;
+        let highest = max.min(theirs.max);
+        if highest < min.max(theirs.min) {
+            return Err(NegotiationError::NoCommonVersion { api, theirs, ours: VersionRange { min, max } });
+        }
+        Ok(highest)
     }
 
     /// What the broker offers for an api.
@@ -148,7 +192,7 @@ impl VersionTable {
 
     /// Finalized level of a feature of the cluster, such as `transaction.version`; `None` if unknown.
     pub fn finalized_feature(&self, name: &str) -> Option<i16> {
-        self.features.get(name).map(|range| range.max)
+        self.features.get(name).copied()
     }
 
     /// Epoch of the finalized features; `None` if the broker does not know it.

@@ -5,6 +5,7 @@
 //! Invariant: bytes from a peer pass the walk of [`schema`](crate::schema) before `kafka-protocol` sees them.
 
 mod any;
+mod chunks;
 mod fetch;
 mod header;
 mod produce;
@@ -13,6 +14,7 @@ use bytes::BytesMut;
 use kafka_protocol::protocol::{Decodable, Encodable, Request};
 
 pub use any::{decode_any_request, decode_any_response};
+pub(crate) use chunks::put_uvarint;
 pub use fetch::{PartitionChunks, encode_fetch_response};
 pub use header::{
     RequestHead, decode_request_header, decode_response_header, encode_request_header,
@@ -122,8 +124,10 @@ fn decode<M: Decodable>(kind: Kind, expected: i16, frame: Frame) -> Result<M, Co
 /// The version whose layout `kafka-protocol` shall use for a version it does not know.
 fn layout_version(api_key: i16, version: i16) -> i16 {
     match (api_key, version) {
-        // ListOffsets 11 only adds a meaning of the timestamp -6 (KIP-1023).
+        // ListOffsets 11 only gives the timestamp -6 a meaning (KIP-1023).
         (2, 11) => 10,
+        // BrokerHeartbeat 2 only adds the tagged field 1, CordonedLogDirs, which passes as an unknown one.
+        (63, 2) => 1,
         _ => version,
     }
 }

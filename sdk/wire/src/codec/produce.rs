@@ -1,11 +1,15 @@
 //! Produce requests whose record batches are never copied.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::CodecError;
+use super::chunks::Chunks;
 use crate::seam::Frame;
+
+/// Api key of Produce.
+const PRODUCE: i16 = 0;
 
 /// What stands in front of the topics of a Produce request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +54,37 @@ pub fn encode_produce(
     head: &ProduceHead,
     topics: &[ProduceTopic],
 ) -> Result<Frame, CodecError> {
-    let _ = (version, head, topics);
-    unimplemented!()
+    if !(3..=13).contains(&version) {
+        return Err(CodecError::UnsupportedVersion { api_key: PRODUCE, version });
+    }
+    let mut out = Chunks::new(PRODUCE, version, version >= 9, room(head, topics));
+    out.text(head.transactional_id.as_deref())?;
+    out.raw().put_i16(head.acks);
+    out.raw().put_i32(head.timeout_ms);
+    out.count(topics.len())?;
+    for topic in topics {
+        if version >= 13 {
+            out.raw().put_slice(topic.id.as_bytes());
+        } else {
+            out.text(Some(&topic.name))?;
+        }
+        out.count(topic.partitions.len())?;
+        for partition in &topic.partitions {
+            out.raw().put_i32(partition.index);
+            out.records(&partition.records)?;
+            out.no_tags();
+        }
+        out.no_tags();
+    }
+    out.no_tags();
+    let mut frame = out.finish();
+    frame.expects_reply = head.acks != 0;
+    Ok(frame)
+}
+
+/// Enough for everything but the records, so that the memory is reserved once.
+fn room(head: &ProduceHead, topics: &[ProduceTopic]) -> usize {
+    let id = head.transactional_id.as_ref().map_or(0, |id| id.len());
+    let topics: usize = topics.iter().map(|t| 24 + t.name.len() + 10 * t.partitions.len()).sum();
+    32 + id + topics
 }

@@ -19,6 +19,7 @@ pub use generated::{
     RegisterBrokerRecord, RemoveTopicRecord, TopicRecord, UnregisterBrokerRecord,
 };
 
+use crate::codec::put_uvarint;
 use crate::schema::{Cursor, Malformed};
 
 /// Version of the frame around every record.
@@ -57,9 +58,9 @@ impl MetadataRecord {
     fn encode_as(&self, version: i16) -> Bytes {
         let mut out = BytesMut::new();
         let (kind, _) = self.stamp();
-        value::put_uvarint(&mut out, FRAME_VERSION);
-        value::put_uvarint(&mut out, kind);
-        value::put_uvarint(&mut out, u32::from(version.unsigned_abs()));
+        put_uvarint(&mut out, FRAME_VERSION);
+        put_uvarint(&mut out, kind);
+        put_uvarint(&mut out, u32::from(version.unsigned_abs()));
         self.write(version, &mut out);
         out.freeze()
     }

@@ -3,6 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use uuid::Uuid;
 
+use crate::codec::put_uvarint;
 use crate::schema::{Cursor, Fault, Malformed};
 
 /// A field's type.
@@ -42,14 +43,6 @@ impl TagWriter {
         put_uvarint(out, self.count);
         out.extend_from_slice(&self.fields);
     }
-}
-
-pub(super) fn put_uvarint(out: &mut BytesMut, mut value: u32) {
-    while value >= 0x80 {
-        out.put_u8((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.put_u8(value as u8);
 }
 
 /// No record comes near 4 GiB: a batch could not hold it.

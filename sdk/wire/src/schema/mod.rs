@@ -3,12 +3,20 @@
 //! In: api key, version, bytes. Out: whether every length, count, marker and tag in them is true.
 //! kafka-protocol reserves memory by claimed counts; it sees only bytes that passed here.
 //!
-//! Invariant: a walk never allocates, and takes time in proportion to the bytes.
+//! Invariant: a walk never allocates, its depth is that of the schema, and it takes time in
+//! proportion to the bytes. What it lets pass holds every element that it claims to hold.
 
 mod cursor;
+mod table;
+mod tables;
+mod walk;
 
 pub(crate) use cursor::Cursor;
 pub use cursor::{Fault, Malformed};
+
+use table::{Api, Message};
+use tables::APIS;
+use walk::Walk;
 
 /// Which half of a conversation a message belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,22 +52,43 @@ pub enum WalkError {
 
 /// Checks that `body` is exactly one well-formed message.
 ///
+/// Strings are not checked to be UTF-8: decoding does that, without harm.
+///
 /// # Errors
 ///
 /// Returns [`WalkError`] for the first place where the bytes contradict the schema.
 pub fn walk(kind: Kind, api_key: i16, version: i16, body: &[u8]) -> Result<(), WalkError> {
-    let _ = (kind, api_key, version, body);
-    unimplemented!()
+    let message = message(kind, api_key).ok_or(WalkError::UnknownApi { api_key })?;
+    if !message.has(version) {
+        return Err(WalkError::UnknownVersion { api_key, version });
+    }
+    let mut bytes = Cursor::new(body);
+    Walk { version, flexible: message.flexible(version) }.structure(message.3, &mut bytes)?;
+    Ok(bytes.finish()?)
 }
 
-/// The versions of a message in Kafka 4.3's schema (min, max), or `None` for an unknown api key.
+/// The versions of a message in Kafka 4.3's schema (lowest, highest), or `None` for an unknown api key.
 pub fn versions(kind: Kind, api_key: i16) -> Option<(i16, i16)> {
-    let _ = (kind, api_key);
-    unimplemented!()
+    message(kind, api_key).map(|message| (message.0.into(), message.1.into()))
 }
 
 /// Returns `true` if this version of the message has tagged fields, or `None` for an unknown api key.
+///
+/// Versions that Kafka 4.3 does not have yet are answered like its latest.
 pub fn is_flexible(kind: Kind, api_key: i16, version: i16) -> Option<bool> {
-    let _ = (kind, api_key, version);
-    unimplemented!()
+    message(kind, api_key).map(|message| message.flexible(version))
+}
+
+/// Every api key in Kafka 4.3's schemas, ascending.
+pub fn api_keys() -> impl Iterator<Item = i16> {
+    APIS.iter().map(|Api(key, ..)| *key)
+}
+
+fn message(kind: Kind, api_key: i16) -> Option<&'static Message> {
+    let index = APIS.binary_search_by_key(&api_key, |Api(key, ..)| *key).ok()?;
+    let Api(_, request, response) = APIS.get(index)?;
+    Some(match kind {
+        Kind::Request => request,
+        Kind::Response => response,
+    })
 }

@@ -6,8 +6,6 @@
 //!
 //! Not an API boundary for users: `klamm` and `broker-lite` re-export what they need to know.
 
-#![allow(clippy::unimplemented)]
-
 pub mod batch;
 pub mod codec;
 pub mod compression;

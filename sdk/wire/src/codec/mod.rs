@@ -131,3 +131,6 @@ fn layout_version(api_key: i16, version: i16) -> i16 {
         _ => version,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,8 @@
 //! proportion to the bytes. What it lets pass holds every element that it claims to hold.
 
 mod cursor;
+#[cfg(test)]
+pub(crate) mod generate;
 mod table;
 mod tables;
 mod walk;
@@ -92,3 +94,6 @@ fn message(kind: Kind, api_key: i16) -> Option<&'static Message> {
         Kind::Response => response,
     })
 }
+
+#[cfg(test)]
+mod tests;

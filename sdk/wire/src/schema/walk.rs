@@ -97,7 +97,7 @@ impl Walk {
     }
 
     /// Least number of bytes a structure takes.
-    fn least_size(self, number: u16) -> usize {
+    pub(super) fn least_size(self, number: u16) -> usize {
         let present = fields(number).iter().filter(|f| f.tag().is_none() && f.exists(self.version));
         let sum: usize = present.map(|f| self.least(f.0, f.nullable(self.version))).sum();
         sum + usize::from(self.flexible)

@@ -100,3 +100,73 @@ pub fn length_prefix(length_bytes: usize) -> Result<[u8; PREFIX_BYTES], FramingE
         .map(i32::to_be_bytes)
         .map_err(|_| FramingError::TooLarge { length_bytes, limit_bytes: DEFAULT_RESPONSE_LIMIT_BYTES })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_prefix_that_cannot_be_is_refused_before_its_frame_comes() {
+        let mut splitter = FrameSplitter::new(100);
+        splitter.push(&(-1i32).to_be_bytes());
+        assert_eq!(splitter.next_frame(), Err(FramingError::Negative(-1)));
+
+        let mut splitter = FrameSplitter::new(100);
+        splitter.push(&i32::MAX.to_be_bytes());
+        let too_large = FramingError::TooLarge { length_bytes: i32::MAX as usize, limit_bytes: 100 };
+        assert_eq!(splitter.next_frame(), Err(too_large));
+    }
+
+    /// Goal: the claim of 2 GB alone reserves nothing.
+    #[test]
+    fn memory_follows_the_bytes_that_came() {
+        let mut splitter = FrameSplitter::new(usize::MAX);
+        splitter.push(&i32::MAX.to_be_bytes());
+        splitter.push(b"GET / HTTP/1.1");
+        assert_eq!(splitter.next_frame(), Ok(None));
+        assert_eq!(splitter.pending_bytes(), 18);
+        assert!(splitter.read_buffer().capacity() < 2 * READ_BYTES);
+    }
+
+    #[test]
+    fn a_length_over_the_prefix_is_refused() {
+        assert_eq!(length_prefix(5), Ok([0, 0, 0, 5]));
+        assert!(length_prefix(1 << 31).is_err());
+    }
+
+    proptest! {
+        /// However a stream is torn, the frames come out as they went in.
+        #[test]
+        fn frames_survive_any_tearing(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8),
+            sizes in prop::collection::vec(1usize..30, 1..8),
+            in_place in any::<bool>(),
+        ) {
+            let mut stream = Vec::new();
+            for frame in &frames {
+                stream.extend(length_prefix(frame.len()).unwrap());
+                stream.extend(frame);
+            }
+            let (mut splitter, mut out, mut rest) = (FrameSplitter::new(40), Vec::new(), &stream[..]);
+            for size in sizes.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (now, later) = rest.split_at((*size).min(rest.len()));
+                rest = later;
+                if in_place {
+                    splitter.read_buffer().extend_from_slice(now);
+                } else {
+                    splitter.push(now);
+                }
+                while let Some(frame) = splitter.next_frame().unwrap() {
+                    out.push(frame.to_vec());
+                }
+            }
+            prop_assert_eq!(out, frames);
+            prop_assert_eq!(splitter.pending_bytes(), 0);
+        }
+    }
+}

@@ -209,3 +209,90 @@ impl std::fmt::Display for ApiName {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey};
+
+    use super::*;
+    use crate::codec::encode_response;
+
+    fn api(key: i16, min: i16, max: i16) -> ApiVersion {
+        ApiVersion::default().with_api_key(key).with_min_version(min).with_max_version(max)
+    }
+
+    fn refusal(keys: Vec<ApiVersion>, asked: i16) -> Frame {
+        let response = ApiVersionsResponse::default()
+            .with_error_code(ErrorCode::UNSUPPORTED_VERSION.0)
+            .with_api_keys(keys);
+        let mut frame = encode_response::<ApiVersionsRequest>(0, &response).unwrap();
+        frame.api_version = asked;
+        frame
+    }
+
+    #[test]
+    fn the_highest_common_version_is_picked() {
+        let table = VersionTable::from_ranges(&[(0, 0, 13), (1, 4, 99), (3, 0, 8)]);
+        assert_eq!(table.pick(0), Ok(13));
+        assert_eq!(table.pick(1), Ok(18));
+        assert_eq!(table.pick(3), Ok(8));
+    }
+
+    #[test]
+    fn no_common_version_names_the_api_and_both_ranges() {
+        let table = VersionTable::from_ranges(&[(0, 0, 2), (1, 50, 60)]);
+        let error = table.pick(0).unwrap_err().to_string();
+        assert_eq!(error, "the broker speaks Produce in versions 0-2, this client in 3-13");
+        assert!(matches!(table.pick(1), Err(NegotiationError::NoCommonVersion { .. })));
+        assert_eq!(table.pick(3).unwrap_err().to_string(), "the broker does not offer Metadata");
+        let none = table.pick(52).unwrap_err().to_string();
+        assert_eq!(none, "Vote is not implemented by this client");
+    }
+
+    /// Goal: a broker that knows only ApiVersions 0 to 2 is asked again in 2 (KIP-511).
+    #[test]
+    fn a_refusal_in_version_0_names_the_version_to_ask_again_with() {
+        let answer = read_api_versions(refusal(vec![api(3, 0, 9), api(18, 0, 2)], 4));
+        assert_eq!(answer, Ok(ApiVersionsAnswer::AskAgain(2)));
+    }
+
+    #[test]
+    fn a_refusal_that_does_not_say_what_is_known_leads_to_version_0() {
+        assert_eq!(read_api_versions(refusal(vec![], 4)), Ok(ApiVersionsAnswer::AskAgain(0)));
+        let code_only = Frame::new(18, 4, Bytes::from_static(&[0, 35]));
+        assert_eq!(read_api_versions(code_only), Ok(ApiVersionsAnswer::AskAgain(0)));
+        // Asking in 4 again would never end.
+        assert_eq!(read_api_versions(refusal(vec![api(18, 0, 4)], 4)), Ok(ApiVersionsAnswer::AskAgain(0)));
+    }
+
+    #[test]
+    fn a_refusal_of_version_0_is_final() {
+        let unsupported = NegotiationError::Refused(ErrorCode::UNSUPPORTED_VERSION);
+        assert_eq!(read_api_versions(refusal(vec![], 0)), Err(unsupported));
+    }
+
+    #[test]
+    fn finalized_features_count_only_with_an_epoch() {
+        let feature = FinalizedFeatureKey::default().with_name("transaction.version".into());
+        let response = ApiVersionsResponse::default()
+            .with_api_keys(vec![api(0, 0, 13), api(1, 9, 3)])
+            .with_finalized_features(vec![feature.with_max_version_level(2).with_min_version_level(2)]);
+        let known = response.clone().with_finalized_features_epoch(7);
+        let frame = encode_response::<ApiVersionsRequest>(4, &known).unwrap();
+        let Ok(ApiVersionsAnswer::Table(table)) = read_api_versions(frame) else { panic!("no table") };
+        assert_eq!(table.finalized_feature("transaction.version"), Some(2));
+        assert_eq!((table.features_epoch(), table.range(1)), (Some(7), None));
+
+        let unknown = VersionTable::from_response(&response.with_finalized_features_epoch(-1));
+        assert_eq!(unknown.finalized_feature("transaction.version"), None);
+    }
+
+    #[test]
+    fn client_ranges_are_within_kafkas() {
+        for &(key, min, max) in CLIENT_RANGES {
+            let (low, high) = crate::schema::versions(crate::schema::Kind::Request, key).unwrap();
+            assert!(low <= min && max <= high, "{}", ApiName(key));
+        }
+    }
+}

@@ -10,6 +10,7 @@ use kafka_protocol::protocol::Encodable;
 use super::CodecError;
 use super::chunks::{Chunks, put_uvarint};
 use crate::seam::Frame;
+use crate::varint::len_unsigned;
 
 /// Api key of Fetch.
 const FETCH: i16 = 1;
@@ -132,7 +133,8 @@ fn put_end(out: &mut Chunks, version: i16, response: &FetchResponse) -> Result<(
         sizes += endpoint.compute_size(version).map_err(|e| out.invalid(e))?;
     }
     let count = u32::try_from(endpoints.len() + 1).map_err(|_| out.invalid("too many endpoints"))?;
-    let size = u32::try_from(sizes + uvarint_len(count)).map_err(|_| out.invalid("too many endpoints"))?;
+    let size =
+        u32::try_from(sizes + len_unsigned(count.into())).map_err(|_| out.invalid("too many endpoints"))?;
     put_uvarint(out.raw(), size);
     put_uvarint(out.raw(), count);
     for endpoint in endpoints {
@@ -167,10 +169,6 @@ fn put_unknown(out: &mut Chunks, unknown: &Unknown, from: i32) -> Result<(), Cod
         out.raw().put_slice(content);
     }
     Ok(())
-}
-
-fn uvarint_len(value: u32) -> usize {
-    (value.max(1).ilog2() / 7) as usize + 1
 }
 
 /// Enough for everything but the records, in the usual case.

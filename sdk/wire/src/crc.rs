@@ -8,14 +8,10 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(Crc32Iscsi, bytes) as u32
 }
 
-/// Checksum of `first` followed by bytes of which only checksum and length are known.
-#[inline]
-pub(crate) fn crc32c_before(first: &[u8], rest_crc: u32, rest_len: usize) -> u32 {
-    let first_crc = crc_fast::checksum(Crc32Iscsi, first);
-    crc_fast::checksum_combine(Crc32Iscsi, first_crc, u64::from(rest_crc), rest_len as u64) as u32
-}
-
 /// Checksum of `first` followed by `rest`.
+///
+/// Summing 16 KB again takes a quarter of a microsecond; crc-fast's way of combining two checksums takes fifty.
+#[inline]
 pub(crate) fn crc32c_of_two(first: &[u8], rest: &[u8]) -> u32 {
     let mut digest = crc_fast::Digest::new(Crc32Iscsi);
     digest.update(first);
@@ -42,7 +38,6 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..3000), cut in 0usize..3000,
         ) {
             let (first, rest) = bytes.split_at(cut.min(bytes.len()));
-            prop_assert_eq!(crc32c_before(first, crc32c(rest), rest.len()), crc32c(&bytes));
             prop_assert_eq!(crc32c_of_two(first, rest), crc32c(&bytes));
         }
     }

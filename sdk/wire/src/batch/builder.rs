@@ -3,12 +3,12 @@
 //! In: records. Out: the records section, and 61 header bytes as a chunk of its own, so that
 //! producer id, epoch and sequence can be set when the batch is sent, also a second time.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::header::{CRC, HEADER_BYTES, LENGTH_PREFIX, SUMMED_FROM};
 use super::{BatchError, BatchHeader, ProducerStamp, Records};
 use crate::compression::{Compression, CompressionError};
-use crate::crc::{crc32c, crc32c_before};
+use crate::crc::crc32c_of_two;
 use crate::varint::{self, MAX_LEN_32, MAX_LEN_64, zigzag};
 
 /// For records without headers, where the element type could not be inferred.
@@ -29,6 +29,10 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
+    /// Free bytes behind the records that [`Self::append`] wants for its work. Memory of this much
+    /// more than the largest records section is never reallocated.
+    pub const SLACK_BYTES: usize = RUN + MAX_LEN_32;
+
     /// Starts a batch in `buf`, whose content is dropped and whose memory is used.
     pub fn new(mut buf: BytesMut) -> Self {
         buf.clear();
@@ -78,41 +82,44 @@ impl BatchBuilder {
             + field_len(key)
             + field_len(value)
             + headers_len(headers);
-        self.records.reserve(length + MAX_LEN_32);
+        self.records.reserve(length + Self::SLACK_BYTES);
 
-        let mut head = Head::new();
-        head.put((length as u64) << 1);
-        head.put(0); // attributes, unused
-        head.put(timestamp_delta);
-        head.put(offset_field);
-        head.put(length_field(key));
+        append_run(&mut self.records, |run| {
+            run.put((length as u64) << 1);
+            run.put(0); // attributes, unused
+            run.put(timestamp_delta);
+            run.put(offset_field);
+            run.put(length_field(key));
+            if key.is_none() {
+                run.put(length_field(value));
+            }
+        });
         if let Some(key) = key {
-            head.flush(&mut self.records);
             self.records.extend_from_slice(key);
+            append_run(&mut self.records, |run| run.put(length_field(value)));
         }
-        head.put(length_field(value));
-        head.flush(&mut self.records);
         if let Some(value) = value {
             self.records.extend_from_slice(value);
         }
-        self.append_headers(headers);
+        if headers.is_empty() {
+            self.records.put_u8(0);
+        } else {
+            self.append_headers(headers);
+        }
         offset_delta
     }
 
-    #[inline]
     fn append_headers<H: AsRef<[u8]>, V: AsRef<[u8]>>(&mut self, headers: &[(H, Option<V>)]) {
-        let mut head = Head::new();
-        head.put((headers.len() as u64) << 1);
+        append_run(&mut self.records, |run| run.put((headers.len() as u64) << 1));
         for (name, value) in headers {
-            let value = value.as_ref().map(AsRef::as_ref);
-            head.put(length_field(Some(name.as_ref())));
-            head.flush(&mut self.records);
-            self.records.extend_from_slice(name.as_ref());
-            head.put(length_field(value));
-            head.flush(&mut self.records);
-            self.records.extend_from_slice(value.unwrap_or_default());
+            self.append_field(Some(name.as_ref()));
+            self.append_field(value.as_ref().map(AsRef::as_ref));
         }
-        head.flush(&mut self.records);
+    }
+
+    fn append_field(&mut self, field: Option<&[u8]>) {
+        append_run(&mut self.records, |run| run.put(length_field(field)));
+        self.records.extend_from_slice(field.unwrap_or_default());
     }
 
     /// Bytes the batch would have now, header included, uncompressed.
@@ -130,7 +137,7 @@ impl BatchBuilder {
         self.count == 0
     }
 
-    /// Closes the batch: compresses the records and sums them.
+    /// Closes the batch: compresses the records if asked to.
     ///
     /// # Errors
     ///
@@ -153,7 +160,6 @@ impl BatchBuilder {
         }
         let records = self.records.freeze();
         Ok(SealedBatch {
-            records_crc: crc32c(&records),
             records,
             count: self.count,
             compression,
@@ -167,7 +173,6 @@ impl BatchBuilder {
 #[derive(Debug, Clone)]
 pub struct SealedBatch {
     records: Bytes,
-    records_crc: u32,
     count: u32,
     compression: Compression,
     base_timestamp: i64,
@@ -178,7 +183,7 @@ impl SealedBatch {
     /// The bytes that go before [`Self::records`]: base offset 0, leader epoch -1.
     pub fn header(&self, stamp: ProducerStamp) -> [u8; HEADER_BYTES] {
         let mut bytes = self.fields(stamp).encode();
-        let crc = crc32c_before(&bytes[SUMMED_FROM..], self.records_crc, self.records.len());
+        let crc = crc32c_of_two(&bytes[SUMMED_FROM..], &self.records);
         bytes[CRC].copy_from_slice(&crc.to_be_bytes());
         bytes
     }
@@ -244,31 +249,43 @@ impl SealedBatch {
     }
 }
 
-/// A run of varints on its way into the batch, at most those in front of a value.
-struct Head {
-    bytes: [u8; 32],
+/// Room for the varints between two fields. The longest run is length, attributes, timestamp, offset,
+/// null key and value: 27 bytes.
+const RUN: usize = 32;
+
+/// Varints written in place at the end of the batch.
+///
+/// Room of a fixed size is cleared, which takes two instructions, filled, and cut to what was used:
+/// so no byte costs a look at the capacity, and nothing is copied.
+struct Run<'a> {
+    room: &'a mut [u8; RUN],
     used: usize,
 }
 
-impl Head {
-    #[inline]
-    fn new() -> Self {
-        Self { bytes: [0; 32], used: 0 }
-    }
-
-    /// Adds a varint; the longest run is length, attributes, timestamp, offset, key and value: 31 bytes.
-    #[inline]
-    fn put(&mut self, value: u64) {
-        if let Some(free) = self.bytes.get_mut(self.used..) {
-            self.used += varint::put_unsigned(free, value).unwrap_or_default();
+impl Run<'_> {
+    #[inline(always)]
+    fn put(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.room[self.used % RUN] = value as u8 | 0x80;
+            self.used += 1;
+            value >>= 7;
         }
+        self.room[self.used % RUN] = value as u8;
+        self.used += 1;
     }
+}
 
-    #[inline]
-    fn flush(&mut self, out: &mut BytesMut) {
-        out.extend_from_slice(self.bytes.get(..self.used).unwrap_or_default());
-        self.used = 0;
+#[inline(always)]
+fn append_run(out: &mut BytesMut, write: impl FnOnce(&mut Run<'_>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; RUN]);
+    let mut used = 0;
+    if let Some(room) = out.last_chunk_mut::<RUN>() {
+        let mut run = Run { room, used };
+        write(&mut run);
+        used = run.used;
     }
+    out.truncate(start + used);
 }
 
 /// Length of a nullable field as a varint; -1 is null.

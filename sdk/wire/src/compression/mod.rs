@@ -133,16 +133,13 @@ impl Compression {
             return Err(CompressionError::FeatureMissing { codec: self, feature: "zstd" });
         }
         let Some(level) = level else { return Ok(()) };
-        let (range, allowed) = match self {
-            Self::Gzip => (-1..=9, "0 to 9, or -1 for the default"),
-            Self::Zstd => (-131_072..=22, "-131072 to 22"),
-            Self::Lz4 => (0..=-1, "levels are not available, leave it unset"),
-            Self::None | Self::Snappy => (0..=-1, "this codec has no levels, leave it unset"),
+        let (possible, allowed) = match self {
+            Self::Gzip => ((-1..=9).contains(&level), "0 to 9, or -1 for the default"),
+            Self::Zstd => ((-131_072..=22).contains(&level), "-131072 to 22"),
+            Self::Lz4 => (false, "levels are not available, leave it unset"),
+            Self::None | Self::Snappy => (false, "this codec has no levels, leave it unset"),
         };
-        if range.contains(&level) {
-            return Ok(());
-        }
-        Err(CompressionError::Level { codec: self, level, allowed })
+        if possible { Ok(()) } else { Err(CompressionError::Level { codec: self, level, allowed }) }
     }
 
     /// Compresses `plain` at `level`, or at the codec's default.

@@ -48,7 +48,8 @@ fn decompress_frame<'a>(
     // limit, no match reaches farther back, and a window of that size reads the same frame.
     let head = frame.rewritten(limit_bytes as u64);
     let mut source = head.as_slice().chain(&mut rest);
-    let mut decoder = StreamingDecoder::new(&mut source).map_err(|e| Compression::Zstd.malformed(e))?;
+    let mut decoder = StreamingDecoder::new_with_max_window_size(&mut source, u64::MAX)
+        .map_err(|e| Compression::Zstd.malformed(e))?;
     read_bounded(Compression::Zstd, &mut decoder, out, limit_bytes)?;
     let frame_decoder = decoder.into_frame_decoder();
     if frame.content_size.is_some_and(|size| size != (out.len() - held) as u64) {
@@ -123,4 +124,24 @@ fn take_le(rest: &mut &[u8], len: usize) -> Option<u64> {
     let (field, tail) = rest.split_at_checked(len)?;
     *rest = tail;
     Some(field.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the decoder keeps a window, so the window it is told of bounds its memory.
+    #[test]
+    fn the_window_shown_to_the_decoder_is_bounded_by_the_limit() {
+        for (descriptor, limit, exponent) in [
+            (27 << 3, 1_000_000, 10),    // claims 2^37, gets 2^20
+            (27 << 3, 10, 7),            // never less than a block
+            (27 << 3 | 1, u64::MAX, 28), // the claim, rounded up
+            (2 << 3, 1_000_000, 2),      // claims less: kept
+        ] {
+            let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x04, descriptor];
+            let head = FrameHead::parse(&frame).unwrap().rewritten(limit);
+            assert_eq!(head, [0x28, 0xb5, 0x2f, 0xfd, 0x04, exponent << 3]);
+        }
+    }
 }

@@ -5,6 +5,7 @@
 pub mod config;
 pub mod controller;
 pub mod metadata;
+pub mod placement;
 pub mod replica;
 pub mod storage;
 

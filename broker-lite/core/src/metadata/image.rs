@@ -1,63 +1,17 @@
 //! The state of the cluster that the metadata records add up to.
 //!
-//! In: records, in the order of the log. Out: answers to questions, and [`Delta`]s that tell a broker what
-//! it has to look at again. The controller and every broker hold one; all are equal at the same offset.
+//! In: records, in the order of the log (see `apply`). Out: answers to questions. The controller and
+//! every broker hold one; all are equal at the same offset.
+//!
+//! A clone shares its topics and brokers with the original until one of the two changes them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use klamm_wire::RawBatch;
 use uuid::Uuid;
 
-use super::{MetadataRecord, PartitionRegistration};
-
-/// One address a broker listens at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
-    /// Name of the listener, for example `PLAINTEXT`.
-    pub name: String,
-    /// Host that clients shall dial.
-    pub host: String,
-    /// Port that clients shall dial.
-    pub port: u16,
-    /// Security protocol code, 0 for PLAINTEXT.
-    pub security_protocol: i16,
-}
-
-/// One broker as the controller has registered it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrokerRegistration {
-    /// Broker id.
-    pub id: i32,
-    /// Epoch of this registration: the offset the controller was at when it made it.
-    pub epoch: i64,
-    /// Identity of the process; a restarted broker has another one.
-    pub incarnation_id: Uuid,
-    /// Where the broker listens, in the order it gave.
-    pub listeners: Vec<Listener>,
-    /// `broker.rack`.
-    pub rack: Option<String>,
-    /// Feature name to supported (min, max) level.
-    pub features: BTreeMap<String, (i16, i16)>,
-    /// Log directories.
-    pub log_dirs: Vec<Uuid>,
-    /// `true` while the broker must not lead, nor be shown to clients.
-    pub fenced: bool,
-    /// `true` while its leaderships are being moved away.
-    pub in_controlled_shutdown: bool,
-}
-
-impl BrokerRegistration {
-    /// Whether partitions may be led by this broker.
-    pub fn is_active(&self) -> bool {
-        !self.fenced && !self.in_controlled_shutdown
-    }
-
-    /// The listener of this name, or `None`.
-    pub fn listener(&self, name: &str) -> Option<&Listener> {
-        self.listeners.iter().find(|listener| listener.name == name)
-    }
-}
+use super::{BrokerRegistration, PartitionRegistration};
+use crate::config::{BrokerConfig, TopicConfig};
 
 /// One topic with its partitions, which are numbered 0..n without gaps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,56 +35,36 @@ pub enum ConfigResource {
     Other(i8, String),
 }
 
-/// Why a record does not fit the image. The log is damaged, or written by something newer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("metadata record at offset {offset}: {reason}")]
-pub struct ImageError {
-    /// Offset of the record.
-    pub offset: i64,
-    /// What was wrong.
-    pub reason: String,
-}
+impl ConfigResource {
+    /// Resource type code of topics in requests and records.
+    pub const TOPIC: i8 = 2;
+    /// Resource type code of brokers; the empty name is every broker.
+    pub const BROKER: i8 = 4;
 
-/// A topic that is gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RemovedTopic {
-    /// Name it had.
-    pub name: Arc<str>,
-    /// Its id.
-    pub id: Uuid,
-    /// Partitions it had.
-    pub partitions: Vec<i32>,
-}
-
-/// What changed, so that a broker looks again at nothing else.
-///
-/// A partition of a removed topic is never in `partitions`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Delta {
-    /// Partitions that were created or changed.
-    pub partitions: BTreeSet<(Uuid, i32)>,
-    /// Topics that were removed.
-    pub removed_topics: Vec<RemovedTopic>,
-    /// Brokers that registered, left, or changed: fenced, unfenced, new epoch.
-    pub brokers: BTreeSet<i32>,
-    /// Resources whose settings changed.
-    pub configs: BTreeSet<ConfigResource>,
-}
-
-/// One partition as Metadata and DescribeTopicPartitions show it.
-#[derive(Debug, Clone, Copy)]
-pub struct PartitionView<'a> {
-    /// Number of the partition.
-    pub partition: i32,
-    /// Its registration.
-    pub registration: &'a PartitionRegistration,
+    /// Reads type code and name as requests and records give them.
+    pub fn new(kind: i8, name: &str) -> Self {
+        match (kind, name) {
+            (Self::TOPIC, _) => Self::Topic(name.to_owned()),
+            (Self::BROKER, "") => Self::Broker(None),
+            (Self::BROKER, id) if id.parse::<i32>().is_ok() => Self::Broker(id.parse().ok()),
+            _ => Self::Other(kind, name.to_owned()),
+        }
+    }
 }
 
 /// The state of the cluster at one offset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image {
-    next_offset: i64,
+    pub(super) next_offset: i64,
+    pub(super) brokers: BTreeMap<i32, Arc<BrokerRegistration>>,
+    pub(super) topics: BTreeMap<Uuid, Arc<Topic>>,
+    pub(super) names: BTreeMap<Arc<str>, Uuid>,
+    pub(super) configs: BTreeMap<ConfigResource, BTreeMap<String, String>>,
+    pub(super) features: BTreeMap<String, i16>,
+    pub(super) next_producer_id: i64,
 }
+
+static NO_CONFIGS: BTreeMap<String, String> = BTreeMap::new();
 
 impl Image {
     /// Offset of the next record to apply.
@@ -138,81 +72,73 @@ impl Image {
         self.next_offset
     }
 
-    /// Applies one record, which stands at [`Self::next_offset`].
-    ///
-    /// # Errors
-    ///
-    /// [`ImageError`] if the record speaks of something that does not exist.
-    pub fn apply(&mut self, _record: &MetadataRecord, _delta: &mut Delta) -> Result<(), ImageError> {
-        unimplemented!()
-    }
-
-    /// Applies the records of one batch of the log; those below [`Self::next_offset`] are skipped.
-    ///
-    /// # Errors
-    ///
-    /// [`ImageError`] if the batch cannot be read or leaves a gap.
-    pub fn apply_batch(&mut self, _batch: &RawBatch, _delta: &mut Delta) -> Result<(), ImageError> {
-        unimplemented!()
-    }
-
     /// Every registered broker by id, fenced ones too.
     pub fn brokers(&self) -> &BTreeMap<i32, Arc<BrokerRegistration>> {
-        unimplemented!()
+        &self.brokers
     }
 
     /// One broker, fenced or not.
-    pub fn broker(&self, _id: i32) -> Option<&BrokerRegistration> {
-        unimplemented!()
+    pub fn broker(&self, id: i32) -> Option<&BrokerRegistration> {
+        self.brokers.get(&id).map(Arc::as_ref)
     }
 
     /// Brokers that clients may be shown, by id: those not fenced.
     pub fn live_brokers(&self) -> impl Iterator<Item = &BrokerRegistration> {
-        std::iter::empty()
+        self.brokers.values().map(Arc::as_ref).filter(|broker| !broker.fenced)
     }
 
     /// Epoch of a broker that is not fenced.
-    pub fn live_epoch(&self, _id: i32) -> Option<i64> {
-        unimplemented!()
+    pub fn live_epoch(&self, id: i32) -> Option<i64> {
+        self.broker(id).filter(|broker| !broker.fenced).map(|broker| broker.epoch)
+    }
+
+    /// Whether partitions may be led by this broker, and replicas on it be in sync.
+    pub fn is_active(&self, id: i32) -> bool {
+        self.broker(id).is_some_and(BrokerRegistration::is_active)
     }
 
     /// Every topic, by name.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
-        std::iter::empty()
+        self.names.values().filter_map(|id| self.topic_by_id(*id))
     }
 
     /// A topic by name.
-    pub fn topic(&self, _name: &str) -> Option<&Topic> {
-        unimplemented!()
+    pub fn topic(&self, name: &str) -> Option<&Topic> {
+        self.names.get(name).and_then(|id| self.topic_by_id(*id))
     }
 
     /// A topic by id.
-    pub fn topic_by_id(&self, _id: Uuid) -> Option<&Topic> {
-        unimplemented!()
+    pub fn topic_by_id(&self, id: Uuid) -> Option<&Topic> {
+        self.topics.get(&id).map(Arc::as_ref)
     }
 
     /// One partition.
-    pub fn partition(&self, _topic: Uuid, _partition: i32) -> Option<&PartitionRegistration> {
-        unimplemented!()
+    pub fn partition(&self, topic: Uuid, partition: i32) -> Option<&PartitionRegistration> {
+        self.topic_by_id(topic)?.partitions.get(&partition)
     }
 
     /// Replicas of `partition` whose broker is fenced or gone, in replica order.
-    pub fn offline_replicas(&self, _partition: &PartitionRegistration) -> Vec<i32> {
-        unimplemented!()
+    pub fn offline_replicas(&self, partition: &PartitionRegistration) -> Vec<i32> {
+        partition.replicas.iter().copied().filter(|id| self.live_epoch(*id).is_none()).collect()
     }
 
     /// Settings that were set for a resource, by name.
-    pub fn configs(&self, _resource: &ConfigResource) -> &BTreeMap<String, String> {
-        unimplemented!()
+    pub fn configs(&self, resource: &ConfigResource) -> &BTreeMap<String, String> {
+        self.configs.get(resource).unwrap_or(&NO_CONFIGS)
+    }
+
+    /// Settings in force for a topic on a broker with the settings `broker`.
+    pub fn topic_config<'a>(&'a self, name: &str, broker: &'a BrokerConfig) -> TopicConfig<'a> {
+        TopicConfig::new(self.configs(&ConfigResource::Topic(name.to_owned())), broker)
     }
 
     /// Finalized level of each feature.
     pub fn features(&self) -> &BTreeMap<String, i16> {
-        unimplemented!()
+        &self.features
     }
 
     /// First producer id that no block has handed out.
     pub fn next_producer_id(&self) -> i64 {
-        unimplemented!()
+        self.next_producer_id
     }
 }

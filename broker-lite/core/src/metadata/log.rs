@@ -4,9 +4,10 @@
 //! The trait is shaped for a quorum: an append is answered with an offset, and that the offset is
 //! committed is seen later, when [`MetadataLog::high_watermark`] has passed it.
 
-use bytes::Bytes;
-
-use super::MetadataRecord;
+use bytes::{Bytes, BytesMut};
+use klamm_wire::batch::{NO_HEADERS, NO_PRODUCER};
+use klamm_wire::metadata_records::MetadataRecord;
+use klamm_wire::{BatchBuilder, BatchHeader, Compression};
 
 /// Why the log refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,9 +31,9 @@ pub enum LogError {
         /// Offset of the next record.
         end: i64,
     },
-    /// The records cannot be made a batch.
+    /// The records are more than a batch can hold.
     #[error("records do not fit a batch")]
-    Unencodable,
+    TooLarge,
 }
 
 /// A log of metadata records that one leader at a time appends to.
@@ -41,6 +42,9 @@ pub trait MetadataLog {
     fn leader(&self) -> (Option<i32>, i32);
 
     /// Appends records as one batch, all or nothing; returns the offset after the last.
+    ///
+    /// No records append nothing. That the records are committed is seen when
+    /// [`Self::high_watermark`] reaches the offset returned.
     ///
     /// # Errors
     ///
@@ -56,7 +60,8 @@ pub trait MetadataLog {
     /// Records below this offset are committed.
     fn high_watermark(&self) -> i64;
 
-    /// Whole batches from the one that holds `from_offset` on, up to `max_bytes` but at least one; empty at the end.
+    /// Whole batches from the one that holds `from_offset` on, up to `max_bytes` but at least one;
+    /// none at the end.
     ///
     /// # Errors
     ///
@@ -66,36 +71,93 @@ pub trait MetadataLog {
 
 /// A quorum of one: what is appended is committed.
 ///
-/// Nothing is ever taken away: the log grows with the number of changes. Snapshots come with the quorum.
+/// Nothing is ever taken away: the log grows with the number of changes, about 100 B each. Snapshots
+/// come with the quorum.
 #[derive(Debug)]
 pub struct SingleVoter {
-    _node_id: i32,
+    node_id: i32,
+    batches: Vec<Stored>,
+    end_offset: i64,
 }
+
+#[derive(Debug)]
+struct Stored {
+    base_offset: i64,
+    bytes: Bytes,
+}
+
+/// The one leader's epoch never changes.
+const EPOCH: i32 = 1;
 
 impl SingleVoter {
     /// An empty log, led by `node_id` in epoch 1.
-    pub fn new(_node_id: i32) -> Self {
-        unimplemented!()
+    pub fn new(node_id: i32) -> Self {
+        Self { node_id, batches: Vec::new(), end_offset: 0 }
     }
 }
 
 impl MetadataLog for SingleVoter {
     fn leader(&self) -> (Option<i32>, i32) {
-        unimplemented!()
+        (Some(self.node_id), EPOCH)
     }
-    fn append(&mut self, _epoch: i32, _wall_ms: i64, _records: &[MetadataRecord]) -> Result<i64, LogError> {
-        unimplemented!()
+
+    fn append(&mut self, epoch: i32, wall_ms: i64, records: &[MetadataRecord]) -> Result<i64, LogError> {
+        if epoch != EPOCH {
+            return Err(LogError::NotLeader { epoch, current: EPOCH });
+        }
+        if !records.is_empty() {
+            let bytes = encode(self.end_offset, epoch, wall_ms, records).ok_or(LogError::TooLarge)?;
+            self.batches.push(Stored { base_offset: self.end_offset, bytes });
+            self.end_offset += i64::try_from(records.len()).map_err(|_| LogError::TooLarge)?;
+        }
+        Ok(self.end_offset)
     }
+
     fn start_offset(&self) -> i64 {
-        unimplemented!()
+        0
     }
+
     fn end_offset(&self) -> i64 {
-        unimplemented!()
+        self.end_offset
     }
+
     fn high_watermark(&self) -> i64 {
-        unimplemented!()
+        self.end_offset
     }
-    fn read(&self, _from_offset: i64, _max_bytes: usize) -> Result<Vec<Bytes>, LogError> {
-        unimplemented!()
+
+    fn read(&self, from_offset: i64, max_bytes: usize) -> Result<Vec<Bytes>, LogError> {
+        if !(0..=self.end_offset).contains(&from_offset) {
+            return Err(LogError::OutOfRange { offset: from_offset, start: 0, end: self.end_offset });
+        }
+        if from_offset == self.end_offset {
+            return Ok(Vec::new());
+        }
+        let after = self.batches.partition_point(|batch| batch.base_offset <= from_offset);
+        let mut left = max_bytes;
+        let mut read = Vec::new();
+        for batch in self.batches.iter().skip(after.saturating_sub(1)) {
+            if !read.is_empty() && batch.bytes.len() > left {
+                break;
+            }
+            left = left.saturating_sub(batch.bytes.len());
+            read.push(batch.bytes.clone());
+        }
+        Ok(read)
     }
+}
+
+/// One batch as it stands in the log; `None` beyond 2 GiB.
+fn encode(base_offset: i64, epoch: i32, wall_ms: i64, records: &[MetadataRecord]) -> Option<Bytes> {
+    let mut builder = BatchBuilder::new(BytesMut::new());
+    for record in records {
+        builder.append(wall_ms, None, Some(&record.encode()), NO_HEADERS);
+    }
+    let sealed = builder.seal(Compression::None, None).ok()?;
+    let mut header = BatchHeader::parse(&sealed.header(NO_PRODUCER)).ok()?;
+    header.base_offset = base_offset;
+    header.partition_leader_epoch = epoch;
+    let mut bytes = BytesMut::with_capacity(sealed.len_bytes());
+    bytes.extend_from_slice(&header.encode());
+    bytes.extend_from_slice(sealed.records());
+    Some(bytes.freeze())
 }

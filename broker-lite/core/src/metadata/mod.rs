@@ -1,13 +1,18 @@
 //! Cluster metadata: the log of records that the controller writes, and the image they add up to.
 
+mod apply;
+mod broker;
+mod delta;
 mod image;
 mod log;
 mod partition;
 
-pub use image::{
-    BrokerRegistration, ConfigResource, Delta, Image, ImageError, Listener, PartitionView, RemovedTopic,
-    Topic,
-};
+pub use apply::ImageError;
+pub(crate) use apply::{LEADER_UNCHANGED, RECOVERY_UNCHANGED};
+pub use broker::{BrokerRegistration, Listener};
+pub use delta::{Delta, RemovedTopic};
+pub use image::{ConfigResource, Image, Topic};
+pub use klamm_wire::metadata_records::MetadataRecord;
 pub use log::{LogError, MetadataLog, SingleVoter};
 pub use partition::{LeaderRecoveryState, PartitionRegistration};
 
@@ -15,7 +20,3 @@ pub use partition::{LeaderRecoveryState, PartitionRegistration};
 pub const METADATA_TOPIC: &str = "__cluster_metadata";
 /// Id of [`METADATA_TOPIC`].
 pub const METADATA_TOPIC_ID: uuid::Uuid = uuid::Uuid::from_u128(1);
-
-/// One record of the metadata log. (Stand-in until `klamm_wire::metadata_records` lands.)
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetadataRecord;

@@ -1,0 +1,330 @@
+//! CreateTopics (19) and CreatePartitions (37).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use klamm_wire::messages::create_partitions_request::CreatePartitionsTopic;
+use klamm_wire::messages::create_partitions_response::CreatePartitionsTopicResult;
+use klamm_wire::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
+use klamm_wire::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use klamm_wire::messages::{
+    BrokerId, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
+};
+use klamm_wire::metadata_records::{ConfigRecord, PartitionRecord, TopicRecord};
+use klamm_wire::{ErrorCode, StrBytes};
+use uuid::Uuid;
+
+use super::{Controller, Outcome, Refusal, names};
+use crate::config::{self, TopicConfig};
+use crate::metadata::ConfigResource;
+use crate::placement::{self, Candidate};
+
+/// Most partitions one request may create, as in Kafka: they go into one batch of the log.
+const MAX_PARTITIONS: i64 = 10_000;
+
+/// A topic that passed all checks.
+struct Plan {
+    partitions: Vec<Vec<i32>>,
+    configs: BTreeMap<String, String>,
+}
+
+impl Controller {
+    /// CreateTopics (19), versions 2 to 7.
+    ///
+    /// Every topic stands alone, but for the number of partitions that a request may ask for.
+    pub fn create_topics(&mut self, request: &CreateTopicsRequest) -> Outcome<CreateTopicsResponse> {
+        let twice = repeated(request.topics.iter().map(|topic| topic.name.as_str()));
+        let wanted = request.topics.iter().map(|topic| self.wanted_partitions(topic));
+        let too_many = wanted.fold(0, i64::saturating_add) > MAX_PARTITIONS;
+        let mut topics = Vec::with_capacity(request.topics.len());
+        for topic in &request.topics {
+            let planned = if twice.contains(topic.name.as_str()) {
+                Err(Refusal(ErrorCode::INVALID_REQUEST, "the request names this topic twice".to_owned()))
+            } else if too_many {
+                Err(too_many_partitions())
+            } else {
+                self.plan(topic)
+            };
+            let result = CreatableTopicResult::default().with_name(topic.name.clone());
+            topics.push(match planned {
+                Ok(plan) => self.create(result, topic.name.as_str(), plan, request.validate_only),
+                Err(refusal) => result
+                    .with_error_code(refusal.0.0)
+                    .with_error_message(refusal.message())
+                    .with_num_partitions(-1)
+                    .with_replication_factor(-1)
+                    .with_configs(None),
+            });
+        }
+        self.outcome(CreateTopicsResponse::default().with_topics(topics))
+    }
+
+    fn wanted_partitions(&self, topic: &CreatableTopic) -> i64 {
+        match topic.num_partitions {
+            -1 if topic.assignments.is_empty() => self.settings.int("num.partitions").unwrap_or(1),
+            -1 => i64::try_from(topic.assignments.len()).unwrap_or(i64::MAX),
+            given => i64::from(given).max(0),
+        }
+    }
+
+    fn plan(&mut self, topic: &CreatableTopic) -> Result<Plan, Refusal> {
+        names::check_new(&topic.name, &self.image)?;
+        let configs = checked_configs(topic)?;
+        let partitions = if topic.assignments.is_empty() {
+            let replicas = self.wanted_replicas(topic)?;
+            let partitions = usize::try_from(self.wanted_partitions(topic)).unwrap_or(0);
+            if partitions == 0 || topic.num_partitions < -1 {
+                let reason = format!("{} partitions; at least 1 is needed", topic.num_partitions);
+                return Err(Refusal(ErrorCode::INVALID_PARTITIONS, reason));
+            }
+            self.place(partitions, replicas)?
+        } else {
+            self.assigned(topic)?
+        };
+        Ok(Plan { partitions, configs })
+    }
+
+    fn wanted_replicas(&self, topic: &CreatableTopic) -> Result<usize, Refusal> {
+        let replicas = match topic.replication_factor {
+            -1 => self.settings.int("default.replication.factor").unwrap_or(1),
+            given => i64::from(given),
+        };
+        match usize::try_from(replicas) {
+            Ok(replicas) if replicas > 0 => Ok(replicas),
+            _ => {
+                let reason = format!("replication factor {replicas}; at least 1 is needed");
+                Err(Refusal(ErrorCode::INVALID_REPLICATION_FACTOR, reason))
+            }
+        }
+    }
+
+    fn place(&mut self, partitions: usize, replicas: usize) -> Result<Vec<Vec<i32>>, Refusal> {
+        let candidates = self.image.brokers().values().map(|broker| Candidate {
+            id: broker.id,
+            rack: broker.rack.as_deref(),
+            fenced: !broker.is_active(),
+        });
+        let candidates: Vec<Candidate<'_>> = candidates.collect();
+        placement::place(&candidates, partitions, replicas, &mut self.rng)
+            .map_err(|error| Refusal(ErrorCode::INVALID_REPLICATION_FACTOR, error.to_string()))
+    }
+
+    fn assigned(&self, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refusal> {
+        if topic.num_partitions != -1 || topic.replication_factor != -1 {
+            let reason = "with a manual assignment, partitions and replication factor must be -1";
+            return Err(Refusal(ErrorCode::INVALID_REQUEST, reason.to_owned()));
+        }
+        let mut by_index = BTreeMap::new();
+        for CreatableReplicaAssignment { partition_index, broker_ids, .. } in &topic.assignments {
+            if by_index.insert(*partition_index, ids(broker_ids)).is_some() {
+                return Err(bad_assignment(format!("partition {partition_index} is assigned twice")));
+            }
+        }
+        if !by_index.keys().copied().eq((0..).take(by_index.len())) {
+            return Err(bad_assignment("partitions must be numbered from 0 on without gaps".to_owned()));
+        }
+        let partitions: Vec<Vec<i32>> = by_index.into_values().collect();
+        let first = partitions.first().map_or(0, Vec::len);
+        for (partition, replicas) in partitions.iter().enumerate() {
+            self.check_assignment(partition, replicas, first)?;
+        }
+        Ok(partitions)
+    }
+
+    fn check_assignment(&self, partition: usize, replicas: &[i32], factor: usize) -> Result<(), Refusal> {
+        let fail = |reason: String| Err(bad_assignment(format!("partition {partition}: {reason}")));
+        if replicas.is_empty() {
+            return fail("no replicas".to_owned());
+        }
+        if replicas.len() != factor {
+            return fail(format!("{} replicas where others have {factor}", replicas.len()));
+        }
+        if let Some(id) = replicas.iter().find(|id| self.image.broker(**id).is_none()) {
+            return fail(format!("no broker {id} is registered"));
+        }
+        if let Some(id) = repeated(replicas.iter()).first() {
+            return fail(format!("broker {id} is named twice"));
+        }
+        if !replicas.iter().any(|id| self.image.is_active(*id)) {
+            return fail("all its brokers are fenced or shutting down".to_owned());
+        }
+        Ok(())
+    }
+
+    fn create(
+        &mut self,
+        result: CreatableTopicResult,
+        name: &str,
+        plan: Plan,
+        validate_only: bool,
+    ) -> CreatableTopicResult {
+        let partitions = i32::try_from(plan.partitions.len()).unwrap_or(i32::MAX);
+        let replicas = plan.partitions.first().map_or(0, Vec::len);
+        let described = TopicConfig::new(&plan.configs, &self.settings).describe();
+        let configs = described.into_iter().map(|config| {
+            CreatableTopicConfigs::default()
+                .with_name(StrBytes::from_static_str(config.name))
+                .with_value(config.value.map(StrBytes::from_string))
+                .with_read_only(config.read_only)
+                .with_config_source(config.source as i8)
+                .with_is_sensitive(config.sensitive)
+        });
+        let result = result
+            .with_num_partitions(partitions)
+            .with_replication_factor(i16::try_from(replicas).unwrap_or(i16::MAX))
+            .with_configs(Some(configs.collect()));
+        if validate_only {
+            return result;
+        }
+        let topic_id = self.new_topic_id();
+        self.emit(TopicRecord { name: name.to_owned(), topic_id });
+        for (key, value) in plan.configs {
+            self.emit(ConfigRecord {
+                resource_type: ConfigResource::TOPIC,
+                resource_name: name.to_owned(),
+                name: key,
+                value: Some(value),
+            });
+        }
+        for (partition, replicas) in (0..).zip(plan.partitions) {
+            self.emit_partition(topic_id, partition, replicas);
+        }
+        result.with_topic_id(topic_id)
+    }
+
+    /// A random id (UUID version 4), never one of the reserved ones: those are of no version.
+    fn new_topic_id(&mut self) -> Uuid {
+        loop {
+            let id = uuid::Builder::from_random_bytes(self.rng.u128(..).to_be_bytes()).into_uuid();
+            // Kafka's tools print ids in base 64 and would take one with a leading '-' for an option
+            let leading_dash = id.as_bytes()[0] >> 2 == 62;
+            if !leading_dash && self.image.topic_by_id(id).is_none() {
+                return id;
+            }
+        }
+    }
+
+    /// Replicas on living brokers start in sync, the first of them as leader.
+    fn emit_partition(&mut self, topic_id: Uuid, partition_id: i32, replicas: Vec<i32>) {
+        let isr: Vec<i32> = replicas.iter().copied().filter(|id| self.image.is_active(*id)).collect();
+        let directory = |id: &i32| match self.image.broker(*id).map(|broker| broker.log_dirs.as_slice()) {
+            Some([only]) => *only,
+            _ => Uuid::nil(), // unassigned
+        };
+        let directories = replicas.iter().map(directory).collect();
+        self.emit(PartitionRecord {
+            partition_id,
+            topic_id,
+            leader: isr.first().copied().unwrap_or(-1),
+            isr,
+            leader_epoch: 0,
+            partition_epoch: 0,
+            directories,
+            replicas,
+            ..PartitionRecord::default()
+        });
+    }
+
+    /// CreatePartitions (37), versions 0 to 3.
+    pub fn create_partitions(
+        &mut self,
+        request: &CreatePartitionsRequest,
+    ) -> Outcome<CreatePartitionsResponse> {
+        let twice = repeated(request.topics.iter().map(|topic| topic.name.as_str()));
+        let mut created = 0;
+        let mut results = Vec::with_capacity(request.topics.len());
+        for topic in &request.topics {
+            let done = if twice.contains(topic.name.as_str()) {
+                Err(Refusal(ErrorCode::INVALID_REQUEST, "the request names this topic twice".to_owned()))
+            } else {
+                self.grow(topic, request.validate_only, &mut created)
+            };
+            let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
+            results.push(match done {
+                Ok(()) => result.with_error_message(None),
+                Err(refusal) => result.with_error_code(refusal.0.0).with_error_message(refusal.message()),
+            });
+        }
+        self.outcome(CreatePartitionsResponse::default().with_results(results))
+    }
+
+    fn grow(
+        &mut self,
+        asked: &CreatePartitionsTopic,
+        validate_only: bool,
+        created: &mut i64,
+    ) -> Result<(), Refusal> {
+        let Some(topic) = self.image.topic(&asked.name) else {
+            let reason = format!("no topic {}", asked.name.as_str());
+            return Err(Refusal(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, reason));
+        };
+        let (id, have) = (topic.id, i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX));
+        let factor = topic.partitions.values().next().map_or(1, |first| first.replicas.len());
+        if asked.count <= have {
+            let reason = format!("the topic has {have} partitions already, {} are asked for", asked.count);
+            return Err(Refusal(ErrorCode::INVALID_PARTITIONS, reason));
+        }
+        *created += i64::from(asked.count - have);
+        if *created > MAX_PARTITIONS {
+            return Err(too_many_partitions());
+        }
+        let more = usize::try_from(asked.count - have).unwrap_or_default();
+        let partitions = match &asked.assignments {
+            None => self.place(more, factor)?,
+            Some(given) if given.len() != more => {
+                return Err(bad_assignment(format!("{} assignments for {more} new partitions", given.len())));
+            }
+            Some(given) => {
+                let given: Vec<Vec<i32>> = given.iter().map(|one| ids(&one.broker_ids)).collect();
+                for (partition, replicas) in (topic.partitions.len()..).zip(&given) {
+                    self.check_assignment(partition, replicas, factor)?;
+                }
+                given
+            }
+        };
+        if !validate_only {
+            for (partition, replicas) in (have..).zip(partitions) {
+                self.emit_partition(id, partition, replicas);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn checked_configs(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, Refusal> {
+    let invalid = |reason: String| Refusal(ErrorCode::INVALID_CONFIG, reason);
+    let mut configs = BTreeMap::new();
+    for given in &topic.configs {
+        let Some(value) = &given.value else {
+            return Err(invalid(format!("{} is null", given.name.as_str())));
+        };
+        let value = config::check_topic_config(&given.name, value).map_err(|e| invalid(e.to_string()))?;
+        configs.insert(given.name.to_string(), value.to_owned());
+    }
+    Ok(configs)
+}
+
+fn ids(brokers: &[BrokerId]) -> Vec<i32> {
+    brokers.iter().map(|id| id.0).collect()
+}
+
+fn bad_assignment(reason: String) -> Refusal {
+    Refusal(ErrorCode::INVALID_REPLICA_ASSIGNMENT, reason)
+}
+
+fn too_many_partitions() -> Refusal {
+    let reason = format!("one request may create at most {MAX_PARTITIONS} partitions");
+    Refusal(ErrorCode::POLICY_VIOLATION, reason)
+}
+
+/// Elements that occur more than once.
+pub(super) fn repeated<T: Ord>(all: impl Iterator<Item = T>) -> BTreeSet<T> {
+    let (mut seen, mut twice) = (BTreeMap::new(), BTreeSet::new());
+    for one in all {
+        if let Some((one, ())) = seen.remove_entry(&one) {
+            twice.insert(one);
+        } else if !twice.contains(&one) {
+            seen.insert(one, ());
+        }
+    }
+    twice
+}

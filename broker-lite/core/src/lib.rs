@@ -1,6 +1,5 @@
 //! Decisions of broker-lite as pure state machines.
 #![allow(clippy::unimplemented)]
-#![allow(clippy::unimplemented)]
 
 pub mod config;
 pub mod controller;

@@ -3,8 +3,11 @@
 
 pub mod config;
 pub mod controller;
+pub mod epoch;
+pub mod log;
 pub mod metadata;
 pub mod placement;
+pub mod producer_state;
 pub mod replica;
 pub mod storage;
 

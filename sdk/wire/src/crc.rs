@@ -12,7 +12,7 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 ///
 /// Summing 16 KB again takes a quarter of a microsecond; crc-fast's way of combining two checksums takes fifty.
 #[inline]
-pub(crate) fn crc32c_of_two(first: &[u8], rest: &[u8]) -> u32 {
+pub fn crc32c_of_two(first: &[u8], rest: &[u8]) -> u32 {
     let mut digest = crc_fast::Digest::new(Crc32Iscsi);
     digest.update(first);
     digest.update(rest);

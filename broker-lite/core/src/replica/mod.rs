@@ -14,24 +14,52 @@
 //! Invariant: a record below the high watermark is on every member of the committed ISR, so whichever of them leads
 //! next has it.
 
+mod check;
+mod follow;
+mod isr;
+mod leader;
+mod produce;
+mod serve;
 mod types;
 
+pub use klamm_wire::batch::TimestampType;
 pub use types::{
     AlterPartition, AlteredPartition, AppendError, Appended, Effect, EpochEnd, FetchFrom, FetchPosition,
     Fetched, FetchedFromLeader, Fetcher, FoundOffset, IsrMember, OffsetAt, Produce, ReplicaIdentity,
-    ReplicaSettings, Role, TimestampType,
+    ReplicaSettings, Role,
 };
+
+use std::collections::BTreeMap;
 
 use klamm_wire::ErrorCode;
 
 use crate::Tick;
+use crate::log::{Damage, Log, LogError};
 use crate::metadata::PartitionRegistration;
 use crate::storage::{Storage, StorageError};
+use leader::Leading;
 
 /// One replica of one partition. See the module.
 #[derive(Debug)]
 pub struct Replica<S> {
-    storage: S,
+    identity: ReplicaIdentity,
+    settings: ReplicaSettings,
+    log: Log<S>,
+    recovered_from: Option<Damage>,
+    high_watermark: i64,
+    /// When the high watermark is written down; `None` if it already is.
+    checkpoint_at: Option<Tick>,
+    role: Role,
+    /// `Some` exactly while the role is leader.
+    leading: Option<Leading>,
+    leader_epoch: i32,
+    partition_epoch: i32,
+    replicas: Vec<i32>,
+    isr: Vec<i32>,
+    /// Epochs of the replicas' brokers that may join an ISR.
+    alive: BTreeMap<i32, i64>,
+    next_proposal: u64,
+    failed: bool,
 }
 
 impl<S: Storage> Replica<S> {
@@ -42,26 +70,50 @@ impl<S: Storage> Replica<S> {
     ///
     /// What the storage says.
     pub fn new(
-        _identity: ReplicaIdentity,
-        _storage: S,
-        _settings: ReplicaSettings,
+        identity: ReplicaIdentity,
+        storage: S,
+        settings: ReplicaSettings,
     ) -> Result<Self, StorageError> {
-        unimplemented!()
+        let checkpoint = storage.checkpoint();
+        let (log, recovered_from) = Log::open(storage)?;
+        let high_watermark = checkpoint.high_watermark.clamp(log.start_offset(), log.end_offset());
+        Ok(Self {
+            identity,
+            settings,
+            log,
+            recovered_from,
+            high_watermark,
+            checkpoint_at: None,
+            role: Role::Offline,
+            leading: None,
+            leader_epoch: -1,
+            partition_epoch: -1,
+            replicas: Vec::new(),
+            isr: Vec::new(),
+            alive: BTreeMap::new(),
+            next_proposal: 0,
+            failed: false,
+        })
     }
 
     /// Takes the storage back, as a kill leaves it.
     pub fn into_storage(self) -> S {
-        self.storage
+        self.log.into_storage()
     }
 
     /// Which replica this is.
     pub fn identity(&self) -> &ReplicaIdentity {
-        unimplemented!()
+        &self.identity
     }
 
     /// Replaces the settings, after a change of the topic's configuration.
-    pub fn set_settings(&mut self, _settings: ReplicaSettings) {
-        unimplemented!()
+    pub fn set_settings(&mut self, settings: ReplicaSettings) {
+        self.settings = settings;
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &ReplicaSettings {
+        &self.settings
     }
 
     /// Takes the partition's state from the metadata.
@@ -70,193 +122,141 @@ impl<S: Storage> Replica<S> {
     /// the replicas' brokers does: `alive` tells the epoch of a broker that may join an ISR, `None` for one that may not.
     pub fn apply_metadata(
         &mut self,
-        _now: Tick,
-        _registration: &PartitionRegistration,
-        _alive: &dyn Fn(i32) -> Option<i64>,
-        _fx: &mut Vec<Effect>,
+        now: Tick,
+        registration: &PartitionRegistration,
+        alive: &dyn Fn(i32) -> Option<i64>,
+        fx: &mut Vec<Effect>,
     ) {
-        unimplemented!()
+        let members = registration.replicas.iter();
+        self.alive = members.filter_map(|id| alive(*id).map(|epoch| (*id, epoch))).collect();
+        let known = (self.leader_epoch, self.partition_epoch);
+        if registration.leader_epoch < known.0 || registration.partition_epoch < known.1 || self.failed {
+            self.advance_high_watermark(now, fx);
+            return;
+        }
+        if registration.partition_epoch > known.1 {
+            self.partition_epoch = registration.partition_epoch;
+            self.replicas.clone_from(&registration.replicas);
+            self.isr.clone_from(&registration.isr);
+            if let Some(leading) = &mut self.leading {
+                leading.proposal = None;
+            }
+        }
+        let new_epoch = registration.leader_epoch > known.0;
+        self.leader_epoch = registration.leader_epoch;
+        self.take_role(now, registration, new_epoch, fx);
+        self.advance_high_watermark(now, fx);
     }
 
-    /// Appends one batch as leader.
-    ///
-    /// With acks=-1 the answer waits until [`Self::acked`] says so for `last_offset + 1`.
-    ///
-    /// # Errors
-    ///
-    /// Kafka's code; nothing was appended.
-    pub fn append(
+    fn take_role(
         &mut self,
-        _now: Tick,
-        _wall_ms: i64,
-        _produce: &Produce,
-        _fx: &mut Vec<Effect>,
-    ) -> Result<Appended, AppendError> {
-        unimplemented!()
-    }
-
-    /// Tells whether everything before `offset` is committed: `Ok(false)` means wait.
-    ///
-    /// `leader_epoch` is the one in [`Appended`].
-    ///
-    /// # Errors
-    ///
-    /// `NOT_LEADER_OR_FOLLOWER` if another leader may have come in between, `NOT_ENOUGH_REPLICAS_AFTER_APPEND` if the
-    /// ISR has shrunk below `min.insync.replicas`.
-    pub fn acked(&self, _leader_epoch: i32, _offset: i64) -> Result<bool, ErrorCode> {
-        unimplemented!()
-    }
-
-    /// Serves a fetch. That of a follower also tells how far the follower is, which may move the high watermark and
-    /// the ISR.
-    ///
-    /// # Errors
-    ///
-    /// `OFFSET_OUT_OF_RANGE`, `FENCED_LEADER_EPOCH`, `UNKNOWN_LEADER_EPOCH`, `NOT_LEADER_OR_FOLLOWER`,
-    /// `KAFKA_STORAGE_ERROR`.
-    pub fn read(
-        &mut self,
-        _now: Tick,
-        _from: &FetchFrom,
-        _fx: &mut Vec<Effect>,
-    ) -> Result<Fetched, ErrorCode> {
-        unimplemented!()
-    }
-
-    /// Where a follower asks next; `None` for any other role.
-    pub fn fetch_position(&self) -> Option<FetchPosition> {
-        unimplemented!()
-    }
-
-    /// Appends what a follower has fetched, all or nothing of each batch, and follows the leader's high watermark and log start.
-    ///
-    /// # Errors
-    ///
-    /// `FENCED_LEADER_EPOCH` for an answer of an earlier leadership, `CORRUPT_MESSAGE`, `OFFSET_OUT_OF_RANGE` for
-    /// batches that do not continue this log; ask again from [`Self::fetch_position`].
-    pub fn append_fetched(
-        &mut self,
-        _now: Tick,
-        _fetched: &FetchedFromLeader,
-        _fx: &mut Vec<Effect>,
-    ) -> Result<(), ErrorCode> {
-        unimplemented!()
-    }
-
-    /// Truncates a follower whose leader answered with a diverging epoch; ask again from [`Self::fetch_position`].
-    ///
-    /// # Errors
-    ///
-    /// `FENCED_LEADER_EPOCH` for an answer of an earlier leadership, `KAFKA_STORAGE_ERROR`.
-    pub fn truncate(
-        &mut self,
-        _now: Tick,
-        _leader_epoch: i32,
-        _diverging: EpochEnd,
-        _fx: &mut Vec<Effect>,
-    ) -> Result<(), ErrorCode> {
-        unimplemented!()
-    }
-
-    /// Moves a follower into the leader's range after `OFFSET_OUT_OF_RANGE`. The leader's range comes from ListOffsets
-    /// (earliest and latest, asked as a replica).
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::truncate`].
-    pub fn out_of_range(
-        &mut self,
-        _now: Tick,
-        _leader_epoch: i32,
-        _leader_start: i64,
-        _leader_end: i64,
-        _fx: &mut Vec<Effect>,
-    ) -> Result<(), ErrorCode> {
-        unimplemented!()
-    }
-
-    /// Answers ListOffsets. `as_replica` reads to the end of the log, everybody else to the high watermark.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::read`], and `OFFSET_NOT_AVAILABLE` while a new leader does not know its high watermark.
-    pub fn list_offset(
-        &self,
-        _at: OffsetAt,
-        _current_leader_epoch: Option<i32>,
-        _as_replica: bool,
-    ) -> Result<FoundOffset, ErrorCode> {
-        unimplemented!()
-    }
-
-    /// Answers OffsetForLeaderEpoch.
-    ///
-    /// # Errors
-    ///
-    /// `FENCED_LEADER_EPOCH`, `UNKNOWN_LEADER_EPOCH`, `NOT_LEADER_OR_FOLLOWER`.
-    pub fn offset_for_leader_epoch(
-        &self,
-        _current_leader_epoch: Option<i32>,
-        _epoch: i32,
-    ) -> Result<EpochEnd, ErrorCode> {
-        unimplemented!()
-    }
-
-    /// Takes the controller's answer to `proposal`. An answer that got lost is an error too: `REQUEST_TIMED_OUT` or any
-    /// other code that does not tell what became of it is asked again.
-    pub fn alter_partition_answered(
-        &mut self,
-        _now: Tick,
-        _proposal: u64,
-        _answer: Result<AlteredPartition, ErrorCode>,
-        _fx: &mut Vec<Effect>,
+        now: Tick,
+        registration: &PartitionRegistration,
+        new_epoch: bool,
+        fx: &mut Vec<Effect>,
     ) {
-        unimplemented!()
+        let me = self.identity.broker_id;
+        let leader_epoch = self.leader_epoch;
+        let held = self.replicas.contains(&me);
+        let role = match registration.leader {
+            Some(leader) if held && leader == me => Role::Leader { leader_epoch },
+            Some(leader) if held => Role::Follower { leader, leader_epoch },
+            _ => Role::Offline,
+        };
+        if let Role::Leader { .. } = role {
+            self.lead(now, new_epoch);
+        } else {
+            self.leading = None;
+        }
+        if role != self.role {
+            self.role = role;
+            fx.push(Effect::RoleChanged(role));
+        }
+    }
+
+    /// Begins or goes on leading. The high watermark stays where it is until the followers report.
+    fn lead(&mut self, now: Tick, new_epoch: bool) {
+        let end = self.log.end_offset();
+        let begins = self.leading.is_none();
+        let mut leading = self.leading.take().unwrap_or_else(|| Leading::new(self.leader_epoch, end));
+        leading.followers.retain(|id, _| self.replicas.contains(id));
+        if new_epoch || begins {
+            leading.epoch_start = end;
+            self.log.begin_epoch(self.leader_epoch);
+        }
+        for id in self.replicas.iter().filter(|id| **id != self.identity.broker_id) {
+            let joined = !leading.followers.contains_key(id);
+            let follower = leading.followers.entry(*id).or_default();
+            if new_epoch || begins || joined {
+                follower.begin(now, self.isr.contains(id), end, !begins && !joined);
+            }
+        }
+        self.leading = Some(leading);
     }
 
     /// When [`Self::on_deadline`] wants to run; may lie in the past.
     pub fn deadline(&self) -> Option<Tick> {
-        unimplemented!()
+        [self.checkpoint_at, self.leader_deadline()].into_iter().flatten().min()
     }
 
     /// Does whatever is due at `now`.
-    pub fn on_deadline(&mut self, _now: Tick, _fx: &mut Vec<Effect>) {
-        unimplemented!()
+    pub fn on_deadline(&mut self, now: Tick, fx: &mut Vec<Effect>) {
+        if self.checkpoint_at.is_some_and(|at| at <= now)
+            && let Err(error) = self.checkpoint()
+        {
+            self.fail(&error, fx);
+        }
+        self.leader_on_deadline(now, fx);
     }
 
     /// What this replica does at the moment.
     pub fn role(&self) -> Role {
-        unimplemented!()
+        self.role
     }
 
     /// Epoch of the latest leadership known; -1 before any metadata.
     pub fn leader_epoch(&self) -> i32 {
-        unimplemented!()
+        self.leader_epoch
+    }
+
+    /// Version of the registration this replica acts on; -1 before any metadata.
+    pub fn partition_epoch(&self) -> i32 {
+        self.partition_epoch
     }
 
     /// Committed ISR, as far as known here.
     pub fn isr(&self) -> &[i32] {
-        unimplemented!()
+        &self.isr
     }
 
     /// Everything before this offset is committed.
     pub fn high_watermark(&self) -> i64 {
-        unimplemented!()
+        self.high_watermark
     }
 
     /// Offset of the next record.
     pub fn log_end_offset(&self) -> i64 {
-        unimplemented!()
+        self.log.end_offset()
     }
 
     /// First offset that may be read.
     pub fn log_start_offset(&self) -> i64 {
-        unimplemented!()
+        self.log.start_offset()
+    }
+
+    /// The log, to look into: its batches, its epochs, [`Log::verify`].
+    pub fn log(&self) -> &Log<S> {
+        &self.log
+    }
+
+    /// What was wrong with the tail that was cut off when the replica was opened.
+    pub fn recovered_from(&self) -> Option<&Damage> {
+        self.recovered_from.as_ref()
     }
 
     /// Forgets idempotent producers that wrote nothing since `before_ms` (`producer.id.expiration.ms`).
-    pub fn expire_producers(&mut self, _before_ms: i64) {
-        unimplemented!()
+    pub fn expire_producers(&mut self, before_ms: i64) {
+        self.log.expire_producers(before_ms);
     }
 
     /// Remembers high watermark and log start now, for a clean shutdown.
@@ -265,11 +265,74 @@ impl<S: Storage> Replica<S> {
     ///
     /// What the storage says.
     pub fn checkpoint(&mut self) -> Result<(), StorageError> {
-        unimplemented!()
+        self.checkpoint_at = None;
+        self.log.checkpoint(self.high_watermark)
     }
 
     /// The storage, for faults.
     pub fn storage_mut(&mut self) -> &mut S {
-        &mut self.storage
+        self.log.storage_mut()
+    }
+
+    /// Moves the high watermark up, never down.
+    fn raise_high_watermark(&mut self, now: Tick, to: i64, fx: &mut Vec<Effect>) {
+        let to = to.min(self.log.end_offset());
+        if to > self.high_watermark {
+            self.high_watermark = to;
+            self.checkpoint_at
+                .get_or_insert(now.saturating_add(self.settings.high_watermark_checkpoint_interval));
+            fx.push(Effect::HighWatermark(to));
+        }
+    }
+
+    /// Takes the replica offline for good: a failed write says nothing about what is on the medium.
+    fn fail(&mut self, error: &StorageError, fx: &mut Vec<Effect>) {
+        self.failed = true;
+        self.leading = None;
+        self.checkpoint_at = None;
+        fx.push(Effect::StorageFailed(error.to_string()));
+        if self.role != Role::Offline {
+            self.role = Role::Offline;
+            fx.push(Effect::RoleChanged(Role::Offline));
+        }
+    }
+
+    /// Kafka's code for a log that cannot be written.
+    fn write_failed(&mut self, error: LogError, fx: &mut Vec<Effect>) -> ErrorCode {
+        match error {
+            LogError::Storage(error) => {
+                self.fail(&error, fx);
+                ErrorCode::KAFKA_STORAGE_ERROR
+            }
+            error => read_failed(&error),
+        }
+    }
+
+    /// Whether a request that knows `current` may be served here (KIP-320).
+    fn check_leader_epoch(&self, current: Option<i32>) -> Result<(), ErrorCode> {
+        match current {
+            _ if self.failed => Err(ErrorCode::KAFKA_STORAGE_ERROR),
+            Some(current) if current >= 0 && current < self.leader_epoch => {
+                Err(ErrorCode::FENCED_LEADER_EPOCH)
+            }
+            Some(current) if current > self.leader_epoch => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_leader(&self) -> Result<&Leading, ErrorCode> {
+        self.leading.as_ref().ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)
     }
 }
+
+/// Kafka's code for a log that cannot be read.
+fn read_failed(error: &LogError) -> ErrorCode {
+    match error {
+        LogError::OutOfRange { .. } | LogError::NotNext { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+        LogError::Damaged(_) => ErrorCode::CORRUPT_MESSAGE,
+        LogError::Storage(_) => ErrorCode::KAFKA_STORAGE_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests;

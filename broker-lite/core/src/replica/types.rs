@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use klamm_wire::ErrorCode;
+use klamm_wire::batch::TimestampType;
 use uuid::Uuid;
 
 use crate::Tick;
@@ -27,16 +28,6 @@ impl fmt::Display for ReplicaIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{} on broker {}", self.topic, self.partition, self.broker_id)
     }
-}
-
-/// Which timestamp the log keeps (`message.timestamp.type`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum TimestampType {
-    /// The producer's.
-    #[default]
-    CreateTime,
-    /// The leader's clock at the append.
-    LogAppendTime,
 }
 
 /// Settings of one partition; Kafka's property names in parentheses.

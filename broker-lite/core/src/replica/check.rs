@@ -1,0 +1,174 @@
+//! What a leader demands of a producer's batch before it enters the log.
+//!
+//! In: the bytes of one partition of a Produce request. Out: the one batch in them, or Kafka's error code.
+//!
+//! Invariant: what passes here can be read by every consumer: sound lengths, CRC, codec, offsets and timestamps.
+
+use bytes::Bytes;
+use klamm_wire::batch::TimestampType;
+use klamm_wire::crc::crc32c_of_two;
+use klamm_wire::{BatchError, BatchHeader, Compression, CompressionError, ErrorCode, RawBatch};
+
+use super::types::{AppendError, Produce, ReplicaSettings};
+
+/// First version of Produce in which zstd may be used.
+const ZSTD_FROM: i16 = 7;
+/// Timestamp of a record without any.
+const NO_TIMESTAMP: i64 = -1;
+/// Where the bytes begin that the CRC covers.
+const SUMMED_FROM: usize = 21;
+
+/// A batch that may be appended.
+#[derive(Debug)]
+pub(super) struct Checked {
+    batch: RawBatch,
+    /// Largest timestamp of the records, which the producer may have stated wrongly.
+    max_timestamp: i64,
+}
+
+/// Takes the one batch a Produce request may hold for a partition, and checks all of it but its sequence.
+pub(super) fn check(
+    produce: &Produce,
+    wall_ms: i64,
+    settings: &ReplicaSettings,
+) -> Result<Checked, AppendError> {
+    let batch = one_batch(produce)?;
+    check_header(&batch, produce.api_version, settings)?;
+    batch.verify_crc().map_err(|error| AppendError::new(ErrorCode::CORRUPT_MESSAGE, error.to_string()))?;
+    let header = *batch.header();
+    check_batch(&header)?;
+    let max_timestamp = check_records(&batch, wall_ms, settings)?;
+    Ok(Checked { batch, max_timestamp })
+}
+
+impl Checked {
+    pub(super) fn header(&self) -> &BatchHeader {
+        self.batch.header()
+    }
+
+    /// The batch at its place in the log, as header and bytes.
+    ///
+    /// As Kafka does, a max timestamp that the records contradict is put right.
+    pub(super) fn place(
+        &self,
+        base_offset: i64,
+        leader_epoch: i32,
+        append_time: Option<i64>,
+    ) -> (BatchHeader, [Bytes; 2]) {
+        let mut header = *self.batch.header();
+        header.base_offset = base_offset;
+        header.partition_leader_epoch = leader_epoch;
+        let unchanged = header.max_timestamp == self.max_timestamp;
+        header.max_timestamp = append_time.unwrap_or(self.max_timestamp);
+        let chunks = match append_time {
+            Some(time) => self.batch.assigned_with_append_time(base_offset, leader_epoch, time),
+            None if unchanged => self.batch.assigned(base_offset, leader_epoch),
+            None => {
+                let [_, records] = self.batch.assigned(base_offset, leader_epoch);
+                header.crc = crc32c_of_two(&header.encode()[SUMMED_FROM..], &records);
+                [Bytes::copy_from_slice(&header.encode()), records]
+            }
+        };
+        (BatchHeader::parse(&chunks[0]).unwrap_or(header), chunks)
+    }
+}
+
+fn invalid(message: impl Into<String>) -> AppendError {
+    AppendError::new(ErrorCode::INVALID_RECORD, message)
+}
+
+fn one_batch(produce: &Produce) -> Result<RawBatch, AppendError> {
+    let mut rest = produce.records.clone();
+    let batch = match RawBatch::split(&mut rest) {
+        Some(Ok(batch)) => batch,
+        Some(Err(error @ BatchError::UnsupportedMagic { magic: 0 | 1 })) => {
+            return Err(invalid(error.to_string()));
+        }
+        Some(Err(error)) => return Err(AppendError::new(ErrorCode::CORRUPT_MESSAGE, error.to_string())),
+        None => return Err(invalid("a Produce request must hold a whole record batch for every partition")),
+    };
+    match RawBatch::split(&mut rest) {
+        None if rest.is_empty() => Ok(batch),
+        Some(Err(error)) => Err(AppendError::new(ErrorCode::CORRUPT_MESSAGE, error.to_string())),
+        _ => Err(invalid("a Produce request may hold only one record batch for every partition")),
+    }
+}
+
+fn check_header(batch: &RawBatch, api_version: i16, settings: &ReplicaSettings) -> Result<(), AppendError> {
+    let header = batch.header();
+    let codec = header
+        .compression()
+        .map_err(|error| AppendError::new(ErrorCode::CORRUPT_MESSAGE, error.to_string()))?;
+    if codec == Compression::Zstd && api_version < ZSTD_FROM {
+        let message = format!("zstd needs Produce {ZSTD_FROM}, this is version {api_version}");
+        return Err(AppendError::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, message));
+    }
+    if header.base_offset != 0 {
+        return Err(invalid(format!("the base offset of a produced batch is 0, not {}", header.base_offset)));
+    }
+    let (size, limit) = (header.size_bytes(), settings.max_message_bytes);
+    if size > limit {
+        let message = format!("batch of {size} B exceeds max.message.bytes, {limit} B");
+        return Err(AppendError::new(ErrorCode::MESSAGE_TOO_LARGE, message));
+    }
+    Ok(())
+}
+
+fn check_batch(header: &BatchHeader) -> Result<(), AppendError> {
+    if header.is_control() {
+        return Err(invalid("clients may not write control batches"));
+    }
+    if header.has_producer() && (header.base_sequence < 0 || header.producer_epoch < 0) {
+        return Err(invalid("a batch with a producer id needs an epoch and a sequence"));
+    }
+    if header.is_transactional() {
+        return Err(AppendError::new(ErrorCode::INVALID_TXN_STATE, "transactions are not supported yet"));
+    }
+    if header.count < 1 || i64::from(header.last_offset_delta) != i64::from(header.count) - 1 {
+        return Err(invalid(format!(
+            "the batch claims {} records and a last offset delta of {}",
+            header.count, header.last_offset_delta
+        )));
+    }
+    if header.timestamp_type() == TimestampType::LogAppendTime {
+        let message = "a producer may not set the timestamp type LogAppendTime";
+        return Err(AppendError::new(ErrorCode::INVALID_TIMESTAMP, message));
+    }
+    Ok(())
+}
+
+/// Checks record by record; returns the largest timestamp.
+fn check_records(batch: &RawBatch, wall_ms: i64, settings: &ReplicaSettings) -> Result<i64, AppendError> {
+    let records = batch.records(settings.decompression_limit_bytes).map_err(|error| match error {
+        BatchError::Compression(CompressionError::Limit { .. }) => {
+            AppendError::new(ErrorCode::MESSAGE_TOO_LARGE, error.to_string())
+        }
+        // the CRC was right: the producer made it so, and would only send it again
+        error => invalid(error.to_string()),
+    })?;
+    let create_time = settings.message_timestamp_type == TimestampType::CreateTime;
+    let earliest = wall_ms.saturating_sub(settings.message_timestamp_before_max_ms);
+    let latest = wall_ms.saturating_add(settings.message_timestamp_after_max_ms);
+    let mut max_timestamp = NO_TIMESTAMP;
+    let mut refused: Option<AppendError> = None;
+    for (index, record) in (0i32..).zip(&records) {
+        let record = record.map_err(|error| invalid(error.to_string()))?;
+        if record.offset != i64::from(index) {
+            return Err(invalid(format!("record {index} has the offset delta {}", record.offset)));
+        }
+        let out_of_time =
+            record.timestamp != NO_TIMESTAMP && !(earliest..=latest).contains(&record.timestamp);
+        let (code, reason) = if settings.require_key && record.key.is_none() {
+            (ErrorCode::INVALID_RECORD, "a record of a compacted topic needs a key".to_owned())
+        } else if create_time && out_of_time {
+            let reason = format!("timestamp {} is not in {earliest}..={latest}", record.timestamp);
+            (ErrorCode::INVALID_TIMESTAMP, reason)
+        } else {
+            max_timestamp = max_timestamp.max(record.timestamp);
+            continue;
+        };
+        let error = refused.get_or_insert_with(|| AppendError::new(code, "records were refused"));
+        error.record_errors.push((index, reason));
+    }
+    refused.map_or(Ok(max_timestamp), Err)
+}

@@ -1,0 +1,128 @@
+//! Appending as leader, and telling when an append is committed.
+
+use klamm_wire::ErrorCode;
+use klamm_wire::batch::TimestampType;
+
+use super::check::check;
+use super::{AppendError, Appended, Effect, Produce, Replica};
+use crate::Tick;
+use crate::producer_state::Sequence;
+use crate::storage::Storage;
+
+const ACKS_ALL: i16 = -1;
+const ACKS_NONE: i16 = 0;
+const ACKS_LEADER: i16 = 1;
+
+impl<S: Storage> Replica<S> {
+    /// Appends one batch as leader.
+    ///
+    /// With acks=-1 the answer waits until [`Self::acked`] says so for `last_offset + 1`.
+    ///
+    /// # Errors
+    ///
+    /// Kafka's code; nothing was appended.
+    pub fn append(
+        &mut self,
+        now: Tick,
+        wall_ms: i64,
+        produce: &Produce,
+        fx: &mut Vec<Effect>,
+    ) -> Result<Appended, AppendError> {
+        self.may_append(produce.acks)?;
+        let checked = check(produce, wall_ms, &self.settings)?;
+        let header = checked.header();
+        if header.has_producer() {
+            match self.log.producers().check(header) {
+                Sequence::Next => {}
+                Sequence::Duplicate(batch) => {
+                    let (base, last) = (batch.base_offset, batch.last_offset);
+                    return Ok(self.appended(base, last, batch.timestamp, true));
+                }
+                Sequence::OutOfOrder { last } => {
+                    let message = format!(
+                        "producer {} epoch {}: sequence {} cannot follow {last}",
+                        header.producer_id, header.producer_epoch, header.base_sequence
+                    );
+                    return Err(AppendError::new(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, message));
+                }
+                Sequence::Fenced { epoch } => {
+                    let message = format!(
+                        "producer {} epoch {} is fenced by epoch {epoch}",
+                        header.producer_id, header.producer_epoch
+                    );
+                    return Err(AppendError::new(ErrorCode::INVALID_PRODUCER_EPOCH, message));
+                }
+            }
+        }
+        let append_time =
+            (self.settings.message_timestamp_type == TimestampType::LogAppendTime).then_some(wall_ms);
+        let (header, chunks) = checked.place(self.log.end_offset(), self.leader_epoch, append_time);
+        if let Err(error) = self.log.append(&header, &chunks) {
+            let message = error.to_string();
+            return Err(AppendError::new(self.write_failed(error, fx), message));
+        }
+        fx.push(Effect::Appended(self.log.end_offset()));
+        self.advance_high_watermark(now, fx);
+        Ok(self.appended(header.base_offset, header.last_offset(), append_time.unwrap_or(-1), false))
+    }
+
+    fn may_append(&self, acks: i16) -> Result<(), AppendError> {
+        if !(ACKS_ALL..=ACKS_LEADER).contains(&acks) {
+            let message = format!("acks must be {ACKS_ALL}, {ACKS_NONE} or {ACKS_LEADER}, not {acks}");
+            return Err(AppendError::new(ErrorCode::INVALID_REQUIRED_ACKS, message));
+        }
+        let refuse = |code: ErrorCode| AppendError::new(code, format!("{} does not lead", self.identity));
+        self.check_leader_epoch(None).map_err(refuse)?;
+        self.check_leader().map_err(refuse)?;
+        let (isr, needed) = (self.isr.len(), self.min_isr());
+        if acks == ACKS_ALL && isr < needed {
+            let message = format!("{isr} in-sync replicas, min.insync.replicas is {needed}");
+            return Err(AppendError::new(ErrorCode::NOT_ENOUGH_REPLICAS, message));
+        }
+        Ok(())
+    }
+
+    fn appended(
+        &self,
+        base_offset: i64,
+        last_offset: i64,
+        log_append_time: i64,
+        duplicate: bool,
+    ) -> Appended {
+        Appended {
+            base_offset,
+            last_offset,
+            log_append_time,
+            log_start_offset: self.log.start_offset(),
+            leader_epoch: self.leader_epoch,
+            duplicate,
+        }
+    }
+
+    /// Tells whether everything before `offset` is committed: `Ok(false)` means wait.
+    ///
+    /// `leader_epoch` is the one in [`Appended`].
+    ///
+    /// # Errors
+    ///
+    /// `NOT_LEADER_OR_FOLLOWER` if another leader may have come in between, `NOT_ENOUGH_REPLICAS_AFTER_APPEND` if the
+    /// ISR has shrunk below `min.insync.replicas`.
+    pub fn acked(&self, leader_epoch: i32, offset: i64) -> Result<bool, ErrorCode> {
+        let leading = self.check_leader()?;
+        if leader_epoch < leading.since_epoch {
+            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        }
+        if self.high_watermark < offset {
+            return Ok(false);
+        }
+        if leading.maximal_isr_len(&self.isr) < self.min_isr() {
+            return Err(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND);
+        }
+        Ok(true)
+    }
+
+    /// `min.insync.replicas`, or all replicas if there are fewer.
+    pub(super) fn min_isr(&self) -> usize {
+        self.settings.min_insync_replicas.min(self.replicas.len())
+    }
+}

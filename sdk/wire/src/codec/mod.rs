@@ -11,7 +11,7 @@ mod header;
 mod produce;
 
 use bytes::BytesMut;
-use kafka_protocol::protocol::{Decodable, Encodable, Request};
+use kafka_protocol::protocol::{Decodable, Encodable, Message, Request};
 
 pub use any::{decode_any_request, decode_any_response};
 pub(crate) use chunks::put_uvarint;
@@ -48,7 +48,7 @@ pub enum CodecError {
         /// The version.
         version: i16,
     },
-    /// A string is not UTF-8, or a default does not hold where the version has no room for another value.
+    /// The version has no room for one of the values set. Not seen when decoding: the walk is stricter.
     #[error("api key {api_key} in version {version}: {reason}")]
     Invalid {
         /// The api.
@@ -99,37 +99,39 @@ pub fn decode_response<R: Request>(frame: Frame) -> Result<R::Response, CodecErr
     decode(Kind::Response, R::KEY, frame)
 }
 
-fn encode<M: Encodable>(api_key: i16, version: i16, message: &M) -> Result<Frame, CodecError> {
-    let layout = layout_version(api_key, version);
+fn encode<M: Message + Encodable>(api_key: i16, version: i16, message: &M) -> Result<Frame, CodecError> {
+    let layout = layout_version::<M>(api_key, version)?;
     let invalid = |e: &dyn std::fmt::Display| CodecError::Invalid { api_key, version, reason: e.to_string() };
     let mut body = BytesMut::with_capacity(message.compute_size(layout).map_err(|e| invalid(&e))?);
     message.encode(&mut body, layout).map_err(|e| invalid(&e))?;
     Ok(Frame::new(api_key, version, body.freeze()))
 }
 
-fn decode<M: Decodable>(kind: Kind, expected: i16, frame: Frame) -> Result<M, CodecError> {
+fn decode<M: Message + Decodable>(kind: Kind, expected: i16, frame: Frame) -> Result<M, CodecError> {
     let (api_key, version) = (frame.api_key, frame.api_version);
     if api_key != expected {
         return Err(CodecError::WrongApi { expected, found: api_key });
     }
+    let layout = layout_version::<M>(api_key, version)?;
     let mut body = frame.into_contiguous();
     schema::walk(kind, api_key, version, &body)?;
-    M::decode(&mut body, layout_version(api_key, version)).map_err(|e| CodecError::Invalid {
-        api_key,
-        version,
-        reason: e.to_string(),
-    })
+    M::decode(&mut body, layout).map_err(|e| CodecError::Invalid { api_key, version, reason: e.to_string() })
 }
 
-/// The version whose layout `kafka-protocol` shall use for a version it does not know.
-fn layout_version(api_key: i16, version: i16) -> i16 {
-    match (api_key, version) {
+/// The version whose layout `kafka-protocol` shall use.
+fn layout_version<M: Message>(api_key: i16, version: i16) -> Result<i16, CodecError> {
+    let layout = match (api_key, version) {
         // ListOffsets 11 only gives the timestamp -6 a meaning (KIP-1023).
         (2, 11) => 10,
         // BrokerHeartbeat 2 only adds the tagged field 1, CordonedLogDirs, which passes as an unknown one.
         (63, 2) => 1,
         _ => version,
+    };
+    let known = M::VERSIONS;
+    if layout < known.min || layout > known.max {
+        return Err(CodecError::UnsupportedVersion { api_key, version });
     }
+    Ok(layout)
 }
 
 #[cfg(test)]

@@ -21,15 +21,15 @@ impl Visit for Again {
     type Out = Bytes;
 
     fn visit<R: Request>(self) -> Bytes {
-        let layout = layout_version(R::KEY, self.version);
         match self.kind {
-            Kind::Request => again::<R>(layout, self.body),
-            Kind::Response => again::<R::Response>(layout, self.body),
+            Kind::Request => again::<R>(R::KEY, self.version, self.body),
+            Kind::Response => again::<R::Response>(R::KEY, self.version, self.body),
         }
     }
 }
 
-fn again<M: Encodable + Decodable>(version: i16, mut body: Bytes) -> Bytes {
+fn again<M: Message + Encodable + Decodable>(api_key: i16, version: i16, mut body: Bytes) -> Bytes {
+    let version = layout_version::<M>(api_key, version).unwrap();
     let message = M::decode(&mut body, version).unwrap();
     assert!(body.is_empty(), "kafka-protocol left {} B", body.len());
     let mut out = BytesMut::new();
@@ -37,20 +37,19 @@ fn again<M: Encodable + Decodable>(version: i16, mut body: Bytes) -> Bytes {
     out.freeze()
 }
 
-/// The versions that kafka-protocol and the schema both have.
+/// The versions in the schema that can be decoded here.
 struct Known(Kind);
 
 impl Visit for Known {
-    type Out = (i16, i16);
+    type Out = Vec<i16>;
 
-    fn visit<R: Request>(self) -> (i16, i16) {
-        let known = match self.0 {
-            Kind::Request => R::VERSIONS,
-            Kind::Response => R::Response::VERSIONS,
-        };
+    fn visit<R: Request>(self) -> Vec<i16> {
         let (min, max) = schema::versions(self.0, R::KEY).unwrap();
-        let max = (known.max..=max).take_while(|v| layout_version(R::KEY, *v) <= known.max).last().unwrap();
-        (min.max(known.min), max)
+        let known = |version: &i16| match self.0 {
+            Kind::Request => layout_version::<R>(R::KEY, *version).is_ok(),
+            Kind::Response => layout_version::<R::Response>(R::KEY, *version).is_ok(),
+        };
+        (min..=max).filter(known).collect()
     }
 }
 
@@ -59,9 +58,8 @@ fn messages() -> Vec<(Kind, i16, i16)> {
     let mut all = Vec::new();
     for key in schema::api_keys() {
         for kind in [Kind::Request, Kind::Response] {
-            if let Some((min, max)) = dispatch(key, Known(kind)) {
-                all.extend((min..=max).map(|version| (kind, key, version)));
-            }
+            let versions = dispatch(key, Known(kind)).unwrap_or_default();
+            all.extend(versions.into_iter().map(|version| (kind, key, version)));
         }
     }
     all

@@ -120,11 +120,7 @@ impl Value for Option<String> {
         let Some(length) = bytes.compact_length()? else {
             return Ok(None);
         };
-        let start = bytes.clone();
-        match std::str::from_utf8(bytes.claimed(length)?) {
-            Ok(text) => Ok(Some(text.to_owned())),
-            Err(_) => start.fail(Fault::Utf8),
-        }
+        bytes.text(length).map(|text| Some(text.to_owned()))
     }
 }
 

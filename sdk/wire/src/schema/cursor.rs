@@ -38,6 +38,9 @@ pub enum Fault {
     /// A tag that is not higher than the one before it.
     #[error("tag {0} out of order")]
     TagOrder(u32),
+    /// A tagged field that only other versions of the message have.
+    #[error("tag {0} is not of this version")]
+    TagVersion(u32),
     /// Bytes left over after the end of a message or of a tagged field.
     #[error("{0} B left over")]
     Trailing(usize),
@@ -156,6 +159,12 @@ impl<'a> Cursor<'a> {
             Ok(count) if count <= left => self.take(count),
             _ => self.fail(Fault::Length { claimed: length, left }),
         }
+    }
+
+    /// A string of as many bytes as a length claims.
+    pub(crate) fn text(&mut self, length: u32) -> Result<&'a str, Malformed> {
+        let start = self.clone();
+        std::str::from_utf8(self.claimed(length)?).or_else(|_| start.fail(Fault::Utf8))
     }
 
     /// Checks a claimed count of elements that take at least `min_bytes` each.

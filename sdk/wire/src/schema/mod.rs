@@ -54,7 +54,7 @@ pub enum WalkError {
 
 /// Checks that `body` is exactly one well-formed message.
 ///
-/// Strings are not checked to be UTF-8: decoding does that, without harm.
+/// What passes, `kafka-protocol` decodes without an error, if it knows the version.
 ///
 /// # Errors
 ///

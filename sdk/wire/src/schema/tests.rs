@@ -52,6 +52,7 @@ fn tagged_fields_rise_and_fill_their_size() {
     // BrokerHeartbeat 1, tag 0: a list of ids of 16 bytes each.
     let heartbeat = |tail: &[u8]| walk(Kind::Request, 63, 1, &[&[0; 22], tail].concat());
     assert_eq!(heartbeat(&[1, 0, 1, 1]), Ok(()));
+    assert_eq!(fault(heartbeat(&[1, 1, 1, 1])), Fault::TagVersion(1));
     assert_eq!(fault(heartbeat(&[1, 0, 2, 1, 0])), Fault::Trailing(1));
     assert_eq!(fault(heartbeat(&[1, 0, 2, 2, 0])), Fault::Count { claimed: 1, left: 1 });
 }
@@ -65,6 +66,12 @@ fn a_marker_other_than_one_and_minus_one_is_refused() {
     assert_eq!(with(1, &[1, 0, 0, 0, 0, 0, 0]), Ok(()));
     assert_eq!(fault(with(0, &[0])), Fault::Marker(0));
     assert_eq!(fault(with(2, &[0])), Fault::Marker(2));
+}
+
+#[test]
+fn a_string_that_is_not_utf8_is_refused() {
+    assert_eq!(walk(Kind::Request, 3, 0, &[0, 0, 0, 1, 0, 2, 0xc3, 0xbc]), Ok(()));
+    assert_eq!(fault(walk(Kind::Request, 3, 0, &[0, 0, 0, 1, 0, 2, 0xc3, 0x28])), Fault::Utf8);
 }
 
 #[test]

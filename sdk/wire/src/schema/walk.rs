@@ -24,10 +24,13 @@ impl Walk {
     fn tagged(self, fields: &[Field], bytes: &mut Cursor<'_>) -> Result<(), Malformed> {
         let mut tags = bytes.tags()?;
         while let Some((tag, mut content)) = tags.next(bytes)? {
-            let known = fields.iter().find(|field| field.tag() == Some(tag) && field.exists(self.version));
-            if let Some(field) = known {
-                self.value(field.0, field.nullable(self.version), &mut content)?;
-                content.finish()?;
+            match fields.iter().find(|field| field.tag() == Some(tag)) {
+                Some(field) if field.exists(self.version) => {
+                    self.value(field.0, field.nullable(self.version), &mut content)?;
+                    content.finish()?;
+                }
+                Some(_) => return content.fail(Fault::TagVersion(tag)),
+                None => {}
             }
         }
         Ok(())
@@ -38,7 +41,11 @@ impl Walk {
             Shape::Fixed(size) => bytes.take(size.into()).map(drop),
             Shape::Struct(number) if nullable => self.optional(number, bytes),
             Shape::Struct(number) => self.structure(number, bytes),
-            Shape::Text | Shape::Blob => match self.length(shape, nullable, bytes)? {
+            Shape::Text => match self.length(shape, nullable, bytes)? {
+                Some(length) => bytes.text(length).map(drop),
+                None => Ok(()),
+            },
+            Shape::Blob => match self.length(shape, nullable, bytes)? {
                 Some(length) => bytes.claimed(length).map(drop),
                 None => Ok(()),
             },

@@ -8,6 +8,8 @@
 
 pub mod backoff;
 pub mod metadata;
+pub mod partitioner;
+pub mod producer;
 pub mod reconnect;
 mod topic_partition;
 

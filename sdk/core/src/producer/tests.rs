@@ -1,0 +1,358 @@
+//! Exact effects of the sender, and a model of brokers against which any order of events is tried.
+
+use std::time::Duration;
+
+use klamm_wire::{ErrorCode, ProducerStamp};
+
+use super::*;
+use crate::Tick;
+use crate::backoff::Backoff;
+
+mod world;
+
+const MS: Duration = Duration::from_millis(1);
+const P0: PartitionId = PartitionId(0);
+const P1: PartitionId = PartitionId(1);
+
+fn settings() -> Settings {
+    Settings {
+        acks: Acks::All,
+        idempotent: true,
+        linger: 5 * MS,
+        delivery_timeout: 3000 * MS,
+        retries: u32::MAX,
+        backoff: Backoff::new(100 * MS, 1000 * MS),
+        max_in_flight: 5,
+        max_request_bytes: 10_000,
+    }
+}
+
+/// A sender whose partitions 0 and 1 are led by a connected broker 1, and which has its producer id.
+struct Desk {
+    sender: Sender,
+    now: Tick,
+    next: u64,
+}
+
+impl Desk {
+    fn new(settings: Settings) -> Self {
+        let sender = Sender::new(settings, fastrand::Rng::with_seed(1));
+        let mut desk = Self { sender, now: MS, next: 0 };
+        for partition in [P0, P1] {
+            desk.feed(Event::Leader { partition, leader: Some(1) });
+        }
+        desk.feed(Event::Connected { broker: 1 });
+        desk.feed(Event::ProducerId { id: 9, epoch: 0 });
+        desk
+    }
+
+    fn feed(&mut self, event: Event) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.sender.step(self.now, event, &mut out);
+        self.sender.advance(self.now, &mut out);
+        out
+    }
+
+    fn at(&mut self, now: Tick) -> Vec<Effect> {
+        self.now = now;
+        let mut out = Vec::new();
+        self.sender.advance(now, &mut out);
+        out
+    }
+
+    /// Opens a batch of three records and seals it as full.
+    fn full(&mut self, partition: PartitionId) -> Vec<Effect> {
+        let batch = BatchId(self.next);
+        self.next += 1;
+        let mut out = self.feed(Event::Opened { partition, batch });
+        out.extend(self.feed(Event::Sealed { batch, bytes: 1000, records: 3 }));
+        out
+    }
+
+    fn answer(
+        &mut self,
+        request: u64,
+        partition: PartitionId,
+        code: ErrorCode,
+        base_offset: i64,
+    ) -> Vec<Effect> {
+        let answer = Answer { code, base_offset, log_append_time: -1, message: None };
+        self.feed(Event::Answered { request: RequestId(request), answers: vec![(partition, answer)] })
+    }
+}
+
+fn stamp(producer_epoch: i16, base_sequence: i32) -> ProducerStamp {
+    ProducerStamp { producer_id: 9, producer_epoch, base_sequence }
+}
+
+fn drained(partition: PartitionId, batch: u64, epoch: i16, sequence: i32) -> Drained {
+    Drained { partition, batch: BatchId(batch), stamp: stamp(epoch, sequence) }
+}
+
+fn produce<const N: usize>(request: u64, batches: [Drained; N]) -> Effect {
+    Effect::Produce(Produce { request: RequestId(request), broker: 1, batches: batches.to_vec() })
+}
+
+fn written(batch: u64, base_offset: i64) -> [Effect; 2] {
+    let outcome = Outcome::Written { base_offset: Some(base_offset), log_append_time: None };
+    [Effect::Resolve(BatchId(batch), outcome), Effect::Free(BatchId(batch))]
+}
+
+#[test]
+fn an_open_batch_lingers_then_is_sealed_then_sent() {
+    let mut desk = Desk::new(settings());
+    assert_eq!(desk.feed(Event::Opened { partition: P0, batch: BatchId(0) }), []);
+    assert_eq!(desk.sender.deadline(), Some(6 * MS));
+    assert_eq!(desk.at(5 * MS), []);
+    assert_eq!(desk.at(6 * MS), [Effect::Seal(BatchId(0))]);
+    assert_eq!(
+        desk.feed(Event::Sealed { batch: BatchId(0), bytes: 100, records: 1 }),
+        [produce(0, [drained(P0, 0, 0, 0)])]
+    );
+    assert_eq!(desk.answer(0, P0, ErrorCode::NONE, 70), written(0, 70));
+    assert_eq!((desk.sender.unresolved(), desk.sender.in_flight(), desk.sender.deadline()), (0, 0, None));
+}
+
+#[test]
+fn an_open_batch_stays_open_for_more_records_while_its_broker_takes_none() {
+    let mut desk = Desk::new(Settings { max_in_flight: 1, linger: Duration::ZERO, ..settings() });
+    desk.full(P0);
+    assert_eq!(desk.feed(Event::Opened { partition: P1, batch: BatchId(1) }), []);
+    let mut expected = written(0, 0).to_vec();
+    expected.push(Effect::Seal(BatchId(1)));
+    assert_eq!(desk.answer(0, P0, ErrorCode::NONE, 0), expected);
+}
+
+#[test]
+fn batches_of_one_leader_share_a_request_up_to_its_limit() {
+    let mut desk = Desk::new(Settings { max_request_bytes: 2500, ..settings() });
+    desk.feed(Event::Leader { partition: PartitionId(2), leader: Some(1) });
+    let mut out = Vec::new();
+    for (partition, batch) in [(P0, 0), (P1, 1), (PartitionId(2), 2)] {
+        let batch = BatchId(batch);
+        desk.sender.step(desk.now, Event::Opened { partition, batch }, &mut out);
+        desk.sender.step(desk.now, Event::Sealed { batch, bytes: 1000, records: 1 }, &mut out);
+    }
+    desk.sender.advance(desk.now, &mut out);
+    let two = [drained(P0, 0, 0, 0), drained(P1, 1, 0, 0)];
+    assert_eq!(out, [produce(0, two), produce(1, [drained(PartitionId(2), 2, 0, 0)])]);
+}
+
+#[test]
+fn until_the_first_acknowledgement_only_one_batch_of_a_partition_is_in_flight() {
+    let mut desk = Desk::new(settings());
+    assert_eq!(desk.full(P0), [produce(0, [drained(P0, 0, 0, 0)])]);
+    for _ in 0..6 {
+        assert_eq!(desk.full(P0), []);
+    }
+    let mut expected = written(0, 0).to_vec();
+    expected.extend((1..=5).map(|n| produce(n, [drained(P0, n, 0, 3 * n as i32)])));
+    assert_eq!(desk.answer(0, P0, ErrorCode::NONE, 0), expected, "then as many as max.in.flight allows");
+}
+
+/// Goal: order survives a retry, however the answers come in.
+#[test]
+fn a_failed_batch_is_sent_again_before_those_behind_it() {
+    let mut desk = Desk::new(settings());
+    desk.full(P0);
+    desk.answer(0, P0, ErrorCode::NONE, 0);
+    desk.full(P0);
+    desk.full(P0);
+    assert_eq!(desk.answer(1, P0, ErrorCode::NOT_ENOUGH_REPLICAS, -1), []);
+    assert_eq!(desk.answer(2, P0, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1), []);
+    let wake = desk.sender.deadline().unwrap();
+    assert!((80 * MS..=121 * MS).contains(&wake), "{wake:?}");
+    assert_eq!(desk.at(wake), [produce(3, [drained(P0, 1, 0, 3)])]);
+    let mut expected = written(1, 3).to_vec();
+    expected.push(produce(4, [drained(P0, 2, 0, 6)]));
+    assert_eq!(desk.answer(3, P0, ErrorCode::NONE, 3), expected);
+    assert_eq!(desk.answer(4, P0, ErrorCode::DUPLICATE_SEQUENCE_NUMBER, 6), written(2, 6));
+}
+
+#[test]
+fn a_new_leader_is_tried_at_once() {
+    let mut desk = Desk::new(settings());
+    desk.full(P0);
+    let refresh = Effect::Refresh("a broker is not the leader it was taken for");
+    assert_eq!(desk.answer(0, P0, ErrorCode::NOT_LEADER_OR_FOLLOWER, -1), [refresh]);
+    assert_eq!(desk.feed(Event::Leader { partition: P0, leader: Some(2) }), [Effect::Connect(2)]);
+    let Some(Effect::Produce(request)) = desk.feed(Event::Connected { broker: 2 }).pop() else { panic!() };
+    assert_eq!((request.broker, request.batches), (2, vec![drained(P0, 0, 0, 0)]));
+}
+
+#[test]
+fn without_a_leader_metadata_are_asked_for_again_and_again() {
+    let mut desk = Desk::new(settings());
+    desk.feed(Event::Leader { partition: P0, leader: None });
+    let refresh = || Effect::Refresh("a partition to produce to has no leader");
+    assert_eq!(desk.full(P0), [refresh()]);
+    assert_eq!(desk.sender.deadline(), Some(101 * MS));
+    assert_eq!(desk.at(101 * MS), [refresh()]);
+    assert_eq!(
+        desk.feed(Event::Leader { partition: P0, leader: Some(1) }),
+        [produce(0, [drained(P0, 0, 0, 0)])]
+    );
+}
+
+/// Goal: KIP-360. The broker has lost earlier batches; what is left starts a new epoch at sequence 0.
+#[test]
+fn a_gap_that_no_retry_can_close_starts_a_new_epoch() {
+    let mut desk = Desk::new(settings());
+    for n in 0..3 {
+        desk.full(P0);
+        if n == 0 {
+            desk.answer(0, P0, ErrorCode::NONE, 0);
+        }
+    }
+    assert_eq!(desk.answer(1, P0, ErrorCode::UNKNOWN_PRODUCER_ID, -1), []);
+    assert_eq!(
+        desk.at(desk.now + 500 * MS),
+        [],
+        "the batch behind it is still in flight under the old epoch"
+    );
+    assert_eq!(
+        desk.answer(2, P0, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1),
+        [produce(3, [drained(P0, 1, 1, 0)])]
+    );
+    let mut expected = written(1, 3).to_vec();
+    expected.push(produce(4, [drained(P0, 2, 1, 3)]));
+    assert_eq!(desk.answer(3, P0, ErrorCode::NONE, 3), expected);
+}
+
+#[test]
+fn a_batch_that_times_out_in_flight_says_that_it_may_be_written_and_keeps_its_place() {
+    let mut desk = Desk::new(settings());
+    desk.full(P0);
+    desk.answer(0, P0, ErrorCode::NONE, 0);
+    desk.full(P0);
+    let timed_out = Failure::TimedOut { waited: 3000 * MS, maybe_written: true, last: None };
+    assert_eq!(desk.at(3001 * MS), [Effect::Resolve(BatchId(1), Outcome::Failed(timed_out))]);
+    assert_eq!(desk.full(P0), [produce(2, [drained(P0, 2, 0, 6)])]);
+    let refresh = Effect::Refresh("a produce request got no answer");
+    assert_eq!(
+        desk.feed(Event::Lost { request: RequestId(1), maybe_written: true, retriable: true }),
+        [refresh, Effect::Free(BatchId(1))]
+    );
+    assert_eq!(desk.full(P0), [], "nothing new before the lost sequence is accounted for");
+    // The one behind it is refused, so the lost one is not in the log: new epoch.
+    desk.feed(Event::Connected { broker: 1 });
+    assert_eq!(desk.answer(2, P0, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1), []);
+    assert_eq!(desk.at(desk.sender.deadline().unwrap()), [produce(3, [drained(P0, 2, 1, 0)])]);
+}
+
+#[test]
+fn a_timed_out_batch_that_was_written_after_all_needs_no_new_epoch() {
+    let mut desk = Desk::new(settings());
+    desk.full(P0);
+    desk.answer(0, P0, ErrorCode::NONE, 0);
+    desk.full(P0);
+    desk.at(3001 * MS);
+    assert_eq!(desk.answer(1, P0, ErrorCode::NONE, 3), [Effect::Free(BatchId(1))]);
+    assert_eq!(desk.full(P0), [produce(2, [drained(P0, 2, 0, 6)])]);
+}
+
+#[test]
+fn a_refused_batch_fails_alone_and_the_next_starts_a_new_epoch() {
+    let mut desk = Desk::new(settings());
+    desk.full(P0);
+    let code = ErrorCode::MESSAGE_TOO_LARGE;
+    let failure = Failure::Rejected { code, message: None, maybe_written: false };
+    assert_eq!(
+        desk.answer(0, P0, code, -1),
+        [Effect::Resolve(BatchId(0), Outcome::Failed(failure)), Effect::Free(BatchId(0))]
+    );
+    assert_eq!(desk.full(P0), [produce(1, [drained(P0, 1, 1, 0)])]);
+}
+
+#[test]
+fn retries_end_after_the_number_allowed() {
+    let mut desk = Desk::new(Settings { retries: 1, idempotent: false, acks: Acks::Leader, ..settings() });
+    let out = desk.full(P0);
+    let anonymous = ProducerStamp { producer_id: -1, producer_epoch: -1, base_sequence: -1 };
+    assert!(matches!(&out[..], [Effect::Produce(p)] if p.batches[0].stamp == anonymous));
+    desk.answer(0, P0, ErrorCode::NOT_ENOUGH_REPLICAS, -1);
+    desk.at(desk.sender.deadline().unwrap());
+    let last = Cause::Code(ErrorCode::NOT_ENOUGH_REPLICAS);
+    let failure = Failure::Exhausted { maybe_written: false, last };
+    assert_eq!(
+        desk.answer(1, P0, ErrorCode::NOT_ENOUGH_REPLICAS, -1),
+        [Effect::Resolve(BatchId(0), Outcome::Failed(failure)), Effect::Free(BatchId(0))]
+    );
+}
+
+#[test]
+fn without_acknowledgements_a_written_request_is_success_without_offset() {
+    let mut desk = Desk::new(Settings { idempotent: false, acks: Acks::None, ..settings() });
+    desk.full(P0);
+    let outcome = Outcome::Written { base_offset: None, log_append_time: None };
+    assert_eq!(
+        desk.feed(Event::Answered { request: RequestId(0), answers: vec![] }),
+        [Effect::Resolve(BatchId(0), outcome), Effect::Free(BatchId(0))]
+    );
+}
+
+#[test]
+fn a_producer_id_is_asked_for_while_the_first_batch_lingers() {
+    let mut sender = Sender::new(settings(), fastrand::Rng::with_seed(1));
+    let mut out = Vec::new();
+    sender.step(MS, Event::Leader { partition: P0, leader: Some(1) }, &mut out);
+    sender.step(MS, Event::Connected { broker: 1 }, &mut out);
+    sender.step(MS, Event::Opened { partition: P0, batch: BatchId(0) }, &mut out);
+    sender.advance(MS, &mut out);
+    assert_eq!(std::mem::take(&mut out), [Effect::InitProducerId]);
+    sender.step(MS, Event::Sealed { batch: BatchId(0), bytes: 10, records: 1 }, &mut out);
+    sender.advance(MS, &mut out);
+    assert_eq!(out, []);
+    sender.step(2 * MS, Event::NoProducerId { code: None }, &mut out);
+    sender.advance(2 * MS, &mut out);
+    assert_eq!(out, []);
+    let wake = sender.deadline().unwrap();
+    sender.advance(wake, &mut out);
+    assert_eq!(std::mem::take(&mut out), [Effect::InitProducerId]);
+    let code = ErrorCode::CLUSTER_AUTHORIZATION_FAILED;
+    sender.step(wake, Event::NoProducerId { code: Some(code) }, &mut out);
+    sender.advance(wake, &mut out);
+    let failed = Outcome::Failed(Failure::NoProducerId { code });
+    assert_eq!(out, [Effect::Resolve(BatchId(0), failed), Effect::Free(BatchId(0))]);
+}
+
+#[test]
+fn a_flush_hurries_what_is_open_and_ends_when_all_of_it_is_resolved() {
+    let mut desk = Desk::new(Settings { linger: Duration::from_secs(60), ..settings() });
+    assert_eq!(desk.feed(Event::Flush { ticket: 1 }), [Effect::Flushed(1)], "nothing to wait for");
+    desk.feed(Event::Opened { partition: P0, batch: BatchId(0) });
+    assert_eq!(desk.feed(Event::Flush { ticket: 2 }), [Effect::Seal(BatchId(0))]);
+    desk.feed(Event::Opened { partition: P1, batch: BatchId(1) });
+    desk.feed(Event::Sealed { batch: BatchId(0), bytes: 10, records: 1 });
+    let [resolve, free] = written(0, 5);
+    assert_eq!(desk.answer(0, P0, ErrorCode::NONE, 5), [resolve, Effect::Flushed(2), free]);
+}
+
+#[test]
+fn one_in_flight_keeps_order_without_idempotence() {
+    let plain = Settings { idempotent: false, max_in_flight: 1, ..settings() };
+    let mut desk = Desk::new(plain);
+    desk.full(P0);
+    assert_eq!(desk.full(P0), []);
+    desk.answer(0, P0, ErrorCode::REQUEST_TIMED_OUT, -1);
+    let out = desk.at(desk.sender.deadline().unwrap());
+    assert!(matches!(&out[..], [Effect::Produce(p)] if p.batches[0].batch == BatchId(0)), "{out:?}");
+}
+
+#[test]
+fn giving_up_everything_tells_what_may_be_written() {
+    let mut desk = Desk::new(settings());
+    desk.full(P0);
+    desk.full(P0);
+    let failed = |maybe_written| Outcome::Failed(Failure::Aborted { maybe_written });
+    assert_eq!(
+        desk.feed(Event::Abort),
+        [
+            Effect::Resolve(BatchId(0), failed(true)),
+            Effect::Free(BatchId(0)),
+            Effect::Resolve(BatchId(1), failed(false)),
+            Effect::Free(BatchId(1)),
+        ]
+    );
+    assert_eq!(desk.sender.deadline(), None);
+}

@@ -118,8 +118,8 @@ pub enum RequestError {
     NoBroker {
         /// Time waited.
         limit: Duration,
-        /// Address and cause.
-        causes: Vec<(String, LinkError)>,
+        /// Address and cause of the last failure there.
+        causes: Vec<(String, RequestError)>,
     },
     /// The metadata does not name this broker.
     #[error("broker {id} is not known")]

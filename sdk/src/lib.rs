@@ -4,6 +4,7 @@
 mod admin;
 mod client;
 mod config;
+mod connection;
 pub mod consumer;
 pub mod deserializer;
 mod error;
@@ -15,8 +16,8 @@ pub mod serializer;
 mod tcp;
 
 pub use admin::{
-    Admin, AdminError, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, TopicDescription,
-    TopicError, TopicResults,
+    Admin, AdminError, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, PartitionDescription,
+    TopicDescription, TopicError, TopicResults,
 };
 pub use bytes::Bytes;
 pub use client::{Client, ClientBuilder};

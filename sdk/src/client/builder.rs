@@ -1,13 +1,22 @@
 //! Describing a client.
 
-use klamm_wire::{BoxConnector, Connector};
+use std::sync::Arc;
 
-use crate::config::{ClientSettings, HasClient, client_settings};
-use crate::error::ClientError;
+use klamm_core::backoff::Backoff;
+use klamm_core::metadata::{Refresh, RefreshSettings};
+use klamm_core::reconnect::Reconnect;
+use klamm_wire::{BoxConnector, Connector};
+use parking_lot::Mutex;
 
 use super::Client;
+use super::shared::Shared;
+use crate::config::{ClientSettings, HasClient, client_settings, endpoints};
+use crate::connection::Dialling;
+use crate::error::{ClientError, ConfigError};
+use crate::rt::Rt;
+use crate::tcp::TcpConnector;
 
-/// Describes a [`Client`]. Methods carry Kafka's property names.
+/// Describes a [`Client`]. Methods carry Kafka's property names; defaults are Kafka's, unless said otherwise.
 #[derive(Debug, Clone, Default)]
 #[must_use = "a builder does nothing until `build` or `connect` is called"]
 pub struct ClientBuilder {
@@ -24,7 +33,8 @@ impl HasClient for ClientBuilder {
 impl ClientBuilder {
     client_settings!(settings);
 
-    /// Opens connections by something else than TCP, for example a broker in this process.
+    /// Opens connections by something else than TCP, for example a broker in this process. The settings of
+    /// sockets (`send.buffer.bytes` and the like) are then without effect.
     pub fn connector(mut self, connector: impl Connector) -> Self {
         self.connector = Some(connector.erase());
         self
@@ -34,19 +44,50 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// Returns [`ClientError::Config`] for an impossible setting or outside of a tokio runtime.
-    #[allow(clippy::unused_async)]
-    pub fn build(self) -> Result<Client, ClientError> {
-        unimplemented!()
+    /// Returns [`ConfigError`] for an impossible setting, and outside of a tokio runtime.
+    pub fn build(self) -> Result<Client, ConfigError> {
+        let settings = self.settings;
+        settings.check()?;
+        let bootstrap = endpoints(&settings.bootstrap_servers)?;
+        let rt = Rt::current()?;
+        let connector = self.connector.unwrap_or_else(|| {
+            TcpConnector::new()
+                .connect_timeout(settings.connection_setup_timeout)
+                .send_buffer_bytes(settings.send_buffer_bytes)
+                .receive_buffer_bytes(settings.receive_buffer_bytes)
+                .erase()
+        });
+        let redial = Backoff::new(settings.reconnect_backoff, settings.reconnect_backoff_max);
+        let refresh = RefreshSettings {
+            max_age: settings.metadata_max_age,
+            max_idle: settings.metadata_max_idle,
+            retry: Backoff::new(settings.retry_backoff, settings.retry_backoff_max),
+            rebootstrap: settings.rebootstrap.then_some(settings.rebootstrap_trigger),
+        };
+        let dialling = Dialling {
+            connector,
+            reconnect: Mutex::new(Reconnect::new(redial, rt.rng("reconnect"))),
+            setup_timeout: settings.connection_setup_timeout_max.max(settings.connection_setup_timeout),
+            request_timeout: settings.request_timeout,
+            max_queued: settings.max_queued_requests,
+            rt: rt.clone(),
+        };
+        let refresh = Refresh::new(refresh, rt.rng("metadata"));
+        Ok(Client::start(Arc::new(Shared::new(settings, bootstrap, dialling, refresh))))
     }
 
-    /// Like [`Self::build`], but waits until a broker has answered, at most `default.api.timeout.ms`.
+    /// Like [`Self::build`], but waits until a broker answers, at most `default.api.timeout.ms`.
     ///
     /// # Errors
     ///
     /// As [`Self::build`] and [`Client::ready`].
-    #[allow(clippy::unused_async)]
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the client.
     pub async fn connect(self) -> Result<Client, ClientError> {
-        unimplemented!()
+        let client = self.build()?;
+        client.ready(client.settings().default_api_timeout).await?;
+        Ok(client)
     }
 }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Property, property};
+use klamm_wire::Endpoint;
 
-/// Settings shared by clients, producers, consumers and admin clients, with Kafka's defaults.
+use super::{Property, property};
+use crate::error::ConfigError;
+
+/// Settings shared by clients, producers, consumers and admin clients.
 #[derive(Debug, Clone)]
-#[allow(dead_code)]
 pub(crate) struct ClientSettings {
     /// `bootstrap.servers`
     pub(crate) bootstrap_servers: Vec<String>,
@@ -61,8 +63,8 @@ impl Default for ClientSettings {
             connection_setup_timeout: Duration::from_secs(10),
             connection_setup_timeout_max: Duration::from_secs(30),
             connections_max_idle: Some(Duration::from_secs(540)),
-            send_buffer_bytes: Some(131_072),
-            receive_buffer_bytes: Some(65_536),
+            send_buffer_bytes: None,
+            receive_buffer_bytes: None,
             metadata_max_age: Duration::from_secs(300),
             metadata_max_idle: Duration::from_secs(300),
             rebootstrap: true,
@@ -72,21 +74,234 @@ impl Default for ClientSettings {
     }
 }
 
-/// The shared properties.
-#[allow(dead_code)]
-pub(super) const PROPERTIES: &[Property<ClientSettings>] = &[property("request.timeout.ms", |s, v| {
-    s.request_timeout = v.millis(1)?;
-    Ok(())
-})];
+impl ClientSettings {
+    /// Finds impossible values, whichever way they came in.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("request.timeout.ms", self.request_timeout),
+            ("socket.connection.setup.timeout.ms", self.connection_setup_timeout),
+            ("metadata.max.age.ms", self.metadata_max_age),
+        ];
+        for (setting, value) in positive {
+            if value.is_zero() {
+                return Err(ConfigError::invalid(setting, "0", "more than 0"));
+            }
+        }
+        // Kafka's own lower bound: the topic in use would be dropped between two records.
+        if self.metadata_max_idle < Duration::from_secs(5) {
+            let value = self.metadata_max_idle.as_millis();
+            return Err(ConfigError::invalid("metadata.max.idle.ms", value, "at least 5000"));
+        }
+        if self.default_api_timeout < self.request_timeout {
+            let value = self.default_api_timeout.as_millis();
+            let expected =
+                format!("at least request.timeout.ms, which is {}", self.request_timeout.as_millis());
+            return Err(ConfigError::invalid("default.api.timeout.ms", value, expected));
+        }
+        if self.max_queued_requests == 0 {
+            return Err(ConfigError::invalid("max_queued_requests", 0, "at least 1"));
+        }
+        Ok(())
+    }
+}
 
-/// Writes the builder methods of the shared settings into an `impl` block; the argument is the field that
-/// holds the [`ClientSettings`].
+/// Reads `bootstrap.servers`.
+pub(crate) fn endpoints(servers: &[String]) -> Result<Vec<Endpoint>, ConfigError> {
+    let servers: Vec<&str> = servers.iter().map(|server| server.trim()).filter(|s| !s.is_empty()).collect();
+    if servers.is_empty() {
+        let expected = "give at least one HOST:PORT";
+        return Err(ConfigError::Missing { setting: "bootstrap.servers", expected });
+    }
+    servers.into_iter().map(endpoint).collect()
+}
+
+/// Reads `host:port` or `[v6]:port`; like Kafka, a scheme in front (`PLAINTEXT://`) is taken off.
+fn endpoint(server: &str) -> Result<Endpoint, ConfigError> {
+    let wrong = |expected: &'static str| ConfigError::invalid("bootstrap.servers", server, expected);
+    let address = match server.split_once("://") {
+        Some((scheme, address)) if scheme.eq_ignore_ascii_case("plaintext") => address,
+        Some(_) => return Err(wrong("HOST:PORT without TLS or SASL, which are not supported yet")),
+        None => server,
+    };
+    let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("HOST:PORT; the port is missing"))?;
+    let port = port.parse().ok().filter(|port| *port > 0);
+    let port = port.ok_or_else(|| wrong("HOST:PORT with a port from 1 to 65535"))?;
+    let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
+        Some(Some(v6)) if v6.parse::<std::net::Ipv6Addr>().is_ok() => v6,
+        Some(_) => return Err(wrong("an IPv6 address between [ and ]")),
+        None if host.contains(':') => return Err(wrong("[ADDRESS]:PORT for an IPv6 address")),
+        None if host.is_empty() || host.contains(char::is_whitespace) => {
+            return Err(wrong("HOST:PORT; the host is missing"));
+        }
+        None => host,
+    };
+    Ok(Endpoint::new(host, port))
+}
+
+/// The shared properties.
+pub(super) const PROPERTIES: &[Property<ClientSettings>] = &[
+    property("bootstrap.servers", |s, v| {
+        let servers: Vec<String> = v.list().map(str::to_owned).collect();
+        endpoints(&servers)?;
+        s.bootstrap_servers = servers;
+        Ok(())
+    }),
+    property("client.id", |s, v| {
+        s.client_id = Some(v.text().into()).filter(|id: &Arc<str>| !id.is_empty());
+        Ok(())
+    }),
+    property("request.timeout.ms", |s, v| v.millis(1).map(|ms| s.request_timeout = ms)),
+    property("default.api.timeout.ms", |s, v| v.millis(0).map(|ms| s.default_api_timeout = ms)),
+    property("retry.backoff.ms", |s, v| v.millis(0).map(|ms| s.retry_backoff = ms)),
+    property("retry.backoff.max.ms", |s, v| v.millis(0).map(|ms| s.retry_backoff_max = ms)),
+    property("reconnect.backoff.ms", |s, v| v.millis(0).map(|ms| s.reconnect_backoff = ms)),
+    property("reconnect.backoff.max.ms", |s, v| v.millis(0).map(|ms| s.reconnect_backoff_max = ms)),
+    property("socket.connection.setup.timeout.ms", |s, v| {
+        v.millis(1).map(|ms| s.connection_setup_timeout = ms)
+    }),
+    property("socket.connection.setup.timeout.max.ms", |s, v| {
+        v.millis(1).map(|ms| s.connection_setup_timeout_max = ms)
+    }),
+    property("connections.max.idle.ms", |s, v| {
+        s.connections_max_idle = if v.text() == "-1" { None } else { Some(v.millis(0)?) };
+        Ok(())
+    }),
+    property("send.buffer.bytes", |s, v| v.buffer_bytes().map(|bytes| s.send_buffer_bytes = bytes)),
+    property("receive.buffer.bytes", |s, v| v.buffer_bytes().map(|bytes| s.receive_buffer_bytes = bytes)),
+    property("metadata.max.age.ms", |s, v| v.millis(1).map(|ms| s.metadata_max_age = ms)),
+    property("metadata.max.idle.ms", |s, v| v.millis(5000).map(|ms| s.metadata_max_idle = ms)),
+    property("metadata.recovery.strategy", |s, v| {
+        v.one_of(&[("rebootstrap", true), ("none", false)]).map(|on| s.rebootstrap = on)
+    }),
+    property("metadata.recovery.rebootstrap.trigger.ms", |s, v| {
+        v.millis(0).map(|ms| s.rebootstrap_trigger = ms)
+    }),
+];
+
+/// Writes the builder methods of the shared settings into an `impl` block; the argument is the path of the
+/// field that holds the [`ClientSettings`], for example `client_settings!(client.settings)`.
 macro_rules! client_settings {
     ($($field:ident).+) => {
-        /// Addresses to find the cluster by, separated by commas (`bootstrap.servers`).
+        /// Addresses to find the cluster by: `HOST:PORT`, several separated by commas, IPv6 as `[::1]:9092`
+        /// (`bootstrap.servers`).
         pub fn bootstrap_servers(mut self, servers: impl AsRef<str>) -> Self {
-            self.$($field).+.bootstrap_servers =
-                servers.as_ref().split(',').map(|server| server.trim().to_owned()).collect();
+            let servers = servers.as_ref().split(',').map(|server| server.trim().to_owned());
+            self.$($field).+.bootstrap_servers = servers.collect();
+            self
+        }
+
+        /// Name of this program in the brokers' logs and quotas (`client.id`). Default: none.
+        pub fn client_id(mut self, id: impl Into<std::sync::Arc<str>>) -> Self {
+            self.$($field).+.client_id = Some(id.into()).filter(|id: &std::sync::Arc<str>| !id.is_empty());
+            self
+        }
+
+        /// How long the answer to one request is awaited; then the connection is closed
+        /// (`request.timeout.ms`). Default: 30 s.
+        pub fn request_timeout_ms(mut self, limit: std::time::Duration) -> Self {
+            self.$($field).+.request_timeout = limit;
+            self
+        }
+
+        /// How long a call may take that retries by itself (`default.api.timeout.ms`). Default: 60 s.
+        pub fn default_api_timeout_ms(mut self, limit: std::time::Duration) -> Self {
+            self.$($field).+.default_api_timeout = limit;
+            self
+        }
+
+        /// Pause after the first failed attempt; doubled after each further one (`retry.backoff.ms`).
+        /// Default: 100 ms.
+        pub fn retry_backoff_ms(mut self, pause: std::time::Duration) -> Self {
+            self.$($field).+.retry_backoff = pause;
+            self
+        }
+
+        /// Longest pause between attempts (`retry.backoff.max.ms`). Default: 1 s.
+        pub fn retry_backoff_max_ms(mut self, pause: std::time::Duration) -> Self {
+            self.$($field).+.retry_backoff_max = pause;
+            self
+        }
+
+        /// Pause before a broker is dialled again; doubled after each failure (`reconnect.backoff.ms`).
+        /// Default: 50 ms.
+        pub fn reconnect_backoff_ms(mut self, pause: std::time::Duration) -> Self {
+            self.$($field).+.reconnect_backoff = pause;
+            self
+        }
+
+        /// Longest pause before a broker is dialled again (`reconnect.backoff.max.ms`). Default: 1 s.
+        pub fn reconnect_backoff_max_ms(mut self, pause: std::time::Duration) -> Self {
+            self.$($field).+.reconnect_backoff_max = pause;
+            self
+        }
+
+        /// How long one address of a broker may take to accept a connection
+        /// (`socket.connection.setup.timeout.ms`). Default: 10 s.
+        pub fn socket_connection_setup_timeout_ms(mut self, limit: std::time::Duration) -> Self {
+            self.$($field).+.connection_setup_timeout = limit;
+            self
+        }
+
+        /// How long all addresses of a broker's name may take together
+        /// (`socket.connection.setup.timeout.max.ms`). Default: 30 s.
+        pub fn socket_connection_setup_timeout_max_ms(mut self, limit: std::time::Duration) -> Self {
+            self.$($field).+.connection_setup_timeout_max = limit;
+            self
+        }
+
+        /// Closes connections that were not used for this long; `None`: never (`connections.max.idle.ms`).
+        /// Default: 9 minutes.
+        pub fn connections_max_idle_ms(mut self, idle: impl Into<Option<std::time::Duration>>) -> Self {
+            self.$($field).+.connections_max_idle = idle.into();
+            self
+        }
+
+        /// Size of a socket's send buffer (`send.buffer.bytes`). Default: `None`, the operating system adapts
+        /// it to the connection, where Kafka's own client has 128 KiB.
+        pub fn send_buffer_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
+            self.$($field).+.send_buffer_bytes = bytes.into();
+            self
+        }
+
+        /// Size of a socket's receive buffer (`receive.buffer.bytes`). Default: `None`, the operating system
+        /// adapts it to the connection, where Kafka's own clients have 32 or 64 KiB.
+        pub fn receive_buffer_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
+            self.$($field).+.receive_buffer_bytes = bytes.into();
+            self
+        }
+
+        /// Asks for metadata again after this time even if nothing hints at a change
+        /// (`metadata.max.age.ms`). Default: 5 minutes.
+        pub fn metadata_max_age_ms(mut self, age: std::time::Duration) -> Self {
+            self.$($field).+.metadata_max_age = age;
+            self
+        }
+
+        /// Forgets the metadata of topics that were not used for this long, at least 5 s
+        /// (`metadata.max.idle.ms`). Default: 5 minutes.
+        pub fn metadata_max_idle_ms(mut self, idle: std::time::Duration) -> Self {
+            self.$($field).+.metadata_max_idle = idle;
+            self
+        }
+
+        /// Whether to start again from the bootstrap list when the known brokers are gone
+        /// (`metadata.recovery.strategy`: `rebootstrap` or `none`). Default: on.
+        pub fn metadata_recovery_rebootstrap(mut self, on: bool) -> Self {
+            self.$($field).+.rebootstrap = on;
+            self
+        }
+
+        /// Starts again from the bootstrap list after this long without metadata
+        /// (`metadata.recovery.rebootstrap.trigger.ms`). Default: 5 minutes.
+        pub fn metadata_recovery_rebootstrap_trigger_ms(mut self, after: std::time::Duration) -> Self {
+            self.$($field).+.rebootstrap_trigger = after;
+            self
+        }
+
+        /// Requests that may wait for one connection being made; further ones fail at once. Not a property of
+        /// Kafka. Default: 1000.
+        pub fn max_queued_requests(mut self, limit: usize) -> Self {
+            self.$($field).+.max_queued_requests = limit;
             self
         }
     };

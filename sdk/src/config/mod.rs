@@ -5,8 +5,8 @@
 //!
 //! ```ignore
 //! const OWN: &[Property<ProducerBuilder>] = &[
-//!     property("linger.ms", |b, v| { b.linger_ms = v.millis(0)?; Ok(()) }),
-//!     property("acks", |b, v| { b.acks = v.one_of(&[("all", Acks::All), ("1", Acks::Leader)])?; Ok(()) }),
+//!     property("linger.ms", |b, v| v.millis(0).map(|ms| b.linger = ms)),
+//!     property("acks", |b, v| v.one_of(&[("all", Acks::All), ("1", Acks::Leader)]).map(|a| b.acks = a)),
 //! ];
 //! let mut builder = ProducerBuilder::default();
 //! apply(Kind::Producer, OWN, &mut builder, pairs)?;
@@ -18,12 +18,11 @@ mod value;
 
 use crate::error::ConfigError;
 
-pub(crate) use client::{ClientSettings, client_settings};
+pub(crate) use client::{ClientSettings, client_settings, endpoints};
 pub(crate) use value::Value;
 
 /// Whose properties are read; a name that belongs to another kind is refused as such.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code)]
 pub(crate) enum Kind {
     /// A client by itself.
     Client,
@@ -44,7 +43,6 @@ pub(crate) struct Property<B> {
 }
 
 /// Declares a property.
-#[allow(dead_code)]
 pub(crate) const fn property<B>(
     name: &'static str,
     set: fn(&mut B, &Value<'_>) -> Result<(), ConfigError>,
@@ -64,7 +62,6 @@ pub(crate) trait HasClient {
 ///
 /// Returns [`ConfigError`] for the first impossible value, and for the first name that is unknown or not
 /// supported yet.
-#[allow(dead_code)]
 pub(crate) fn apply<B: HasClient, K: AsRef<str>, V: AsRef<str>>(
     kind: Kind,
     own: &[Property<B>],

@@ -14,7 +14,6 @@ pub(crate) struct Value<'a> {
     text: &'a str,
 }
 
-#[allow(dead_code)]
 impl<'a> Value<'a> {
     pub(crate) fn new(name: &'a str, text: &'a str) -> Self {
         Self { name, text }
@@ -58,6 +57,22 @@ impl<'a> Value<'a> {
     /// A number of bytes, at least `min`, at most what Kafka's 32 bit settings hold.
     pub(crate) fn bytes(&self, min: usize) -> Result<usize, ConfigError> {
         self.number(min..=i32::MAX as usize)
+    }
+
+    /// The size of a socket's buffer; -1 leaves it to the operating system.
+    pub(crate) fn buffer_bytes(&self) -> Result<Option<usize>, ConfigError> {
+        match self.text {
+            "-1" => Ok(None),
+            text => match text.parse::<i32>().ok().and_then(|bytes| usize::try_from(bytes).ok()) {
+                Some(bytes) if bytes > 0 => Ok(Some(bytes)),
+                _ => Err(self.must_be("a number of bytes, or -1 to leave it to the operating system")),
+            },
+        }
+    }
+
+    /// The parts between commas, without the spaces around them.
+    pub(crate) fn list(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.text.split(',').map(str::trim).filter(|part| !part.is_empty())
     }
 
     /// `true` or `false`.

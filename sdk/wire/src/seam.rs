@@ -108,6 +108,12 @@ pub enum LinkError {
         /// What the operating system said.
         cause: Arc<io::Error>,
     },
+    /// A name has several addresses, and no connection to any of them.
+    #[error("{}", .causes.iter().map(|(address, cause)| format!("cannot connect to {address}: {cause}")).collect::<Vec<_>>().join(", "))]
+    ConnectAny {
+        /// Every address that was dialled, in order, and what the operating system said.
+        causes: Arc<[(SocketAddr, io::Error)]>,
+    },
     /// No in-process broker has this address, or it is down.
     #[error("no broker listens at {endpoint}")]
     NoBroker {

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use klamm_wire::ErrorCode;
 use uuid::Uuid;
 
+use klamm_wire::messages::metadata_response::MetadataResponseTopic;
+
 pub use refresh::{Effect, Event, Query, Refresh, RefreshSettings};
 
 /// A broker as it advertises itself.
@@ -96,4 +98,9 @@ impl ClusterMetadata {
     pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<TopicMetadata>> {
         self.topics.values().find(|topic| topic.id == id && !id.is_nil())
     }
+}
+
+/// Reads what one answer tells of a topic.
+pub fn read_topic(name: &Arc<str>, told: &MetadataResponseTopic) -> TopicMetadata {
+    update::topic(name, None, told)
 }

@@ -1,37 +1,380 @@
-//! When to ask for metadata, and for what.
+//! When to ask for metadata, for which topics, and when to start again from the bootstrap list.
+//!
+//! In: topics wanted, doubts, answers and failures. Out: [`Effect`]s for the driver.
+//!
+//! ```text
+//!          topic wanted, doubt, age            answer
+//!   idle ───────────────────────────▶ asking ──────────▶ idle
+//!    ▲                                  │
+//!    └── after retry.backoff.ms ◀───────┴─ failure, or a topic without leaders
+//! ```
+//!
+//! Invariants: at most one query is out. Queries are `retry.backoff.ms` apart, except that a topic never asked
+//! for is asked for at once. A query has one answer to "may the broker create topics", so topics wanted with
+//! and without creation never share one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ClusterMetadata;
+use klamm_wire::ErrorCode;
+use klamm_wire::StrBytes;
+use klamm_wire::messages::metadata_request::MetadataRequestTopic;
+use klamm_wire::messages::{MetadataRequest, MetadataResponse, TopicName};
+
+use super::{ClusterMetadata, TopicMetadata, update};
+use crate::Tick;
+use crate::backoff::Backoff;
 
 /// Settings of [`Refresh`].
 #[derive(Debug, Clone)]
 pub struct RefreshSettings {
-    /// Snapshots older than this are replaced (`metadata.max.age.ms`).
+    /// Everything is asked for again after this time (`metadata.max.age.ms`).
     pub max_age: Duration,
+    /// Topics not used for this long are dropped (`metadata.max.idle.ms`).
+    pub max_idle: Duration,
+    /// Pause between queries (`retry.backoff.ms`, `retry.backoff.max.ms`).
+    pub retry: Backoff,
+    /// Start again from the bootstrap list after this long without an answer, and at once when no known
+    /// broker can be reached (`metadata.recovery.rebootstrap.trigger.ms`); `None`: never
+    /// (`metadata.recovery.strategy=none`).
+    pub rebootstrap: Option<Duration>,
 }
 
 /// What happened.
 #[derive(Debug, Clone)]
-pub enum Event {}
+pub enum Event<'a> {
+    /// Somebody waits for this topic.
+    Wanted {
+        /// Name of the topic.
+        topic: Arc<str>,
+        /// Whether the broker may create it.
+        auto_create: bool,
+    },
+    /// Somebody used this topic.
+    Used(&'a str),
+    /// An answer of a broker contradicts the snapshot.
+    Doubted,
+    /// The answer to the query that is out.
+    Answered(&'a MetadataResponse),
+    /// The query that is out has no answer.
+    Failed,
+    /// No broker of the snapshot can be reached to send the query to.
+    Unreachable,
+    /// An answer of a broker named the leader of a partition (KIP-951).
+    Leader {
+        /// Name of the topic.
+        topic: &'a str,
+        /// Index of the partition.
+        partition: i32,
+        /// Broker id of the leader.
+        leader: i32,
+        /// Its epoch.
+        leader_epoch: i32,
+    },
+}
 
 /// What the driver has to do, in the order emitted.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// A new snapshot.
+    /// Show this snapshot to everybody.
     Publish(Arc<ClusterMetadata>),
+    /// Close all connections, drop the query that is out, and know only the bootstrap list.
+    Rebootstrap,
+    /// Send this to any broker, and report `Answered`, `Failed` or `Unreachable`.
+    Ask(Query),
 }
 
-/// A Metadata request to be sent to any broker.
+/// A Metadata request for any broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
-    /// Topics to ask for.
+    /// Topics to ask for, maybe none: then only brokers are told.
     pub topics: Vec<Arc<str>>,
     /// Whether the broker may create the ones that do not exist.
-    pub allow_auto_create: bool,
+    pub auto_create: bool,
+}
+
+impl Query {
+    /// The request itself.
+    pub fn request(&self) -> MetadataRequest {
+        let topic = |name: &Arc<str>| {
+            let name = TopicName(StrBytes::from_string(String::from(&**name)));
+            MetadataRequestTopic::default().with_name(Some(name))
+        };
+        MetadataRequest::default()
+            .with_topics(Some(self.topics.iter().map(topic).collect()))
+            .with_allow_auto_topic_creation(self.auto_create)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Due {
+    /// Never asked for: ask at once.
+    New,
+    /// Ask when the pause is over.
+    Again,
+    /// Known, or in the query that is out.
+    No,
+}
+
+#[derive(Debug)]
+struct Interest {
+    auto_create: bool,
+    used_at: Tick,
+    due: Due,
 }
 
 /// Decides when to ask for metadata, and merges the answers.
 #[derive(Debug)]
-pub struct Refresh {}
+pub struct Refresh {
+    settings: RefreshSettings,
+    rng: fastrand::Rng,
+    snapshot: Arc<ClusterMetadata>,
+    interests: BTreeMap<Arc<str>, Interest>,
+    brokers_due: bool,
+    asking: Option<Query>,
+    failures: u32,
+    not_before: Tick,
+    all_due_at: Tick,
+    unanswered_since: Option<Tick>,
+}
+
+impl Refresh {
+    /// Knows nothing, and wants to ask for the brokers at once.
+    pub fn new(settings: RefreshSettings, rng: fastrand::Rng) -> Self {
+        Self {
+            all_due_at: settings.max_age,
+            settings,
+            rng,
+            snapshot: Arc::default(),
+            interests: BTreeMap::new(),
+            brokers_due: true,
+            asking: None,
+            failures: 0,
+            not_before: Tick::ZERO,
+            unanswered_since: None,
+        }
+    }
+
+    /// The current snapshot.
+    pub fn snapshot(&self) -> &Arc<ClusterMetadata> {
+        &self.snapshot
+    }
+
+    /// Applies one event. Effects are appended to `out`; `now` never decreases.
+    pub fn step(&mut self, now: Tick, event: Event<'_>, out: &mut Vec<Effect>) {
+        match event {
+            Event::Wanted { topic, auto_create } => self.wanted(now, topic, auto_create, out),
+            Event::Used(topic) => {
+                if let Some(interest) = self.interests.get_mut(topic) {
+                    interest.used_at = now;
+                }
+            }
+            Event::Doubted => self.all_due(now),
+            Event::Answered(response) => self.answered(now, response, out),
+            Event::Failed => self.failed(now),
+            Event::Unreachable => {
+                self.failed(now);
+                if self.settings.rebootstrap.is_some() && !self.snapshot.brokers.is_empty() {
+                    self.rebootstrap(now, out);
+                }
+            }
+            Event::Leader { topic, partition, leader, leader_epoch } => {
+                let news = update::with_leader(&self.snapshot, topic, partition, leader, leader_epoch);
+                if let Some(cluster) = news {
+                    self.publish(cluster, out);
+                }
+            }
+        }
+    }
+
+    /// When [`Self::on_deadline`] wants to run.
+    pub fn deadline(&self) -> Option<Tick> {
+        let ask_at = match self.asking {
+            Some(_) => None,
+            None if self.interests.values().any(|interest| interest.due == Due::New) => Some(Tick::ZERO),
+            None if self.is_due() => Some(self.not_before),
+            None => None,
+        };
+        [ask_at, Some(self.all_due_at), self.rebootstrap_at()].into_iter().flatten().min()
+    }
+
+    /// Fires whatever is due at `now`.
+    pub fn on_deadline(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        if self.rebootstrap_at().is_some_and(|at| at <= now) {
+            self.rebootstrap(now, out);
+        }
+        if self.all_due_at <= now {
+            self.all_due(now);
+        }
+        let new = self.interests.values().any(|interest| interest.due == Due::New);
+        if self.asking.is_none() && (new || (self.is_due() && self.not_before <= now)) {
+            self.ask(now, out);
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.brokers_due || self.interests.values().any(|interest| interest.due != Due::No)
+    }
+
+    /// Only a client that knew brokers can have lost them.
+    fn rebootstrap_at(&self) -> Option<Tick> {
+        let since = self.unanswered_since.filter(|_| !self.snapshot.brokers.is_empty())?;
+        since.checked_add(self.settings.rebootstrap?)
+    }
+
+    fn wanted(&mut self, now: Tick, topic: Arc<str>, auto_create: bool, out: &mut Vec<Effect>) {
+        if let Some(interest) = self.interests.get_mut(&topic) {
+            interest.used_at = now;
+            if auto_create && !interest.auto_create {
+                (interest.auto_create, interest.due) = (true, Due::New);
+            }
+            return;
+        }
+        // A refusal told to somebody else before is not the answer to this question.
+        if self.snapshot.topics.contains_key(&topic) {
+            let mut cluster = ClusterMetadata::clone(&self.snapshot);
+            cluster.topics.remove(&topic);
+            self.publish(cluster, out);
+        }
+        self.interests.insert(topic, Interest { auto_create, used_at: now, due: Due::New });
+    }
+
+    fn all_due(&mut self, now: Tick) {
+        self.brokers_due = true;
+        self.all_due_at = now.saturating_add(self.settings.max_age);
+        for interest in self.interests.values_mut().filter(|interest| interest.due == Due::No) {
+            interest.due = Due::Again;
+        }
+    }
+
+    fn ask(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        let max_idle = self.settings.max_idle;
+        self.interests.retain(|_, interest| {
+            interest.due == Due::New || now.saturating_sub(interest.used_at) <= max_idle
+        });
+        let due = |interest: &&mut Interest| interest.due != Due::No;
+        // What somebody waits for goes first.
+        let first = self.interests.values_mut().filter(due).max_by_key(|interest| interest.due == Due::New);
+        let auto_create = first.is_some_and(|interest| interest.auto_create);
+        let mut topics = Vec::new();
+        for (name, interest) in &mut self.interests {
+            if interest.due != Due::No && interest.auto_create == auto_create {
+                interest.due = Due::No;
+                topics.push(name.clone());
+            }
+        }
+        self.brokers_due = false;
+        self.unanswered_since.get_or_insert(now);
+        let query = Query { topics, auto_create };
+        self.asking = Some(query.clone());
+        out.push(Effect::Ask(query));
+    }
+
+    fn answered(&mut self, now: Tick, response: &MetadataResponse, out: &mut Vec<Effect>) {
+        let code = ErrorCode(response.error_code);
+        if code == ErrorCode::REBOOTSTRAP_REQUIRED && self.settings.rebootstrap.is_some() {
+            self.failed(now);
+            return self.rebootstrap(now, out);
+        }
+        // A broker that is still starting may not know of any broker.
+        if !code.is_ok() || update::brokers(response).is_empty() {
+            return self.failed(now);
+        }
+        let Some(query) = self.asking.take() else { return };
+        self.unanswered_since = None;
+        let mut cluster = ClusterMetadata::clone(&self.snapshot);
+        update::cluster(&mut cluster, response);
+        cluster.topics.retain(|name, _| self.interests.contains_key(name));
+        let mut satisfied = true;
+        for name in &query.topics {
+            let told = response
+                .topics
+                .iter()
+                .find(|topic| topic.name.as_ref().is_some_and(|told| told.0.as_str() == &**name));
+            let Some(told) = told else {
+                satisfied = false;
+                self.again(name);
+                continue;
+            };
+            let topic = update::topic(name, cluster.topics.get(name), told);
+            match verdict(&topic) {
+                Verdict::Good => {}
+                Verdict::AskAgain => {
+                    satisfied = false;
+                    self.again(name);
+                }
+                Verdict::Refused => {
+                    self.interests.remove(name);
+                }
+            }
+            cluster.topics.insert(name.clone(), Arc::new(topic));
+        }
+        self.failures = if satisfied { 0 } else { self.failures.saturating_add(1) };
+        self.pause(now);
+        self.publish(cluster, out);
+    }
+
+    fn again(&mut self, name: &str) {
+        if let Some(interest) = self.interests.get_mut(name) {
+            interest.due = Due::Again;
+        }
+    }
+
+    fn failed(&mut self, now: Tick) {
+        let Some(query) = self.asking.take() else { return };
+        self.brokers_due = true;
+        for name in &query.topics {
+            self.again(name);
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.pause(now);
+    }
+
+    fn pause(&mut self, now: Tick) {
+        self.not_before = now + self.settings.retry.delay(self.failures.max(1), &mut self.rng);
+    }
+
+    fn rebootstrap(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        if let Some(query) = self.asking.take() {
+            query.topics.iter().for_each(|name| self.again(name));
+        }
+        self.all_due(now);
+        self.failures = 0;
+        self.not_before = now;
+        self.unanswered_since = None;
+        let cluster = ClusterMetadata {
+            brokers: BTreeMap::new(),
+            controller: None,
+            ..ClusterMetadata::clone(&self.snapshot)
+        };
+        self.publish(cluster, out);
+        out.push(Effect::Rebootstrap);
+    }
+
+    fn publish(&mut self, mut cluster: ClusterMetadata, out: &mut Vec<Effect>) {
+        cluster.version = self.snapshot.version + 1;
+        self.snapshot = Arc::new(cluster);
+        out.push(Effect::Publish(self.snapshot.clone()));
+    }
+}
+
+enum Verdict {
+    Good,
+    AskAgain,
+    Refused,
+}
+
+fn verdict(topic: &TopicMetadata) -> Verdict {
+    let leaderless = |partition: &super::PartitionMetadata| partition.leader.is_none();
+    match topic.error {
+        ErrorCode::NONE if topic.partitions.iter().any(leaderless) => Verdict::AskAgain,
+        ErrorCode::NONE => Verdict::Good,
+        code if code.is_retriable() => Verdict::AskAgain,
+        _ => Verdict::Refused,
+    }
+}
+
+#[cfg(test)]
+#[path = "refresh_tests.rs"]
+mod tests;

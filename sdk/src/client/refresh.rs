@@ -1,0 +1,94 @@
+//! The task that keeps the metadata fresh. It decides nothing: `klamm_core::metadata::Refresh` does.
+
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt};
+use klamm_core::metadata::{Effect, Event, Query};
+use klamm_wire::codec;
+use klamm_wire::messages::{MetadataRequest, MetadataResponse};
+
+use super::Lane;
+use super::shared::Shared;
+
+/// What became of a query.
+enum Outcome {
+    Answered(Box<MetadataResponse>),
+    Failed,
+    Unreachable,
+}
+
+/// Runs until it is aborted, when the last client is dropped.
+pub(super) async fn drive(shared: Arc<Shared>) {
+    let mut asking: Option<BoxFuture<'static, Outcome>> = None;
+    let max_idle = shared.settings.connections_max_idle;
+    let sweep_every = max_idle.map(|idle| idle / 4);
+    let mut sweep_at = sweep_every;
+    loop {
+        let (effects, deadline) = shared.on_deadline();
+        carry_out(&shared, effects, &mut asking);
+        let rt = shared.rt();
+        if sweep_at.is_some_and(|at| at <= rt.now()) {
+            shared.sweep(max_idle.and_then(|idle| rt.now().checked_sub(idle)));
+            sweep_at = sweep_every.map(|every| rt.now() + every);
+        }
+        let wake_at = deadline.into_iter().chain(sweep_at).min();
+        tokio::select! {
+            biased;
+            outcome = answer(&mut asking) => {
+                asking = None;
+                let effects = match &outcome {
+                    Outcome::Answered(response) => shared.step(Event::Answered(response)),
+                    Outcome::Failed => shared.step(Event::Failed),
+                    Outcome::Unreachable => shared.step(Event::Unreachable),
+                };
+                carry_out(&shared, effects, &mut asking);
+                if matches!(outcome, Outcome::Answered(_)) {
+                    shared.sweep(None);
+                }
+            }
+            () = shared.doubted.notified() => {}
+            () = rt.sleep_until_some(wake_at) => {}
+        }
+    }
+}
+
+fn carry_out(shared: &Arc<Shared>, effects: Vec<Effect>, asking: &mut Option<BoxFuture<'static, Outcome>>) {
+    for effect in effects {
+        match effect {
+            Effect::Ask(query) => *asking = Some(ask(shared.clone(), query).boxed()),
+            Effect::Rebootstrap => {
+                *asking = None;
+                shared.rebootstrap();
+            }
+            Effect::Publish(_) => {}
+        }
+    }
+}
+
+async fn answer(asking: &mut Option<BoxFuture<'static, Outcome>>) -> Outcome {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Sends a query to the first broker that can be reached.
+async fn ask(shared: Arc<Shared>, query: Query) -> Outcome {
+    let deadline = shared.rt().now().saturating_add(shared.settings.request_timeout);
+    let Ok(connected) = shared.connect_any(Lane::Main, deadline, true).await else {
+        return Outcome::Unreachable;
+    };
+    let request = query.request();
+    let encode = |version| codec::encode_request(version, &request);
+    match connected.call::<MetadataRequest>(&encode, deadline).await {
+        Ok(response) => {
+            shared.forget_causes();
+            Outcome::Answered(Box::new(response))
+        }
+        Err(error) => {
+            tracing::debug!(peer = %connected.connection.label(), cause = %error, "no metadata");
+            shared.keep_cause(&connected.connection, error);
+            Outcome::Failed
+        }
+    }
+}

@@ -12,6 +12,8 @@ pub mod compression;
 pub mod crc;
 pub mod error_code;
 pub mod framing;
+#[cfg(test)]
+mod golden;
 pub mod metadata_records;
 pub mod negotiation;
 pub mod schema;

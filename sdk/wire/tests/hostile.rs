@@ -1,4 +1,5 @@
 //! Bytes from a hostile peer: an error or a message, never a panic, and memory only in proportion.
+#![allow(clippy::unwrap_used, reason = "helpers of a test")]
 
 use std::alloc::System;
 

@@ -61,7 +61,7 @@ impl Chunks {
 
     /// A structure of `kafka-protocol` as the content of a tagged field.
     pub(super) fn tagged(&mut self, tag: u32, content: &impl Encodable) -> Result<(), CodecError> {
-        let size = content.compute_size(self.version).map_err(|e| self.invalid(e))?;
+        let size = content.compute_size(self.version).map_err(|e| self.invalid(&e))?;
         let size = u32::try_from(size).map_err(|_| self.invalid("tagged field over 4 GiB"))?;
         put_uvarint(&mut self.open, tag);
         put_uvarint(&mut self.open, size);
@@ -70,7 +70,7 @@ impl Chunks {
 
     pub(super) fn structure(&mut self, content: &impl Encodable) -> Result<(), CodecError> {
         let done = content.encode(&mut self.open, self.version);
-        done.map_err(|e| self.invalid(e))
+        done.map_err(|e| self.invalid(&e))
     }
 
     /// Ends a structure that has no tagged fields.
@@ -87,7 +87,7 @@ impl Chunks {
         Frame { api_key: self.api_key, api_version: self.version, body: self.done, expects_reply: true }
     }
 
-    pub(super) fn invalid(&self, reason: impl ToString) -> CodecError {
+    pub(super) fn invalid(&self, reason: &(impl ToString + ?Sized)) -> CodecError {
         CodecError::Invalid { api_key: self.api_key, version: self.version, reason: reason.to_string() }
     }
 

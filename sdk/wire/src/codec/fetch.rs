@@ -130,7 +130,7 @@ fn put_end(out: &mut Chunks, version: i16, response: &FetchResponse) -> Result<(
     put_uvarint(out.raw(), 0);
     let mut sizes = 0;
     for endpoint in endpoints {
-        sizes += endpoint.compute_size(version).map_err(|e| out.invalid(e))?;
+        sizes += endpoint.compute_size(version).map_err(|e| out.invalid(&e))?;
     }
     let count = u32::try_from(endpoints.len() + 1).map_err(|_| out.invalid("too many endpoints"))?;
     let size =

@@ -1,16 +1,28 @@
 //! The in-process connector: same encoding, same dispatch, same order as over TCP.
 
+use std::fmt;
+use std::future::ready;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use klamm_wire::seam::{BoxFuture, Endpoint, Link, LinkError};
 use tower_service::Service;
 
+use crate::node::Network;
+
 /// Opens conversations with the brokers of one [`Cluster`](crate::Cluster) inside this process.
 ///
 /// Give it to a client as its connector. Addresses are those of
-/// [`Cluster::bootstrap`](crate::Cluster::bootstrap).
-#[derive(Debug, Clone)]
-pub struct Handle {}
+/// [`Cluster::bootstrap`](crate::Cluster::bootstrap). A broker that is down refuses; conversations
+/// with a broker that is killed end with an error.
+#[derive(Clone)]
+pub struct Handle(pub(crate) Arc<Network>);
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handle")
+    }
+}
 
 impl Service<Endpoint> for Handle {
     type Response = Link;
@@ -21,7 +33,7 @@ impl Service<Endpoint> for Handle {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _endpoint: Endpoint) -> Self::Future {
-        unimplemented!()
+    fn call(&mut self, endpoint: Endpoint) -> Self::Future {
+        Box::pin(ready(self.0.dial_endpoint(&endpoint)))
     }
 }

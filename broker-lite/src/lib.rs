@@ -11,10 +11,14 @@
 //! ```
 //!
 //! Invariant: decisions are taken in `broker-lite-core`; this crate moves bytes, time and messages.
-#![allow(clippy::unimplemented)]
 
+mod api;
+mod broker;
 mod cluster;
+mod controller;
 mod handle;
+mod journal;
+mod node;
 mod rt;
 
 pub use cluster::{CheckReport, Cluster, ClusterBuilder, ClusterError, LeaderChange, Profile, Violation};

@@ -1,2 +1,9 @@
 //! The binary `broker-lite`.
-fn main() {}
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

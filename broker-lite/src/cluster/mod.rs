@@ -1,21 +1,36 @@
 //! A cluster in this process, and what may be done to it.
 
+mod builder;
+mod check;
+
 use std::collections::BTreeMap;
-use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::handle::Handle;
+use broker_lite_core::config::BrokerConfig;
+use broker_lite_core::metadata::Image;
+use klamm_wire::codec::{decode_response, encode_request};
+use klamm_wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use klamm_wire::messages::{CreateTopicsRequest, TopicName};
+use klamm_wire::seam::Endpoint;
+use klamm_wire::{ErrorCode, StrBytes};
+use parking_lot::Mutex;
 
-/// Which defaults the settings start from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Profile {
-    /// Time-outs short enough for tests: a dead broker is noticed within half a second.
-    #[default]
-    Test,
-    /// Apache Kafka's own time-outs, as `broker-lite up` uses them.
-    Kafka,
-}
+pub use builder::{ClusterBuilder, Profile};
+pub use check::{CheckReport, Violation};
+
+use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, Committed, Disk, TopicRef};
+use crate::handle::Handle;
+use crate::journal::Journal;
+use crate::node::{Life, Limits, Listening, Network, Node, Role, serve};
+use crate::rt::Rt;
+use builder::random_uuid;
+
+/// Longest wait for a new topic to have leaders at every broker.
+const TOPIC_LIMIT: Duration = Duration::from_secs(30);
+const CREATE_TOPICS_VERSION: i16 = 7;
 
 /// Why a cluster could not be started, or refused an operation.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +61,18 @@ pub enum ClusterError {
         /// What it is instead: `running`, `down`, `paused`.
         state: &'static str,
     },
+    /// The broker is down, or does not hold that record.
+    #[error("broker {broker} holds no record {offset} of {topic}-{partition}")]
+    NoSuchRecord {
+        /// Broker named in the call.
+        broker: i32,
+        /// Topic.
+        topic: String,
+        /// Partition.
+        partition: i32,
+        /// Offset asked for.
+        offset: i64,
+    },
     /// A topic could not be created.
     #[error("cannot create topic {topic}: {cause}")]
     Topic {
@@ -64,114 +91,136 @@ pub enum ClusterError {
     },
 }
 
-/// Builds a [`Cluster`].
-#[derive(Debug, Clone, Default)]
-pub struct ClusterBuilder {}
+/// What all nodes of a cluster share.
+#[derive(Debug)]
+struct Started {
+    rt: Rt,
+    cluster_id: Arc<str>,
+    network: Arc<Network>,
+    journal: Arc<Journal>,
+    config: Arc<BrokerConfig>,
+    limits: Limits,
+}
 
-impl ClusterBuilder {
-    /// Number of brokers, with ids 1..=N and racks RACK1..=N. Default: 3.
-    #[must_use]
-    pub fn brokers(self, _brokers: u32) -> Self {
-        unimplemented!()
+/// One broker's place in the cluster, whether it runs or not.
+#[derive(Debug)]
+struct Slot {
+    host: String,
+    port: u16,
+    bound: Option<SocketAddr>,
+    /// Bound before the first start, so that ports are known.
+    listening: Option<Listening>,
+    disk: Arc<Disk>,
+    /// The current incarnation, or the last one.
+    broker: Option<Arc<Broker>>,
+}
+
+impl Slot {
+    fn new(host: String, port: u16, listening: Option<Listening>) -> Self {
+        let bound = listening.as_ref().map(|listening| listening.address);
+        Self { host, port, bound, listening, disk: Arc::default(), broker: None }
     }
 
-    /// Sets one broker setting by its Kafka name, for every broker and the controller.
-    #[must_use]
-    pub fn config(self, _name: impl Into<String>, _value: impl Into<String>) -> Self {
-        unimplemented!()
-    }
-
-    /// Which defaults the settings start from. Default: [`Profile::Test`].
-    #[must_use]
-    pub fn profile(self, _profile: Profile) -> Self {
-        unimplemented!()
-    }
-
-    /// Whether brokers listen on sockets, at 127.0.0.1 and ports chosen by the system. Default: no.
-    #[must_use]
-    pub fn tcp(self, _tcp: bool) -> Self {
-        unimplemented!()
-    }
-
-    /// Address to listen on; implies [`Self::tcp`].
-    #[must_use]
-    pub fn host(self, _host: impl Into<String>) -> Self {
-        unimplemented!()
-    }
-
-    /// Host name told to clients instead of the one listened on; implies [`Self::tcp`].
-    #[must_use]
-    pub fn advertise(self, _host: impl Into<String>) -> Self {
-        unimplemented!()
-    }
-
-    /// First of consecutive ports, or 0 for any free ones; implies [`Self::tcp`].
-    #[must_use]
-    pub fn port(self, _port: u16) -> Self {
-        unimplemented!()
-    }
-
-    /// Creates a topic before [`Self::start`] returns. `None` means the cluster's default.
-    #[must_use]
-    pub fn topic(self, _name: impl Into<String>, _partitions: Option<i32>, _replicas: Option<i16>) -> Self {
-        unimplemented!()
-    }
-
-    /// Makes chance repeatable: ids, placement and back-off are drawn from this seed.
-    #[must_use]
-    pub fn seed(self, _seed: u64) -> Self {
-        unimplemented!()
-    }
-
-    /// Starts the cluster; returns once every broker serves complete metadata and every topic
-    /// asked for has leaders.
-    ///
-    /// # Errors
-    ///
-    /// Any [`ClusterError`]: unknown settings, ports in use, topics refused.
-    pub async fn start(self) -> Result<Cluster, ClusterError> {
-        unimplemented!()
+    fn life(&self) -> Option<&Arc<Life>> {
+        self.broker.as_ref().map(|broker| &broker.life).filter(|life| !life.is_dead())
     }
 }
 
 /// A controller and N brokers. Dropping it stops all of them.
 #[derive(Debug)]
-pub struct Cluster {}
+pub struct Cluster {
+    started: Started,
+    controller: Arc<Life>,
+    committed: Arc<Committed>,
+    slots: Mutex<BTreeMap<i32, Slot>>,
+    rng: Mutex<fastrand::Rng>,
+}
 
 impl Cluster {
     /// Starts from the defaults: three brokers, in process, [`Profile::Test`].
     pub fn builder() -> ClusterBuilder {
-        unimplemented!()
+        ClusterBuilder::default()
     }
 
-    /// Connector for clients in this process.
+    /// Connector for clients in this process. Works beside sockets, too.
     pub fn handle(&self) -> Handle {
-        unimplemented!()
+        Handle(self.started.network.clone())
     }
 
     /// `host:port,...` of all brokers, as a client's `bootstrap.servers` wants it.
     pub fn bootstrap(&self) -> String {
-        unimplemented!()
+        let slots = self.slots.lock();
+        let address = |slot: &Slot| Endpoint::new(slot.host.clone(), slot.port).to_string();
+        slots.values().map(address).collect::<Vec<_>>().join(",")
     }
 
     /// Ids of all brokers, alive or not.
     pub fn broker_ids(&self) -> Vec<i32> {
-        unimplemented!()
+        self.slots.lock().keys().copied().collect()
     }
 
-    /// Creates a topic and waits until every running broker knows it and its leaders lead.
+    /// Creates a topic and waits until every running broker knows it and its leaders.
+    ///
+    /// -1 partitions or replicas mean the cluster's default.
     ///
     /// # Errors
     ///
     /// [`ClusterError::Topic`] with the controller's reason.
     pub async fn create_topic(
         &self,
-        _name: &str,
-        _partitions: i32,
-        _replicas: i16,
-        _configs: &[(&str, &str)],
+        name: &str,
+        partitions: i32,
+        replicas: i16,
+        configs: &[(&str, &str)],
     ) -> Result<(), ClusterError> {
-        unimplemented!()
+        let text = |text: &str| StrBytes::from_string(text.to_owned());
+        let configs = configs.iter().map(|(name, value)| {
+            CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
+        });
+        let topic = CreatableTopic::default()
+            .with_name(TopicName(text(name)))
+            .with_num_partitions(partitions)
+            .with_replication_factor(replicas)
+            .with_configs(configs.collect());
+        self.create(vec![topic]).await
+    }
+
+    async fn create_topics(&self, topics: &[(String, Option<i32>, Option<i16>)]) -> Result<(), ClusterError> {
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let topic = |(name, partitions, replicas): &(String, Option<i32>, Option<i16>)| {
+            CreatableTopic::default()
+                .with_name(TopicName(StrBytes::from_string(name.clone())))
+                .with_num_partitions(partitions.unwrap_or(-1))
+                .with_replication_factor(replicas.unwrap_or(-1))
+        };
+        self.create(topics.iter().map(topic).collect()).await
+    }
+
+    async fn create(&self, topics: Vec<CreatableTopic>) -> Result<(), ClusterError> {
+        let names: Vec<_> = topics.iter().map(|topic| topic.name.to_string()).collect();
+        let refused = |cause: String| ClusterError::Topic { topic: names.join(", "), cause };
+        let limit = i32::try_from(TOPIC_LIMIT.as_millis()).unwrap_or(i32::MAX);
+        let request = CreateTopicsRequest::default().with_topics(topics).with_timeout_ms(limit);
+        let frame = encode_request(CREATE_TOPICS_VERSION, &request).map_err(|e| refused(e.to_string()))?;
+        let answer = self.started.network.call(CONTROLLER_ID, "cluster", frame).await;
+        let answer = answer.map_err(|error| refused(error.to_string()))?;
+        let response =
+            decode_response::<CreateTopicsRequest>(answer).map_err(|error| refused(error.to_string()))?;
+        if let Some(topic) = response.topics.iter().find(|topic| topic.error_code != 0) {
+            let message = topic.error_message.as_ref().map(|message| format!(": {}", &**message));
+            let cause = format!("{}{}", ErrorCode(topic.error_code), message.unwrap_or_default());
+            return Err(ClusterError::Topic { topic: topic.name.to_string(), cause });
+        }
+        let led = |image: &Image| {
+            let mut topics = names.iter().map(|name| image.topic(name));
+            let led = topics.all(|topic| {
+                topic.is_some_and(|topic| topic.partitions.values().all(|found| found.leader.is_some()))
+            });
+            led.then_some(())
+        };
+        self.within(TOPIC_LIMIT, "leaders of new topics", self.until_running_brokers_see(led)).await
     }
 
     /// Process death: tasks and connections are gone at once, written bytes stay. The controller
@@ -180,76 +229,134 @@ impl Cluster {
     /// # Errors
     ///
     /// If there is no such broker, or it is down already.
-    pub fn kill(&self, _broker: i32) -> Result<(), ClusterError> {
-        unimplemented!()
+    pub fn kill(&self, broker: i32) -> Result<(), ClusterError> {
+        let victim = self.running(broker)?;
+        victim.life.kill().ok_or(ClusterError::Broker { broker, state: "down" })?;
+        victim.release_storage();
+        tracing::info!(broker, "killed");
+        Ok(())
     }
 
     /// Stops the broker from doing anything, its connections stay open (as SIGSTOP would).
     ///
     /// # Errors
     ///
-    /// If there is no such broker, or it is down.
-    pub fn pause(&self, _broker: i32) -> Result<(), ClusterError> {
-        unimplemented!()
+    /// If there is no such broker, or it is down or paused already.
+    pub fn pause(&self, broker: i32) -> Result<(), ClusterError> {
+        let life = self.running(broker)?.life.clone();
+        if life.pause() { Ok(()) } else { Err(ClusterError::Broker { broker, state: "paused" }) }
     }
 
     /// Ends [`Self::pause`].
     ///
     /// # Errors
     ///
-    /// If there is no such broker, or it is down.
-    pub fn resume(&self, _broker: i32) -> Result<(), ClusterError> {
-        unimplemented!()
+    /// If there is no such broker, it is down, or not paused.
+    pub fn resume(&self, broker: i32) -> Result<(), ClusterError> {
+        let life = self.running(broker)?.life.clone();
+        if life.resume() { Ok(()) } else { Err(ClusterError::Broker { broker, state: "running" }) }
     }
 
     /// Starts a killed broker again: a new incarnation on the bytes the old one wrote.
-    /// Returns once it listens and is registered and unfenced.
+    /// Returns once it listens and is registered, unfenced and has caught up with the metadata.
     ///
     /// # Errors
     ///
     /// If there is no such broker, it is running, or its port was taken meanwhile.
-    pub async fn restart(&self, _broker: i32) -> Result<(), ClusterError> {
-        unimplemented!()
+    pub async fn restart(&self, broker: i32) -> Result<(), ClusterError> {
+        let old = {
+            let slots = self.slots.lock();
+            let slot = slots.get(&broker).ok_or(ClusterError::NoSuchBroker(broker))?;
+            if slot.life().is_some() {
+                return Err(ClusterError::Broker { broker, state: "running" });
+            }
+            slot.broker.clone()
+        };
+        if let Some(old) = old {
+            old.life.until_quiet().await;
+        }
+        let new = self.boot(broker).await?;
+        tracing::info!(broker, "restarted");
+        let seen = |image: &Image| {
+            let registered = image.broker(broker).filter(|found| !found.fenced);
+            registered.is_some_and(|found| found.incarnation_id == new.identity.incarnation).then_some(())
+        };
+        let unfenced = new.until_image(seen);
+        self.within(TOPIC_LIMIT, "the broker to register again", unfenced).await
     }
 
     /// Stops everything.
     pub async fn shutdown(self) {
-        unimplemented!()
+        self.stop();
+        let lives: Vec<_> = self.slots.lock().values().filter_map(|slot| slot.broker.clone()).collect();
+        for broker in lives {
+            broker.life.until_quiet().await;
+        }
+        self.controller.until_quiet().await;
     }
 
-    /// Compares every replica of every partition; see [`CheckReport`].
-    pub fn check(&self) -> CheckReport {
-        unimplemented!()
+    fn stop(&self) {
+        for slot in self.slots.lock().values() {
+            slot.life().map(|life| life.kill());
+        }
+        self.controller.kill();
     }
 
     /// Leader of a partition, as the controller's metadata has it.
-    pub fn leader_of(&self, _topic: &str, _partition: i32) -> Option<i32> {
-        unimplemented!()
+    pub fn leader_of(&self, topic: &str, partition: i32) -> Option<i32> {
+        self.started.journal.image(|image| leader(image, topic, partition))
     }
 
     /// In-sync replicas of a partition, as the controller's metadata has them.
-    pub fn isr_of(&self, _topic: &str, _partition: i32) -> Vec<i32> {
-        unimplemented!()
+    pub fn isr_of(&self, topic: &str, partition: i32) -> Vec<i32> {
+        self.started.journal.image(|image| isr(image, topic, partition))
     }
 
-    /// High watermark of a partition at its leader.
-    pub fn high_watermark(&self, _topic: &str, _partition: i32) -> Option<i64> {
-        unimplemented!()
+    /// High watermark of a partition at its leader, if that runs.
+    pub fn high_watermark(&self, topic: &str, partition: i32) -> Option<i64> {
+        let leader = self.leader_of(topic, partition)?;
+        self.replica(leader, topic, partition, |replica| replica.high_watermark())
     }
 
-    /// How many partitions each broker leads.
+    /// End of the log of one replica, if its broker runs.
+    pub fn log_end_offset(&self, broker: i32, topic: &str, partition: i32) -> Option<i64> {
+        self.replica(broker, topic, partition, |replica| replica.log_end_offset())
+    }
+
+    fn replica<R>(
+        &self,
+        broker: i32,
+        topic: &str,
+        partition: i32,
+        look: impl FnOnce(&mut broker_lite_core::replica::Replica<broker_lite_core::storage::MemoryStorage>) -> R,
+    ) -> Option<R> {
+        let broker = self.running(broker).ok()?;
+        broker.partition(TopicRef::Name(topic), partition).ok()?.look(look)
+    }
+
+    /// How many partitions each broker leads, as the controller's metadata has it.
     pub fn leader_counts(&self) -> BTreeMap<i32, usize> {
-        unimplemented!()
+        let mut counts: BTreeMap<i32, usize> = self.broker_ids().into_iter().map(|id| (id, 0)).collect();
+        self.started.journal.image(|image| {
+            for partition in image.topics().flat_map(|topic| topic.partitions.values()) {
+                if let Some(count) = partition.leader.and_then(|leader| counts.get_mut(&leader)) {
+                    *count += 1;
+                }
+            }
+        });
+        counts
     }
 
-    /// Produce requests this broker has taken in and not answered yet.
-    pub fn in_flight_produce(&self, _broker: i32) -> usize {
-        unimplemented!()
+    /// Produce requests this broker has taken in and not answered yet; 0 if it is down.
+    pub fn in_flight_produce(&self, broker: i32) -> usize {
+        self.running(broker).map_or(0, |broker| broker.life.produce_in_flight())
     }
 
-    /// Waits until a Produce request is unanswered at this broker.
-    pub async fn until_produce_in_flight(&self, _broker: i32) {
-        unimplemented!()
+    /// Waits until a Produce request is unanswered at this broker, or the broker is down.
+    pub async fn until_produce_in_flight(&self, broker: i32) {
+        if let Ok(broker) = self.running(broker) {
+            broker.life.until_produce_in_flight().await;
+        }
     }
 
     /// Waits until a Produce request is unanswered at this broker, kills the broker before it
@@ -258,29 +365,142 @@ impl Cluster {
     /// # Errors
     ///
     /// If there is no such broker, or it is down.
-    pub async fn kill_when_produce_in_flight(&self, _broker: i32) -> Result<usize, ClusterError> {
-        unimplemented!()
+    pub async fn kill_when_produce_in_flight(&self, broker: i32) -> Result<usize, ClusterError> {
+        let victim = self.running(broker)?;
+        let unanswered = victim.life.kill_when_produce_in_flight().await;
+        let unanswered = unanswered.ok_or(ClusterError::Broker { broker, state: "down" })?;
+        victim.release_storage();
+        tracing::info!(broker, unanswered, "killed with Produce requests unanswered");
+        Ok(unanswered)
     }
 
-    /// How often a partition that had a leader got another one.
+    /// How many elections there were, the first one of each partition not counted.
     pub fn elections(&self) -> usize {
-        unimplemented!()
+        self.started.journal.elections()
     }
 
     /// Every change of a leader or leader epoch, in the order of the metadata log.
     pub fn events(&self) -> Vec<LeaderChange> {
-        unimplemented!()
+        self.started.journal.events()
     }
 
     /// Waits until the metadata names a leader (or none) that satisfies `wanted`.
-    pub async fn until_leader(&self, _topic: &str, _partition: i32, _wanted: impl Fn(Option<i32>) -> bool) {
-        unimplemented!()
+    pub async fn until_leader(&self, topic: &str, partition: i32, wanted: impl Fn(Option<i32>) -> bool) {
+        let found = |image: &Image| wanted(leader(image, topic, partition)).then_some(());
+        self.started.journal.until(found).await;
     }
 
     /// Waits until the metadata names an ISR that satisfies `wanted`.
-    pub async fn until_isr(&self, _topic: &str, _partition: i32, _wanted: impl Fn(&[i32]) -> bool) {
-        unimplemented!()
+    pub async fn until_isr(&self, topic: &str, partition: i32, wanted: impl Fn(&[i32]) -> bool) {
+        let found = |image: &Image| wanted(&isr(image, topic, partition)).then_some(());
+        self.started.journal.until(found).await;
     }
+
+    /// Waits until every running broker's metadata satisfies `found`.
+    async fn until_running_brokers_see(&self, found: impl Fn(&Image) -> Option<()>) {
+        let running: Vec<_> = self.slots.lock().values().filter_map(|slot| slot.broker.clone()).collect();
+        for broker in running.iter().filter(|broker| !broker.life.is_dead() && !broker.life.is_paused()) {
+            broker.until_image(&found).await;
+        }
+    }
+
+    /// Waits until every broker shows every broker to clients.
+    async fn until_complete(&self) {
+        let all = self.broker_ids().len();
+        let complete = |image: &Image| (image.live_brokers().count() == all).then_some(());
+        self.until_running_brokers_see(complete).await;
+    }
+
+    async fn within(
+        &self,
+        limit: Duration,
+        missing: &str,
+        done: impl Future<Output = ()>,
+    ) -> Result<(), ClusterError> {
+        tokio::select! {
+            biased;
+            () = done => Ok(()),
+            () = self.started.rt.sleep(limit) => {
+                Err(ClusterError::NotReady { limit, missing: missing.to_owned() })
+            }
+        }
+    }
+
+    fn running(&self, broker: i32) -> Result<Arc<Broker>, ClusterError> {
+        let slots = self.slots.lock();
+        let slot = slots.get(&broker).ok_or(ClusterError::NoSuchBroker(broker))?;
+        let running = slot.broker.clone().filter(|broker| !broker.life.is_dead());
+        running.ok_or(ClusterError::Broker { broker, state: "down" })
+    }
+
+    async fn boot_all(&self) -> Result<(), ClusterError> {
+        for broker in self.broker_ids() {
+            self.boot(broker).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a new incarnation in a broker's slot.
+    async fn boot(&self, id: i32) -> Result<Arc<Broker>, ClusterError> {
+        let (bound, listening) = {
+            let mut slots = self.slots.lock();
+            let slot = slots.get_mut(&id).ok_or(ClusterError::NoSuchBroker(id))?;
+            (slot.bound, slot.listening.take())
+        };
+        let listening = match (listening, bound) {
+            (None, Some(bound)) => {
+                let again = Listening::bind(&bound.ip().to_string(), bound.port()).await;
+                Some(again.map_err(|cause| ClusterError::Listen { address: bound.to_string(), cause })?)
+            }
+            (listening, _) => listening,
+        };
+        let incarnation = random_uuid(&mut self.rng.lock());
+        let mut slots = self.slots.lock();
+        let slot = slots.get_mut(&id).ok_or(ClusterError::NoSuchBroker(id))?;
+        let Started { rt, cluster_id, network, config, limits, .. } = &self.started;
+        let identity = BrokerIdentity {
+            id,
+            cluster_id: cluster_id.clone(),
+            rack: format!("RACK{id}"),
+            host: slot.host.clone(),
+            port: slot.port,
+            incarnation,
+        };
+        let life = Life::new(rt.clone());
+        let broker = Broker::new(
+            identity,
+            rt.clone(),
+            life.clone(),
+            network.clone(),
+            config.clone(),
+            slot.disk.clone(),
+            self.committed.clone(),
+        );
+        let role = Role::Broker(broker.clone());
+        let node = Arc::new(Node { id, rt: rt.clone(), life: life.clone(), limits: *limits, role });
+        network.attach(node.clone());
+        if let Some(listening) = listening {
+            life.spawn(serve(node, listening));
+        }
+        broker.run();
+        slot.broker = Some(broker.clone());
+        Ok(broker)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn leader(image: &Image, topic: &str, partition: i32) -> Option<i32> {
+    image.topic(topic)?.partitions.get(&partition)?.leader
+}
+
+fn isr(image: &Image, topic: &str, partition: i32) -> Vec<i32> {
+    let partition = image.topic(topic).and_then(|topic| topic.partitions.get(&partition));
+    partition.map_or_else(Vec::new, |partition| partition.isr.clone())
 }
 
 /// One entry of the journal of leaders.
@@ -289,6 +509,8 @@ impl Cluster {
 pub struct LeaderChange {
     /// Topic.
     pub topic: String,
+    /// Id of the topic.
+    pub topic_id: uuid::Uuid,
     /// Partition.
     pub partition: i32,
     /// Leader from now on, `None` while there is none.
@@ -299,47 +521,4 @@ pub struct LeaderChange {
     pub leader_epoch: i32,
     /// Time since the cluster started.
     pub at: Duration,
-}
-
-/// What [`Cluster::check`] found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CheckReport {
-    /// Partitions looked at.
-    pub partitions: usize,
-    /// Replicas looked at.
-    pub replicas: usize,
-    /// Record batches whose CRC was verified.
-    pub batches: usize,
-    /// What is wrong; empty if all is well.
-    pub violations: Vec<Violation>,
-}
-
-impl CheckReport {
-    /// Whether nothing is wrong.
-    pub fn is_ok(&self) -> bool {
-        self.violations.is_empty()
-    }
-}
-
-impl fmt::Display for CheckReport {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        unimplemented!()
-    }
-}
-
-/// One thing that must never be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Violation {
-    /// Broker whose log is wrong, if it is one broker's.
-    pub broker: Option<i32>,
-    /// Topic.
-    pub topic: String,
-    /// Partition.
-    pub partition: i32,
-    /// First offset concerned.
-    pub offset: i64,
-    /// What is wrong.
-    pub cause: String,
 }

@@ -1,0 +1,254 @@
+//! Produce (0): versions 3 to 13.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_lite_core::replica::{Appended, Produce};
+use bytes::Bytes;
+use klamm_wire::ErrorCode;
+use klamm_wire::codec::{decode_request, encode_response};
+use klamm_wire::messages::produce_request::PartitionProduceData;
+use klamm_wire::messages::produce_response::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
+use klamm_wire::messages::{BrokerId, ProduceRequest, ProduceResponse};
+use klamm_wire::seam::Frame;
+
+use super::{Handled, Refusal, encoded, text};
+use crate::broker::{Broker, Partition, Signal, TopicRef, Until};
+use crate::node::{Answer, Reply};
+use crate::rt::Tick;
+
+/// First version that names topics by id.
+const TOPIC_IDS: i16 = 13;
+/// First version that tells the current leader (KIP-951).
+const LEADER_HINTS: i16 = 10;
+
+/// One partition whose records are appended but not committed yet.
+struct Due {
+    topic: usize,
+    partition: usize,
+    replica: Arc<Partition>,
+    appended: Appended,
+}
+
+/// Appends at once; with `acks=all` the answer waits for the high watermark.
+pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
+    let version = frame.api_version;
+    let request = decode_request::<ProduceRequest>(frame)?;
+    let acks = request.acks;
+    let deadline = broker.rt.now() + Duration::from_millis(request.timeout_ms.max(0).unsigned_abs().into());
+    let signal = Signal::default();
+    let refused = refusal(&request);
+    let mut response = ProduceResponse::default();
+    let mut due = Vec::new();
+    for (t, topic) in request.topic_data.into_iter().enumerate() {
+        let name =
+            if version >= TOPIC_IDS { TopicRef::Id(topic.topic_id) } else { TopicRef::Name(&topic.name) };
+        let mut answers = Vec::with_capacity(topic.partition_data.len());
+        for (p, data) in topic.partition_data.into_iter().enumerate() {
+            let index = data.index;
+            let appended = match refused {
+                Some(code) => Err(failed(index, code)),
+                None => append(broker, name, acks, version, data, &signal),
+            };
+            match appended {
+                Ok((replica, appended, committed)) => {
+                    answers.push(succeeded(index, &appended));
+                    if !committed {
+                        due.push(Due { topic: t, partition: p, replica, appended });
+                    }
+                }
+                Err(answer) => answers.push(answer),
+            }
+        }
+        let topic = TopicProduceResponse::default()
+            .with_name(topic.name.clone())
+            .with_topic_id(topic.topic_id)
+            .with_partition_responses(answers);
+        response.responses.push(topic);
+    }
+    if acks == 0 {
+        return unanswered(&response);
+    }
+    if due.is_empty() {
+        return Ok(Answer::Now(finish(broker, version, response)));
+    }
+    let broker = broker.clone();
+    Ok(Answer::Later(Box::pin(async move {
+        until_committed(&broker, due, &signal, deadline, &mut response).await;
+        finish(&broker, version, response)
+    })))
+}
+
+/// What is wrong with the request as a whole.
+fn refusal(request: &ProduceRequest) -> Option<ErrorCode> {
+    if request.transactional_id.is_some() {
+        return Some(ErrorCode::INVALID_REQUEST);
+    }
+    (!(-1..=1).contains(&request.acks)).then_some(ErrorCode::INVALID_REQUIRED_ACKS)
+}
+
+type AppendedTo = (Arc<Partition>, Appended, bool);
+
+fn append(
+    broker: &Arc<Broker>,
+    topic: TopicRef<'_>,
+    acks: i16,
+    api_version: i16,
+    data: PartitionProduceData,
+    signal: &Signal,
+) -> Result<AppendedTo, PartitionProduceResponse> {
+    let index = data.index;
+    let replica = broker.partition(topic, index).map_err(|code| failed(index, code))?;
+    let produce = Produce { records: data.records.unwrap_or_else(Bytes::new), acks, api_version };
+    let (now, wall_ms) = (broker.rt.now(), broker.rt.wall_ms());
+    let done = replica.with_waiting(broker, |machine, fx| {
+        let appended = match machine.append(now, wall_ms, &produce, fx) {
+            Ok(appended) => appended,
+            Err(error) => return (Err(error), None),
+        };
+        let end = appended.last_offset + 1;
+        let committed = acks != -1 || machine.acked(appended.leader_epoch, end) == Ok(true);
+        let wait = (!committed).then(|| (Until::Committed(end), signal.clone()));
+        (Ok((appended, committed)), wait)
+    });
+    match done {
+        Some(Ok((appended, committed))) => Ok((replica, appended, committed)),
+        Some(Err(error)) => {
+            tracing::debug!(replica = %replica.identity, %error, "append refused");
+            let records = error.record_errors.iter().map(|(index, message)| {
+                BatchIndexAndErrorMessage::default()
+                    .with_batch_index(*index)
+                    .with_batch_index_error_message(Some(text(message)))
+            });
+            Err(failed(index, error.code)
+                .with_error_message(Some(text(&error.message)))
+                .with_record_errors(records.collect()))
+        }
+        None => Err(failed(index, ErrorCode::NOT_LEADER_OR_FOLLOWER)),
+    }
+}
+
+fn succeeded(index: i32, appended: &Appended) -> PartitionProduceResponse {
+    PartitionProduceResponse::default()
+        .with_index(index)
+        .with_base_offset(appended.base_offset)
+        .with_log_append_time_ms(appended.log_append_time)
+        .with_log_start_offset(appended.log_start_offset)
+}
+
+fn failed(index: i32, code: ErrorCode) -> PartitionProduceResponse {
+    PartitionProduceResponse::default()
+        .with_index(index)
+        .with_error_code(code.0)
+        .with_base_offset(-1)
+        .with_log_append_time_ms(-1)
+        .with_log_start_offset(-1)
+}
+
+/// With `acks=0` an error can only be told by closing the connection, as Kafka does.
+fn unanswered(response: &ProduceResponse) -> Handled {
+    let mut codes = response.responses.iter().flat_map(|topic| &topic.partition_responses);
+    match codes.find(|answer| answer.error_code != 0) {
+        Some(answer) => Err(Refusal::Unanswerable(ErrorCode(answer.error_code))),
+        None => Ok(Answer::Now(Reply::Nothing)),
+    }
+}
+
+/// Waits until everything due is committed or has failed, at most until `deadline`.
+async fn until_committed(
+    broker: &Arc<Broker>,
+    due: Vec<Due>,
+    signal: &Signal,
+    deadline: Tick,
+    response: &mut ProduceResponse,
+) {
+    let mut waiting = Waiting { due, signal };
+    loop {
+        let timed_out = broker.rt.now() >= deadline;
+        let mut settle = |due: &mut Due| {
+            let end = due.appended.last_offset + 1;
+            let state = due.replica.look(|replica| replica.acked(due.appended.leader_epoch, end));
+            let code = match state {
+                Some(Ok(true)) => ErrorCode::NONE,
+                Some(Ok(false)) if timed_out => ErrorCode::REQUEST_TIMED_OUT,
+                Some(Ok(false)) => {
+                    due.replica.wait(Until::Committed(end), signal);
+                    return false;
+                }
+                Some(Err(code)) => code,
+                None => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+            };
+            if !code.is_ok() {
+                tracing::debug!(replica = %due.replica.identity, %code, "append not acknowledged");
+                let answer = &mut response.responses[due.topic].partition_responses[due.partition];
+                *answer = failed(answer.index, code);
+            }
+            true
+        };
+        waiting.due.retain_mut(|due| !settle(due));
+        if waiting.due.is_empty() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = signal.notified() => {}
+            () = broker.rt.sleep_until(deadline) => {}
+        }
+    }
+}
+
+/// Leaves no signal behind when the client goes away.
+struct Waiting<'a> {
+    due: Vec<Due>,
+    signal: &'a Signal,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        for due in &self.due {
+            due.replica.forget(self.signal);
+        }
+    }
+}
+
+fn finish(broker: &Broker, version: i16, mut response: ProduceResponse) -> Reply {
+    if version >= LEADER_HINTS {
+        add_leaders(broker, version, &mut response);
+    }
+    encoded(encode_response::<ProduceRequest>(version, &response))
+}
+
+/// Tells a client that is at the wrong broker where the right one is (KIP-951).
+fn add_leaders(broker: &Broker, version: i16, response: &mut ProduceResponse) {
+    let misled = |answer: &PartitionProduceResponse| {
+        let code = ErrorCode(answer.error_code);
+        matches!(code, ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
+    };
+    let answers = || response.responses.iter().flat_map(|topic| &topic.partition_responses);
+    if !answers().any(misled) {
+        return;
+    }
+    let mut endpoints = BTreeMap::new();
+    for topic in &mut response.responses {
+        let name =
+            if version >= TOPIC_IDS { TopicRef::Id(topic.topic_id) } else { TopicRef::Name(&topic.name) };
+        for answer in topic.partition_responses.iter_mut().filter(|answer| misled(answer)) {
+            let Some(leader) = broker.leader_hint(name, answer.index) else { continue };
+            answer.current_leader = LeaderIdAndEpoch::default()
+                .with_leader_id(BrokerId(leader.id))
+                .with_leader_epoch(leader.epoch);
+            endpoints.insert(leader.id, leader);
+        }
+    }
+    let endpoint = |leader: crate::broker::LeaderHint| {
+        NodeEndpoint::default()
+            .with_node_id(BrokerId(leader.id))
+            .with_host(text(&leader.host))
+            .with_port(leader.port)
+            .with_rack(leader.rack.as_deref().map(text))
+    };
+    response.node_endpoints = endpoints.into_values().map(endpoint).collect();
+}

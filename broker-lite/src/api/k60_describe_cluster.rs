@@ -1,0 +1,59 @@
+//! DescribeCluster (60): versions 0 to 2.
+
+use std::sync::Arc;
+
+use klamm_wire::ErrorCode;
+use klamm_wire::codec::decode_request;
+use klamm_wire::messages::describe_cluster_response::DescribeClusterBroker;
+use klamm_wire::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
+use klamm_wire::seam::Frame;
+
+use super::{Handled, now, text};
+use crate::broker::{Broker, LISTENER};
+
+/// Endpoint type of brokers, the only one a broker can tell.
+const BROKERS: i8 = 1;
+/// First version that can show fenced brokers.
+const FENCED: i16 = 2;
+/// Operations that a principal may do where nothing is forbidden, as bits by operation code.
+const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+
+/// Answers from the image.
+pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
+    let version = frame.api_version;
+    let request = decode_request::<DescribeClusterRequest>(frame)?;
+    if version >= 1 && request.endpoint_type != BROKERS {
+        let (code, message) = match request.endpoint_type {
+            2 => (ErrorCode::MISMATCHED_ENDPOINT_TYPE, "this is a broker, not a controller"),
+            _ => (ErrorCode::UNSUPPORTED_ENDPOINT_TYPE, "unknown endpoint type"),
+        };
+        let refused = DescribeClusterResponse::default()
+            .with_error_code(code.0)
+            .with_error_message(Some(text(message)))
+            .with_endpoint_type(if version >= 1 { request.endpoint_type } else { BROKERS });
+        return now::<DescribeClusterRequest>(version, &refused);
+    }
+    let show_fenced = version >= FENCED && request.include_fenced_brokers;
+    let mut response = DescribeClusterResponse::default()
+        .with_endpoint_type(BROKERS)
+        .with_cluster_id(text(&broker.identity.cluster_id));
+    broker.image(|image| {
+        let shown = image.brokers().values().filter(|broker| show_fenced || !broker.fenced);
+        let shown = shown.filter_map(|broker| {
+            let listener = broker.listener(LISTENER)?;
+            let shown = DescribeClusterBroker::default()
+                .with_broker_id(BrokerId(broker.id))
+                .with_host(text(&listener.host))
+                .with_port(i32::from(listener.port))
+                .with_rack(broker.rack.as_deref().map(text))
+                .with_is_fenced(broker.fenced);
+            Some(shown)
+        });
+        response.brokers = shown.collect();
+        response.controller_id = image.live_brokers().next().map_or(BrokerId(-1), |live| BrokerId(live.id));
+    });
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    now::<DescribeClusterRequest>(version, &response)
+}

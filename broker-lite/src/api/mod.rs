@@ -1,0 +1,219 @@
+//! One file per API, named by key and name. The tables below are what is advertised, and all of it.
+//!
+//! In: a request frame. Out: an answer now or later, or a refusal that closes the connection.
+//! What must happen in order of arrival happens before a handler returns.
+
+mod k00_produce;
+mod k01_fetch;
+mod k01_fetch_metadata;
+mod k02_list_offsets;
+mod k03_metadata;
+mod k18_api_versions;
+mod k19_create_topics;
+mod k20_delete_topics;
+mod k22_init_producer_id;
+mod k23_offset_for_leader_epoch;
+mod k32_describe_configs;
+mod k56_alter_partition;
+mod k60_describe_cluster;
+mod k62_broker_registration;
+mod k63_broker_heartbeat;
+mod k67_allocate_producer_ids;
+
+use std::sync::Arc;
+
+use broker_lite_core::controller::{Controller, Outcome};
+use klamm_wire::codec::{CodecError, decode_request, encode_response};
+use klamm_wire::seam::Frame;
+use klamm_wire::{Request, StrBytes};
+
+use crate::broker::{Broker, CONTROLLER_ID};
+use crate::controller::ControllerNode;
+use crate::node::{Answer, Reply};
+use crate::rt::Tick;
+
+/// One API and the versions of it that are implemented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Advertised {
+    pub(crate) api_key: i16,
+    pub(crate) min: i16,
+    pub(crate) max: i16,
+}
+
+const fn api(api_key: i16, min: i16, max: i16) -> Advertised {
+    Advertised { api_key, min, max }
+}
+
+/// Produce is advertised from 0 on, as Kafka does, because librdkafka chooses compression by it;
+/// versions below 3 are refused nevertheless.
+const PRODUCE_MIN: i16 = 3;
+
+/// APIs of a broker, by key.
+pub(crate) const BROKER: &[Advertised] = &[
+    api(0, 0, 13),
+    api(1, 4, 18),
+    api(2, 1, 11),
+    api(3, 0, 13),
+    api(18, 0, 4),
+    api(19, 2, 7),
+    api(20, 1, 6),
+    api(22, 0, 5),
+    api(23, 2, 4),
+    api(32, 1, 4),
+    api(60, 0, 2),
+];
+
+/// APIs of the controller, by key.
+pub(crate) const CONTROLLER: &[Advertised] = &[
+    api(1, 4, 18),
+    api(18, 0, 4),
+    api(19, 2, 7),
+    api(20, 1, 6),
+    api(56, 2, 3),
+    api(62, 0, 4),
+    api(63, 0, 1),
+    api(67, 0, 0),
+];
+
+/// Why a connection is closed instead of answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// As Kafka does with what it cannot read or does not offer.
+    #[error("api key {api_key} in version {version} is not offered")]
+    NotOffered {
+        /// Api key asked for.
+        api_key: i16,
+        /// Version asked for.
+        version: i16,
+    },
+    /// The bytes are not what they claim to be, or an answer cannot be expressed.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Produce with `acks=0` has no other way to report an error.
+    #[error("Produce with acks=0 failed: {0}")]
+    Unanswerable(klamm_wire::ErrorCode),
+}
+
+/// What a handler returns.
+pub(crate) type Handled = Result<Answer, Refusal>;
+
+fn offered(table: &[Advertised], frame: &Frame) -> Result<(), Refusal> {
+    let (api_key, version) = (frame.api_key, frame.api_version);
+    let mut of_key = table.iter().filter(|entry| entry.api_key == api_key);
+    match of_key.next() {
+        Some(entry)
+            if (entry.min..=entry.max).contains(&version) && (api_key != 0 || version >= PRODUCE_MIN) =>
+        {
+            Ok(())
+        }
+        _ => Err(Refusal::NotOffered { api_key, version }),
+    }
+}
+
+/// Handles one request at a broker.
+pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
+    if frame.api_key == k18_api_versions::KEY {
+        let finalized = broker.image(|image| (image.features().clone(), image.next_offset() - 1));
+        return k18_api_versions::handle(BROKER, frame, &finalized.0, finalized.1);
+    }
+    offered(BROKER, &frame)?;
+    match frame.api_key {
+        0 => k00_produce::handle(broker, frame),
+        1 => k01_fetch::handle(broker, frame),
+        2 => k02_list_offsets::handle(broker, frame),
+        3 => k03_metadata::handle(broker, frame),
+        19 => k19_create_topics::forward(broker, frame),
+        20 => k20_delete_topics::forward(broker, frame),
+        22 => k22_init_producer_id::handle(broker, frame),
+        23 => k23_offset_for_leader_epoch::handle(broker, frame),
+        32 => k32_describe_configs::handle(broker, frame),
+        60 => k60_describe_cluster::handle(broker, frame),
+        api_key => Err(Refusal::NotOffered { api_key, version: frame.api_version }),
+    }
+}
+
+/// Handles one request at the controller.
+pub(crate) fn controller(controller: &Arc<ControllerNode>, frame: Frame) -> Handled {
+    if frame.api_key == k18_api_versions::KEY {
+        return k18_api_versions::handle(CONTROLLER, frame, &Default::default(), -1);
+    }
+    offered(CONTROLLER, &frame)?;
+    match frame.api_key {
+        1 => k01_fetch_metadata::handle(controller, frame),
+        19 => k19_create_topics::handle(controller, frame),
+        20 => k20_delete_topics::handle(controller, frame),
+        56 => k56_alter_partition::handle(controller, frame),
+        62 => k62_broker_registration::handle(controller, frame),
+        63 => k63_broker_heartbeat::handle(controller, frame),
+        67 => k67_allocate_producer_ids::handle(controller, frame),
+        api_key => Err(Refusal::NotOffered { api_key, version: frame.api_version }),
+    }
+}
+
+/// An answer that is there already.
+fn now<R: Request>(version: i16, response: &R::Response) -> Handled {
+    Ok(Answer::Now(Reply::Frame(encode_response::<R>(version, response)?)))
+}
+
+/// Turns a response into a reply where no refusal can be returned any more.
+fn reply<R: Request>(version: i16, response: &R::Response) -> Reply {
+    encoded(encode_response::<R>(version, response))
+}
+
+fn encoded(frame: Result<Frame, CodecError>) -> Reply {
+    match frame {
+        Ok(frame) => Reply::Frame(frame),
+        Err(error) => {
+            tracing::warn!(%error, "cannot encode an answer");
+            Reply::Close
+        }
+    }
+}
+
+/// Lets the controller decide, and answers when the decision is committed.
+fn decide<R: Request>(
+    controller: &Arc<ControllerNode>,
+    frame: Frame,
+    decision: impl FnOnce(&mut Controller, Tick, &R) -> Outcome<R::Response>,
+) -> Handled
+where
+    R::Response: Send + 'static,
+{
+    let version = frame.api_version;
+    let request = decode_request::<R>(frame)?;
+    let (response, wait) = controller.decide(|machine, now| decision(machine, now, &request));
+    let Some((at, signal)) = wait else { return now::<R>(version, &response) };
+    let controller = controller.clone();
+    Ok(Answer::Later(Box::pin(async move {
+        controller.committed(at, &signal).await;
+        reply::<R>(version, &response)
+    })))
+}
+
+/// Passes a request on to the controller as it is, and its answer back after `follow` is done.
+fn forward(
+    broker: &Arc<Broker>,
+    frame: Frame,
+    follow: impl FnOnce(Arc<Broker>, Frame) -> Follow + Send + 'static,
+) -> Handled {
+    let broker = broker.clone();
+    Ok(Answer::Later(Box::pin(async move {
+        match broker.network.call(CONTROLLER_ID, "forward", frame).await {
+            Ok(answer) => {
+                follow(broker, answer.clone()).await;
+                Reply::Frame(answer)
+            }
+            Err(error) => {
+                tracing::info!(broker = broker.id(), %error, "cannot forward to the controller");
+                Reply::Close
+            }
+        }
+    })))
+}
+
+/// What a broker waits for before it passes an answer of the controller on.
+type Follow = klamm_wire::seam::BoxFuture<()>;
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}

@@ -1,0 +1,122 @@
+//! Registration with the controller, and heartbeats from then on.
+//!
+//! Invariant: a heartbeat is sent as soon as it can change something (registered, caught up), and
+//! otherwise every `broker.heartbeat.interval.ms`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use klamm_wire::ErrorCode;
+use klamm_wire::codec::{decode_response, encode_request};
+use klamm_wire::messages::broker_registration_request::{Feature, Listener};
+use klamm_wire::messages::{
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId, BrokerRegistrationRequest,
+    BrokerRegistrationResponse,
+};
+use klamm_wire::{Request, StrBytes};
+use uuid::Uuid;
+
+use super::{Broker, CONTROLLER_ID, LISTENER, Registration};
+
+const REGISTRATION_VERSION: i16 = 4;
+const HEARTBEAT_VERSION: i16 = 1;
+/// First and longest pause between attempts to register.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// Levels of the features this broker can work with, as the controller must find them.
+pub(crate) const FEATURES: &[(&str, i16, i16)] =
+    &[("metadata.version", 7, 29), ("eligible.leader.replicas.version", 0, 1)];
+
+/// Registers, and again whenever the controller has forgotten or replaced this registration.
+pub(crate) async fn live(broker: Arc<Broker>) {
+    loop {
+        let epoch = register(&broker).await;
+        tracing::debug!(broker = broker.id(), epoch, "registered");
+        *broker.registration.lock() = Registration { epoch, unfenced: false };
+        beat(&broker, epoch).await;
+    }
+}
+
+async fn register(broker: &Broker) -> i64 {
+    let mut pause = PAUSES.0;
+    loop {
+        match call(broker, REGISTRATION_VERSION, &registration(broker)).await {
+            Ok(BrokerRegistrationResponse { error_code: 0, broker_epoch, .. }) => return broker_epoch,
+            Ok(refused) => {
+                let code = ErrorCode(refused.error_code);
+                tracing::debug!(broker = broker.id(), %code, "registration refused");
+            }
+            Err(cause) => tracing::debug!(broker = broker.id(), cause, "cannot register"),
+        }
+        broker.rt.sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+fn registration(broker: &Broker) -> BrokerRegistrationRequest {
+    let identity = &broker.identity;
+    let text = |text: &str| StrBytes::from_string(text.to_owned());
+    let listener = Listener::default()
+        .with_name(text(LISTENER))
+        .with_host(text(&identity.host))
+        .with_port(identity.port);
+    let feature = |&(name, min, max): &(&'static str, i16, i16)| {
+        Feature::default()
+            .with_name(StrBytes::from_static_str(name))
+            .with_min_supported_version(min)
+            .with_max_supported_version(max)
+    };
+    BrokerRegistrationRequest::default()
+        .with_broker_id(BrokerId(identity.id))
+        .with_cluster_id(text(&identity.cluster_id))
+        .with_incarnation_id(identity.incarnation)
+        .with_listeners(vec![listener])
+        .with_features(FEATURES.iter().map(feature).collect())
+        .with_rack(Some(text(&identity.rack)))
+        .with_log_dirs(vec![log_dir(identity.id)])
+        .with_previous_broker_epoch(-1)
+}
+
+/// The one log directory of a broker; survives restarts, as the storage does.
+fn log_dir(broker: i32) -> Uuid {
+    Uuid::from_u128(0x6b6c_616d_6d00_0000_0000_0000_0000_0000 | broker.unsigned_abs() as u128)
+}
+
+/// Sends heartbeats until the controller wants another registration.
+async fn beat(broker: &Broker, epoch: i64) {
+    let interval = broker.config.millis("broker.heartbeat.interval.ms").unwrap_or(Duration::from_secs(2));
+    loop {
+        let seen = broker.image(|image| image.next_offset());
+        let request = BrokerHeartbeatRequest::default()
+            .with_broker_id(BrokerId(broker.id()))
+            .with_broker_epoch(epoch)
+            .with_current_metadata_offset(seen - 1);
+        let mut fenced = true;
+        match call(broker, HEARTBEAT_VERSION, &request).await {
+            Ok(BrokerHeartbeatResponse { error_code: 0, is_fenced, .. }) => {
+                fenced = is_fenced;
+                broker.registration.lock().unfenced = !is_fenced;
+                broker.image_changed.notify_waiters();
+            }
+            Ok(refused) => {
+                let code = ErrorCode(refused.error_code);
+                tracing::info!(broker = broker.id(), %code, "heartbeat refused");
+                if matches!(code, ErrorCode::STALE_BROKER_EPOCH | ErrorCode::BROKER_ID_NOT_REGISTERED) {
+                    return;
+                }
+            }
+            Err(cause) => tracing::debug!(broker = broker.id(), cause, "no answer to heartbeat"),
+        }
+        let newer = broker.until_image(|image| (fenced && image.next_offset() > seen).then_some(()));
+        tokio::select! {
+            biased;
+            () = broker.rt.sleep(interval) => {}
+            () = newer => {}
+        }
+    }
+}
+
+async fn call<R: Request>(broker: &Broker, version: i16, request: &R) -> Result<R::Response, String> {
+    let frame = encode_request(version, request).map_err(|e| e.to_string())?;
+    let answer = broker.network.call(CONTROLLER_ID, "lifecycle", frame);
+    decode_response::<R>(answer.await.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
+}

@@ -1,0 +1,240 @@
+//! Following the metadata log: Fetch from the controller, apply to the image, tell the replicas.
+//!
+//! Invariant: replicas see registrations in the order of the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_lite_core::config::TopicConfig;
+use broker_lite_core::metadata::{ConfigResource, Delta, Image, METADATA_TOPIC_ID, RemovedTopic, Topic};
+use broker_lite_core::replica::{Replica, ReplicaIdentity, ReplicaSettings, TimestampType};
+use bytes::Bytes;
+use klamm_wire::RawBatch;
+use klamm_wire::codec::{decode_response, encode_request};
+use klamm_wire::messages::fetch_request::{FetchPartition, FetchTopic, ReplicaState};
+use klamm_wire::messages::{BrokerId, FetchRequest};
+use klamm_wire::seam::{Link, LinkError};
+use tower_service::Service;
+use uuid::Uuid;
+
+use super::{Broker, CONTROLLER_ID, Partition};
+
+const FETCH_VERSION: i16 = 17;
+/// Longest wait of one metadata Fetch, Kafka's `controller.quorum.fetch.timeout` is longer.
+const WAIT_MS: i32 = 500;
+/// Most bytes of metadata at a time.
+const MAX_BYTES: i32 = 8 << 20;
+/// Pause after the controller could not be reached.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Follows the log for as long as the broker lives.
+pub(crate) async fn follow(broker: Arc<Broker>) {
+    loop {
+        let ended = match broker.network.dial(CONTROLLER_ID, "metadata") {
+            Ok(link) => follow_over(&broker, link).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(broker = broker.id(), %error, "cannot follow the metadata log");
+        }
+        broker.rt.sleep(PAUSE).await;
+    }
+}
+
+async fn follow_over(broker: &Arc<Broker>, mut link: Link) -> Result<(), LinkError> {
+    let malformed = |reason: String| LinkError::Malformed { reason };
+    loop {
+        let from = broker.image(Image::next_offset);
+        let frame =
+            encode_request(FETCH_VERSION, &fetch(broker, from)).map_err(|e| malformed(e.to_string()))?;
+        std::future::poll_fn(|cx| link.poll_ready(cx)).await?;
+        let answer = link.call(frame).await?;
+        let response = decode_response::<FetchRequest>(answer).map_err(|e| malformed(e.to_string()))?;
+        let mut partitions = response.responses.into_iter().flat_map(|topic| topic.partitions);
+        let data = partitions.next().ok_or_else(|| malformed("no partition in the answer".into()))?;
+        if response.error_code != 0 || data.error_code != 0 {
+            return Err(malformed(format!("refused with {} {}", response.error_code, data.error_code)));
+        }
+        if let Some(records) = data.records.filter(|records| !records.is_empty()) {
+            broker.apply_metadata(records).map_err(malformed)?;
+        }
+    }
+}
+
+fn fetch(broker: &Broker, from: i64) -> FetchRequest {
+    let partition = FetchPartition::default()
+        .with_partition(0)
+        .with_fetch_offset(from)
+        .with_current_leader_epoch(-1)
+        .with_last_fetched_epoch(-1)
+        .with_partition_max_bytes(MAX_BYTES);
+    let topic = FetchTopic::default().with_topic_id(METADATA_TOPIC_ID).with_partitions(vec![partition]);
+    FetchRequest::default()
+        .with_replica_state(ReplicaState::default().with_replica_id(BrokerId(broker.id())))
+        .with_max_wait_ms(WAIT_MS)
+        .with_min_bytes(1)
+        .with_max_bytes(MAX_BYTES)
+        .with_session_epoch(-1)
+        .with_topics(vec![topic])
+}
+
+impl Broker {
+    /// Applies committed metadata and tells every replica that it concerns.
+    fn apply_metadata(&self, mut records: Bytes) -> Result<(), String> {
+        {
+            let mut image = self.image.lock();
+            if self.life.is_dead() {
+                return Err("this incarnation is over".into());
+            }
+            let mut delta = Delta::default();
+            while let Some(batch) = RawBatch::split(&mut records) {
+                let batch = batch.map_err(|e| e.to_string())?;
+                image.apply_batch(&batch, &mut delta).map_err(|e| e.to_string())?;
+            }
+            self.remove_topics(&delta.removed_topics);
+            self.change_settings(&image, &delta);
+            self.change_partitions(&image, &delta);
+        }
+        self.image_changed.notify_waiters();
+        self.isr.deadline_may_be_new();
+        Ok(())
+    }
+
+    fn remove_topics(&self, removed: &[RemovedTopic]) {
+        for topic in removed {
+            let gone = {
+                let mut directory = self.directory.lock();
+                if directory.ids.get(&topic.name) == Some(&topic.id) {
+                    directory.ids.remove(&topic.name);
+                }
+                let remove = |partition: &i32| directory.partitions.remove(&(topic.id, *partition));
+                topic.partitions.iter().filter_map(remove).collect::<Vec<_>>()
+            };
+            for partition in gone {
+                self.retire(&partition);
+            }
+        }
+    }
+
+    fn retire(&self, partition: &Arc<Partition>) {
+        self.fetchers.forget(self, partition);
+        partition.retire();
+    }
+
+    fn change_settings(&self, image: &Image, delta: &Delta) {
+        for resource in &delta.configs {
+            let ConfigResource::Topic(name) = resource else { continue };
+            let Some(topic) = image.topic(name) else { continue };
+            let settings = self.replica_settings(image, &topic.name);
+            for partition in self.partitions().iter().filter(|held| held.identity.topic_id == topic.id) {
+                partition.look(|replica| replica.set_settings(settings.clone()));
+            }
+        }
+    }
+
+    /// Runs through the partitions that changed, and those that a change of a broker concerns.
+    fn change_partitions(&self, image: &Image, delta: &Delta) {
+        for (topic, partition) in &delta.partitions {
+            if let Some(topic) = image.topic_by_id(*topic) {
+                self.change_partition(image, topic, *partition);
+            }
+        }
+        if delta.brokers.is_empty() {
+            return;
+        }
+        for held in self.partitions() {
+            let key = (held.identity.topic_id, held.identity.partition);
+            let registration = image.partition(key.0, key.1);
+            let concerned = registration.is_some_and(|registration| {
+                registration.replicas.iter().any(|replica| delta.brokers.contains(replica))
+            });
+            if concerned && !delta.partitions.contains(&key) {
+                self.tell(image, &held);
+            }
+        }
+    }
+
+    fn change_partition(&self, image: &Image, topic: &Topic, number: i32) {
+        let Some(registration) = topic.partitions.get(&number) else { return };
+        let key = (topic.id, number);
+        let held = self.directory.lock().partitions.get(&key).cloned();
+        if !registration.replicas.contains(&self.id()) {
+            if let Some(held) = held {
+                self.directory.lock().partitions.remove(&key);
+                self.retire(&held);
+            }
+            return;
+        }
+        match held.map_or_else(|| self.open(image, topic, number), Ok) {
+            Ok(held) => self.tell(image, &held),
+            Err(cause) => {
+                tracing::error!(broker = self.id(), topic = %topic.name, number, cause, "cannot open replica");
+            }
+        }
+    }
+
+    fn open(&self, image: &Image, topic: &Topic, number: i32) -> Result<Arc<Partition>, String> {
+        let key: (Uuid, i32) = (topic.id, number);
+        let storage = self.disk.take(key);
+        let identity = ReplicaIdentity {
+            topic_id: topic.id,
+            topic: topic.name.clone(),
+            partition: number,
+            broker_id: self.id(),
+        };
+        let settings = self.replica_settings(image, &topic.name);
+        let replica = Replica::new(identity.clone(), storage, settings).map_err(|e| e.to_string())?;
+        let partition = Partition::new(identity, replica, self.committed.of(key));
+        let mut directory = self.directory.lock();
+        directory.ids.insert(topic.name.clone(), topic.id);
+        directory.partitions.insert(key, partition.clone());
+        Ok(partition)
+    }
+
+    fn tell(&self, image: &Image, held: &Arc<Partition>) {
+        let Some(registration) = image.partition(held.identity.topic_id, held.identity.partition) else {
+            return;
+        };
+        let alive = |id: i32| image.broker(id).filter(|broker| broker.is_active()).map(|broker| broker.epoch);
+        let now = self.rt.now();
+        held.with(self, |replica, fx| replica.apply_metadata(now, registration, &alive, fx));
+        held.wake_all();
+    }
+
+    fn replica_settings(&self, image: &Image, topic: &str) -> ReplicaSettings {
+        let own = image.configs(&ConfigResource::Topic(topic.to_owned()));
+        let of_topic = TopicConfig::new(own, &self.config);
+        let default = ReplicaSettings::default();
+        let bytes =
+            |value: Option<i64>, default| value.and_then(|v| usize::try_from(v).ok()).unwrap_or(default);
+        let append_time = of_topic.get("message.timestamp.type").as_deref() == Some("LogAppendTime");
+        let millis = |name: &str, default: i64| of_topic.int(name).unwrap_or(default);
+        ReplicaSettings {
+            replica_lag_time_max: self
+                .config
+                .millis("replica.lag.time.max.ms")
+                .unwrap_or(default.replica_lag_time_max),
+            min_insync_replicas: of_topic.min_insync_replicas(),
+            max_message_bytes: bytes(of_topic.int("max.message.bytes"), default.max_message_bytes),
+            message_timestamp_type: if append_time {
+                TimestampType::LogAppendTime
+            } else {
+                TimestampType::CreateTime
+            },
+            message_timestamp_before_max_ms: millis(
+                "message.timestamp.before.max.ms",
+                default.message_timestamp_before_max_ms,
+            ),
+            message_timestamp_after_max_ms: millis(
+                "message.timestamp.after.max.ms",
+                default.message_timestamp_after_max_ms,
+            ),
+            require_key: of_topic.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
+            high_watermark_checkpoint_interval: self
+                .config
+                .millis("replica.high.watermark.checkpoint.interval.ms")
+                .unwrap_or(default.high_watermark_checkpoint_interval),
+            ..default
+        }
+    }
+}

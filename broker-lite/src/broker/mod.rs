@@ -1,0 +1,279 @@
+//! One incarnation of one broker: its view of the metadata, its replicas, its errands.
+//!
+//! ```text
+//! controller ──metadata Fetch──▶ image ──delta──▶ replicas ──effects──▶ fetchers, ISR proposals, wake-ups
+//!      ▲────── registration, heartbeats, AlterPartition ─────────────────────────┘
+//! ```
+//!
+//! Lock order: image before directory before one partition; no lock across an await.
+
+mod fetcher;
+mod isr;
+mod lifecycle;
+mod metadata;
+mod partition;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
+
+use broker_lite_core::config::BrokerConfig;
+use broker_lite_core::metadata::Image;
+use broker_lite_core::storage::MemoryStorage;
+use klamm_wire::ErrorCode;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+pub(crate) use lifecycle::FEATURES;
+pub(crate) use partition::{Partition, Signal, Until};
+
+use crate::node::{Life, Network};
+use crate::rt::Rt;
+use fetcher::Fetchers;
+use isr::IsrKeeper;
+
+/// Name of the one listener.
+pub(crate) const LISTENER: &str = "PLAINTEXT";
+
+/// Node id of the controller; brokers count from 1.
+pub(crate) const CONTROLLER_ID: i32 = 0;
+
+/// What a broker keeps when its process dies: the storage of each replica by topic id and partition.
+#[derive(Debug, Default)]
+pub(crate) struct Disk(Mutex<BTreeMap<(Uuid, i32), MemoryStorage>>);
+
+impl Disk {
+    /// Storage of a replica, empty if it is new.
+    fn take(&self, key: (Uuid, i32)) -> MemoryStorage {
+        self.0.lock().remove(&key).unwrap_or_default()
+    }
+
+    /// Looks at the storage of a replica while no process has it.
+    pub(crate) fn look<R>(
+        &self,
+        topic: Uuid,
+        partition: i32,
+        look: impl FnOnce(&mut MemoryStorage) -> R,
+    ) -> Option<R> {
+        self.0.lock().get_mut(&(topic, partition)).map(look)
+    }
+}
+
+/// How far each partition was ever committed, for [`Cluster::check`](crate::Cluster::check) only.
+#[derive(Debug, Default)]
+pub(crate) struct Committed(Mutex<BTreeMap<(Uuid, i32), Arc<AtomicI64>>>);
+
+impl Committed {
+    fn of(&self, key: (Uuid, i32)) -> Arc<AtomicI64> {
+        self.0.lock().entry(key).or_default().clone()
+    }
+
+    /// Highest high watermark that any replica ever had.
+    pub(crate) fn offset(&self, topic: Uuid, partition: i32) -> i64 {
+        self.of((topic, partition)).load(Ordering::Relaxed)
+    }
+}
+
+/// What never changes while a broker runs.
+#[derive(Debug, Clone)]
+pub(crate) struct BrokerIdentity {
+    pub(crate) id: i32,
+    pub(crate) cluster_id: Arc<str>,
+    pub(crate) rack: String,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) incarnation: Uuid,
+}
+
+/// One incarnation of one broker.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    me: Weak<Self>,
+    pub(crate) identity: BrokerIdentity,
+    pub(crate) rt: Rt,
+    pub(crate) life: Arc<Life>,
+    pub(crate) network: Arc<Network>,
+    pub(crate) config: Arc<BrokerConfig>,
+    disk: Arc<Disk>,
+    committed: Arc<Committed>,
+    image: Mutex<Image>,
+    image_changed: Notify,
+    registration: Mutex<Registration>,
+    directory: Mutex<Directory>,
+    fetchers: Fetchers,
+    isr: IsrKeeper,
+    /// Producer ids of this broker's block that are still free.
+    pub(crate) producer_ids: Mutex<Range<i64>>,
+}
+
+/// How the broker stands with the controller.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Registration {
+    /// Epoch of the registration, -1 before.
+    pub(crate) epoch: i64,
+    /// Whether the last heartbeat said so.
+    pub(crate) unfenced: bool,
+}
+
+/// Replicas held here.
+#[derive(Debug, Default)]
+struct Directory {
+    ids: BTreeMap<Arc<str>, Uuid>,
+    partitions: BTreeMap<(Uuid, i32), Arc<Partition>>,
+}
+
+/// How a request names a topic.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum TopicRef<'a> {
+    /// By name, in older versions.
+    Name(&'a str),
+    /// By id.
+    Id(Uuid),
+}
+
+impl Broker {
+    pub(crate) fn new(
+        identity: BrokerIdentity,
+        rt: Rt,
+        life: Arc<Life>,
+        network: Arc<Network>,
+        config: Arc<BrokerConfig>,
+        disk: Arc<Disk>,
+        committed: Arc<Committed>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            identity,
+            rt,
+            life,
+            network,
+            config,
+            disk,
+            committed,
+            image: Mutex::new(Image::default()),
+            image_changed: Notify::new(),
+            registration: Mutex::new(Registration { epoch: -1, unfenced: false }),
+            directory: Mutex::default(),
+            fetchers: Fetchers::default(),
+            isr: IsrKeeper::default(),
+            producer_ids: Mutex::new(0..0),
+        })
+    }
+
+    /// Starts everything that runs by itself.
+    pub(crate) fn run(self: &Arc<Self>) {
+        let life = &self.life;
+        life.spawn(metadata::follow(self.clone()));
+        life.spawn(lifecycle::live(self.clone()));
+        life.spawn(isr::send_proposals(self.clone()));
+        life.spawn(isr::watch_deadlines(self.clone()));
+    }
+
+    pub(crate) fn id(&self) -> i32 {
+        self.identity.id
+    }
+
+    /// Looks at the metadata as this broker knows it.
+    pub(crate) fn image<R>(&self, look: impl FnOnce(&Image) -> R) -> R {
+        look(&self.image.lock())
+    }
+
+    /// How the broker stands with the controller.
+    pub(crate) fn registration(&self) -> Registration {
+        *self.registration.lock()
+    }
+
+    /// Waits until `found` finds something in the metadata; ends with the broker's life.
+    pub(crate) async fn until_image<R>(&self, mut found: impl FnMut(&Image) -> Option<R>) -> R {
+        loop {
+            let changed = self.image_changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(result) = self.image(&mut found) {
+                return result;
+            }
+            changed.await;
+        }
+    }
+
+    /// Finds a replica held here.
+    ///
+    /// # Errors
+    ///
+    /// Kafka's code for a topic or partition that is unknown, or held elsewhere.
+    pub(crate) fn partition(&self, topic: TopicRef<'_>, partition: i32) -> Result<Arc<Partition>, ErrorCode> {
+        {
+            let directory = self.directory.lock();
+            let id = match topic {
+                TopicRef::Name(name) => directory.ids.get(name).copied(),
+                TopicRef::Id(id) => Some(id),
+            };
+            if let Some(found) = id.and_then(|id| directory.partitions.get(&(id, partition))) {
+                return Ok(found.clone());
+            }
+        }
+        self.image(|image| {
+            let (topic, unknown) = match topic {
+                TopicRef::Name(name) => (image.topic(name), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+                TopicRef::Id(id) => (image.topic_by_id(id), ErrorCode::UNKNOWN_TOPIC_ID),
+            };
+            let topic = topic.ok_or(unknown)?;
+            let known = topic.partitions.contains_key(&partition);
+            Err(if known { ErrorCode::NOT_LEADER_OR_FOLLOWER } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION })
+        })
+    }
+
+    /// Every replica held here.
+    pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.directory.lock().partitions.values().cloned().collect()
+    }
+
+    /// Ends this incarnation's hold on its replicas and leaves their bytes on the disk.
+    ///
+    /// Call it after the broker's life has ended: metadata that was being applied is finished first.
+    pub(crate) fn release_storage(&self) {
+        drop(self.image.lock());
+        let partitions = std::mem::take(&mut *self.directory.lock()).partitions;
+        let mut disk = self.disk.0.lock();
+        for (key, partition) in partitions {
+            if let Some(replica) = partition.retire() {
+                disk.insert(key, replica.into_storage());
+            }
+        }
+    }
+}
+
+/// Where the leader of a partition is (KIP-951).
+#[derive(Debug, Clone)]
+pub(crate) struct LeaderHint {
+    pub(crate) id: i32,
+    pub(crate) epoch: i32,
+    pub(crate) host: String,
+    pub(crate) port: i32,
+    pub(crate) rack: Option<String>,
+}
+
+impl Broker {
+    /// The leader of a partition as far as this broker knows, if it is alive.
+    pub(crate) fn leader_hint(&self, topic: TopicRef<'_>, partition: i32) -> Option<LeaderHint> {
+        self.image(|image| {
+            let topic = match topic {
+                TopicRef::Name(name) => image.topic(name),
+                TopicRef::Id(id) => image.topic_by_id(id),
+            }?;
+            let registration = topic.partitions.get(&partition)?;
+            let id = registration.leader?;
+            let broker = image.broker(id).filter(|broker| !broker.fenced)?;
+            let listener = broker.listener(LISTENER)?;
+            Some(LeaderHint {
+                id,
+                epoch: registration.leader_epoch,
+                host: listener.host.clone(),
+                port: i32::from(listener.port),
+                rack: broker.rack.clone(),
+            })
+        })
+    }
+}

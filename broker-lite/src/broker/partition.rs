@@ -1,0 +1,196 @@
+//! One replica on this broker, its lock, and who waits for it.
+//!
+//! In: closures that run on the replica machine. Out: the machine's effects, carried out here.
+//!
+//! Invariant: the lock is never held across an await, and nobody who waits under it misses a change.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use broker_lite_core::replica::{Effect, Replica, ReplicaIdentity, Role};
+use broker_lite_core::storage::MemoryStorage;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::Broker;
+
+/// Wakes one request that waits for one or several partitions.
+pub(crate) type Signal = Arc<Notify>;
+
+/// A replica behind its lock.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) identity: ReplicaIdentity,
+    /// Highest high watermark that any replica of this partition ever had.
+    committed: Arc<AtomicI64>,
+    state: Mutex<State>,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// `None` once the incarnation is over or the partition has gone elsewhere.
+    replica: Option<Replica<MemoryStorage>>,
+    appends: Vec<Waiter>,
+    commits: Vec<Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    /// Offset that the log end, or the high watermark, must reach.
+    at: i64,
+    signal: Signal,
+}
+
+/// What somebody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// The log ends at or behind this offset.
+    Appended(i64),
+    /// The high watermark is at or behind this offset.
+    Committed(i64),
+}
+
+impl Partition {
+    pub(crate) fn new(
+        identity: ReplicaIdentity,
+        replica: Replica<MemoryStorage>,
+        committed: Arc<AtomicI64>,
+    ) -> Arc<Self> {
+        let state = State { replica: Some(replica), appends: Vec::new(), commits: Vec::new() };
+        Arc::new(Self { identity, committed, state: Mutex::new(state) })
+    }
+
+    /// Runs `work` on the replica and carries out its effects; `None` if the replica is gone.
+    pub(crate) fn with<R>(
+        self: &Arc<Self>,
+        broker: &Broker,
+        work: impl FnOnce(&mut Replica<MemoryStorage>, &mut Vec<Effect>) -> R,
+    ) -> Option<R> {
+        self.with_waiting(broker, |replica, fx| (work(replica, fx), None))
+    }
+
+    /// As [`Self::with`]; if `work` also returns something to wait for, `signal` is woken by it.
+    pub(crate) fn with_waiting<R>(
+        self: &Arc<Self>,
+        broker: &Broker,
+        work: impl FnOnce(&mut Replica<MemoryStorage>, &mut Vec<Effect>) -> (R, Option<(Until, Signal)>),
+    ) -> Option<R> {
+        let mut fx = Vec::new();
+        let mut wake = Vec::new();
+        let result = {
+            let mut state = self.state.lock();
+            let replica = state.replica.as_mut()?;
+            let (result, wait) = work(replica, &mut fx);
+            state.collect(&fx, &mut wake);
+            if let Some((until, signal)) = wait {
+                state.wait(until, signal);
+            }
+            result
+        };
+        wake.iter().for_each(|signal| signal.notify_one());
+        broker.apply(self, fx);
+        Some(result)
+    }
+
+    /// Looks at the replica without changing it.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Replica<MemoryStorage>) -> R) -> Option<R> {
+        self.state.lock().replica.as_mut().map(look)
+    }
+
+    /// Wakes `signal` as soon as `until` holds; at once if it holds already or nothing is left to wait for.
+    pub(crate) fn wait(&self, until: Until, signal: &Signal) {
+        let mut state = self.state.lock();
+        let holds = state.replica.as_ref().is_none_or(|replica| match until {
+            Until::Appended(at) => replica.log_end_offset() >= at,
+            Until::Committed(at) => replica.high_watermark() >= at,
+        });
+        if holds {
+            signal.notify_one();
+        } else {
+            state.wait(until, signal.clone());
+        }
+    }
+
+    /// Forgets a signal that nobody waits for any more.
+    pub(crate) fn forget(&self, signal: &Signal) {
+        let mut state = self.state.lock();
+        state.appends.retain(|waiter| !Arc::ptr_eq(&waiter.signal, signal));
+        state.commits.retain(|waiter| !Arc::ptr_eq(&waiter.signal, signal));
+    }
+
+    /// Wakes everybody, after a change that waiting requests have to look at.
+    pub(crate) fn wake_all(&self) {
+        let mut wake = Vec::new();
+        self.state.lock().take_all(&mut wake);
+        wake.iter().for_each(|signal| signal.notify_one());
+    }
+
+    /// Takes the replica away for good.
+    pub(crate) fn retire(&self) -> Option<Replica<MemoryStorage>> {
+        let replica = self.state.lock().replica.take();
+        self.wake_all();
+        replica
+    }
+}
+
+impl State {
+    fn wait(&mut self, until: Until, signal: Signal) {
+        let (list, at) = match until {
+            Until::Appended(at) => (&mut self.appends, at),
+            Until::Committed(at) => (&mut self.commits, at),
+        };
+        match list.iter_mut().find(|waiter| Arc::ptr_eq(&waiter.signal, &signal)) {
+            Some(waiter) => waiter.at = waiter.at.min(at),
+            None => list.push(Waiter { at, signal }),
+        }
+    }
+
+    fn collect(&mut self, fx: &[Effect], wake: &mut Vec<Signal>) {
+        for effect in fx {
+            match effect {
+                Effect::Appended(end) => take_reached(&mut self.appends, *end, wake),
+                Effect::HighWatermark(mark) => take_reached(&mut self.commits, *mark, wake),
+                Effect::RoleChanged(_) | Effect::Truncated(_) | Effect::StorageFailed(_) => {
+                    self.take_all(wake)
+                }
+                Effect::AlterPartition(_) => {}
+            }
+        }
+    }
+
+    fn take_all(&mut self, wake: &mut Vec<Signal>) {
+        wake.extend(self.appends.drain(..).chain(self.commits.drain(..)).map(|waiter| waiter.signal));
+    }
+}
+
+fn take_reached(list: &mut Vec<Waiter>, reached: i64, wake: &mut Vec<Signal>) {
+    wake.extend(list.extract_if(.., |waiter| waiter.at <= reached).map(|waiter| waiter.signal));
+}
+
+impl Broker {
+    /// Carries out what a replica asks for.
+    fn apply(&self, partition: &Arc<Partition>, fx: Vec<Effect>) {
+        for effect in fx {
+            match effect {
+                Effect::AlterPartition(proposal) => self.isr.propose(partition.clone(), proposal),
+                Effect::RoleChanged(role) => {
+                    let leader = match role {
+                        Role::Follower { leader, .. } => Some(leader),
+                        Role::Leader { .. } | Role::Offline => None,
+                    };
+                    self.fetchers.follow(self, partition, leader);
+                    self.isr.deadline_may_be_new();
+                }
+                Effect::StorageFailed(cause) => {
+                    tracing::error!(replica = %partition.identity, cause, "storage failed, replica is offline");
+                }
+                Effect::Truncated(end) => tracing::info!(replica = %partition.identity, end, "truncated"),
+                Effect::HighWatermark(mark) => {
+                    partition.committed.fetch_max(mark, Ordering::Relaxed);
+                }
+                Effect::Appended(_) => {}
+            }
+        }
+    }
+}

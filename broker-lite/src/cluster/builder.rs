@@ -1,0 +1,318 @@
+//! From settings to a running cluster.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_lite_core::config::{BrokerConfig, ConfigError};
+use klamm_wire::seam::Endpoint;
+use parking_lot::Mutex;
+use uuid::{Builder as UuidBuilder, Uuid};
+
+use super::{Cluster, ClusterError, Slot, Started};
+use crate::broker::{CONTROLLER_ID, Committed};
+use crate::controller::{ControllerNode, watch_deadlines};
+use crate::journal::Journal;
+use crate::node::{Life, Limits, Listening, Network, Node, Role};
+use crate::rt::Rt;
+
+/// Port told to clients where nothing listens on sockets.
+const IN_PROCESS_PORT: u16 = 9092;
+/// Longest start before it is called a failure.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// Share of `queued.max.requests` that one connection may use.
+const REQUESTS_IN_PROGRESS: usize = 64;
+
+/// Settings of both profiles that differ from Kafka's defaults and depend on the number of brokers.
+const REPLICATION: &[&str] = &[
+    "default.replication.factor",
+    "offsets.topic.replication.factor",
+    "transaction.state.log.replication.factor",
+    "share.coordinator.state.topic.replication.factor",
+];
+
+/// Settings of both profiles that differ from Kafka's defaults.
+const BOTH: &[(&str, &str)] = &[("num.partitions", "4"), ("group.initial.rebalance.delay.ms", "0")];
+
+/// Settings of the test profile.
+const TEST: &[(&str, &str)] = &[
+    ("broker.session.timeout.ms", "500"),
+    ("broker.heartbeat.interval.ms", "50"),
+    ("replica.lag.time.max.ms", "1500"),
+    ("replica.fetch.wait.max.ms", "300"),
+    ("replica.fetch.backoff.ms", "50"),
+];
+
+/// Which defaults the settings start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Profile {
+    /// Time-outs short enough for tests: a dead broker is noticed within half a second.
+    #[default]
+    Test,
+    /// Apache Kafka's own time-outs, as `broker-lite up` uses them.
+    Kafka,
+}
+
+/// Builds a [`Cluster`].
+#[derive(Debug, Clone)]
+pub struct ClusterBuilder {
+    brokers: u32,
+    given: Vec<(String, String)>,
+    profile: Profile,
+    listen: Option<Listen>,
+    advertise: Option<String>,
+    topics: Vec<(String, Option<i32>, Option<i16>)>,
+    seed: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+struct Listen {
+    host: String,
+    port: u16,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".into(), port: 0 }
+    }
+}
+
+impl Default for ClusterBuilder {
+    fn default() -> Self {
+        Self {
+            brokers: 3,
+            given: Vec::new(),
+            profile: Profile::Test,
+            listen: None,
+            advertise: None,
+            topics: Vec::new(),
+            seed: None,
+        }
+    }
+}
+
+impl ClusterBuilder {
+    /// Number of brokers, with ids 1..=N and racks RACK1..=N. Default: 3.
+    #[must_use]
+    pub fn brokers(mut self, brokers: u32) -> Self {
+        self.brokers = brokers;
+        self
+    }
+
+    /// Sets one broker setting by its Kafka name, for every broker and the controller.
+    #[must_use]
+    pub fn config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.given.push((name.into(), value.into()));
+        self
+    }
+
+    /// Which defaults the settings start from. Default: [`Profile::Test`].
+    #[must_use]
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// Whether brokers listen on sockets, at 127.0.0.1 and ports chosen by the system. Default: no.
+    #[must_use]
+    pub fn tcp(mut self, tcp: bool) -> Self {
+        self.listen = tcp.then(|| self.listen.unwrap_or_default());
+        self
+    }
+
+    /// Address to listen on; implies [`Self::tcp`].
+    #[must_use]
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.listen.get_or_insert_default().host = host.into();
+        self
+    }
+
+    /// Host name told to clients instead of the one listened on; implies [`Self::tcp`].
+    ///
+    /// Without it, a cluster that listens on all addresses tells clients of the same machine `127.0.0.1` or `::1`.
+    #[must_use]
+    pub fn advertise(mut self, host: impl Into<String>) -> Self {
+        self.listen.get_or_insert_default();
+        self.advertise = Some(host.into());
+        self
+    }
+
+    /// First of consecutive ports, or 0 for any free ones; implies [`Self::tcp`].
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.listen.get_or_insert_default().port = port;
+        self
+    }
+
+    /// Creates a topic before [`Self::start`] returns. `None` means the cluster's default.
+    #[must_use]
+    pub fn topic(mut self, name: impl Into<String>, partitions: Option<i32>, replicas: Option<i16>) -> Self {
+        self.topics.push((name.into(), partitions, replicas));
+        self
+    }
+
+    /// Makes chance repeatable: ids, placement and back-off are drawn from this seed.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Starts the cluster; returns once every broker serves complete metadata and every topic
+    /// asked for has leaders.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ClusterError`]: unknown settings, ports in use, topics refused.
+    pub async fn start(self) -> Result<Cluster, ClusterError> {
+        let rt = Rt::current(self.seed).ok_or(ClusterError::NoRuntime)?;
+        let config = Arc::new(self.settings().map_err(|error| ClusterError::Config(error.to_string()))?);
+        let listening = self.listen_all().await?;
+        let mut rng = rt.rng("cluster");
+        let cluster_id: Arc<str> = Arc::from(base64(random_uuid(&mut rng)));
+        let network = Arc::new(Network::default());
+        let journal = Arc::new(Journal::default());
+        let limits = limits(&config);
+        let controller = start_controller(&rt, &cluster_id, &config, &network, &journal, limits);
+        let mut slots = BTreeMap::new();
+        for (id, listening) in (1..).zip(listening) {
+            let (host, port) = self.advertised(id, listening.as_ref());
+            network.name(&host, port, id);
+            slots.insert(id, Slot::new(host, port, listening));
+        }
+        let started = Started { rt, cluster_id, network, journal, config, limits };
+        let cluster = Cluster {
+            started,
+            controller,
+            committed: Arc::new(Committed::default()),
+            slots: Mutex::new(slots),
+            rng: Mutex::new(rng),
+        };
+        cluster.boot_all().await?;
+        cluster.within(START_LIMIT, "brokers to register", cluster.until_complete()).await?;
+        cluster.create_topics(&self.topics).await?;
+        Ok(cluster)
+    }
+
+    fn settings(&self) -> Result<BrokerConfig, ConfigError> {
+        let mut config = BrokerConfig::new();
+        let replicas = self.brokers.clamp(1, 3).to_string();
+        let mut defaults = BOTH.to_vec();
+        defaults.extend(REPLICATION.iter().map(|name| (*name, &*replicas)));
+        if self.profile == Profile::Test {
+            defaults.extend(TEST);
+        }
+        let min_isr = self.brokers.clamp(1, 2).to_string();
+        defaults.push(("transaction.state.log.min.isr", &min_isr));
+        for (name, value) in defaults {
+            config.set(name, value)?;
+        }
+        for (name, value) in &self.given {
+            config.set(name, value)?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    async fn listen_all(&self) -> Result<Vec<Option<Listening>>, ClusterError> {
+        let mut bound = Vec::new();
+        for index in 0..self.brokers {
+            let Some(listen) = &self.listen else {
+                bound.push(None);
+                continue;
+            };
+            let port = match listen.port {
+                0 => Some(0),
+                first => u16::try_from(index).ok().and_then(|index| first.checked_add(index)),
+            };
+            let port = port.ok_or_else(|| ClusterError::Config("ports end at 65535".into()))?;
+            let address = Endpoint::new(listen.host.clone(), port).to_string();
+            let listening = Listening::bind(&listen.host, port).await;
+            bound.push(Some(listening.map_err(|cause| ClusterError::Listen { address, cause })?));
+        }
+        Ok(bound)
+    }
+
+    /// Host and port told to clients.
+    fn advertised(&self, id: i32, listening: Option<&Listening>) -> (String, u16) {
+        let Some(Listening { address, .. }) = listening else {
+            return (format!("broker-{id}.lite"), IN_PROCESS_PORT);
+        };
+        let asked = self.listen.as_ref().map_or("127.0.0.1", |listen| &listen.host);
+        let host = match &self.advertise {
+            Some(host) => host.clone(),
+            None if address.ip().is_unspecified() && address.is_ipv6() => "::1".into(),
+            None if address.ip().is_unspecified() => "127.0.0.1".into(),
+            None => asked.to_owned(),
+        };
+        (host, address.port())
+    }
+}
+
+fn start_controller(
+    rt: &Rt,
+    cluster_id: &str,
+    config: &BrokerConfig,
+    network: &Network,
+    journal: &Arc<Journal>,
+    limits: Limits,
+) -> Arc<Life> {
+    let life = Life::new(rt.clone());
+    let controller = ControllerNode::new(rt.clone(), cluster_id, config, journal.clone());
+    life.spawn(watch_deadlines(controller.clone()));
+    network.attach(Arc::new(Node {
+        id: CONTROLLER_ID,
+        rt: rt.clone(),
+        life: life.clone(),
+        limits,
+        role: Role::Controller(controller),
+    }));
+    life
+}
+
+fn limits(config: &BrokerConfig) -> Limits {
+    let count = |name: &str, default: usize| {
+        config.int(name).and_then(|value| usize::try_from(value).ok()).unwrap_or(default)
+    };
+    Limits {
+        request_bytes: count("socket.request.max.bytes", 104_857_600),
+        requests_in_progress: count("queued.max.requests", 500).clamp(1, REQUESTS_IN_PROGRESS),
+        connections: count("max.connections", i32::MAX as usize),
+        // A negative value switches the limit off in Kafka.
+        idle: config.millis("connections.max.idle.ms").unwrap_or(Duration::from_secs(u32::MAX.into())),
+    }
+}
+
+/// A version 4 UUID out of the cluster's own chance.
+pub(super) fn random_uuid(rng: &mut fastrand::Rng) -> Uuid {
+    UuidBuilder::from_random_bytes(rng.u128(..).to_be_bytes()).into_uuid()
+}
+
+/// Kafka's way to write a UUID: 22 characters of URL-safe base64.
+fn base64(id: Uuid) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bits = id.as_u128();
+    let digit = |shift: u32| char::from(ALPHABET[(bits >> shift & 63) as usize]);
+    let mut text: String = (0..21).map(|index| digit(122 - 6 * index)).collect();
+    text.push(char::from(ALPHABET[((bits & 3) << 4) as usize]));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_id_is_written_as_kafka_writes_uuids() {
+        // Kafka: Uuid.fromString("AAAAAAAAAAAAAAAAAAAAAQ") is 00000000-0000-0000-0000-000000000001.
+        assert_eq!(base64(Uuid::from_u128(1)), "AAAAAAAAAAAAAAAAAAAAAQ");
+        assert_eq!(base64(Uuid::from_u128(u128::MAX)), "_____________________w");
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_with_the_nearest_known_one() {
+        let error = ClusterBuilder::default().config("num.partition", "3").settings().unwrap_err();
+        assert!(error.to_string().contains("num.partitions"), "{error}");
+    }
+}

@@ -466,7 +466,7 @@ impl Admin {
     /// Sends a request until there is an answer that does not ask to try again.
     async fn retried<R: Request>(&self, call: Call<'_, R>) -> Result<R::Response, AdminError> {
         let (rt, settings) = (self.client.rt(), self.client.settings());
-        let deadline: Tick = rt.now().saturating_add(settings.default_api_timeout);
+        let deadline: Tick = rt.now().saturating_add(settings.api_timeout());
         let backoff = Backoff::new(settings.retry_backoff, settings.retry_backoff_max);
         let mut rng = rt.rng("admin");
         for attempt in 1u32.. {

@@ -54,7 +54,15 @@ pub enum ConfigError {
         /// What to do without it.
         reason: &'static str,
     },
-    /// Kafka has no such setting here.
+    /// The setting is one of another kind of client.
+    #[error("{setting} is a setting of {belongs_to}")]
+    Misplaced {
+        /// Kafka's name of the setting.
+        setting: &'static str,
+        /// Whose it is.
+        belongs_to: &'static str,
+    },
+    /// Kafka has no such setting.
     #[error("unknown setting {setting}{}", .nearest.map(|n| format!("; did you mean {n}?")).unwrap_or_default())]
     Unknown {
         /// The name given.

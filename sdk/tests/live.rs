@@ -33,7 +33,10 @@ async fn a_topic_is_created_described_and_deleted() {
 
     let topic = NewTopic::new(&name).partitions(3).replicas(1).config("retention.ms", "60000");
     let created = admin.create_topics([topic.clone()]).await.unwrap().all().unwrap();
-    assert_eq!((created[0].name.as_str(), created[0].partitions, created[0].replicas), (&*name, Some(3), Some(1)));
+    assert_eq!(
+        (created[0].name.as_str(), created[0].partitions, created[0].replicas),
+        (&*name, Some(3), Some(1))
+    );
 
     let again = admin.create_topics([topic]).await.unwrap();
     let error = again.of(&name).unwrap().as_ref().unwrap_err();

@@ -87,7 +87,7 @@ impl ClientBuilder {
     /// Dropping the future drops the client.
     pub async fn connect(self) -> Result<Client, ClientError> {
         let client = self.build()?;
-        client.ready(client.settings().default_api_timeout).await?;
+        client.ready(client.settings().api_timeout()).await?;
         Ok(client)
     }
 }

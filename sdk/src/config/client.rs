@@ -17,8 +17,8 @@ pub(crate) struct ClientSettings {
     pub(crate) client_id: Option<Arc<str>>,
     /// `request.timeout.ms`
     pub(crate) request_timeout: Duration,
-    /// `default.api.timeout.ms`
-    pub(crate) default_api_timeout: Duration,
+    /// `default.api.timeout.ms`, if given; see [`Self::api_timeout`]
+    pub(crate) default_api_timeout: Option<Duration>,
     /// `retry.backoff.ms`
     pub(crate) retry_backoff: Duration,
     /// `retry.backoff.max.ms`
@@ -55,7 +55,7 @@ impl Default for ClientSettings {
             bootstrap_servers: Vec::new(),
             client_id: None,
             request_timeout: Duration::from_secs(30),
-            default_api_timeout: Duration::from_secs(60),
+            default_api_timeout: None,
             retry_backoff: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(1),
             reconnect_backoff: Duration::from_millis(50),
@@ -75,6 +75,11 @@ impl Default for ClientSettings {
 }
 
 impl ClientSettings {
+    /// How long a call may take that retries by itself: 60 s unless one request may take longer.
+    pub(crate) fn api_timeout(&self) -> Duration {
+        self.default_api_timeout.unwrap_or(Duration::from_secs(60).max(self.request_timeout))
+    }
+
     /// Finds impossible values, whichever way they came in.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let positive = [
@@ -92,8 +97,8 @@ impl ClientSettings {
             let value = self.metadata_max_idle.as_millis();
             return Err(ConfigError::invalid("metadata.max.idle.ms", value, "at least 5000"));
         }
-        if self.default_api_timeout < self.request_timeout {
-            let value = self.default_api_timeout.as_millis();
+        if self.api_timeout() < self.request_timeout {
+            let value = self.api_timeout().as_millis();
             let expected =
                 format!("at least request.timeout.ms, which is {}", self.request_timeout.as_millis());
             return Err(ConfigError::invalid("default.api.timeout.ms", value, expected));
@@ -151,7 +156,7 @@ pub(super) const PROPERTIES: &[Property<ClientSettings>] = &[
         Ok(())
     }),
     property("request.timeout.ms", |s, v| v.millis(1).map(|ms| s.request_timeout = ms)),
-    property("default.api.timeout.ms", |s, v| v.millis(0).map(|ms| s.default_api_timeout = ms)),
+    property("default.api.timeout.ms", |s, v| v.millis(0).map(|ms| s.default_api_timeout = Some(ms))),
     property("retry.backoff.ms", |s, v| v.millis(0).map(|ms| s.retry_backoff = ms)),
     property("retry.backoff.max.ms", |s, v| v.millis(0).map(|ms| s.retry_backoff_max = ms)),
     property("reconnect.backoff.ms", |s, v| v.millis(0).map(|ms| s.reconnect_backoff = ms)),
@@ -205,7 +210,7 @@ macro_rules! client_settings {
 
         /// How long a call may take that retries by itself (`default.api.timeout.ms`). Default: 60 s.
         pub fn default_api_timeout_ms(mut self, limit: std::time::Duration) -> Self {
-            self.$($field).+.default_api_timeout = limit;
+            self.$($field).+.default_api_timeout = Some(limit);
             self
         }
 

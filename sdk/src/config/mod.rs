@@ -3,6 +3,9 @@
 //! A builder declares its own properties as a table of [`Property`] and calls [`apply`]; the properties that
 //! every client shares come with [`ClientSettings`] if the builder implements [`HasClient`].
 //!
+//! Builder methods carry the full property name in snake case (`linger.ms` is `linger_ms`); those of `*.ms` take
+//! a `Duration`.
+//!
 //! ```ignore
 //! const OWN: &[Property<ProducerBuilder>] = &[
 //!     property("linger.ms", |b, v| v.millis(0).map(|ms| b.linger = ms)),
@@ -83,3 +86,6 @@ pub(crate) fn apply<B: HasClient, K: AsRef<str>, V: AsRef<str>>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ fn a_large_piece_is_read_without_copying() {
 fn an_append_copies_the_bytes_it_is_given() {
     let mut storage = MemoryStorage::new();
     let given = Bytes::from(vec![7; 5000]);
-    storage.append(&[given.clone()]).unwrap();
+    storage.append(std::slice::from_ref(&given)).unwrap();
     assert_ne!(given.as_ptr(), storage.pieces[0].bytes.as_ptr());
 }
 

@@ -266,6 +266,16 @@ mod tests {
         assert_eq!(read_api_versions(refusal(vec![api(18, 0, 4)], 4)), Ok(ApiVersionsAnswer::AskAgain(0)));
     }
 
+    /// Goal: asking again fits versions without room for the client's name.
+    #[test]
+    fn the_same_request_can_be_asked_in_every_version() {
+        let request = ApiVersionsRequest::default().with_client_software_name("klamm".into());
+        for version in 0..=API_VERSIONS_FIRST {
+            let frame = codec::encode_request(version, &request).unwrap();
+            assert_eq!(frame.len_bytes() > 0, version >= 3);
+        }
+    }
+
     #[test]
     fn a_refusal_of_version_0_is_final() {
         let unsupported = NegotiationError::Refused(ErrorCode::UNSUPPORTED_VERSION);

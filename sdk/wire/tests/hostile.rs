@@ -17,8 +17,8 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 static MEMORY: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// All that decoding one byte may reserve. The dearest is a tagged field that nobody knows: two
-/// bytes become an entry of a B-tree, whose nodes hold eleven of 36 bytes.
-const PER_BYTE: usize = 256;
+/// bytes become an entry of a B-tree of some 60 bytes, as its nodes are half full.
+const PER_BYTE: usize = 64;
 /// The error's text, the shared buffer's count.
 const PER_MESSAGE: usize = 1024;
 

@@ -2,7 +2,7 @@
 //!
 //! In: a message of `kafka-protocol`, or a frame from a peer. Out: a [`Frame`], or the message.
 //!
-//! Invariant: bytes from a peer pass the walk of [`schema`](crate::schema) before `kafka-protocol` sees them.
+//! Invariant: bytes from a peer pass the walk of [`schema`] before `kafka-protocol` sees them.
 
 mod any;
 mod chunks;

@@ -181,6 +181,16 @@ fn a_controlled_shutdown_moves_leaderships_first_and_waits_until_the_others_know
 }
 
 #[test]
+fn a_process_that_was_killed_on_its_way_out_need_not_be_waited_for() {
+    let mut world = World::with_brokers(2, &[]);
+    world.create_on("t", &[1, 2], &[]);
+    let wants = world.heartbeat(1).with_want_shut_down(true);
+    assert!(!world.beat_with(&wants).should_shut_down);
+    let next = world.registration(1);
+    assert_eq!(code(&world.register(&next)), ErrorCode::NONE);
+}
+
+#[test]
 fn a_broker_that_leads_nothing_may_shut_down_at_once() {
     let mut world = World::with_brokers(2, &[]);
     let wants = world.heartbeat(1).with_want_shut_down(true);

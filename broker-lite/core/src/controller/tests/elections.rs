@@ -135,6 +135,22 @@ fn the_last_leader_is_elected_when_nobody_eligible_is_left() {
     assert_eq!((p.leader_recovery_state.code(), p.last_known_elr.as_slice()), (1, &[][..]));
 }
 
+/// Goal: the last leader may lack what an eligible replica has; it must wait for that one, however long.
+#[test]
+fn the_last_leader_waits_while_somebody_eligible_may_come_back() {
+    let mut world = World::with_brokers(3, &[]);
+    let topic = world.create_on("t", &[1, 2], &[("min.insync.replicas", "2")]);
+    world.silence_all_but(&[1, 3]);
+    world.silence_all_but(&[3]);
+    assert_eq!(world.state(topic), (None, vec![], vec![1, 2], 1, 2));
+    world.join(1);
+    assert_eq!(world.state(topic), (None, vec![], vec![2], 1, 3), "2 has everything, 1 perhaps not");
+
+    world.join(2);
+    let p = world.partition(topic);
+    assert_eq!((p.leader, p.leader_recovery_state.code()), (Some(1), 1), "now nobody surely has everything");
+}
+
 #[test]
 fn another_replica_than_the_last_leader_is_elected_only_if_the_topic_allows_it() {
     for (allowed, leader) in [("false", None), ("true", Some(2))] {

@@ -26,11 +26,14 @@ pub trait Serializer<T>: Send + Sync + 'static {
         data: &'a T,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Option<&'a [u8]>, SerializeError>;
+
+    /// Whether [`Self::serialize`] ever writes into its scratch. A `false` saves fetching one.
+    fn uses_scratch(&self) -> bool {
+        true
+    }
 }
 
-/// Kafka's own encodings: bytes as they are, UTF-8, big-endian integers and floats.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Plain;
+pub use crate::deserializer::Plain;
 
 macro_rules! as_bytes {
     ($($type:ty),*) => {$(
@@ -44,6 +47,10 @@ macro_rules! as_bytes {
             ) -> Result<Option<&'a [u8]>, SerializeError> {
                 let bytes: &[u8] = data.as_ref();
                 Ok(Some(bytes))
+            }
+
+            fn uses_scratch(&self) -> bool {
+                false
             }
         }
     )*};

@@ -1,7 +1,14 @@
 //! Why a record was not sent or not acknowledged.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use klamm_core::producer::{Cause, Failure};
+use klamm_wire::ErrorCode;
+
+use crate::error::{MetadataError, Recovery};
 use crate::record::Record;
 
 /// Why a record was not accepted, or not acknowledged. Cheap to clone: all records of a batch share it.
@@ -9,30 +16,178 @@ use crate::record::Record;
 #[non_exhaustive]
 pub enum SendError {
     /// `delivery.timeout.ms` passed before a broker acknowledged the record.
-    #[error("record not acknowledged within {waited:?}")]
+    #[error("record not acknowledged within {waited:?}{}", Last(*.last))]
     TimedOut {
-        /// Time from `send` to this error.
+        /// Time since the batch was opened.
         waited: Duration,
         /// `true` once the batch has touched a socket: the record may be in the log.
+        maybe_written: bool,
+        /// What a broker said to the last attempt, if one answered.
+        last: Option<ErrorCode>,
+    },
+    /// All `retries` failed.
+    #[error("record not acknowledged in any of the attempts allowed{}", Last(*.last))]
+    RetriesExhausted {
+        /// The record may be in the log.
+        maybe_written: bool,
+        /// What a broker said to the last attempt, if one answered.
+        last: Option<ErrorCode>,
+    },
+    /// The broker refuses the record and would again.
+    #[error("refused by the broker: {code}{}", .message.as_ref().map(|m| format!(": {m}")).unwrap_or_default())]
+    Rejected {
+        /// The broker's error code.
+        code: ErrorCode,
+        /// The broker's explanation.
+        message: Option<Arc<str>>,
+        /// An earlier attempt may have been written all the same.
+        maybe_written: bool,
+    },
+    /// The broker refuses to let this producer be idempotent; no later record can be sent.
+    #[error("no producer id: {code}")]
+    NoProducerId {
+        /// The broker's error code.
+        code: ErrorCode,
+    },
+    /// Broker and client have no version of Produce in common.
+    #[error("the broker does not speak any version of Produce that is known here")]
+    Unsupported {
+        /// The record may be in the log.
         maybe_written: bool,
     },
     /// The record exceeds `max.request.size` or `buffer.memory`, both in bytes.
     #[error("record of {size_bytes} B exceeds the limit of {limit_bytes} B")]
     TooLarge {
-        /// Encoded size of the record.
+        /// Most bytes the record can need in a batch.
         size_bytes: usize,
         /// Limit in force when the record was rejected.
         limit_bytes: usize,
     },
+    /// `buffer.memory` is used up: after `max.block.ms`, or at once for `try_send`.
+    #[error("no room in the buffer within {waited:?}")]
+    BufferFull {
+        /// Time waited.
+        waited: Duration,
+    },
+    /// The topic's metadata are not known: after `max.block.ms`.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// The topic's metadata are not known yet; `try_send` has asked for them.
+    #[error("topic {topic:?} is not known yet")]
+    NotReady {
+        /// Name of the topic.
+        topic: Arc<str>,
+    },
+    /// The record names a partition that the topic did not get within `max.block.ms`.
+    #[error("topic {topic:?} has no partition {partition}, only {count}")]
+    NoSuchPartition {
+        /// Name of the topic.
+        topic: Arc<str>,
+        /// Partition the record names.
+        partition: i32,
+        /// Partitions there are.
+        count: usize,
+    },
+    /// A serializer failed.
+    #[error("cannot serialize the {part}: {source}")]
+    Serialize {
+        /// `"key"` or `"value"`.
+        part: &'static str,
+        /// What the serializer said.
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// An interceptor refused the record.
+    #[error("refused by an interceptor: {source}")]
+    Refused {
+        /// What the interceptor said.
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// The batch could not be compressed.
+    #[error("the batch cannot be compressed")]
+    Compression,
+    /// The producer was closed or dropped.
+    #[error("the producer is closed")]
+    Closed {
+        /// The record may be in the log.
+        maybe_written: bool,
+    },
+}
+
+impl SendError {
+    /// Returns the one sensible reaction to this error.
+    pub fn recovery(&self) -> Recovery {
+        match self {
+            Self::TimedOut { .. }
+            | Self::RetriesExhausted { .. }
+            | Self::BufferFull { .. }
+            | Self::NotReady { .. } => Recovery::Retry,
+            Self::Metadata(error) => error.recovery(),
+            Self::Closed { .. } | Self::NoProducerId { .. } => Recovery::Rebuild,
+            Self::Rejected { .. }
+            | Self::Unsupported { .. }
+            | Self::TooLarge { .. }
+            | Self::NoSuchPartition { .. }
+            | Self::Serialize { .. }
+            | Self::Refused { .. }
+            | Self::Compression => Recovery::Fix,
+        }
+    }
+
+    /// Returns `true` if the broker may hold the record despite this error.
+    ///
+    /// Sending such a record again can leave a duplicate, also with idempotence: the second record is a new one.
+    pub fn maybe_written(&self) -> bool {
+        match self {
+            Self::TimedOut { maybe_written, .. }
+            | Self::RetriesExhausted { maybe_written, .. }
+            | Self::Rejected { maybe_written, .. }
+            | Self::Unsupported { maybe_written }
+            | Self::Closed { maybe_written } => *maybe_written,
+            _ => false,
+        }
+    }
+}
+
+impl From<Failure> for SendError {
+    fn from(failure: Failure) -> Self {
+        let code = |cause| match cause {
+            Cause::Code(code) => Some(code),
+            Cause::NoAnswer => None,
+        };
+        match failure {
+            Failure::TimedOut { waited, maybe_written, last } => {
+                Self::TimedOut { waited, maybe_written, last: last.and_then(code) }
+            }
+            Failure::Exhausted { maybe_written, last } => {
+                Self::RetriesExhausted { maybe_written, last: code(last) }
+            }
+            Failure::Rejected { code, message, maybe_written } => {
+                Self::Rejected { code, message, maybe_written }
+            }
+            Failure::Unsupported { maybe_written } => Self::Unsupported { maybe_written },
+            Failure::NoProducerId { code } => Self::NoProducerId { code },
+            Failure::Unsealable => Self::Compression,
+            Failure::Aborted { maybe_written } => Self::Closed { maybe_written },
+        }
+    }
 }
 
 /// A record that [`try_send`](crate::Producer::try_send) could not accept, and why.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{reason}")]
-pub struct TrySendError<K = bytes::Bytes, V = bytes::Bytes> {
+pub struct TrySendError<K = Bytes, V = Bytes> {
     /// The record, as the interceptors left it.
     pub record: Box<Record<K, V>>,
     /// Why it was not accepted.
     #[source]
     pub reason: SendError,
+}
+
+/// Prints `; last answer: CODE`.
+struct Last(Option<ErrorCode>);
+
+impl std::fmt::Display for Last {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |code| write!(f, "; last answer: {code}"))
+    }
 }

@@ -1,171 +1,478 @@
 //! Sends records.
+//!
+//! ```text
+//! send: interceptors ▸ metadata ▸ serializers ▸ partitioner ▸ room ▸ open batch     (the caller's task)
+//!                                                                   │ one note for each batch
+//!       Delivery ◀─ resolves ─ sender ◀─────────────────────────────┘               (one task)
+//! ```
+//!
+//! The sender's decisions are `klamm_core::producer`; `driver` carries them out.
 
-#![allow(unused_variables, missing_docs)] // until the bodies land
-
+mod builder;
+mod clock;
+mod delivery;
+mod driver;
 mod error;
+mod inbox;
+mod intercept;
+mod memory;
+mod slot;
 
-use std::future::Future;
-use std::marker::PhantomData;
-use std::pin::Pin;
+use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use klamm_wire::{Compression, Connector};
+use klamm_core::{Tick, partitioner};
+use klamm_wire::BatchBuilder;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
 
+use crate::client::Client;
 use crate::error::ConfigError;
 use crate::interceptor::Interceptor;
 use crate::record::Record;
-use crate::serializer::Serializer;
+use crate::rt::Task;
+use crate::serializer::{SerializeError, Serializer};
 
+use builder::Checked;
+use driver::{Driver, Setup};
+use inbox::Note;
+use intercept::Chain;
+use memory::{Memory, Room};
+use slot::{Accumulator, Appended, Encoded, HEADER_BYTES, Pick, Topic};
+
+pub use builder::ProducerBuilder;
+pub use delivery::{Delivery, RecordMetadata};
 pub use error::{SendError, TrySendError};
+pub use klamm_core::producer::Acks;
 
-/// Where a record ended up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RecordMetadata {
-    /// Name of the topic.
-    pub topic: Arc<str>,
-    /// Partition index.
-    pub partition: i32,
-    /// Offset in the partition; unknown with `acks=0`, or when a retry found the record already written.
-    pub offset: Option<i64>,
-    /// Milliseconds since the Unix epoch, as stored by the broker.
-    pub timestamp: i64,
-}
-
-/// The acknowledgement of one accepted record. Dropping it does not cancel the record.
-#[derive(Debug)]
-pub struct Delivery(());
-
-impl Future for Delivery {
-    type Output = Result<RecordMetadata, SendError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        unimplemented!()
-    }
-}
-
-/// How many replicas must hold a record before the broker answers (`acks`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Acks {
-    /// Do not wait; the offset of the record stays unknown.
-    None,
-    /// The leader only.
-    Leader,
-    /// Every in-sync replica. Required for idempotence.
-    #[default]
-    All,
-}
-
-/// Sends records. Clones share one sender task, one buffer and one set of connections.
-#[derive(Debug)]
+/// Sends records to a Kafka cluster.
+///
+/// Clones share one sender, one buffer and one set of connections. [`close`](Self::close) before the last clone
+/// is dropped: a drop does not wait, and says by a warning how many records it gave up.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use klamm::{Producer, Record};
+/// let producer: Producer = Producer::builder().bootstrap_servers("localhost:9092").build()?;
+/// let delivery = producer.send(Record::new("greetings").key("en").value("hello")).await?;
+/// println!("written at {:?}", delivery.await?.offset);
+/// producer.close(std::time::Duration::from_secs(30)).await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Producer<K = Bytes, V = Bytes> {
-    types: PhantomData<fn() -> (K, V)>,
+    inner: Arc<Inner<K, V>>,
 }
 
-impl<K, V> Clone for Producer<K, V> {
-    fn clone(&self) -> Self {
-        unimplemented!()
-    }
+struct Inner<K, V> {
+    accumulator: Arc<Accumulator>,
+    settings: Checked,
+    key_serializer: Arc<dyn Serializer<K>>,
+    value_serializer: Arc<dyn Serializer<V>>,
+    chain: Chain<K, V>,
+    scratch: Mutex<Vec<Scratch>>,
+    closed: AtomicBool,
+    in_flight: Arc<AtomicUsize>,
+    tasks: Mutex<Vec<Task>>,
 }
 
-/// Settings of a [`Producer`], named after Kafka's properties.
-#[derive(Debug)]
-#[must_use = "a builder does nothing until `build` is called"]
-pub struct ProducerBuilder<K = Bytes, V = Bytes> {
-    types: PhantomData<fn() -> (K, V)>,
+/// Where serializers write that cannot hand out what is there already.
+#[derive(Debug, Default)]
+struct Scratch {
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// Scratches kept for callers that serialize at the same time.
+const MOST_SCRATCHES: usize = 64;
+
+/// The end of the time that `send` may wait, once it has begun to wait.
+#[derive(Debug, Default)]
+struct Budget {
+    began: Option<Tick>,
 }
 
 impl Producer {
-    /// Starts with Kafka's defaults.
+    /// Starts to describe a producer; the defaults are Kafka's.
     pub fn builder() -> ProducerBuilder {
-        unimplemented!()
+        ProducerBuilder::new()
+    }
+
+    /// A builder filled from Kafka properties, for example `[("bootstrap.servers", "localhost:9092")]`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ConfigError`] for the first impossible value, and for the first name that is unknown (with the
+    /// nearest known one) or not supported yet.
+    pub fn from_properties<N: AsRef<str>, T: AsRef<str>>(
+        properties: impl IntoIterator<Item = (N, T)>,
+    ) -> Result<ProducerBuilder, ConfigError> {
+        ProducerBuilder::from_properties(properties)
     }
 }
 
-impl<K, V> ProducerBuilder<K, V> {
-    pub fn bootstrap_servers(self, list: impl Into<String>) -> Self {
-        unimplemented!()
+impl<K: 'static, V: 'static> Producer<K, V> {
+    fn start(
+        client: Client,
+        settings: Checked,
+        key_serializer: Arc<dyn Serializer<K>>,
+        value_serializer: Arc<dyn Serializer<V>>,
+        interceptors: Vec<Arc<dyn Interceptor<K, V>>>,
+    ) -> Self {
+        let rt = client.rt().clone();
+        let chain = Chain(interceptors.into());
+        let memory = Memory::new(settings.buffer_memory, settings.batch_size);
+        let accumulator =
+            Accumulator::new(client, memory, settings.batch_size, settings.packing, !chain.is_empty());
+        let accumulator = Arc::new(accumulator);
+        let mut tasks = Vec::new();
+        let told = (!chain.is_empty()).then(|| {
+            let (told, news) = mpsc::unbounded_channel();
+            tasks.push(rt.spawn(chain.clone().tell(news, accumulator.clone())));
+            told
+        });
+        let in_flight = Arc::new(AtomicUsize::new(0));
+        let setup = Setup {
+            settings: settings.core.clone(),
+            request_timeout: settings.request_timeout,
+            told,
+            in_flight: in_flight.clone(),
+        };
+        tasks.insert(0, rt.spawn(Driver::new(accumulator.clone(), setup).run()));
+        let inner = Inner {
+            accumulator,
+            settings,
+            key_serializer,
+            value_serializer,
+            chain,
+            scratch: Mutex::default(),
+            closed: AtomicBool::new(false),
+            in_flight,
+            tasks: Mutex::new(tasks),
+        };
+        Self { inner: Arc::new(inner) }
     }
-    pub fn connector(self, connector: impl Connector) -> Self {
-        unimplemented!()
+}
+
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
+    /// Accepts one record and returns its [`Delivery`], which resolves when the broker has acknowledged it.
+    ///
+    /// Waits for the topic's metadata if it is new, and while `buffer.memory` is used up for room, in the order
+    /// of asking; both together at most `max.block.ms`. Otherwise it does not wait: a slow cluster shows in the
+    /// deliveries, then in the buffer.
+    ///
+    /// # Errors
+    ///
+    /// The record was not accepted and is not sent: [`SendError::recovery`] says what to do. Errors after that
+    /// come from the delivery.
+    ///
+    /// # Cancel safety
+    ///
+    /// Before the record is accepted, dropping the future means that it is never sent.
+    pub async fn send(&self, mut record: Record<K, V>) -> Result<Delivery, SendError> {
+        let inner = &*self.inner;
+        inner.chain.on_send(&mut record)?;
+        let mut budget = Budget::default();
+        let topic = match inner.accumulator.topic(&record.topic) {
+            Some(topic) => topic,
+            None => inner.learn_topic(&record.topic, &mut budget).await?,
+        };
+        let topic = match record.partition {
+            Some(partition) if !topic.has(partition) => {
+                inner.learn_partition(&topic, partition, &mut budget).await?
+            }
+            _ => topic,
+        };
+        let mut scratch = inner.take_scratch();
+        let accepted = inner.accept(&topic, &mut record, &mut scratch, &mut budget).await;
+        inner.keep_scratch(scratch);
+        accepted
     }
-    pub fn client_id(self, id: impl Into<String>) -> Self {
-        unimplemented!()
+
+    /// Accepts one record at once, or gives it back with the reason: no room in the buffer, or metadata of the
+    /// topic not known yet (then they are asked for).
+    ///
+    /// # Errors
+    ///
+    /// The record was not accepted. Interceptors have seen it, and will again when it is tried again.
+    pub fn try_send(&self, mut record: Record<K, V>) -> Result<Delivery, TrySendError<K, V>> {
+        let inner = &*self.inner;
+        match inner.try_accept(&mut record) {
+            Ok(delivery) => Ok(delivery),
+            Err(reason) => Err(TrySendError { record: Box::new(record), reason }),
+        }
     }
-    pub fn acks(self, acks: Acks) -> Self {
-        unimplemented!()
-    }
-    pub fn enable_idempotence(self, on: bool) -> Self {
-        unimplemented!()
-    }
-    pub fn batch_size(self, bytes: usize) -> Self {
-        unimplemented!()
-    }
-    pub fn linger(self, linger: Duration) -> Self {
-        unimplemented!()
-    }
-    pub fn buffer_memory(self, bytes: usize) -> Self {
-        unimplemented!()
-    }
-    pub fn max_block(self, limit: Duration) -> Self {
-        unimplemented!()
-    }
-    pub fn max_request_size(self, bytes: usize) -> Self {
-        unimplemented!()
-    }
-    pub fn max_in_flight_requests_per_connection(self, n: usize) -> Self {
-        unimplemented!()
-    }
-    pub fn retries(self, n: u32) -> Self {
-        unimplemented!()
-    }
-    pub fn request_timeout(self, limit: Duration) -> Self {
-        unimplemented!()
-    }
-    pub fn delivery_timeout(self, limit: Duration) -> Self {
-        unimplemented!()
-    }
-    pub fn compression_type(self, compression: Compression) -> Self {
-        unimplemented!()
-    }
-    pub fn key_serializer<T>(self, serializer: impl Serializer<T>) -> ProducerBuilder<T, V> {
-        unimplemented!()
-    }
-    pub fn value_serializer<T>(self, serializer: impl Serializer<T>) -> ProducerBuilder<K, T> {
-        unimplemented!()
-    }
-    /// Adds an interceptor behind the others. Call it after the serializers are chosen.
-    pub fn interceptor(self, interceptor: impl Interceptor<K, V>) -> Self {
-        unimplemented!()
-    }
-    /// Checks the settings; starts the sender task. Connects in the background.
-    pub fn build(self) -> Result<Producer<K, V>, ConfigError> {
-        unimplemented!()
+
+    /// Sends one record and waits for the broker to acknowledge it.
+    ///
+    /// Returns once the batch that holds the record is durable to the degree set by [`Acks`]. To send many
+    /// records at full speed, use [`send`](Self::send) and await the deliveries later.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError::recovery`] for what to do. Errors where [`SendError::maybe_written`] is `true` can leave
+    /// a duplicate if the record is sent again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Before the record is accepted, dropping the future means that it is never sent. Afterwards it is sent and
+    /// only the answer is lost. Use [`send`](Self::send) where the two must be told apart.
+    pub async fn send_and_wait(&self, record: Record<K, V>) -> Result<RecordMetadata, SendError> {
+        self.send(record).await?.await
     }
 }
 
 impl<K, V> Producer<K, V> {
-    /// Returns when the record is accepted.
-    pub async fn send(&self, record: Record<K, V>) -> Result<Delivery, SendError> {
-        unimplemented!()
+    /// Sends everything that was accepted before without lingering, and returns when all of it is acknowledged
+    /// or failed; which of the two, the deliveries tell.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SendError::Closed`] if the producer is closed meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends only the wait.
+    pub async fn flush(&self) -> Result<(), SendError> {
+        let (done, flushed) = oneshot::channel();
+        self.inner.accumulator.inbox.leave(Note::Flush(done));
+        flushed.await.map_err(|_| SendError::Closed { maybe_written: false })
     }
-    /// Accepts the record at once, or gives it back.
-    pub fn try_send(&self, record: Record<K, V>) -> Result<Delivery, TrySendError<K, V>> {
-        unimplemented!()
-    }
-    /// Returns when the record is acknowledged.
-    pub async fn send_and_wait(&self, record: Record<K, V>) -> Result<RecordMetadata, SendError> {
-        unimplemented!()
-    }
-    /// Returns when everything accepted before is acknowledged or failed.
-    pub async fn flush(&self) {
-        unimplemented!()
-    }
-    /// Flushes for at most `timeout`, then fails what is left.
+
+    /// Accepts nothing more (on any clone), flushes for at most `timeout`, then fails what is left with
+    /// [`SendError::Closed`] and ends the sender.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SendError::TimedOut`] if records were left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the producer closed for new records, and sending what it has.
     pub async fn close(self, timeout: Duration) -> Result<(), SendError> {
-        unimplemented!()
+        let inner = &*self.inner;
+        let rt = inner.accumulator.client.rt();
+        inner.closed.store(true, Ordering::SeqCst);
+        inner.accumulator.memory.close();
+        let until = rt.now().saturating_add(timeout);
+        let flushed = rt.before(until, self.flush()).await;
+        inner.accumulator.inbox.leave(Note::End { dropped: false });
+        // Taken first: a lock is never held while waiting.
+        let tasks = std::mem::take(&mut *inner.tasks.lock());
+        for task in tasks {
+            task.await;
+        }
+        match flushed {
+            Some(_) => Ok(()),
+            None => Err(SendError::TimedOut { waited: timeout, maybe_written: true, last: None }),
+        }
+    }
+
+    /// Requests that wait for an answer.
+    pub fn requests_in_flight(&self) -> usize {
+        self.inner.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of `buffer.memory` that are not taken.
+    pub fn buffer_available(&self) -> usize {
+        self.inner.accumulator.memory.available()
+    }
+}
+
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
+    async fn learn_topic(&self, name: &str, budget: &mut Budget) -> Result<Arc<Topic>, SendError> {
+        self.check_open()?;
+        let client = &self.accumulator.client;
+        let metadata = client.topic(name, true, budget.deadline(self)).await?;
+        Ok(self.accumulator.adopt(&metadata))
+    }
+
+    /// Asks once more for the metadata of a topic whose partition a record names but nobody knows.
+    async fn learn_partition(
+        &self,
+        topic: &Topic,
+        partition: i32,
+        budget: &mut Budget,
+    ) -> Result<Arc<Topic>, SendError> {
+        let client = &self.accumulator.client;
+        let changed = client.changed();
+        client.request_refresh("a record names a partition that is not known");
+        client.rt().before(budget.deadline(self), changed).await;
+        let topic = match client.cached_topic(&topic.name) {
+            Some(metadata) => self.accumulator.adopt(&metadata),
+            None => self.learn_topic(&topic.name, budget).await?,
+        };
+        if topic.has(partition) { Ok(topic) } else { Err(topic.lacks(partition)) }
+    }
+
+    async fn accept(
+        &self,
+        topic: &Topic,
+        record: &mut Record<K, V>,
+        scratch: &mut Scratch,
+        budget: &mut Budget,
+    ) -> Result<Delivery, SendError> {
+        let (pick, encoded) = self.encode(topic, record, scratch)?;
+        let memory = &self.accumulator.memory;
+        let mut room: Option<Room<'_>> = None;
+        loop {
+            self.check_open()?;
+            let price = match self.accumulator.append(topic, pick, encoded, &mut room) {
+                Appended::Done(delivery) => return Ok(delivery),
+                Appended::Closed => return Err(SendError::Closed { maybe_written: false }),
+                Appended::NoRoom(price) => price,
+            };
+            let rt = self.accumulator.client.rt();
+            let deadline = budget.deadline(self);
+            self.accumulator.inbox.leave(Note::NoRoom);
+            match rt.before(deadline, memory.take(price)).await {
+                Some(taken) => room = Some(taken?),
+                None => return Err(SendError::BufferFull { waited: budget.waited(rt.now()) }),
+            }
+        }
+    }
+
+    fn try_accept(&self, record: &mut Record<K, V>) -> Result<Delivery, SendError> {
+        self.check_open()?;
+        self.chain.on_send(record)?;
+        let Some(topic) = self.accumulator.topic(&record.topic) else {
+            self.ask_for_topic(&record.topic);
+            return Err(SendError::NotReady { topic: record.topic.clone() });
+        };
+        if let Some(partition) = record.partition.filter(|partition| !topic.has(*partition)) {
+            self.accumulator.client.request_refresh("a record names a partition that is not known");
+            return Err(topic.lacks(partition));
+        }
+        let mut scratch = self.take_scratch();
+        let accepted = self.encode(&topic, record, &mut scratch).and_then(|(pick, encoded)| {
+            match self.accumulator.append(&topic, pick, encoded, &mut None) {
+                Appended::Done(delivery) => Ok(delivery),
+                Appended::Closed => Err(SendError::Closed { maybe_written: false }),
+                Appended::NoRoom(_) => {
+                    self.accumulator.inbox.leave(Note::NoRoom);
+                    Err(SendError::BufferFull { waited: Duration::ZERO })
+                }
+            }
+        });
+        self.keep_scratch(scratch);
+        accepted
+    }
+
+    /// Serializes a record and chooses where it goes.
+    fn encode<'a>(
+        &self,
+        topic: &Topic,
+        record: &'a mut Record<K, V>,
+        scratch: &'a mut Scratch,
+    ) -> Result<(Pick, Encoded<'a>), SendError> {
+        let failed = |part| move |error: SerializeError| SendError::Serialize { part, source: error.into() };
+        let Record { key, value, headers, .. } = record;
+        let key = match key {
+            Some(key) => self.key_serializer.serialize(&topic.name, headers, key, &mut scratch.key),
+            None => Ok(None),
+        };
+        let key = key.map_err(failed("key"))?;
+        let value = match value {
+            Some(value) => self.value_serializer.serialize(&topic.name, headers, value, &mut scratch.value),
+            None => Ok(None),
+        };
+        let value = value.map_err(failed("value"))?;
+        let need = BatchBuilder::upper_bound(key.map(<[u8]>::len), value.map(<[u8]>::len), headers);
+        let limit_bytes = self.settings.core.max_request_bytes.min(self.accumulator.memory.total());
+        if HEADER_BYTES + need > limit_bytes {
+            return Err(SendError::TooLarge { size_bytes: HEADER_BYTES + need, limit_bytes });
+        }
+        let pick = match (record.partition, key) {
+            (Some(partition), _) => Pick::Index(partition as usize),
+            (None, Some(key)) if !self.settings.ignore_keys => {
+                Pick::Index(partitioner::for_key(key, topic.slots.len() as u32) as usize)
+            }
+            (None, _) => Pick::Sticky,
+        };
+        Ok((pick, Encoded { key, value, headers, timestamp: record.timestamp, need }))
+    }
+
+    fn check_open(&self) -> Result<(), SendError> {
+        match self.closed.load(Ordering::Relaxed) {
+            true => Err(SendError::Closed { maybe_written: false }),
+            false => Ok(()),
+        }
+    }
+
+    /// Has the metadata of a topic fetched in the background.
+    fn ask_for_topic(&self, name: &Arc<str>) {
+        let (accumulator, name) = (self.accumulator.clone(), name.clone());
+        let until = accumulator.client.rt().now().saturating_add(self.settings.max_block);
+        let rt = accumulator.client.rt().clone();
+        let asked = async move {
+            match accumulator.client.topic(&name, true, until).await {
+                Ok(metadata) => drop(accumulator.adopt(&metadata)),
+                Err(error) => tracing::warn!(topic = %name, %error, "no metadata for a record to send"),
+            }
+        };
+        rt.spawn(asked).detach();
+    }
+
+    fn take_scratch(&self) -> Scratch {
+        match self.key_serializer.uses_scratch() || self.value_serializer.uses_scratch() {
+            true => self.scratch.lock().pop().unwrap_or_default(),
+            false => Scratch::default(),
+        }
+    }
+
+    fn keep_scratch(&self, mut scratch: Scratch) {
+        if scratch.key.capacity() + scratch.value.capacity() > 0 {
+            scratch.key.clear();
+            scratch.value.clear();
+            let mut kept = self.scratch.lock();
+            if kept.len() < MOST_SCRATCHES {
+                kept.push(scratch);
+            }
+        }
+    }
+}
+
+impl Budget {
+    /// When the waiting of one `send` ends; the time runs from the first wait.
+    fn deadline<K, V>(&mut self, inner: &Inner<K, V>) -> Tick {
+        let now = || inner.accumulator.client.rt().now();
+        self.began.get_or_insert_with(now).saturating_add(inner.settings.max_block)
+    }
+
+    fn waited(&self, now: Tick) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| now.saturating_sub(began))
+    }
+}
+
+impl Topic {
+    fn has(&self, partition: i32) -> bool {
+        usize::try_from(partition).is_ok_and(|partition| partition < self.slots.len())
+    }
+
+    fn lacks(&self, partition: i32) -> SendError {
+        SendError::NoSuchPartition { topic: self.name.clone(), partition, count: self.slots.len() }
+    }
+}
+
+impl<K, V> Drop for Inner<K, V> {
+    fn drop(&mut self) {
+        self.accumulator.inbox.leave(Note::End { dropped: true });
+        // The tasks end by themselves, and say what is lost.
+        self.tasks.get_mut().drain(..).for_each(Task::detach);
+    }
+}
+
+impl<K, V> Clone for Producer<K, V> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<K, V> fmt::Debug for Producer<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer").field("settings", &self.inner.settings).finish_non_exhaustive()
     }
 }

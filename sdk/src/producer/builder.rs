@@ -1,0 +1,458 @@
+//! Describing a producer, and checking what was described.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use klamm_core::backoff::Backoff;
+use klamm_core::producer::{Acks, Settings};
+use klamm_wire::{BoxConnector, Compression, Connector};
+
+use crate::client::Client;
+use crate::config::{ClientSettings, HasClient, Kind, Property, apply, client_settings, property};
+use crate::error::ConfigError;
+use crate::interceptor::Interceptor;
+use crate::serializer::{Plain, Serializer};
+
+use super::Producer;
+use super::slot::Packing;
+
+/// Describes a [`Producer`]. Methods carry Kafka's property names.
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct ProducerBuilder<K = Bytes, V = Bytes> {
+    options: Options,
+    client: Option<Client>,
+    connector: Option<BoxConnector>,
+    key_serializer: Arc<dyn Serializer<K>>,
+    value_serializer: Arc<dyn Serializer<V>>,
+    interceptors: Vec<Arc<dyn Interceptor<K, V>>>,
+}
+
+/// What a builder was told; `None` where the default depends on the rest.
+#[derive(Debug, Clone)]
+struct Options {
+    client: ClientSettings,
+    acks: Acks,
+    idempotence: Option<bool>,
+    batch_size: usize,
+    linger: Duration,
+    buffer_memory: usize,
+    max_block: Duration,
+    max_request_size: usize,
+    max_in_flight: usize,
+    retries: u32,
+    delivery_timeout: Option<Duration>,
+    compression: Compression,
+    levels: Levels,
+    ignore_keys: bool,
+}
+
+/// `compression.*.level`; only that of the codec in use counts.
+#[derive(Debug, Clone, Copy, Default)]
+struct Levels {
+    gzip: Option<i32>,
+    lz4: Option<i32>,
+    zstd: Option<i32>,
+}
+
+/// What a producer runs on: checked, and free of contradictions.
+#[derive(Debug, Clone)]
+pub(super) struct Checked {
+    pub(super) core: Settings,
+    pub(super) request_timeout: Duration,
+    pub(super) batch_size: usize,
+    pub(super) buffer_memory: usize,
+    pub(super) max_block: Duration,
+    pub(super) ignore_keys: bool,
+    pub(super) packing: Packing,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            client: ClientSettings::default(),
+            acks: Acks::All,
+            idempotence: None,
+            batch_size: 16_384,
+            linger: Duration::from_millis(5),
+            buffer_memory: 33_554_432,
+            max_block: Duration::from_secs(60),
+            max_request_size: 1_048_576,
+            max_in_flight: 5,
+            retries: i32::MAX as u32,
+            delivery_timeout: None,
+            compression: Compression::None,
+            levels: Levels::default(),
+            ignore_keys: false,
+        }
+    }
+}
+
+impl HasClient for Options {
+    fn client(&mut self) -> &mut ClientSettings {
+        &mut self.client
+    }
+}
+
+const CODECS: &[(&str, Compression)] = &[
+    ("none", Compression::None),
+    ("gzip", Compression::Gzip),
+    ("snappy", Compression::Snappy),
+    ("lz4", Compression::Lz4),
+    ("zstd", Compression::Zstd),
+];
+
+const ACKS: &[(&str, Acks)] =
+    &[("all", Acks::All), ("-1", Acks::All), ("1", Acks::Leader), ("0", Acks::None)];
+
+const PROPERTIES: &[Property<Options>] = &[
+    property("acks", |o, v| v.one_of(ACKS).map(|acks| o.acks = acks)),
+    property("enable.idempotence", |o, v| v.flag().map(|on| o.idempotence = Some(on))),
+    property("batch.size", |o, v| v.bytes(0).map(|bytes| o.batch_size = bytes)),
+    property("linger.ms", |o, v| v.millis(0).map(|linger| o.linger = linger)),
+    property("buffer.memory", |o, v| v.number(0..=usize::MAX).map(|bytes| o.buffer_memory = bytes)),
+    property("max.block.ms", |o, v| v.millis(0).map(|limit| o.max_block = limit)),
+    property("max.request.size", |o, v| v.bytes(0).map(|bytes| o.max_request_size = bytes)),
+    property("max.in.flight.requests.per.connection", |o, v| {
+        v.number(1..=i32::MAX as usize).map(|n| o.max_in_flight = n)
+    }),
+    property("retries", |o, v| v.number(0..=i32::MAX as u32).map(|n| o.retries = n)),
+    property("delivery.timeout.ms", |o, v| v.millis(0).map(|limit| o.delivery_timeout = Some(limit))),
+    property("compression.type", |o, v| v.one_of(CODECS).map(|codec| o.compression = codec)),
+    property("compression.gzip.level", |o, v| v.number(-1..=9).map(|level| o.levels.gzip = Some(level))),
+    property("compression.lz4.level", |o, v| v.number(1..=17).map(|level| o.levels.lz4 = Some(level))),
+    property("compression.zstd.level", |o, v| {
+        v.number(-131_072..=22).map(|level| o.levels.zstd = Some(level))
+    }),
+    property("partitioner.ignore.keys", |o, v| v.flag().map(|on| o.ignore_keys = on)),
+];
+
+impl ProducerBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            options: Options::default(),
+            client: None,
+            connector: None,
+            key_serializer: Arc::new(Plain),
+            value_serializer: Arc::new(Plain),
+            interceptors: Vec::new(),
+        }
+    }
+
+    pub(super) fn from_properties<N: AsRef<str>, T: AsRef<str>>(
+        properties: impl IntoIterator<Item = (N, T)>,
+    ) -> Result<Self, ConfigError> {
+        let mut builder = Self::new();
+        apply(Kind::Producer, PROPERTIES, &mut builder.options, properties)?;
+        Ok(builder)
+    }
+}
+
+impl<K, V> ProducerBuilder<K, V> {
+    client_settings!(options.client);
+
+    /// Uses a client that exists already, and its connections, instead of making one of its own; the settings
+    /// of connections and metadata given here are then without effect.
+    pub fn client(mut self, client: &Client) -> Self {
+        self.client = Some(client.clone());
+        self
+    }
+
+    /// Opens connections by something else than TCP, for example a broker in this process.
+    pub fn connector(mut self, connector: impl Connector) -> Self {
+        self.connector = Some(connector.erase());
+        self
+    }
+
+    /// How many replicas must hold a record before the broker answers (`acks`). Default: [`Acks::All`].
+    pub fn acks(mut self, acks: Acks) -> Self {
+        self.options.acks = acks;
+        self
+    }
+
+    /// Whether retries leave exactly one copy of each record, in order (`enable.idempotence`). Needs
+    /// [`Acks::All`], retries, and at most 5 requests in flight. Default: on, if those are so.
+    pub fn enable_idempotence(mut self, on: bool) -> Self {
+        self.options.idempotence = Some(on);
+        self
+    }
+
+    /// Size at which a batch is full (`batch.size`); 0 makes every record a batch. Default: 16 KiB.
+    pub fn batch_size(mut self, bytes: usize) -> Self {
+        self.options.batch_size = bytes;
+        self
+    }
+
+    /// Waits up to this long for a batch to fill (`linger.ms`). Default: 5 ms.
+    pub fn linger_ms(mut self, linger: Duration) -> Self {
+        self.options.linger = linger;
+        self
+    }
+
+    /// Bytes that all records together may take that are not acknowledged yet (`buffer.memory`).
+    /// Default: 32 MiB.
+    pub fn buffer_memory(mut self, bytes: usize) -> Self {
+        self.options.buffer_memory = bytes;
+        self
+    }
+
+    /// How long `send` may wait for metadata and for room in the buffer, together (`max.block.ms`).
+    /// Default: 60 s.
+    pub fn max_block_ms(mut self, limit: Duration) -> Self {
+        self.options.max_block = limit;
+        self
+    }
+
+    /// Largest request, and with it the largest record (`max.request.size`). Default: 1 MiB.
+    pub fn max_request_size(mut self, bytes: usize) -> Self {
+        self.options.max_request_size = bytes;
+        self
+    }
+
+    /// Requests that may wait for an answer of one broker (`max.in.flight.requests.per.connection`). Without
+    /// idempotence, more than 1 lets a retry change the order. Default: 5.
+    pub fn max_in_flight_requests_per_connection(mut self, requests: usize) -> Self {
+        self.options.max_in_flight = requests;
+        self
+    }
+
+    /// How often a batch is sent again (`retries`). Better left alone: `delivery_timeout_ms` bounds retries by
+    /// time. Default: 2147483647.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.options.retries = retries;
+        self
+    }
+
+    /// How long a record may take from being accepted to being acknowledged or failed
+    /// (`delivery.timeout.ms`), at least `linger_ms` and `request_timeout_ms` together. Default: 2 minutes.
+    pub fn delivery_timeout_ms(mut self, limit: Duration) -> Self {
+        self.options.delivery_timeout = Some(limit);
+        self
+    }
+
+    /// Compresses batches (`compression.type`). Default: [`Compression::None`].
+    pub fn compression_type(mut self, compression: Compression) -> Self {
+        self.options.compression = compression;
+        self
+    }
+
+    /// Level of gzip, 0 to 9 (`compression.gzip.level`). Default: the codec's own.
+    pub fn compression_gzip_level(mut self, level: i32) -> Self {
+        self.options.levels.gzip = Some(level);
+        self
+    }
+
+    /// Level of zstd, -131072 to 22 (`compression.zstd.level`). Default: the codec's own.
+    pub fn compression_zstd_level(mut self, level: i32) -> Self {
+        self.options.levels.zstd = Some(level);
+        self
+    }
+
+    /// Spreads records with a key like those without (`partitioner.ignore.keys`). Default: off.
+    pub fn partitioner_ignore_keys(mut self, on: bool) -> Self {
+        self.options.ignore_keys = on;
+        self
+    }
+
+    /// Sets how keys become bytes, and with that their type (`key.serializer`). Call it before
+    /// [`Self::interceptor`]: interceptors added before are dropped, because they expect the old type.
+    pub fn key_serializer<T>(self, serializer: impl Serializer<T>) -> ProducerBuilder<T, V> {
+        ProducerBuilder {
+            options: self.options,
+            client: self.client,
+            connector: self.connector,
+            key_serializer: Arc::new(serializer),
+            value_serializer: self.value_serializer,
+            interceptors: Vec::new(),
+        }
+    }
+
+    /// Sets how values become bytes, and with that their type (`value.serializer`). Call it before
+    /// [`Self::interceptor`]: interceptors added before are dropped, because they expect the old type.
+    pub fn value_serializer<T>(self, serializer: impl Serializer<T>) -> ProducerBuilder<K, T> {
+        ProducerBuilder {
+            options: self.options,
+            client: self.client,
+            connector: self.connector,
+            key_serializer: self.key_serializer,
+            value_serializer: Arc::new(serializer),
+            interceptors: Vec::new(),
+        }
+    }
+
+    /// Adds an interceptor behind the others (`interceptor.classes`).
+    pub fn interceptor(mut self, interceptor: impl Interceptor<K, V>) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Checks the settings and starts the sender. Connections are made in the background.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ConfigError`] for impossible settings, alone or together, or outside of a tokio runtime.
+    pub fn build(self) -> Result<Producer<K, V>, ConfigError>
+    where
+        K: 'static,
+        V: 'static,
+    {
+        let client = match self.client {
+            Some(client) => client,
+            None => {
+                let mut builder = Client::builder();
+                builder.settings = self.options.client.clone();
+                builder.connector = self.connector;
+                builder.build()?
+            }
+        };
+        let checked = self.options.check(client.settings())?;
+        Ok(Producer::start(client, checked, self.key_serializer, self.value_serializer, self.interceptors))
+    }
+}
+
+impl Options {
+    fn check(&self, client: &ClientSettings) -> Result<Checked, ConfigError> {
+        let acks_all = self.acks == Acks::All;
+        if self.idempotence == Some(true) {
+            self.check_idempotence()?;
+        }
+        if self.max_in_flight == 0 {
+            let setting = "max.in.flight.requests.per.connection";
+            return Err(ConfigError::invalid(setting, 0, "at least 1"));
+        }
+        let possible = acks_all && self.max_in_flight <= 5 && self.retries > 0;
+        let level = match self.compression {
+            Compression::Gzip => self.levels.gzip,
+            Compression::Lz4 => self.levels.lz4,
+            Compression::Zstd => self.levels.zstd,
+            _ => None,
+        };
+        self.compression.check_level(level).map_err(|error| {
+            ConfigError::invalid("compression.type", self.compression.name(), error.to_string())
+        })?;
+        Ok(Checked {
+            core: Settings {
+                acks: self.acks,
+                idempotent: self.idempotence.unwrap_or(possible),
+                linger: self.linger,
+                delivery_timeout: self.delivery_timeout(client.request_timeout)?,
+                retries: self.retries,
+                backoff: Backoff::new(client.retry_backoff, client.retry_backoff_max),
+                max_in_flight: self.max_in_flight,
+                max_request_bytes: self.max_request_size,
+            },
+            request_timeout: client.request_timeout,
+            batch_size: self.batch_size,
+            buffer_memory: self.buffer_memory,
+            max_block: self.max_block,
+            ignore_keys: self.ignore_keys,
+            packing: Packing { compression: self.compression, level },
+        })
+    }
+
+    fn check_idempotence(&self) -> Result<(), ConfigError> {
+        let wrong = |setting, value: String, expected| Err(ConfigError::invalid(setting, value, expected));
+        match self.acks {
+            Acks::All => {}
+            Acks::Leader => return wrong("acks", "1".into(), "all with enable.idempotence=true"),
+            Acks::None => return wrong("acks", "0".into(), "all with enable.idempotence=true"),
+        }
+        if self.max_in_flight > 5 {
+            let setting = "max.in.flight.requests.per.connection";
+            return wrong(setting, self.max_in_flight.to_string(), "at most 5 with enable.idempotence=true");
+        }
+        if self.retries == 0 {
+            return wrong("retries", "0".into(), "more than 0 with enable.idempotence=true");
+        }
+        Ok(())
+    }
+
+    /// As in Kafka, only a limit that was asked for is refused; the default one gives way.
+    fn delivery_timeout(&self, request_timeout: Duration) -> Result<Duration, ConfigError> {
+        let least = self.linger.saturating_add(request_timeout);
+        match self.delivery_timeout {
+            Some(limit) if limit < least => {
+                let expected =
+                    format!("at least linger.ms and request.timeout.ms together, {}", least.as_millis());
+                Err(ConfigError::invalid("delivery.timeout.ms", limit.as_millis(), expected))
+            }
+            Some(limit) => Ok(limit),
+            None => Ok(least.max(Duration::from_secs(120))),
+        }
+    }
+}
+
+impl<K, V> fmt::Debug for ProducerBuilder<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProducerBuilder").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(pairs: &[(&str, &str)]) -> Result<Checked, ConfigError> {
+        let builder = ProducerBuilder::from_properties(pairs.iter().copied())?;
+        builder.options.check(&builder.options.client)
+    }
+
+    #[test]
+    fn the_defaults_are_kafkas() {
+        let checked = checked(&[]).unwrap();
+        assert!(checked.core.idempotent && checked.core.acks == Acks::All);
+        assert_eq!(checked.core.linger, Duration::from_millis(5));
+        assert_eq!(checked.core.delivery_timeout, Duration::from_secs(120));
+        assert_eq!((checked.core.max_in_flight, checked.core.retries), (5, i32::MAX as u32));
+        assert_eq!((checked.batch_size, checked.buffer_memory), (16_384, 33_554_432));
+    }
+
+    /// Goal: one clear sentence that names the setting, the value and what would be right.
+    #[test]
+    fn settings_that_contradict_each_other_are_refused() {
+        for (pairs, message) in [
+            (
+                &[("enable.idempotence", "true"), ("acks", "1")][..],
+                "acks=1: must be all with enable.idempotence=true",
+            ),
+            (
+                &[("enable.idempotence", "true"), ("max.in.flight.requests.per.connection", "6")],
+                "max.in.flight.requests.per.connection=6: must be at most 5 with enable.idempotence=true",
+            ),
+            (
+                &[("enable.idempotence", "true"), ("retries", "0")],
+                "retries=0: must be more than 0 with enable.idempotence=true",
+            ),
+            (
+                &[("delivery.timeout.ms", "30000")],
+                "delivery.timeout.ms=30000: must be at least linger.ms and request.timeout.ms together, 30005",
+            ),
+            (&[("acks", "2")], "acks=2: must be one of all, -1, 1, 0"),
+        ] {
+            assert_eq!(checked(pairs).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn idempotence_that_was_not_asked_for_gives_way() {
+        for pair in [("acks", "1"), ("acks", "0"), ("retries", "0")] {
+            assert!(!checked(&[pair]).unwrap().core.idempotent, "{pair:?}");
+        }
+        assert!(!checked(&[("max.in.flight.requests.per.connection", "6")]).unwrap().core.idempotent);
+    }
+
+    #[test]
+    fn the_default_delivery_timeout_gives_way_to_a_long_linger() {
+        let checked = checked(&[("linger.ms", "600000")]).unwrap();
+        assert_eq!(checked.core.delivery_timeout, Duration::from_secs(630));
+    }
+
+    #[test]
+    fn codecs_that_this_build_cannot_encode_are_refused_at_once() {
+        let zstd = checked(&[("compression.type", "zstd")]);
+        assert_eq!(zstd.is_ok(), cfg!(feature = "zstd"));
+        assert!(checked(&[("compression.type", "lz4"), ("compression.lz4.level", "9")]).is_err());
+        assert!(checked(&[("compression.type", "gzip"), ("compression.gzip.level", "9")]).is_ok());
+    }
+}

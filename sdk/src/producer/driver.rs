@@ -1,0 +1,510 @@
+//! The sender task: feeds the core's [`Sender`] and carries out its effects.
+//!
+//! Decides nothing. The only task that sends; no code of the application runs on it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use klamm_core::producer::{
+    Acks, Answer, BatchId, Effect, Event, Failure, Outcome, PartitionId, Produce, RequestId, Sender, Settings,
+};
+use klamm_wire::codec::{self, ProduceHead, ProducePartition, ProduceTopic};
+use klamm_wire::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse, ProducerId};
+use klamm_wire::{Compression, ErrorCode, Frame, SealedBatch, StrBytes};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::client::{Client, Lane, Target};
+use crate::error::RequestError;
+
+use super::delivery::Fate;
+use super::inbox::Note;
+use super::slot::{Accumulator, Slot};
+
+const PRODUCE: i16 = 0;
+/// From here on Produce names topics by id.
+const PRODUCE_WITH_IDS: i16 = 13;
+
+/// What the task that runs `on_acknowledgement` is told.
+pub(super) enum Told {
+    /// The batch is resolved; the timestamps of its records.
+    Resolved(Arc<Fate>, Vec<i64>),
+    /// This much of `buffer.memory` is free once everything before has been told.
+    Freed(usize),
+}
+
+/// What [`Driver`] needs beside the accumulator.
+pub(super) struct Setup {
+    pub(super) settings: Settings,
+    pub(super) request_timeout: Duration,
+    pub(super) told: Option<mpsc::UnboundedSender<Told>>,
+    pub(super) in_flight: Arc<AtomicUsize>,
+}
+
+/// A batch that somebody still needs.
+struct Held {
+    slot: Arc<Slot>,
+    fate: Arc<Fate>,
+    bytes: usize,
+    sealed: Option<SealedBatch>,
+    timestamps: Vec<i64>,
+}
+
+/// Which partitions a request names: topic, its id, partition index.
+type Named = Vec<(Arc<str>, Uuid, i32, PartitionId)>;
+
+/// Something the sender asked for that has come about.
+enum Done {
+    Event(Event),
+    Produced { request: RequestId, named: Named, answer: Result<Frame, RequestError> },
+    Nothing,
+}
+
+pub(super) struct Driver {
+    accumulator: Arc<Accumulator>,
+    sender: Sender,
+    acks: Acks,
+    request_timeout: Duration,
+    told: Option<mpsc::UnboundedSender<Told>>,
+    in_flight: Arc<AtomicUsize>,
+    slots: Vec<Arc<Slot>>,
+    batches: BTreeMap<BatchId, Held>,
+    flushes: BTreeMap<u64, oneshot::Sender<()>>,
+    next_flush: u64,
+    running: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
+    effects: Vec<Effect>,
+    end: Option<End>,
+}
+
+struct End {
+    dropped: bool,
+}
+
+impl Driver {
+    pub(super) fn new(accumulator: Arc<Accumulator>, setup: Setup) -> Self {
+        let rng = accumulator.client.rt().rng("producer.sender");
+        Self {
+            accumulator,
+            acks: setup.settings.acks,
+            sender: Sender::new(setup.settings, rng),
+            request_timeout: setup.request_timeout,
+            told: setup.told,
+            in_flight: setup.in_flight,
+            slots: Vec::new(),
+            batches: BTreeMap::new(),
+            flushes: BTreeMap::new(),
+            next_flush: 0,
+            running: FuturesUnordered::new(),
+            effects: Vec::new(),
+            end: None,
+        }
+    }
+
+    /// Runs until a note tells it to end.
+    pub(super) async fn run(mut self) {
+        let accumulator = self.accumulator.clone();
+        let client = accumulator.client.clone();
+        let mut changed = pin!(client.changed());
+        let mut notes = Vec::new();
+        loop {
+            accumulator.inbox.take(&mut notes);
+            for note in notes.drain(..) {
+                self.on_note(note);
+            }
+            if self.end.is_some() {
+                return; // and `drop` gives up what is left
+            }
+            self.advance();
+            tokio::select! {
+                biased;
+                () = accumulator.inbox.arrived() => {}
+                Some(done) = self.running.next() => {
+                    self.on_done(done);
+                    while let Some(Some(done)) = futures::FutureExt::now_or_never(self.running.next()) {
+                        self.on_done(done);
+                    }
+                }
+                () = &mut changed => {
+                    changed.set(client.changed());
+                    self.on_metadata();
+                }
+                () = client.rt().sleep_until_some(self.sender.deadline()) => {}
+            }
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        let now = self.accumulator.client.rt().now();
+        self.sender.step(now, event, &mut self.effects);
+    }
+
+    fn advance(&mut self) {
+        loop {
+            let now = self.accumulator.client.rt().now();
+            self.sender.advance(now, &mut self.effects);
+            if self.effects.is_empty() {
+                break;
+            }
+            for effect in std::mem::take(&mut self.effects) {
+                self.apply(effect);
+            }
+        }
+        self.in_flight.store(self.sender.in_flight(), Ordering::Relaxed);
+    }
+
+    // ---- in
+
+    fn on_note(&mut self, note: Note) {
+        match note {
+            Note::Slots(slots) => {
+                let metadata = self.accumulator.client.metadata();
+                for slot in slots {
+                    let leader = metadata.leader(&slot.topic, slot.index).map(|(leader, _)| leader);
+                    let partition = slot.id;
+                    self.slots.push(slot);
+                    self.step(Event::Leader { partition, leader });
+                }
+            }
+            Note::Opened { batch, slot, fate, held } => {
+                let partition = slot.id;
+                self.keep_topic(&slot.topic);
+                let held = Held { slot, fate, bytes: held, sealed: None, timestamps: Vec::new() };
+                self.batches.insert(batch, held);
+                self.step(Event::Opened { partition, batch });
+            }
+            Note::Sealed { batch, sealed, timestamps } => {
+                let event = match &sealed {
+                    Some(sealed) => {
+                        Event::Sealed { batch, bytes: sealed.len_bytes(), records: sealed.count() }
+                    }
+                    None => Event::Unsealable { batch },
+                };
+                if let Some(held) = self.batches.get_mut(&batch) {
+                    held.sealed = sealed;
+                    held.timestamps = timestamps;
+                }
+                self.step(event);
+            }
+            Note::NoRoom => self.step(Event::NoRoom),
+            Note::Flush(done) => {
+                self.next_flush += 1;
+                self.flushes.insert(self.next_flush, done);
+                self.step(Event::Flush { ticket: self.next_flush });
+            }
+            Note::End { dropped } => self.end = Some(End { dropped }),
+        }
+    }
+
+    /// Keeps a topic in the metadata while batches are opened for it.
+    fn keep_topic(&mut self, topic: &Arc<str>) {
+        let client = &self.accumulator.client;
+        if client.cached_topic(topic).is_none() {
+            let (client, topic) = (client.clone(), topic.clone());
+            let until = client.rt().now().saturating_add(self.request_timeout);
+            self.running.push(Box::pin(async move {
+                if let Err(error) = client.topic(&topic, true, until).await {
+                    tracing::debug!(%topic, %error, "metadata of a topic in use are gone");
+                }
+                Done::Nothing
+            }));
+        }
+    }
+
+    fn on_metadata(&mut self) {
+        let metadata = self.accumulator.client.metadata();
+        for name in self.accumulator.names() {
+            if let Some(topic) = metadata.topics.get(&name).filter(|topic| topic.error.is_ok()) {
+                self.accumulator.adopt(topic);
+            }
+        }
+        let leaders: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|slot| metadata.topics.get(&slot.topic).is_some_and(|topic| topic.error.is_ok()))
+            .map(|slot| (slot.id, metadata.leader(&slot.topic, slot.index).map(|(leader, _)| leader)))
+            .collect();
+        for (partition, leader) in leaders {
+            self.step(Event::Leader { partition, leader });
+        }
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Event(event) => self.step(event),
+            Done::Produced { request, named, answer } => self.on_produced(request, &named, answer),
+            Done::Nothing => {}
+        }
+    }
+
+    fn on_produced(&mut self, request: RequestId, named: &Named, answer: Result<Frame, RequestError>) {
+        let answer = answer.and_then(|frame| match self.acks {
+            Acks::None => Ok(ProduceResponse::default()),
+            _ => codec::decode_response::<ProduceRequest>(frame).map_err(RequestError::from),
+        });
+        match answer {
+            Ok(response) => {
+                let answers = self.answers(named, response);
+                self.step(Event::Answered { request, answers });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "produce request failed");
+                let retriable = !matches!(error, RequestError::Version(_));
+                self.step(Event::Lost { request, maybe_written: error.maybe_written(), retriable });
+            }
+        }
+    }
+
+    fn answers(&self, named: &Named, response: ProduceResponse) -> Vec<(PartitionId, Answer)> {
+        let mut answers = Vec::with_capacity(named.len());
+        for topic in &response.responses {
+            for partition in &topic.partition_responses {
+                let asked = named.iter().find(|(name, id, index, _)| {
+                    *index == partition.index
+                        && (**name == *topic.name.as_str() || (!id.is_nil() && *id == topic.topic_id))
+                });
+                let Some((name, _, index, id)) = asked else { continue };
+                let hint = &partition.current_leader;
+                if *hint.leader_id >= 0 {
+                    let (leader, epoch) = (*hint.leader_id, hint.leader_epoch);
+                    self.accumulator.client.apply_leader_hint(name, *index, leader, epoch);
+                }
+                let code = ErrorCode(partition.error_code);
+                if !code.is_ok() {
+                    tracing::debug!(topic = %name, partition = index, %code, "batch refused");
+                }
+                let answer = Answer {
+                    code,
+                    base_offset: partition.base_offset,
+                    log_append_time: partition.log_append_time_ms,
+                    message: partition.error_message.as_ref().map(|message| Arc::from(message.as_str())),
+                };
+                answers.push((*id, answer));
+            }
+        }
+        answers
+    }
+
+    // ---- out
+
+    fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Seal(batch) => self.seal(batch),
+            Effect::Connect(broker) => self.connect(broker),
+            Effect::Produce(produce) => self.produce(produce),
+            Effect::InitProducerId => {
+                let client = self.accumulator.client.clone();
+                self.running.push(Box::pin(async move { Done::Event(init_producer_id(&client).await) }));
+            }
+            Effect::Refresh(why) => self.accumulator.client.request_refresh(why),
+            Effect::Resolve(batch, outcome) => self.resolve(batch, outcome),
+            Effect::Free(batch) => self.free(batch),
+            Effect::Flushed(ticket) => {
+                if let Some(done) = self.flushes.remove(&ticket) {
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    fn seal(&mut self, batch: BatchId) {
+        let packing = self.accumulator.packing;
+        let Some(open) = self.batches.get(&batch).and_then(|held| held.slot.take(batch)) else { return };
+        if packing.compression == Compression::None {
+            self.on_note(open.seal(packing));
+            return;
+        }
+        let accumulator = self.accumulator.clone();
+        self.running.push(Box::pin(async move {
+            let rt = accumulator.client.rt();
+            match rt.offload(move || open.seal(packing)).await {
+                Some(note) => drop(accumulator.inbox.leave(note)),
+                None => return Done::Event(Event::Unsealable { batch }),
+            }
+            Done::Nothing
+        }));
+    }
+
+    fn connect(&mut self, broker: i32) {
+        let client = self.accumulator.client.clone();
+        if client.is_connected(broker, Lane::Main) {
+            return self.step(Event::Connected { broker });
+        }
+        self.running.push(Box::pin(async move {
+            match client.connected(broker, Lane::Main).await {
+                Ok(_) => Done::Event(Event::Connected { broker }),
+                Err(error) => {
+                    tracing::debug!(broker.id = broker, %error, "no connection to a leader");
+                    Done::Event(Event::Unreachable { broker })
+                }
+            }
+        }));
+    }
+
+    fn produce(&mut self, produce: Produce) {
+        let client = self.accumulator.client.clone();
+        let (request, broker) = (produce.request, produce.broker);
+        let (topics, named) = self.topics(&produce);
+        let Some(version) = client.version(broker, PRODUCE) else {
+            let maybe_written = false;
+            let retriable = !client.is_connected(broker, Lane::Main);
+            return self.step(Event::Lost { request, maybe_written, retriable });
+        };
+        let all_have_ids = named.iter().all(|(_, id, ..)| !id.is_nil());
+        let version = if all_have_ids { version } else { version.min(PRODUCE_WITH_IDS - 1) };
+        let head = ProduceHead {
+            acks: match self.acks {
+                Acks::None => 0,
+                Acks::Leader => 1,
+                Acks::All => -1,
+            },
+            timeout_ms: i32::try_from(self.request_timeout.as_millis()).unwrap_or(i32::MAX),
+            transactional_id: None,
+        };
+        match codec::encode_produce(version, &head, &topics) {
+            Ok(frame) => {
+                let answer = client.send_frame(broker, Lane::Main, frame);
+                self.running
+                    .push(Box::pin(async move { Done::Produced { request, named, answer: answer.await } }));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot encode a produce request");
+                self.step(Event::Lost { request, maybe_written: false, retriable: false });
+            }
+        }
+    }
+
+    /// The batches of a request by topic, each as a header of its own and the records as they are.
+    fn topics(&self, produce: &Produce) -> (Vec<ProduceTopic>, Named) {
+        let metadata = self.accumulator.client.metadata();
+        let mut topics: Vec<ProduceTopic> = Vec::new();
+        let mut named = Named::with_capacity(produce.batches.len());
+        for drained in &produce.batches {
+            let Some(held) = self.batches.get(&drained.batch) else { continue };
+            let (name, index) = (&held.slot.topic, held.slot.index);
+            let Some(sealed) = &held.sealed else { continue };
+            let header = Bytes::copy_from_slice(&sealed.header(drained.stamp));
+            let partition = ProducePartition { index, records: vec![header, sealed.records().clone()] };
+            match topics.iter_mut().find(|topic| *topic.name == **name) {
+                Some(topic) => {
+                    named.push((name.clone(), topic.id, index, drained.partition));
+                    topic.partitions.push(partition);
+                }
+                None => {
+                    let id = metadata.topics.get(name).map_or(Uuid::nil(), |topic| topic.id);
+                    named.push((name.clone(), id, index, drained.partition));
+                    let name = StrBytes::from_string(name.to_string());
+                    topics.push(ProduceTopic { name, id, partitions: vec![partition] });
+                }
+            }
+        }
+        (topics, named)
+    }
+
+    fn resolve(&mut self, batch: BatchId, outcome: Outcome) {
+        let Some(held) = self.batches.get_mut(&batch) else { return };
+        held.fate.resolve(outcome);
+        if let Some(told) = &self.told {
+            let timestamps = std::mem::take(&mut held.timestamps);
+            let _ = told.send(Told::Resolved(held.fate.clone(), timestamps));
+        }
+    }
+
+    fn free(&mut self, batch: BatchId) {
+        let Some(held) = self.batches.remove(&batch) else { return };
+        let memory = &self.accumulator.memory;
+        if let Some(buffer) = held.sealed.and_then(SealedBatch::reclaim) {
+            memory.recycle(buffer);
+        }
+        match &self.told {
+            // Callbacks that are slow hold back new records, so that what they have not seen is bounded.
+            Some(told) if told.send(Told::Freed(held.bytes)).is_ok() => {}
+            _ => memory.give_back(held.bytes),
+        }
+    }
+
+    /// Records that nobody knows the fate of.
+    fn give_up(&mut self) -> u64 {
+        let mut records = 0;
+        for note in self.accumulator.inbox.end() {
+            if matches!(note, Note::Slots(_) | Note::Opened { .. } | Note::Sealed { .. }) {
+                self.on_note(note);
+            }
+        }
+        for (batch, held) in &mut self.batches {
+            if let Some(open) = held.slot.take(*batch) {
+                records += u64::from(open.records());
+                held.timestamps = open.into_timestamps();
+            } else if let Some(sealed) = held.sealed.as_ref().filter(|_| !held.fate.is_resolved()) {
+                records += u64::from(sealed.count());
+            }
+        }
+        self.step(Event::Abort);
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Resolve(batch, outcome) => self.resolve(batch, outcome),
+                Effect::Free(batch) => self.free(batch),
+                _ => {}
+            }
+        }
+        // Batches the sender had not heard of.
+        for batch in self.batches.keys().copied().collect::<Vec<_>>() {
+            self.resolve(batch, Outcome::Failed(Failure::Aborted { maybe_written: false }));
+            self.free(batch);
+        }
+        self.accumulator.memory.close();
+        self.in_flight.store(0, Ordering::Relaxed);
+        records
+    }
+}
+
+impl Drop for Driver {
+    /// However the task ends, nobody waits for ever.
+    fn drop(&mut self) {
+        let records = self.give_up();
+        if records > 0 {
+            match self.end {
+                Some(End { dropped: true }) => {
+                    tracing::warn!(records, "producer dropped without close: records were not acknowledged");
+                }
+                Some(End { dropped: false }) => {
+                    tracing::warn!(records, "producer closed in haste: records were not acknowledged");
+                }
+                None => tracing::warn!(records, "sender task ended: records were not acknowledged"),
+            }
+        }
+    }
+}
+
+async fn init_producer_id(client: &Client) -> Event {
+    // Without a transaction there is nothing to time out; Kafka's own client says so with the largest value.
+    let request = InitProducerIdRequest::default()
+        .with_transaction_timeout_ms(i32::MAX)
+        .with_producer_id(ProducerId(-1))
+        .with_producer_epoch(-1);
+    match client.call(Target::Any, Lane::Main, &request).await {
+        Ok(answer) if answer.error_code == 0 => {
+            tracing::debug!(
+                producer.id = *answer.producer_id,
+                producer.epoch = answer.producer_epoch,
+                "idempotent"
+            );
+            Event::ProducerId { id: *answer.producer_id, epoch: answer.producer_epoch }
+        }
+        Ok(answer) => Event::NoProducerId { code: Some(ErrorCode(answer.error_code)) },
+        Err(RequestError::Version(error)) => {
+            tracing::warn!(%error, "the broker knows no idempotent producers");
+            Event::NoProducerId { code: Some(ErrorCode::UNSUPPORTED_VERSION) }
+        }
+        Err(error) => {
+            tracing::debug!(%error, "no producer id yet");
+            Event::NoProducerId { code: None }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! How callers reach the sender: one message for each batch, none for each record.
+
+use std::sync::Arc;
+
+use klamm_core::producer::BatchId;
+use klamm_wire::SealedBatch;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::delivery::Fate;
+use super::slot::Slot;
+
+/// What callers tell the sender.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// Partitions to know from now on, numbered on.
+    Slots(Vec<Arc<Slot>>),
+    /// A batch was opened.
+    Opened {
+        batch: BatchId,
+        slot: Arc<Slot>,
+        fate: Arc<Fate>,
+        /// Bytes of `buffer.memory` it holds.
+        held: usize,
+    },
+    /// A batch is final; nothing if it could not be compressed.
+    Sealed {
+        batch: BatchId,
+        sealed: Option<SealedBatch>,
+        /// Of every record, if an interceptor wants to know.
+        timestamps: Vec<i64>,
+    },
+    NoRoom,
+    Flush(oneshot::Sender<()>),
+    /// Give up what is left and end.
+    End {
+        dropped: bool,
+    },
+}
+
+/// Notes in the order they were left. Its length is bounded by the batches that `buffer.memory` has room for.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    notes: Vec<Note>,
+    next_batch: u64,
+    ended: bool,
+}
+
+impl Inbox {
+    /// Leaves a note; `false` if the sender has ended.
+    pub(super) fn leave(&self, note: Note) -> bool {
+        self.leave_numbered(|_| note).is_some()
+    }
+
+    /// Leaves a note about a new batch and returns the batch's number; they grow in the order of the notes.
+    pub(super) fn leave_numbered(&self, note: impl FnOnce(BatchId) -> Note) -> Option<BatchId> {
+        let mut state = self.state.lock();
+        if state.ended {
+            return None;
+        }
+        let batch = BatchId(state.next_batch);
+        let note = note(batch);
+        state.next_batch += u64::from(matches!(note, Note::Opened { .. }));
+        state.notes.push(note);
+        let first = state.notes.len() == 1;
+        drop(state);
+        if first {
+            self.arrived.notify_one();
+        }
+        Some(batch)
+    }
+
+    /// Waits until there may be notes.
+    pub(super) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Takes all notes, in exchange for an empty list.
+    pub(super) fn take(&self, into: &mut Vec<Note>) {
+        into.clear();
+        std::mem::swap(&mut self.state.lock().notes, into);
+    }
+
+    /// No more notes; returns those that were left.
+    pub(super) fn end(&self) -> Vec<Note> {
+        let mut state = self.state.lock();
+        state.ended = true;
+        std::mem::take(&mut state.notes)
+    }
+}

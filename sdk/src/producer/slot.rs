@@ -1,0 +1,294 @@
+//! The open batch of each partition, and the topics that hold them.
+//!
+//! A record is encoded straight into the open batch in the caller's own task, under the lock of its partition.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use klamm_core::metadata::TopicMetadata;
+use klamm_core::partitioner::{self, Sticky};
+use klamm_core::producer::{BatchId, PartitionId};
+use klamm_wire::{BatchBuilder, Compression};
+use parking_lot::{Mutex, RwLock};
+
+use crate::client::Client;
+
+use super::clock::CoarseClock;
+use super::delivery::{Delivery, Fate};
+use super::inbox::{Inbox, Note};
+use super::memory::{Memory, Room};
+
+/// Bytes of a batch before its records.
+pub(super) const HEADER_BYTES: usize = klamm_wire::batch::HEADER_BYTES;
+
+/// One partition.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) id: PartitionId,
+    pub(super) topic: Arc<str>,
+    pub(super) index: i32,
+    state: Mutex<SlotState>,
+}
+
+#[derive(Debug, Default)]
+struct SlotState {
+    open: Option<Open>,
+    sticky: Sticky,
+    clock: CoarseClock,
+}
+
+/// A batch that takes records.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) batch: BatchId,
+    builder: BatchBuilder,
+    fate: Arc<Fate>,
+    timestamps: Vec<i64>,
+}
+
+impl Open {
+    pub(super) fn records(&self) -> u32 {
+        self.builder.count()
+    }
+
+    pub(super) fn into_timestamps(self) -> Vec<i64> {
+        self.timestamps
+    }
+
+    /// Closes the batch, compressing it, and tells the sender about it in a note.
+    pub(super) fn seal(self, packing: Packing) -> Note {
+        let sealed = self.builder.seal(packing.compression, packing.level);
+        let sealed = sealed.inspect_err(|error| tracing::warn!(%error, "cannot close a batch")).ok();
+        Note::Sealed { batch: self.batch, sealed, timestamps: self.timestamps }
+    }
+}
+
+/// How batches are compressed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packing {
+    pub(super) compression: Compression,
+    pub(super) level: Option<i32>,
+}
+
+impl Slot {
+    fn new(id: PartitionId, topic: Arc<str>, index: i32) -> Self {
+        Self { id, topic, index, state: Mutex::default() }
+    }
+
+    /// Takes the open batch, if it is this one.
+    pub(super) fn take(&self, batch: BatchId) -> Option<Open> {
+        let mut state = self.state.lock();
+        state.open.take_if(|open| open.batch == batch)
+    }
+}
+
+/// One topic as callers see it. Replaced by a longer one when the topic gets more partitions.
+#[derive(Debug)]
+pub(super) struct Topic {
+    pub(super) name: Arc<str>,
+    pub(super) slots: Vec<Arc<Slot>>,
+    /// Where records without a key go now.
+    sticky: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct Topics {
+    by_name: BTreeMap<Arc<str>, Arc<Topic>>,
+    next_slot: u32,
+}
+
+/// Everything that appending needs.
+#[derive(Debug)]
+pub(super) struct Accumulator {
+    pub(super) client: Client,
+    pub(super) inbox: Inbox,
+    pub(super) memory: Memory,
+    pub(super) batch_size: usize,
+    pub(super) packing: Packing,
+    /// Interceptors want the timestamp of every record.
+    pub(super) keep_timestamps: bool,
+    pub(super) rng: Mutex<fastrand::Rng>,
+    topics: RwLock<Topics>,
+}
+
+/// Which partition a record is to go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pick {
+    /// This one.
+    Index(usize),
+    /// Wherever records without a key go now.
+    Sticky,
+}
+
+/// A record in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Encoded<'a> {
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) headers: &'a [(String, Option<Bytes>)],
+    pub(super) timestamp: Option<i64>,
+    /// Most bytes it can need in a batch.
+    pub(super) need: usize,
+}
+
+/// What became of an attempt to append.
+pub(super) enum Appended {
+    Done(Delivery),
+    /// A new batch is needed, and this many bytes for it.
+    NoRoom(usize),
+    Closed,
+}
+
+impl Accumulator {
+    pub(super) fn new(
+        client: Client,
+        memory: Memory,
+        batch_size: usize,
+        packing: Packing,
+        keep_timestamps: bool,
+    ) -> Self {
+        let rng = Mutex::new(client.rt().rng("producer.partitioner"));
+        Self {
+            client,
+            inbox: Inbox::default(),
+            memory,
+            batch_size,
+            packing,
+            keep_timestamps,
+            rng,
+            topics: RwLock::default(),
+        }
+    }
+
+    pub(super) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.topics.read().by_name.get(name).cloned()
+    }
+
+    pub(super) fn names(&self) -> Vec<Arc<str>> {
+        self.topics.read().by_name.keys().cloned().collect()
+    }
+
+    /// Takes over what the metadata say of a topic: new topics, new partitions.
+    pub(super) fn adopt(&self, metadata: &TopicMetadata) -> Arc<Topic> {
+        let mut topics = self.topics.write();
+        let known = topics.by_name.get(&metadata.name).cloned();
+        let count = known.as_ref().map_or(0, |topic| topic.slots.len());
+        if let Some(known) = known.as_ref().filter(|_| count >= metadata.partitions.len()) {
+            return known.clone();
+        }
+        let name = known.as_ref().map_or_else(|| metadata.name.clone(), |topic| topic.name.clone());
+        let mut added = Vec::new();
+        for index in count..metadata.partitions.len() {
+            let id = PartitionId(topics.next_slot);
+            topics.next_slot += 1;
+            added.push(Arc::new(Slot::new(id, name.clone(), index as i32)));
+        }
+        let mut slots = known.as_ref().map_or_else(Vec::new, |topic| topic.slots.clone());
+        slots.extend(added.iter().cloned());
+        let current = known.map(|topic| topic.sticky.load(Ordering::Relaxed));
+        let sticky = current.unwrap_or_else(|| self.draw(&name, slots.len(), None));
+        let topic = Arc::new(Topic { name: name.clone(), slots, sticky: AtomicU32::new(sticky) });
+        topics.by_name.insert(name, topic.clone());
+        // Under the lock, so that the sender hears of the partitions in the order of their numbers.
+        self.inbox.leave(Note::Slots(added));
+        topic
+    }
+
+    /// Draws a partition for records without a key.
+    fn draw(&self, topic: &str, count: usize, current: Option<u32>) -> u32 {
+        let metadata = self.client.metadata();
+        let partitions = metadata.topics.get(topic).map_or(&[][..], |topic| &topic.partitions[..]);
+        let led: Vec<u32> = (0_u32..)
+            .zip(partitions)
+            .take(count)
+            .filter(|(_, partition)| partition.leader.is_some())
+            .map(|(index, _)| index)
+            .collect();
+        partitioner::draw(current, &led, count as u32, &mut self.rng.lock())
+    }
+
+    /// Appends a record to the open batch of its partition, opening one if need be. Never waits.
+    ///
+    /// `room` is what an earlier [`Appended::NoRoom`] asked for; what is not needed of it is given back.
+    pub(super) fn append(
+        &self,
+        topic: &Topic,
+        pick: Pick,
+        record: Encoded<'_>,
+        room: &mut Option<Room<'_>>,
+    ) -> Appended {
+        loop {
+            let index = match pick {
+                Pick::Index(index) => index,
+                Pick::Sticky => topic.sticky.load(Ordering::Relaxed) as usize,
+            };
+            let Some(slot) = topic.slots.get(index) else { return Appended::Closed };
+            let mut state = slot.state.lock();
+            if pick == Pick::Sticky && topic.sticky.load(Ordering::Relaxed) as usize != index {
+                continue; // someone moved on while this waited for the lock
+            }
+            if let Some(delivery) = self.append_to(&mut state, record) {
+                return Appended::Done(delivery);
+            }
+            let full = state.open.take();
+            if pick == Pick::Sticky && state.sticky.leaves(record.need, self.batch_size) {
+                let next = self.draw(&topic.name, topic.slots.len(), Some(index as u32));
+                topic.sticky.store(next, Ordering::Relaxed);
+                drop(state);
+                self.seal(full);
+                continue;
+            }
+            let appended = self.open(&mut state, slot, record, room);
+            drop(state);
+            self.seal(full);
+            return appended;
+        }
+    }
+
+    /// Appends to the open batch if there is one with room.
+    fn append_to(&self, state: &mut SlotState, record: Encoded<'_>) -> Option<Delivery> {
+        let open = state.open.as_mut()?;
+        if !open.builder.is_empty() && open.builder.len_bytes() + record.need > self.batch_size {
+            return None;
+        }
+        let now = || self.client.rt().wall_ms();
+        let timestamp = record.timestamp.unwrap_or_else(|| state.clock.next(now));
+        let before = open.builder.len_bytes();
+        let index = open.builder.append(timestamp, record.key, record.value, record.headers);
+        state.sticky.appended(open.builder.len_bytes() - before);
+        if self.keep_timestamps {
+            open.timestamps.push(timestamp);
+        }
+        Some(Delivery::new(open.fate.clone(), index, timestamp))
+    }
+
+    fn open(
+        &self,
+        state: &mut SlotState,
+        slot: &Arc<Slot>,
+        record: Encoded<'_>,
+        room: &mut Option<Room<'_>>,
+    ) -> Appended {
+        let price = self.memory.price(HEADER_BYTES + record.need);
+        let paid = room.take().filter(|room| room.bytes() >= price).or_else(|| self.memory.try_take(price));
+        let Some(paid) = paid else { return Appended::NoRoom(price) };
+        let fate = Arc::new(Fate::new(slot.topic.clone(), slot.index));
+        let held = paid.bytes();
+        // Under the partition's lock, so that the sender hears of batches in the order of their records.
+        let note = |batch| Note::Opened { batch, slot: slot.clone(), fate: fate.clone(), held };
+        let Some(batch) = self.inbox.leave_numbered(note) else { return Appended::Closed };
+        let builder = BatchBuilder::new(self.memory.buffer(paid.keep()));
+        state.open = Some(Open { batch, builder, fate, timestamps: Vec::new() });
+        state.clock.doubt();
+        self.append_to(state, record).map_or(Appended::Closed, Appended::Done)
+    }
+
+    /// Closes a batch that is full, in the task that filled it.
+    fn seal(&self, full: Option<Open>) {
+        if let Some(full) = full {
+            self.inbox.leave(full.seal(self.packing));
+        }
+    }
+}

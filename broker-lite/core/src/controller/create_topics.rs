@@ -169,6 +169,7 @@ impl Controller {
                 .with_is_sensitive(config.sensitive)
         });
         let result = result
+            .with_error_message(None)
             .with_num_partitions(partitions)
             .with_replication_factor(i16::try_from(replicas).unwrap_or(i16::MAX))
             .with_configs(Some(configs.collect()));

@@ -54,11 +54,8 @@ impl Proposal<'_> {
         next
     }
 
-    /// Replicas outside the new ISR that hold every committed record.
+    /// Replicas outside the new ISR that hold every committed record, as long as that ISR commits nothing.
     fn eligible(&self) -> Vec<i32> {
-        if self.isr.len() >= self.min_insync.min(self.current.replicas.len()) {
-            return Vec::new();
-        }
         let was = |id: &i32| self.current.isr.contains(id) || self.current.elr.contains(id);
         let out = |id: &i32| self.isr.contains(id) || self.unclean_shutdown == Some(*id);
         self.current.replicas.iter().copied().filter(|id| was(id) && !out(id)).collect()

@@ -92,9 +92,14 @@ impl Image {
         self.broker(id).filter(|broker| !broker.fenced).map(|broker| broker.epoch)
     }
 
+    /// Epoch of a broker on which replicas may be in sync: not fenced, and not shutting down.
+    pub fn active_epoch(&self, id: i32) -> Option<i64> {
+        self.broker(id).filter(|broker| broker.is_active()).map(|broker| broker.epoch)
+    }
+
     /// Whether partitions may be led by this broker, and replicas on it be in sync.
     pub fn is_active(&self, id: i32) -> bool {
-        self.broker(id).is_some_and(BrokerRegistration::is_active)
+        self.active_epoch(id).is_some()
     }
 
     /// Every topic, by name.

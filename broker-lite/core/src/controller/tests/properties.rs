@@ -1,0 +1,254 @@
+//! Whatever happens in whatever order, nobody leads who should not.
+
+use std::collections::BTreeMap;
+
+use klamm_wire::messages::DeleteTopicsRequest;
+use klamm_wire::messages::delete_topics_request::DeleteTopicState;
+use proptest::prelude::*;
+
+use super::*;
+use crate::metadata::LeaderRecoveryState;
+
+const BROKERS: i32 = 4;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A process starts; `clean` if the one before it had shut down properly.
+    Register {
+        id: i32,
+        clean: bool,
+    },
+    Beat {
+        id: i32,
+        want_fence: bool,
+        want_shut_down: bool,
+        behind: bool,
+    },
+    Pass {
+        ms: u64,
+    },
+    Create {
+        partitions: i32,
+        replicas: i16,
+        min_insync: i32,
+        unclean: bool,
+    },
+    Delete {
+        topic: usize,
+    },
+    /// The leader of a partition asks for an ISR, with old epochs if `stale`.
+    Alter {
+        topic: usize,
+        partition: i32,
+        members: [bool; BROKERS as usize],
+        stale: bool,
+        recovered: bool,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let id = 1..=BROKERS;
+    let rare = || prop::bool::weighted(0.1);
+    prop_oneof![
+        3 => (id.clone(), any::<bool>()).prop_map(|(id, clean)| Step::Register { id, clean }),
+        12 => (id, rare(), rare(), rare()).prop_map(|(id, want_fence, want_shut_down, behind)| {
+            Step::Beat { id, want_fence, want_shut_down, behind }
+        }),
+        6 => prop_oneof![3 => 0..3000u64, 1 => 8000..10_000u64].prop_map(|ms| Step::Pass { ms }),
+        3 => (1..4, 1..=4i16, 1..4, rare()).prop_map(|(partitions, replicas, min_insync, unclean)| {
+            Step::Create { partitions, replicas, min_insync, unclean }
+        }),
+        1 => (0..4usize).prop_map(|topic| Step::Delete { topic }),
+        8 => (0..4usize, 0..3, any::<[bool; BROKERS as usize]>(), rare(), any::<bool>()).prop_map(
+            |(topic, partition, members, stale, recovered)| Step::Alter { topic, partition, members, stale, recovered }
+        ),
+    ]
+}
+
+/// What the replicas of one partition really hold. A record is committed when the whole ISR has it, and
+/// only while the ISR is large enough.
+#[derive(Debug, Default)]
+struct Data {
+    committed: u32,
+    held: BTreeMap<i32, u32>,
+    leaders: BTreeMap<i32, Option<i32>>,
+    last: PartitionRegistration,
+}
+
+#[derive(Default)]
+struct Model {
+    partitions: BTreeMap<(Uuid, i32), Data>,
+    topics: u32,
+}
+
+impl Model {
+    fn run(&mut self, world: &mut World, step: Step) {
+        match step {
+            Step::Register { id, clean } => self.start(world, id, clean),
+            Step::Beat { id, want_fence, want_shut_down, behind } => {
+                let request =
+                    world.heartbeat(id).with_want_fence(want_fence).with_want_shut_down(want_shut_down);
+                let offset = request.current_metadata_offset - i64::from(behind) * 1000;
+                world.beat_with(&request.with_current_metadata_offset(offset));
+            }
+            Step::Pass { ms } => {
+                world.now += Tick::from_millis(ms);
+                let outcome = world.controller.on_deadline(world.now);
+                world.settle(outcome);
+                assert!(world.controller.deadline().is_none_or(|at| at > world.now));
+            }
+            Step::Create { partitions, replicas, min_insync, unclean } => {
+                self.topics += 1;
+                let config = |key: &str, value: String| {
+                    CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(&value)))
+                };
+                world.create_with(
+                    CreatableTopic::default()
+                        .with_name(name(&format!("t{}", self.topics)))
+                        .with_num_partitions(partitions)
+                        .with_replication_factor(replicas)
+                        .with_configs(vec![
+                            config("min.insync.replicas", min_insync.to_string()),
+                            config("unclean.leader.election.enable", unclean.to_string()),
+                        ]),
+                );
+            }
+            Step::Delete { topic } => {
+                let Some(id) = world.reader.topics().nth(topic).map(|topic| topic.id) else { return };
+                let state = DeleteTopicState::default().with_name(None).with_topic_id(id);
+                let request = DeleteTopicsRequest::default().with_topics(vec![state]);
+                let outcome = world.controller.delete_topics(&request);
+                world.settle(outcome);
+            }
+            Step::Alter { topic, partition, members, stale, recovered } => {
+                self.alter(world, (topic, partition), members, stale, recovered);
+            }
+        }
+    }
+
+    fn start(&mut self, world: &mut World, id: i32, clean: bool) {
+        let known = world.epoch(id);
+        let previous = if clean { known } else { -1 };
+        let request = world.registration(id).with_previous_broker_epoch(previous);
+        let accepted = world.register(&request).error_code == 0;
+        if accepted && !clean {
+            self.partitions.values_mut().for_each(|data| _ = data.held.remove(&id));
+        }
+    }
+
+    fn alter(
+        &mut self,
+        world: &mut World,
+        (topic, partition): (usize, i32),
+        members: [bool; BROKERS as usize],
+        stale: bool,
+        recovered: bool,
+    ) {
+        let Some(topic) = world.reader.topics().nth(topic) else { return };
+        let id = topic.id;
+        let Some(current) = topic.partitions.get(&partition) else { return };
+        let Some(leader) = current.leader else { return };
+        let ids: Vec<i32> = (1..=BROKERS).filter(|id| members[(*id - 1) as usize] || *id == leader).collect();
+        let states: Vec<_> = ids.iter().map(|id| (*id, world.epoch(*id))).collect();
+        let recovery = if recovered { 0 } else { current.leader_recovery_state.code() };
+        let wish = PartitionData::default()
+            .with_partition_index(partition)
+            .with_leader_epoch(current.leader_epoch)
+            .with_partition_epoch(current.partition_epoch - i32::from(stale))
+            .with_leader_recovery_state(recovery)
+            .with_new_isr_with_epochs(with_epochs(&states));
+        let altered = world.alter_as(leader, id, wish);
+        assert!(!stale || altered.error_code != 0, "compare-and-set");
+        if altered.error_code == 0 {
+            // whoever the leader lets in has caught up with it
+            let data = self.partitions.entry((id, partition)).or_default();
+            let held = data.held.get(&leader).copied().unwrap_or(0);
+            ids.iter().for_each(|id| _ = data.held.insert(*id, held));
+        }
+    }
+
+    fn check(&mut self, world: &World) {
+        let image = &world.reader;
+        self.partitions.retain(|(topic, partition), _| image.partition(*topic, *partition).is_some());
+        for topic in image.topics() {
+            let min = image.topic_config(&topic.name, world.controller.settings()).min_insync_replicas();
+            for (number, now) in &topic.partitions {
+                check_shape(image, now);
+                let data = self.partitions.entry((topic.id, *number)).or_default();
+                data.check_epochs(now);
+                data.check_leader(image, now);
+                data.replicate(now, min);
+                data.last = now.clone();
+            }
+        }
+    }
+}
+
+fn check_shape(image: &Image, now: &PartitionRegistration) {
+    let within = |some: &[i32]| some.iter().all(|id| now.replicas.contains(id));
+    let once = |some: &[i32]| some.iter().all(|id| some.iter().filter(|other| *other == id).count() == 1);
+    assert!(once(&now.replicas) && once(&now.isr) && once(&now.elr), "{now:?}");
+    assert!(within(&now.isr) && within(&now.elr) && within(&now.last_known_elr), "{now:?}");
+    assert!(!now.isr.iter().any(|id| now.elr.contains(id)), "{now:?}");
+    assert!(now.isr.iter().all(|id| image.is_active(*id)), "in sync and not active: {now:?}");
+    match now.leader {
+        Some(leader) => assert!(now.isr.contains(&leader), "{now:?}"),
+        None => assert!(now.isr.is_empty() && !now.elr.iter().any(|id| image.is_active(*id)), "{now:?}"),
+    }
+}
+
+impl Data {
+    fn check_epochs(&mut self, now: &PartitionRegistration) {
+        assert!(now.leader_epoch >= self.last.leader_epoch, "{now:?}");
+        assert!(now.partition_epoch >= self.last.partition_epoch, "{now:?}");
+        if self.leaders.is_empty() {
+            return;
+        }
+        if *now != self.last {
+            assert!(now.partition_epoch > self.last.partition_epoch, "changed in silence: {now:?}");
+        }
+        assert_eq!(now.leader != self.last.leader, now.leader_epoch > self.last.leader_epoch, "{now:?}");
+    }
+
+    fn check_leader(&mut self, image: &Image, now: &PartitionRegistration) {
+        let known = self.leaders.entry(now.leader_epoch).or_insert(now.leader);
+        assert_eq!(*known, now.leader, "two leaders in epoch {}", now.leader_epoch);
+        let recovering = now.leader_recovery_state == LeaderRecoveryState::Recovering;
+        match now.leader {
+            Some(leader) if recovering => {
+                self.committed = self.held.get(&leader).copied().unwrap_or(0);
+            }
+            Some(leader) => {
+                let held = self.held.get(&leader).copied().unwrap_or(0);
+                assert!(held >= self.committed, "{leader} leads without {} records: {now:?}", self.committed);
+            }
+            None if now.elr.is_empty() => {
+                assert!(!now.last_known_elr.iter().any(|id| image.is_active(*id)), "{now:?}");
+            }
+            None => {}
+        }
+    }
+
+    fn replicate(&mut self, now: &PartitionRegistration, min: usize) {
+        if now.leader.is_some() && now.isr.len() >= min.min(now.replicas.len()) {
+            self.committed += 1;
+            now.isr.iter().for_each(|id| _ = self.held.insert(*id, self.committed));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    /// One leader per epoch, alive and within the ISR when elected, holding all that is committed unless it
+    /// says otherwise; epochs only rise; and a reader of the log knows what the controller knows.
+    #[test]
+    fn nobody_leads_who_lacks_a_committed_record(steps in prop::collection::vec(step(), 1..80)) {
+        let mut world = World::with_brokers(3, &[]);
+        let mut model = Model::default();
+        for step in steps {
+            model.run(&mut world, step);
+            model.check(&world);
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Golden bytes of Apache Kafka 4.3.0, made by `tests/tools/record_golden`: what we decode, and that we
 //! encode the same bytes again.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of a test")]
 
 use std::fs;
 use std::path::PathBuf;

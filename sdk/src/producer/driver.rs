@@ -485,6 +485,7 @@ impl Drop for Driver {
 async fn init_producer_id(client: &Client) -> Event {
     // Without a transaction there is nothing to time out; Kafka's own client says so with the largest value.
     let request = InitProducerIdRequest::default()
+        .with_transactional_id(None)
         .with_transaction_timeout_ms(i32::MAX)
         .with_producer_id(ProducerId(-1))
         .with_producer_epoch(-1);

@@ -55,6 +55,7 @@ impl ClientBuilder {
                 .connect_timeout(settings.connection_setup_timeout)
                 .send_buffer_bytes(settings.send_buffer_bytes)
                 .receive_buffer_bytes(settings.receive_buffer_bytes)
+                .max_response_bytes(settings.max_response_bytes)
                 .erase()
         });
         let redial = Backoff::new(settings.reconnect_backoff, settings.reconnect_backoff_max);

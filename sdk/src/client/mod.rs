@@ -285,3 +285,6 @@ impl Client {
         self.inner.shared.step(Event::Leader { topic, partition, leader, leader_epoch });
     }
 }
+
+#[cfg(test)]
+mod tests;

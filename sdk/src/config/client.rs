@@ -8,6 +8,10 @@ use klamm_wire::Endpoint;
 use super::{Property, property};
 use crate::error::ConfigError;
 
+/// Default of `max_response_bytes`: the most that Fetch answers with by default (`fetch.max.bytes`), and as much
+/// again for a last batch beyond it.
+pub(crate) const DEFAULT_RESPONSE_LIMIT_BYTES: usize = 128 << 20;
+
 /// Settings shared by clients, producers, consumers and admin clients.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientSettings {
@@ -47,6 +51,8 @@ pub(crate) struct ClientSettings {
     pub(crate) rebootstrap_trigger: Duration,
     /// Requests that may wait for one connection being made.
     pub(crate) max_queued_requests: usize,
+    /// Largest answer that is read.
+    pub(crate) max_response_bytes: usize,
 }
 
 impl Default for ClientSettings {
@@ -70,6 +76,7 @@ impl Default for ClientSettings {
             rebootstrap: true,
             rebootstrap_trigger: Duration::from_secs(300),
             max_queued_requests: 1000,
+            max_response_bytes: DEFAULT_RESPONSE_LIMIT_BYTES,
         }
     }
 }
@@ -307,6 +314,13 @@ macro_rules! client_settings {
         /// Kafka. Default: 1000.
         pub fn max_queued_requests(mut self, limit: usize) -> Self {
             self.$($field).+.max_queued_requests = limit;
+            self
+        }
+
+        /// Closes a TCP connection whose peer announces an answer larger than this. Not a property of Kafka.
+        /// Default: 128 MiB.
+        pub fn max_response_bytes(mut self, limit: usize) -> Self {
+            self.$($field).+.max_response_bytes = limit;
             self
         }
     };

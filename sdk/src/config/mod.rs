@@ -21,7 +21,7 @@ mod value;
 
 use crate::error::ConfigError;
 
-pub(crate) use client::{ClientSettings, client_settings, endpoints};
+pub(crate) use client::{ClientSettings, DEFAULT_RESPONSE_LIMIT_BYTES, client_settings, endpoints};
 pub(crate) use value::Value;
 
 /// Whose properties are read; a name that belongs to another kind is refused as such.

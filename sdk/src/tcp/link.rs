@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use klamm_wire::framing::FrameSplitter;
+use klamm_wire::framing::{FrameSplitter, FramingError};
 use klamm_wire::seam::BoxFuture;
 use klamm_wire::{Frame, LinkError};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -120,6 +120,11 @@ async fn read(pipe: Arc<Pipe>, mut reader: OwnedReadHalf, mut splitter: FrameSpl
                     }
                 }
                 Ok(None) => break,
+                // What HTTP and TLS say first reads as a huge length.
+                Err(error @ FramingError::TooLarge { .. }) => {
+                    let reason = format!("{error}; is this a Kafka listener without TLS?");
+                    return LinkError::Malformed { reason };
+                }
                 Err(error) => return LinkError::Malformed { reason: error.to_string() },
             }
         }

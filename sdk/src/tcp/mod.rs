@@ -43,7 +43,7 @@ impl Default for TcpConnector {
             receive_buffer_bytes: None,
             nodelay: true,
             max_in_flight: 128,
-            max_response_bytes: klamm_wire::framing::DEFAULT_RESPONSE_LIMIT_BYTES,
+            max_response_bytes: crate::config::DEFAULT_RESPONSE_LIMIT_BYTES,
         };
         Self { options: Arc::new(options) }
     }
@@ -93,8 +93,8 @@ impl TcpConnector {
         self
     }
 
-    /// Closes a connection whose broker announces an answer larger than this. Default: 2 GB, as Kafka's own
-    /// client. Memory grows with the bytes that came, not with the announcement.
+    /// Closes a connection whose peer announces an answer larger than this. Default: 128 MiB, which holds the
+    /// largest Fetch answer by default and still tells a peer that speaks HTTP or TLS from a broker.
     #[must_use]
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
         Arc::make_mut(&mut self.options).max_response_bytes = bytes;
@@ -165,3 +165,6 @@ async fn dial_one(rt: &Rt, options: &Options, address: SocketAddr) -> io::Result
     stream.set_nodelay(options.nodelay)?;
     Ok(stream)
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,6 +52,7 @@ impl Image {
         if header.base_offset > self.next_offset {
             return Err(fail(header.base_offset, format!("expected offset {}", self.next_offset)));
         }
+        batch.verify_crc().map_err(|error| fail(header.base_offset, error.to_string()))?;
         if !header.is_control() {
             let records = batch.records(BATCH_LIMIT_BYTES);
             let records = records.map_err(|error| fail(header.base_offset, error.to_string()))?;

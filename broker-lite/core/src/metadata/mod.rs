@@ -20,3 +20,6 @@ pub use partition::{LeaderRecoveryState, PartitionRegistration};
 pub const METADATA_TOPIC: &str = "__cluster_metadata";
 /// Id of [`METADATA_TOPIC`].
 pub const METADATA_TOPIC_ID: uuid::Uuid = uuid::Uuid::from_u128(1);
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use crate::metadata::LeaderRecoveryState;
 
 const BROKERS: i32 = 4;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     /// A process starts; `clean` if the one before it had shut down properly.
     Register {

@@ -237,9 +237,10 @@ fn a_manual_assignment_is_taken_as_it_is() {
 
 #[test]
 fn a_manual_assignment_that_cannot_be_is_refused_with_its_cause() {
+    type Assignment = &'static [(i32, &'static [i32])];
     let mut world = World::with_brokers(3, &[]);
     world.silence_all_but(&[1, 2]);
-    let cases: [(&[(i32, &[i32])], &str); 7] = [
+    let cases: [(Assignment, &str); 7] = [
         (&[(0, &[1]), (0, &[2])], "partition 0 is assigned twice"),
         (&[(1, &[1])], "partitions must be numbered from 0 on without gaps"),
         (&[(0, &[])], "partition 0: no replicas"),

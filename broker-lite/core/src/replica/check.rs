@@ -33,10 +33,11 @@ pub(super) fn check(
     settings: &ReplicaSettings,
 ) -> Result<Checked, AppendError> {
     let batch = one_batch(produce)?;
-    check_header(&batch, produce.api_version, settings)?;
+    check_place_and_size(batch.header(), settings)?;
     batch.verify_crc().map_err(|error| AppendError::new(ErrorCode::CORRUPT_MESSAGE, error.to_string()))?;
     let header = *batch.header();
-    check_batch(&header)?;
+    check_codec(&header, produce.api_version)?;
+    check_kind(&header)?;
     let max_timestamp = check_records(&batch, wall_ms, settings)?;
     Ok(Checked { batch, max_timestamp })
 }
@@ -94,15 +95,7 @@ fn one_batch(produce: &Produce) -> Result<RawBatch, AppendError> {
     }
 }
 
-fn check_header(batch: &RawBatch, api_version: i16, settings: &ReplicaSettings) -> Result<(), AppendError> {
-    let header = batch.header();
-    let codec = header
-        .compression()
-        .map_err(|error| AppendError::new(ErrorCode::CORRUPT_MESSAGE, error.to_string()))?;
-    if codec == Compression::Zstd && api_version < ZSTD_FROM {
-        let message = format!("zstd needs Produce {ZSTD_FROM}, this is version {api_version}");
-        return Err(AppendError::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, message));
-    }
+fn check_place_and_size(header: &BatchHeader, settings: &ReplicaSettings) -> Result<(), AppendError> {
     if header.base_offset != 0 {
         return Err(invalid(format!("the base offset of a produced batch is 0, not {}", header.base_offset)));
     }
@@ -114,7 +107,18 @@ fn check_header(batch: &RawBatch, api_version: i16, settings: &ReplicaSettings) 
     Ok(())
 }
 
-fn check_batch(header: &BatchHeader) -> Result<(), AppendError> {
+fn check_codec(header: &BatchHeader, api_version: i16) -> Result<(), AppendError> {
+    let message = match header.compression() {
+        Ok(Compression::Zstd) if api_version < ZSTD_FROM => {
+            format!("zstd needs Produce {ZSTD_FROM}, this is version {api_version}")
+        }
+        Ok(_) => return Ok(()),
+        Err(error) => error.to_string(),
+    };
+    Err(AppendError::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, message))
+}
+
+fn check_kind(header: &BatchHeader) -> Result<(), AppendError> {
     if header.is_control() {
         return Err(invalid("clients may not write control batches"));
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::log::testing::{forged, idempotent, plain, produced};
+use crate::storage::Storage;
 use support::*;
 
 fn code<T: std::fmt::Debug>(result: Result<T, AppendError>) -> ErrorCode {
@@ -74,7 +75,7 @@ fn bad_batches_are_refused_with_kafkas_codes() {
         ("control", forged(&good, |h| h.attributes = 0x20), ErrorCode::INVALID_RECORD),
         ("transactional", forged(&good, |h| h.attributes = 0x10), ErrorCode::INVALID_TXN_STATE),
         ("append time", forged(&good, |h| h.attributes = 0x08), ErrorCode::INVALID_TIMESTAMP),
-        ("no codec", forged(&good, |h| h.attributes = 7), ErrorCode::CORRUPT_MESSAGE),
+        ("no codec", forged(&good, |h| h.attributes = 7), ErrorCode::UNSUPPORTED_COMPRESSION_TYPE),
         ("not gzip", forged(&good, |h| h.attributes = 1), ErrorCode::INVALID_RECORD),
         ("producer without sequence", forged(&good, |h| h.producer_id = 4), ErrorCode::INVALID_RECORD),
         (
@@ -238,7 +239,9 @@ fn the_high_watermark_stays_while_too_few_replicas_are_in_sync() {
     assert_eq!(code(leader.append(&plain(1), -1)), ErrorCode::NOT_ENOUGH_REPLICAS);
     leader.append(&plain(1), 1).unwrap();
     assert_eq!(leader.fx(), [Effect::Appended(11)], "KIP-966: not committed");
-    assert_eq!(leader.replica.high_watermark(), 0);
+    leader.pass(60 * S);
+    leader.append(&plain(1), 1).unwrap();
+    assert_eq!(leader.replica.high_watermark(), 0, "not even when nobody else is about to join");
 }
 
 #[test]
@@ -305,7 +308,13 @@ fn a_follower_that_is_back_counts_at_once_and_joins_with_its_broker_epoch() {
     assert_eq!(leader.fx(), [alter(0, 0, 0, &[(1, 101), (2, 102), (3, 103)])]);
     leader.append(&plain(5), -1).unwrap();
     leader.fetched_by(2, 15).unwrap();
-    assert_eq!(leader.replica.high_watermark(), 10, "3 counts before the controller has answered");
+    leader.pass(60 * S);
+    leader.fetched_by(2, 15).unwrap();
+    assert_eq!(
+        leader.replica.high_watermark(),
+        10,
+        "3 counts before the controller has answered, however slow"
+    );
     leader.answer(0, Ok(altered(0, 1, &[1, 2, 3])));
     leader.fetched_by(3, 15).unwrap();
     assert_eq!(leader.replica.high_watermark(), 15);
@@ -592,6 +601,26 @@ fn a_follower_out_of_the_leaders_range_moves_into_it() {
     );
 }
 
+/// Goal: after an unclean election the new leader's shorter log is the truth, also about what is committed.
+#[test]
+fn the_high_watermark_follows_a_truncation_below_it() {
+    let (mut old, mut other) = pair(settings(1));
+    old.append(&plain(10), -1).unwrap();
+    other.fetch(&mut old).unwrap();
+    old.append(&plain(10), -1).unwrap();
+    old.apply(&PartitionRegistration { isr: vec![1], ..registration(&[1, 2], Some(1), 0, 1) });
+    old.pass(60 * S);
+    old.append(&plain(10), -1).unwrap();
+    assert_eq!(old.replica.high_watermark(), 30);
+    let unclean = PartitionRegistration { isr: vec![2], ..registration(&[1, 2], Some(2), 1, 2) };
+    old.apply(&unclean);
+    other.apply(&unclean);
+    old.fetch(&mut other).unwrap();
+    assert_eq!((old.replica.log_end_offset(), old.replica.high_watermark()), (10, 10));
+    let again = Sut::on(1, settings(1), old.replica.into_storage());
+    assert_eq!(again.replica.high_watermark(), 10, "written down at once");
+}
+
 #[test]
 fn a_follower_gives_up_what_the_leader_has_given_up() {
     let (mut leader, mut follower) = pair(settings(2));
@@ -622,6 +651,20 @@ fn a_restart_finds_log_and_high_watermark_again() {
     assert_eq!((again.replica.log_end_offset(), again.replica.high_watermark()), (3, 2));
     assert_eq!((again.replica.log().producers().clone(), again.replica.log().epochs().clone()), before);
     assert_eq!(again.replica.role(), Role::Offline);
+}
+
+/// Goal: nothing may be called committed that the storage has lost.
+#[test]
+fn a_high_watermark_beyond_what_power_off_left_is_cut() {
+    let mut leader = Sut::new(1, settings(1)).with(&registration(&[1], Some(1), 0, 0));
+    leader.append(&plain(10), -1).unwrap();
+    leader.replica.storage_mut().sync().unwrap();
+    leader.append(&plain(10), -1).unwrap();
+    leader.replica.checkpoint().unwrap();
+    let mut storage = leader.replica.into_storage();
+    storage.power_off();
+    let again = Sut::on(1, settings(1), storage);
+    assert_eq!((again.replica.log_end_offset(), again.replica.high_watermark()), (10, 10));
 }
 
 #[test]

@@ -373,3 +373,21 @@ fn a_record_without_headers_needs_no_types() {
     let first = batches(golden("batch-none.bin")).remove(0);
     assert!(first.bytes()[61..].starts_with(builder.seal(Compression::None, None).unwrap().records()));
 }
+
+/// The other direction: Kafka's classes read these in `tests/tools/record_golden/record --read-ours`.
+#[test]
+#[ignore = "writes files for Kafka's classes to read, into the directory named by GOLDEN_OURS"]
+fn write_batches_for_kafka_to_read() {
+    let place = PathBuf::from(std::env::var_os("GOLDEN_OURS").unwrap());
+    for codec in CODECS.into_iter().filter(|codec| codec.check_level(None).is_ok()) {
+        let mut builder = build(&(0..23).map(expected).collect::<Vec<_>>());
+        for i in 0..4 {
+            let value = format!("value-{i};").repeat(7000);
+            builder.append(1_700_000_000_000, None, Some(value.as_bytes()), NO_HEADERS);
+        }
+        let sealed = builder.seal(codec, None).unwrap();
+        let stamp = ProducerStamp { producer_id: 5, producer_epoch: 6, base_sequence: 7 };
+        let bytes = [&sealed.header(stamp)[..], sealed.records()].concat();
+        fs::write(place.join(format!("{codec}.bin")), bytes).unwrap();
+    }
+}

@@ -2,6 +2,7 @@
 //
 //     Recorder messages OUT                  what Kafka's own classes serialise, no broker needed
 //     Recorder broker OUT BOOTSTRAP DATA     what a broker stores (in its log dir DATA) and answers
+//     Recorder read-ours DIR                 reads the batches that our encoder wrote
 
 import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.databind.JsonNode;
@@ -16,6 +17,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashMap;
 import java.util.HexFormat;
@@ -45,6 +47,7 @@ import org.apache.kafka.common.record.internal.BaseRecords;
 import org.apache.kafka.common.record.internal.MemoryRecords;
 import org.apache.kafka.common.record.internal.SimpleRecord;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
+import org.apache.kafka.common.utils.Utils;
 
 public class Recorder {
     static final List<String> APIS = List.of(
@@ -59,8 +62,36 @@ public class Recorder {
         switch (args[0]) {
             case "messages" -> Messages.record(out);
             case "broker" -> new Broker(out, args[2], Path.of(args[3])).record();
+            case "read-ours" -> readOurs(out);
             default -> throw new IllegalArgumentException(args[0]);
         }
+    }
+
+    /** Fails unless every codec's batch passes Kafka's checks and holds the golden records, then the large ones. */
+    static void readOurs(Path place) throws Exception {
+        for (String codec : CODECS) {
+            var records = MemoryRecords.readableRecords(ByteBuffer.wrap(Files.readAllBytes(place.resolve(codec + ".bin"))));
+            int i = 0;
+            for (var batch : records.batches()) {
+                batch.ensureValid();
+                require(batch.compressionType().name.equals(codec), codec);
+                require(batch.producerId() == 5 && batch.producerEpoch() == 6 && batch.baseSequence() == 7, "producer");
+                for (var record : batch) {
+                    var wanted = i < 23 ? Broker.goldenRecord("ours", i) : Broker.largeRecord("ours", i - 23);
+                    require(record.offset() == i && record.timestamp() == wanted.timestamp(), codec + " record " + i);
+                    require(Arrays.equals(Utils.toNullableArray(record.key()), wanted.key()), codec + " key " + i);
+                    require(Arrays.equals(Utils.toNullableArray(record.value()), wanted.value()), codec + " value " + i);
+                    require(Arrays.equals(record.headers(), wanted.headers().toArray()), codec + " headers " + i);
+                    i++;
+                }
+            }
+            require(i == 27, codec + ": " + i + " records");
+        }
+        System.err.println("Kafka reads every batch we wrote");
+    }
+
+    static void require(boolean holds, String what) {
+        if (!holds) throw new IllegalStateException(what + " differs");
     }
 
     static byte[] bytes(ApiMessage message, short version) {
@@ -371,13 +402,13 @@ public class Recorder {
             ApiMessageType type = ApiMessageType.fromApiKey(request.apiKey());
             byte[] reply = exchange(socket, request.apiKey(), version, type.requestHeaderVersion(version), bytes(request, version));
             int header = type.responseHeaderVersion(version) == 0 ? 4 : 5; // correlation id, empty tagged fields
-            byte[] body = java.util.Arrays.copyOfRange(reply, header, reply.length);
+            byte[] body = Arrays.copyOfRange(reply, header, reply.length);
             answers.append(line(api, version, what, body));
         }
 
         void unsupported(Socket socket) throws Exception {
             byte[] reply = exchange(socket, (short) 18, (short) 99, (short) 2, new byte[] {1, 1, 0});
-            answers.append(line("ApiVersions", 0, "to-version-99", java.util.Arrays.copyOfRange(reply, 4, reply.length)));
+            answers.append(line("ApiVersions", 0, "to-version-99", Arrays.copyOfRange(reply, 4, reply.length)));
         }
 
         static byte[] exchange(Socket socket, short key, short version, short headerVersion, byte[] body) throws Exception {

@@ -44,6 +44,7 @@ pub(crate) struct Dialling {
 }
 
 type Answer = BoxFuture<Result<Frame, LinkError>>;
+type Waiter = oneshot::Sender<Result<Arc<VersionTable>, RequestError>>;
 
 /// A connection that may or may not be open.
 pub(crate) struct Connection {
@@ -60,7 +61,7 @@ struct State {
     generation: u64,
     versions: Option<Arc<VersionTable>>,
     queue: VecDeque<Queued>,
-    waiters: Vec<oneshot::Sender<Result<Arc<VersionTable>, RequestError>>>,
+    waiters: Vec<Waiter>,
     /// Dials and empties the queue; present as long as either has to be done.
     worker: Option<Task>,
     /// Wakes the worker when the link it waits for is gone.
@@ -282,11 +283,7 @@ impl Connection {
         self.refuse(waiting, error);
     }
 
-    fn refuse(
-        &self,
-        (queue, waiters): (VecDeque<Queued>, Vec<oneshot::Sender<Result<Arc<VersionTable>, RequestError>>>),
-        error: &RequestError,
-    ) {
+    fn refuse(&self, (queue, waiters): (VecDeque<Queued>, Vec<Waiter>), error: &RequestError) {
         for queued in queue {
             let _ = queued.accepted.send(Err(error.clone()));
         }

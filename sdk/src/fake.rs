@@ -37,6 +37,8 @@ type Script = dyn Fn(&RequestHead, Bytes) -> Act + Send + Sync;
 pub(crate) struct Fake {
     pub(crate) address: SocketAddr,
     pub(crate) accepted: Arc<Mutex<usize>>,
+    /// Connections that are open now.
+    pub(crate) open: Arc<Mutex<usize>>,
     /// Heads of all requests, in order of arrival.
     pub(crate) heads: Arc<Mutex<Vec<RequestHead>>>,
     _task: Task,
@@ -56,15 +58,21 @@ impl Fake {
         let address = listener.local_addr().unwrap();
         let (accepted, heads) = (Arc::new(Mutex::new(0)), Arc::<Mutex<Vec<RequestHead>>>::default());
         let (count, seen, script) = (accepted.clone(), heads.clone(), Arc::new(script));
-        let spawn = rt.clone();
+        let open = Arc::<Mutex<usize>>::default();
+        let (spawn, opened) = (rt.clone(), open.clone());
         let task = rt.spawn(async move {
             let mut conversations = vec![];
             while let Ok((stream, _)) = listener.accept().await {
                 *count.lock() += 1;
-                conversations.push(spawn.spawn(serve(stream, script.clone(), seen.clone())));
+                let (served, opened) = (serve(stream, script.clone(), seen.clone()), opened.clone());
+                *opened.lock() += 1;
+                conversations.push(spawn.spawn(async move {
+                    served.await;
+                    *opened.lock() -= 1;
+                }));
             }
         });
-        Self { address, accepted, heads, _task: task }
+        Self { address, accepted, open, heads, _task: task }
     }
 
     pub(crate) fn count(&self, api_key: i16) -> usize {

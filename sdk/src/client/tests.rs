@@ -221,7 +221,7 @@ async fn only_whoever_wants_it_lets_the_broker_create_a_topic() {
     let client = builder(&[address]).build().unwrap();
     let deadline = in_a_while(&client, 5 * S);
     let (a, b) = tokio::join!(client.topic("a", true, deadline), client.topic("b", false, deadline));
-    (a.unwrap(), b.unwrap());
+    a.and(b).unwrap();
     for (names, create) in asked.lock().iter() {
         assert_eq!(names.contains(&"a".to_owned()), *create, "{names:?}");
         assert!(!(names.contains(&"b".to_owned()) && *create), "{names:?}");
@@ -372,11 +372,35 @@ async fn dropping_the_last_client_closes_its_connections_and_ends_its_tasks() {
     drop(client);
     assert!(shared.upgrade().is_some_and(|shared| !shared.is_closed()), "a clone is left");
     drop(other);
-    tokio::time::timeout(5 * S, async {
+    let rt = Rt::current().unwrap();
+    let ended = async {
         while shared.upgrade().is_some() {
             tokio::task::yield_now().await;
         }
-    })
-    .await
-    .unwrap();
+    };
+    rt.before(rt.now() + 5 * S, ended).await.unwrap();
+    // What the peer sees: its side of every connection ends.
+    while *fake.open.lock() > 0 {
+        rt.sleep(MS).await;
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_comes_back_is_found_again() {
+    let fake = broker().await;
+    let address = fake.address;
+    let client = builder(&[address]).build().unwrap();
+    client.ready(5 * S).await.unwrap();
+    let version = client.metadata().version;
+    drop(fake);
+    assert!(client.ready(200 * MS).await.is_err());
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(_) => client.rt().sleep(10 * MS).await,
+        }
+    };
+    let _fake = Fake::on(listener, move |head, body| answer(head, body, &[address], &|name| topic(name, 0)));
+    client.ready(5 * S).await.unwrap();
+    assert!(client.metadata().version > version);
 }

@@ -47,7 +47,7 @@ impl Service<Frame> for TcpLink {
     }
 
     fn call(&mut self, frame: Frame) -> Self::Future {
-        let answer = self.pipe.send(frame);
+        let answer = self.pipe.send(&frame);
         let pipe = self.pipe.clone();
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(pipe.failure())) })
     }
@@ -55,7 +55,7 @@ impl Service<Frame> for TcpLink {
 
 impl Drop for TcpLink {
     fn drop(&mut self) {
-        self.pipe.fail(LinkError::closed());
+        self.pipe.fail(&LinkError::closed());
     }
 }
 
@@ -63,7 +63,7 @@ impl Drop for TcpLink {
 async fn run(pipe: Arc<Pipe>, direction: impl Future<Output = LinkError>) {
     let failure = direction.await;
     tracing::debug!(cause = %failure, "conversation ended");
-    pipe.fail(failure);
+    pipe.fail(&failure);
 }
 
 async fn write(pipe: Arc<Pipe>, mut writer: OwnedWriteHalf) -> LinkError {

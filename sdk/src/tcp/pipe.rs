@@ -85,7 +85,7 @@ impl Pipe {
     }
 
     /// Queues a request; it is written in the order of these calls.
-    pub(super) fn send(&self, frame: Frame) -> oneshot::Receiver<Result<Frame, LinkError>> {
+    pub(super) fn send(&self, frame: &Frame) -> oneshot::Receiver<Result<Frame, LinkError>> {
         let (reply, answer) = oneshot::channel();
         let mut state = self.state.lock();
         if let Some(failure) = &state.failure {
@@ -93,7 +93,7 @@ impl Pipe {
             return answer;
         }
         let correlation_id = state.next_correlation_id;
-        let Ok(chunks) = chunks(&frame, correlation_id, self.client_id.as_deref()) else {
+        let Ok(chunks) = chunks(frame, correlation_id, self.client_id.as_deref()) else {
             let reason = format!("request of {} B does not fit a frame", frame.len_bytes());
             let _ = reply.send(Err(LinkError::Malformed { reason }));
             return answer;
@@ -104,7 +104,7 @@ impl Pipe {
             state.awaited.push_back(Awaited { correlation_id, api_key, api_version, reply });
             None
         } else {
-            Some((Frame { body: Vec::new(), ..frame }, reply))
+            Some((Frame { body: Vec::new(), ..*frame }, reply))
         };
         state.outgoing.push_back(Outgoing { chunks, unanswered });
         drop(state);
@@ -162,7 +162,7 @@ impl Pipe {
     }
 
     /// Ends the conversation; the first failure counts, and every request in flight gets it.
-    pub(super) fn fail(&self, failure: LinkError) {
+    pub(super) fn fail(&self, failure: &LinkError) {
         let mut state = self.state.lock();
         if state.failure.is_some() {
             return;

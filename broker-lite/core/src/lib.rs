@@ -1,5 +1,4 @@
 //! Decisions of broker-lite as pure state machines.
-#![allow(clippy::unimplemented)]
 
 pub mod config;
 pub mod controller;

@@ -1,7 +1,7 @@
 //! Appending as leader, and telling when an append is committed.
 
-use klamm_wire::ErrorCode;
 use klamm_wire::batch::TimestampType;
+use klamm_wire::{BatchHeader, ErrorCode};
 
 use super::check::check;
 use super::{AppendError, Appended, Effect, Produce, Replica};
@@ -38,20 +38,7 @@ impl<S: Storage> Replica<S> {
                     let (base, last) = (batch.base_offset, batch.last_offset);
                     return Ok(self.appended(base, last, batch.timestamp, true));
                 }
-                Sequence::OutOfOrder { last } => {
-                    let message = format!(
-                        "producer {} epoch {}: sequence {} cannot follow {last}",
-                        header.producer_id, header.producer_epoch, header.base_sequence
-                    );
-                    return Err(AppendError::new(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, message));
-                }
-                Sequence::Fenced { epoch } => {
-                    let message = format!(
-                        "producer {} epoch {} is fenced by epoch {epoch}",
-                        header.producer_id, header.producer_epoch
-                    );
-                    return Err(AppendError::new(ErrorCode::INVALID_PRODUCER_EPOCH, message));
-                }
+                refused => return Err(out_of_sequence(header, refused)),
             }
         }
         let append_time =
@@ -124,5 +111,19 @@ impl<S: Storage> Replica<S> {
     /// `min.insync.replicas`, or all replicas if there are fewer.
     pub(super) fn min_isr(&self) -> usize {
         self.settings.min_insync_replicas.min(self.replicas.len())
+    }
+}
+
+fn out_of_sequence(header: &BatchHeader, verdict: Sequence) -> AppendError {
+    let who = format!("producer {} epoch {}", header.producer_id, header.producer_epoch);
+    match verdict {
+        Sequence::Fenced { epoch } => {
+            AppendError::new(ErrorCode::INVALID_PRODUCER_EPOCH, format!("{who} is fenced by epoch {epoch}"))
+        }
+        Sequence::OutOfOrder { last } => {
+            let message = format!("{who}: sequence {} cannot follow {last}", header.base_sequence);
+            AppendError::new(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, message)
+        }
+        Sequence::Next | Sequence::Duplicate(_) => AppendError::new(ErrorCode::UNKNOWN_SERVER_ERROR, who),
     }
 }

@@ -1,5 +1,7 @@
 //! `buffer.memory`: who may open a batch, in the order of asking, and the memory that batches live in.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::BytesMut;
 use klamm_wire::BatchBuilder;
 use parking_lot::Mutex;
@@ -14,7 +16,17 @@ pub(super) struct Memory {
     free: Semaphore,
     total: usize,
     batch_size: usize,
+    waiting: AtomicUsize,
     pool: Mutex<Vec<BytesMut>>,
+}
+
+/// Counts one waiter until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Room for one batch, given back on drop unless it is [kept](Self::keep).
@@ -37,7 +49,8 @@ impl Room<'_> {
 impl Memory {
     pub(super) fn new(total: usize, batch_size: usize) -> Self {
         let total = total.min(Semaphore::MAX_PERMITS);
-        Self { free: Semaphore::new(total), total, batch_size, pool: Mutex::new(Vec::new()) }
+        let (free, waiting) = (Semaphore::new(total), AtomicUsize::new(0));
+        Self { free, total, batch_size, waiting, pool: Mutex::new(Vec::new()) }
     }
 
     /// Bytes to take for a batch that begins with a record of `need` bytes, header included.
@@ -64,7 +77,14 @@ impl Memory {
         let too_large = |_| SendError::TooLarge { size_bytes: bytes, limit_bytes: self.total };
         let permits = u32::try_from(bytes).map_err(too_large)?;
         let closed = |_| SendError::Closed { maybe_written: false };
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
         self.free.acquire_many(permits).await.map(Room).map_err(closed)
+    }
+
+    /// Someone waits for room, so that no batch is to linger.
+    pub(super) fn is_short(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn give_back(&self, bytes: usize) {

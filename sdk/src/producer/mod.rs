@@ -17,6 +17,8 @@ mod inbox;
 mod intercept;
 mod memory;
 mod slot;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -280,6 +280,9 @@ impl Accumulator {
         let note = |batch| Note::Opened { batch, slot: slot.clone(), fate: fate.clone(), held };
         let Some(batch) = self.inbox.leave_numbered(note) else { return Appended::Closed };
         let builder = BatchBuilder::new(self.memory.buffer(paid.keep()));
+        if self.memory.is_short() {
+            self.inbox.leave(Note::NoRoom);
+        }
         state.open = Some(Open { batch, builder, fate, timestamps: Vec::new() });
         state.clock.doubt();
         self.append_to(state, record).map_or(Appended::Closed, Appended::Done)

@@ -7,6 +7,7 @@
 //! Not an API boundary for users: `klamm` re-exports what they need to know.
 
 pub mod backoff;
+pub mod consumer;
 pub mod metadata;
 pub mod partitioner;
 pub mod producer;

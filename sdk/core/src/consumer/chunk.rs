@@ -1,0 +1,216 @@
+//! Decoding a chunk, batch by batch and record by record, on the reader's side.
+//!
+//! In: a [`Chunk`] as it was fetched. Out: its records, as slices of the fetched (or decompressed) bytes.
+//! Control batches, aborted transactions and records before the position are left out.
+//!
+//! Invariant: [`ChunkReader::position`] only grows, and a record is handed out only at or after it.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use klamm_wire::batch::{BatchHeader, HeaderRef, Records, RecordsPosition, TimestampType};
+use klamm_wire::{BatchError, Compression, RawBatch, RecordRef};
+
+use super::event::{Aborted, Chunk};
+use crate::TopicPartition;
+
+/// Why a chunk cannot be read on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChunkError {
+    /// A batch is damaged, or would expand beyond the limit.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// A record claims an offset behind the end of its batch.
+    #[error("offset {offset} lies outside of its batch")]
+    Offset {
+        /// The offset.
+        offset: i64,
+    },
+}
+
+/// One decoded record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkRecord {
+    /// Offset in the partition.
+    pub offset: i64,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+    /// What the timestamp means.
+    pub timestamp_type: TimestampType,
+    /// Epoch of the leader that appended it.
+    pub leader_epoch: i32,
+    /// Key; `None` is null.
+    pub key: Option<Bytes>,
+    /// Value; `None` is null.
+    pub value: Option<Bytes>,
+    /// Names and values of the headers.
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
+}
+
+/// Reads one [`Chunk`].
+#[derive(Debug)]
+pub struct ChunkReader {
+    /// As it was fetched.
+    whole: Chunk,
+    /// What of it has not been opened.
+    rest: Bytes,
+    /// Transactions that begin behind the open batch, the last one first.
+    aborted: Vec<Aborted>,
+    check_crcs: bool,
+    decompressed_limit: usize,
+    open: Option<OpenBatch>,
+    position: i64,
+    /// Producers whose records at this place belong to an aborted transaction.
+    aborting: BTreeSet<i64>,
+}
+
+#[derive(Debug)]
+struct OpenBatch {
+    header: BatchHeader,
+    records: Records,
+    at: RecordsPosition,
+    /// The bytes records are sliced from: those of the chunk, or the decompressed ones.
+    body: Bytes,
+}
+
+impl ChunkReader {
+    /// Starts to read `chunk`; one batch is decompressed to at most `decompressed_limit` bytes.
+    pub fn new(chunk: Chunk, check_crcs: bool, decompressed_limit: usize) -> Self {
+        let mut aborted = chunk.aborted.clone();
+        aborted.sort_unstable_by_key(|transaction| std::cmp::Reverse(transaction.first_offset));
+        Self {
+            rest: chunk.records.clone(),
+            position: chunk.from,
+            whole: chunk,
+            aborted,
+            check_crcs,
+            decompressed_limit,
+            open: None,
+            aborting: BTreeSet::new(),
+        }
+    }
+
+    /// The chunk without the records that were handed out, to be read later.
+    pub fn into_rest(self) -> Chunk {
+        Chunk { from: self.position, ..self.whole }
+    }
+
+    /// The partition.
+    pub fn partition(&self) -> &TopicPartition {
+        &self.whole.partition
+    }
+
+    /// Generation of the chunk.
+    pub fn generation(&self) -> u64 {
+        self.whole.generation
+    }
+
+    /// Offset to be handed out next.
+    pub fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// Decodes the next record; `None` at the end of the chunk.
+    ///
+    /// `keep` wraps decompressed bytes, so that their memory can be accounted for.
+    ///
+    /// # Errors
+    ///
+    /// [`ChunkError`] if a batch is damaged; nothing behind it can be read.
+    pub fn next(&mut self, keep: &impl Fn(Bytes) -> Bytes) -> Result<Option<ChunkRecord>, ChunkError> {
+        loop {
+            let Some(open) = &mut self.open else {
+                if !self.open_next(keep)? {
+                    self.position = self.position.max(self.whole.next);
+                    return Ok(None);
+                }
+                continue;
+            };
+            let mut records = open.records.iter_from(open.at);
+            let Some(record) = records.next() else {
+                self.position = self.position.max(open.header.next_offset());
+                self.open = None;
+                continue;
+            };
+            let record = record?;
+            let at = records.position();
+            if record.offset > open.header.last_offset() {
+                return Err(ChunkError::Offset { offset: record.offset });
+            }
+            if record.offset >= self.position {
+                let out = open.materialize(&record);
+                open.at = at;
+                self.position = out.offset + 1;
+                return Ok(Some(out));
+            }
+            open.at = at;
+        }
+    }
+
+    /// Opens the next batch that has records for the application; `false` if there is none.
+    fn open_next(&mut self, keep: &impl Fn(Bytes) -> Bytes) -> Result<bool, ChunkError> {
+        while let Some(batch) = RawBatch::split(&mut self.rest) {
+            let batch = batch?;
+            if self.check_crcs {
+                batch.verify_crc()?;
+            }
+            let header = *batch.header();
+            if self.skips(&batch)? {
+                self.position = self.position.max(header.next_offset());
+                continue;
+            }
+            let records = batch.records(self.decompressed_limit)?;
+            let body = match header.compression()? {
+                Compression::None => records.body().clone(),
+                _ => keep(records.body().clone()),
+            };
+            self.open = Some(OpenBatch { header, records, at: RecordsPosition::default(), body });
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Whether the application shall not see a batch: a marker, or part of an aborted transaction.
+    fn skips(&mut self, batch: &RawBatch) -> Result<bool, ChunkError> {
+        let header = batch.header();
+        while let Some(Aborted { producer_id, .. }) =
+            self.aborted.pop_if(|transaction| transaction.first_offset <= header.last_offset())
+        {
+            self.aborting.insert(producer_id);
+        }
+        if header.is_control() {
+            if self.aborting.contains(&header.producer_id) && self.is_abort_marker(batch)? {
+                self.aborting.remove(&header.producer_id);
+            }
+            return Ok(true);
+        }
+        let behind = header.last_offset() < self.position;
+        Ok(behind || header.is_transactional() && self.aborting.contains(&header.producer_id))
+    }
+
+    /// The key of a marker is version (2 bytes) and type (2 bytes): 0 aborts, 1 commits.
+    fn is_abort_marker(&self, batch: &RawBatch) -> Result<bool, ChunkError> {
+        let records = batch.records(self.decompressed_limit)?;
+        let marker = records.iter().next().transpose()?;
+        Ok(marker.and_then(|record| record.key?.get(2..4)).is_some_and(|kind| kind == [0, 0]))
+    }
+}
+
+impl OpenBatch {
+    fn materialize(&self, record: &RecordRef<'_>) -> ChunkRecord {
+        let slice = |bytes: &[u8]| self.body.slice_ref(bytes);
+        ChunkRecord {
+            offset: record.offset,
+            timestamp_ms: record.timestamp,
+            timestamp_type: self.header.timestamp_type(),
+            leader_epoch: self.header.partition_leader_epoch,
+            key: record.key.map(slice),
+            value: record.value.map(slice),
+            headers: record
+                .headers()
+                .map(|HeaderRef { name, value }| (slice(name), value.map(slice)))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! The state machine: every input, and what it changes. What to send next is decided in `plan`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use klamm_wire::ErrorCode;
+
+use super::event::{
+    Chunk, Effect, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset, Location,
+    PartitionFailure, StartOffset,
+};
+use super::partition::{Partition, Retry, Stage};
+use super::scan::scan;
+use super::session::Session;
+use crate::{Tick, TopicPartition};
+
+/// What was asked for in a Fetch that is in flight.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    /// Generation and offset of each partition of the session.
+    pub(crate) sent: BTreeMap<TopicPartition, (u64, i64)>,
+    /// Bytes of the budget set aside for the answer.
+    pub(crate) reserved: usize,
+}
+
+/// One broker that leads assigned partitions, or did.
+#[derive(Debug, Default)]
+pub(crate) struct Broker {
+    pub(crate) session: Session,
+    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) retry: Retry,
+}
+
+/// Reads assigned partitions. See the [module](super).
+#[derive(Debug)]
+pub struct Fetcher {
+    pub(crate) settings: FetchSettings,
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) partitions: BTreeMap<TopicPartition, Partition>,
+    pub(crate) brokers: BTreeMap<i32, Broker>,
+    /// Partitions with something to take, in the order they got it; each at most once.
+    pub(crate) ready: VecDeque<TopicPartition>,
+    /// Bytes of answers that are alive.
+    pub(crate) held: usize,
+    /// The reader found nothing to take and waits.
+    pub(crate) starving: bool,
+    /// Broker that sent last: the next one is first to get room.
+    pub(crate) last_sender: i32,
+    /// Topics whose metadata is to be asked for at the end of this step.
+    pub(crate) refresh: BTreeSet<Arc<str>>,
+    pub(crate) lookups: u64,
+    generations: u64,
+    wake: bool,
+}
+
+impl Fetcher {
+    /// A fetcher without any partition. `rng` spreads retries.
+    pub fn new(settings: FetchSettings, rng: fastrand::Rng) -> Self {
+        Self {
+            settings,
+            rng,
+            partitions: BTreeMap::new(),
+            brokers: BTreeMap::new(),
+            ready: VecDeque::new(),
+            held: 0,
+            starving: false,
+            last_sender: i32::MIN,
+            refresh: BTreeSet::new(),
+            lookups: 0,
+            generations: 0,
+            wake: false,
+        }
+    }
+
+    /// Applies one event. Effects are appended to `out`; `now` never decreases.
+    pub fn step(&mut self, now: Tick, event: Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Assign(partitions) => self.assign(now, partitions),
+            Event::Seek(partition, to) => self.seek(&partition, to),
+            Event::Pause(partitions) => self.set_paused(&partitions, true),
+            Event::Resume(partitions) => self.set_paused(&partitions, false),
+            Event::Located(locations) => self.located(now, locations),
+            Event::Fetched { broker, answer } => self.fetched(now, broker, answer, out),
+            Event::FetchFailed { broker } => self.fetch_failed(now, broker),
+            Event::Listed { broker, lookup, offsets } => self.listed(now, broker, lookup, offsets),
+            Event::ListFailed { broker, lookup } => self.list_failed(now, broker, lookup),
+            Event::Held(bytes) => self.held = bytes,
+            Event::Refetch { partition, generation, from } => self.refetch(now, &partition, generation, from),
+        }
+        self.finish(now, out);
+    }
+
+    /// Fires whatever is due at `now`.
+    pub fn on_deadline(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        self.finish(now, out);
+    }
+
+    /// Takes the next chunk or failure, partition by partition in turn. Without any, the reader counts as
+    /// waiting until [`Effect::Wake`].
+    pub fn take(&mut self, now: Tick, out: &mut Vec<Effect>) -> Option<Handout> {
+        let item = self.take_ready();
+        self.starving = item.is_none();
+        self.finish(now, out);
+        item
+    }
+
+    /// Gives the unread rest of a chunk back, when its partition is paused. `at` is the first record not read.
+    pub fn give_back(&mut self, chunk: Chunk) {
+        let Some(partition) = self.partitions.get_mut(&chunk.partition) else { return };
+        if partition.generation == chunk.generation {
+            let name = chunk.partition.clone();
+            partition.queued_bytes += chunk.records.len();
+            partition.queue.push_front(Handout::Chunk(chunk));
+            self.mark_ready(&name);
+        }
+    }
+
+    /// Assigned partitions.
+    pub fn assignment(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.partitions.keys()
+    }
+
+    /// Whether a partition is assigned.
+    pub fn is_assigned(&self, partition: &TopicPartition) -> bool {
+        self.partitions.contains_key(partition)
+    }
+
+    /// Whether a partition is paused.
+    pub fn is_paused(&self, partition: &TopicPartition) -> bool {
+        self.partitions.get(partition).is_some_and(|p| p.paused)
+    }
+
+    /// First offset that the reader has not taken; `None` while it is being looked up.
+    pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.partitions.get(partition)?.position()
+    }
+
+    /// Settings in force.
+    pub fn settings(&self) -> &FetchSettings {
+        &self.settings
+    }
+
+    fn take_ready(&mut self) -> Option<Handout> {
+        while let Some(name) = self.ready.pop_front() {
+            let Some(partition) = self.partitions.get_mut(&name) else { continue };
+            let item = partition.pop();
+            if !partition.queue.is_empty() {
+                self.ready.push_back(name);
+            }
+            if item.is_some() {
+                return item;
+            }
+        }
+        None
+    }
+
+    fn finish(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        self.plan(now, out);
+        if !self.refresh.is_empty() {
+            out.push(Effect::Refresh(std::mem::take(&mut self.refresh)));
+        }
+        if std::mem::take(&mut self.wake) {
+            out.push(Effect::Wake);
+        }
+    }
+
+    fn next_generation(&mut self) -> u64 {
+        self.generations += 1;
+        self.generations
+    }
+
+    fn assign(&mut self, now: Tick, wanted: Vec<(TopicPartition, StartOffset)>) {
+        let mut old = std::mem::take(&mut self.partitions);
+        self.ready.clear();
+        for (name, start) in wanted {
+            let generation = self.next_generation();
+            let mut partition = Partition::new(now, generation, start);
+            if let Some(Partition { leader: Some(leader), .. }) = old.remove(&name) {
+                partition.move_to(leader);
+                partition.lost = None;
+            }
+            self.partitions.insert(name, partition);
+        }
+        self.wake = true;
+    }
+
+    fn seek(&mut self, name: &TopicPartition, to: StartOffset) {
+        let generation = self.next_generation();
+        if let Some(partition) = self.partitions.get_mut(name) {
+            partition.restart(generation, to);
+            self.ready.retain(|ready| ready != name);
+            self.wake = true;
+        }
+    }
+
+    fn set_paused(&mut self, names: &[TopicPartition], paused: bool) {
+        for name in names {
+            let Some(partition) = self.partitions.get_mut(name) else { continue };
+            partition.paused = paused;
+            if paused {
+                self.ready.retain(|ready| ready != name);
+            } else if !partition.queue.is_empty() {
+                self.mark_ready(name);
+            }
+        }
+    }
+
+    fn mark_ready(&mut self, name: &TopicPartition) {
+        if self.is_paused(name) || self.ready.contains(name) {
+            return;
+        }
+        self.ready.push_back(name.clone());
+        self.wake = true;
+    }
+
+    pub(crate) fn fail(&mut self, name: &TopicPartition, failure: PartitionFailure) {
+        if let Some(partition) = self.partitions.get_mut(name) {
+            partition.fail(name, failure);
+            self.mark_ready(name);
+        }
+    }
+
+    fn located(&mut self, now: Tick, locations: Vec<(TopicPartition, Location)>) {
+        for (name, location) in locations {
+            let Some(partition) = self.partitions.get_mut(&name) else { continue };
+            match location {
+                Location::At(leader) => {
+                    partition.lost = None;
+                    partition.move_to(leader);
+                }
+                Location::Unknown(code) => {
+                    partition.leader = None;
+                    partition.lost = Some((partition.lost.map_or(now, |(since, _)| since), code));
+                }
+                Location::Refused(code) => {
+                    partition.leader = None;
+                    partition.lost = Some((now, code));
+                    self.fail(&name, PartitionFailure::Refused(code));
+                }
+            }
+        }
+    }
+
+    fn fetched(&mut self, now: Tick, id: i32, answer: FetchAnswer, out: &mut Vec<Effect>) {
+        let Some(broker) = self.brokers.get_mut(&id) else { return };
+        let Some(in_flight) = broker.in_flight.take() else { return };
+        if let Some(error) = answer.error {
+            // A session that is gone is no failure of the broker, but must not turn into a busy loop either.
+            if !broker.session.refused(error) || broker.retry.failures > 0 {
+                self.broker_failed(now, id);
+            } else {
+                broker.retry.failures = 1;
+            }
+            return;
+        }
+        broker.session.answered(answer.session_id);
+        broker.retry.clear();
+        let mut known = Vec::with_capacity(answer.partitions.len());
+        for data in answer.partitions {
+            if let Some(name) = broker.session.find(&data.topic, data.topic_id, data.partition) {
+                known.push((name, data));
+            }
+        }
+        for (name, data) in known {
+            let sent = in_flight.sent.get(&name).copied();
+            let current = self.partitions.get(&name).map(|p| (p.generation, p.stage));
+            if let (Some((generation, offset)), Some((now_generation, Stage::Fetch { offset: now_offset }))) =
+                (sent, current)
+                && (generation, offset) == (now_generation, now_offset)
+            {
+                self.fetched_partition(now, &name, offset, data, out);
+            }
+        }
+    }
+
+    fn fetched_partition(
+        &mut self,
+        now: Tick,
+        name: &TopicPartition,
+        offset: i64,
+        data: FetchedPartition,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some((leader, epoch)) = data.current_leader {
+            out.push(Effect::LeaderHint { partition: name.clone(), leader, epoch });
+        }
+        match data.error {
+            None => self.fetched_records(now, name, offset, data),
+            Some(ErrorCode::OFFSET_OUT_OF_RANGE) => self.out_of_range(now, name, offset),
+            Some(error) => self.partition_error(now, name, error),
+        }
+    }
+
+    fn fetched_records(&mut self, now: Tick, name: &TopicPartition, offset: i64, data: FetchedPartition) {
+        let scan = scan(&data.records, offset);
+        if scan.next == offset && !scan.sound {
+            self.fail(name, PartitionFailure::Corrupt { offset });
+            self.partition_failed(now, name);
+            return;
+        }
+        let Some(partition) = self.partitions.get_mut(name) else { return };
+        partition.retry.clear();
+        if scan.next > offset {
+            partition.stage = Stage::Fetch { offset: scan.next };
+            partition.push(Chunk {
+                partition: name.clone(),
+                generation: partition.generation,
+                from: offset,
+                next: scan.next,
+                aborted: data.aborted,
+                records: data.records.slice(..scan.bytes),
+            });
+            self.mark_ready(name);
+        }
+    }
+
+    fn out_of_range(&mut self, now: Tick, name: &TopicPartition, offset: i64) {
+        match Stage::reset(self.settings.reset) {
+            Some(stage) => {
+                let Some(partition) = self.partitions.get_mut(name) else { return };
+                partition.stage = stage;
+                // The first time at once; a log that refuses its own bounds is asked more slowly.
+                match partition.retry.failures {
+                    0 => partition.retry.failures = 1,
+                    _ => self.partition_failed(now, name),
+                }
+            }
+            None => {
+                self.fail(name, PartitionFailure::OutOfRange { offset });
+                self.partition_failed(now, name);
+            }
+        }
+    }
+
+    /// A broker refuses one partition: new leaders are looked for, the rest is told to the application.
+    fn partition_error(&mut self, now: Tick, name: &TopicPartition, error: ErrorCode) {
+        let transient = matches!(
+            error,
+            ErrorCode::UNKNOWN_SERVER_ERROR
+                | ErrorCode::UNKNOWN_TOPIC_ID
+                | ErrorCode::INCONSISTENT_TOPIC_ID
+                | ErrorCode::OFFSET_NOT_AVAILABLE
+        );
+        if transient || error.is_retriable() && error != ErrorCode::CORRUPT_MESSAGE {
+            self.refresh.insert(name.topic.clone());
+        } else {
+            self.fail(name, PartitionFailure::Refused(error));
+        }
+        self.partition_failed(now, name);
+    }
+
+    fn partition_failed(&mut self, now: Tick, name: &TopicPartition) {
+        if let Some(partition) = self.partitions.get_mut(name) {
+            partition.retry.failures = partition.retry.failures.saturating_add(1);
+            let delay = self.settings.backoff.delay(partition.retry.failures, &mut self.rng);
+            partition.retry.at = Some(now + delay);
+        }
+    }
+
+    fn broker_failed(&mut self, now: Tick, id: i32) {
+        let Some(broker) = self.brokers.get_mut(&id) else { return };
+        broker.retry.failures = broker.retry.failures.saturating_add(1);
+        broker.retry.at = Some(now + self.settings.backoff.delay(broker.retry.failures, &mut self.rng));
+        for (name, partition) in &self.partitions {
+            if partition.leader.is_some_and(|leader| leader.broker == id) {
+                self.refresh.insert(name.topic.clone());
+            }
+        }
+    }
+
+    fn fetch_failed(&mut self, now: Tick, id: i32) {
+        if let Some(broker) = self.brokers.get_mut(&id)
+            && broker.in_flight.take().is_some()
+        {
+            broker.session.broken();
+            self.broker_failed(now, id);
+        }
+    }
+
+    fn listed(&mut self, now: Tick, broker: i32, lookup: u64, offsets: Vec<ListedOffset>) {
+        if let Some(broker) = self.brokers.get_mut(&broker) {
+            broker.retry.clear();
+        }
+        for listed in offsets {
+            let Some(partition) = self.partitions.get_mut(&listed.partition) else { continue };
+            let Stage::Locate { timestamp, asked } = partition.stage else { continue };
+            if asked != Some(lookup) {
+                continue;
+            }
+            if listed.error.is_ok() {
+                partition.stage = Stage::located(timestamp, listed.offset);
+                if listed.offset < 0 && timestamp < 0 {
+                    // A log without beginning or end: nonsense, but no reason to ask at full speed.
+                    self.partition_failed(now, &listed.partition);
+                }
+                self.wake = true;
+            } else {
+                partition.stage = Stage::Locate { timestamp, asked: None };
+                self.partition_error(now, &listed.partition, listed.error);
+            }
+        }
+        // Whatever the answer left out is asked for again.
+        self.forget_lookup(now, lookup);
+    }
+
+    fn list_failed(&mut self, now: Tick, broker: i32, lookup: u64) {
+        if self.forget_lookup(now, lookup) {
+            self.broker_failed(now, broker);
+        }
+    }
+
+    /// Returns `true` if somebody still waited for the lookup.
+    fn forget_lookup(&mut self, now: Tick, lookup: u64) -> bool {
+        let waiting: Vec<_> = self
+            .partitions
+            .iter()
+            .filter(|(_, p)| matches!(p.stage, Stage::Locate { asked: Some(asked), .. } if asked == lookup))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in &waiting {
+            if let Some(partition) = self.partitions.get_mut(name)
+                && let Stage::Locate { asked, .. } = &mut partition.stage
+            {
+                *asked = None;
+            }
+            self.partition_failed(now, name);
+        }
+        !waiting.is_empty()
+    }
+
+    fn refetch(&mut self, now: Tick, name: &TopicPartition, generation: u64, from: i64) {
+        let next = self.next_generation();
+        if let Some(partition) = self.partitions.get_mut(name)
+            && partition.generation == generation
+        {
+            let failures = partition.retry.failures;
+            partition.restart(next, StartOffset::Offset(from));
+            partition.retry.failures = failures;
+            self.ready.retain(|ready| ready != name);
+            self.partition_failed(now, name);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Reading assigned partitions, as a pure state machine.
+//!
+//! In: what the application wants ([`Event::Assign`], [`Event::Seek`], …), leaders out of the metadata, answers of
+//! brokers, the number of fetched bytes still alive, and the clock. Out: [`Effect`]s for the driver, and
+//! [`Handout`]s for the reader.
+//!
+//! ```text
+//! assign, seek ──▶ Locate ──ListOffsets──▶ Fetch ──answer──▶ queue ──take──▶ ChunkReader ──▶ records
+//!                    ▲                       │ ▲               (bytes untouched)  (CRC, decompression,
+//!                    └── offset out of range ┘ └── retry, leader moved            aborted transactions)
+//! ```
+//!
+//! The machine knows nothing of groups: a group member assigns and revokes by the same events as an application
+//! that assigns by hand.
+//!
+//! Invariant: an answer counts only if its partition still has the generation and the fetch offset that were
+//! sent. So every record is handed out once and in order, whatever arrives twice, late or from a former leader.
+
+mod chunk;
+mod event;
+mod fetcher;
+mod lookup;
+mod partition;
+mod plan;
+mod scan;
+mod session;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use chunk::{ChunkError, ChunkReader, ChunkRecord};
+pub use event::{
+    Aborted, Chunk, Effect, Event, FetchAnswer, FetchPlan, FetchSettings, FetchTarget, FetchedPartition,
+    Handout, Isolation, Leader, ListedOffset, Location, Lookup, OffsetReset, PartitionFailure, StartOffset,
+};
+pub use fetcher::Fetcher;
+pub use lookup::OffsetLookup;
+pub use scan::{Scan, scan};
+pub use wire::{list_offsets_request, listed_offsets};

@@ -1,0 +1,402 @@
+//! Exact effects of the fetcher. The sequences nobody thought of are in `any_order`.
+
+mod any_order;
+mod chunks;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use klamm_wire::batch::{NO_HEADERS, NO_PRODUCER};
+use klamm_wire::{BatchBuilder, Compression, ErrorCode, RawBatch};
+use uuid::Uuid;
+
+use super::*;
+use crate::backoff::Backoff;
+use crate::{Tick, TopicPartition};
+
+const MS: Duration = Duration::from_millis(1);
+const ID: Uuid = Uuid::from_u128(7);
+
+/// A batch of `count` records at `base`, each holding its offset.
+pub(crate) fn batch(base: i64, count: i64) -> Bytes {
+    packed(base, count, Compression::None)
+}
+
+fn packed(base: i64, count: i64, compression: Compression) -> Bytes {
+    let mut builder = BatchBuilder::new(BytesMut::new());
+    for offset in base..base + count {
+        builder.append(1_000 + offset, None, Some(offset.to_string().as_bytes()), NO_HEADERS);
+    }
+    let sealed = builder.seal(compression, None).unwrap();
+    let raw = Bytes::from([&sealed.header(NO_PRODUCER)[..], sealed.records()].concat());
+    let [header, records] = RawBatch::parse(raw).unwrap().assigned(base, 3);
+    Bytes::from([header, records].concat())
+}
+
+fn settings() -> FetchSettings {
+    FetchSettings {
+        min_bytes: 1,
+        max_wait: 500 * MS,
+        max_bytes: 50_000,
+        max_partition_bytes: 1_000,
+        isolation: Isolation::ReadUncommitted,
+        reset: OffsetReset::Latest,
+        prefetch_bytes: 10_000,
+        backoff: Backoff::new(100 * MS, 1_000 * MS),
+        locate_limit: 60_000 * MS,
+    }
+}
+
+fn tp(partition: i32) -> TopicPartition {
+    TopicPartition::new("t", partition)
+}
+
+fn leader(broker: i32, epoch: i32) -> Location {
+    Location::At(Leader { broker, epoch, topic_id: ID })
+}
+
+fn target(partition: i32, epoch: i32, offset: i64) -> FetchTarget {
+    FetchTarget { partition: tp(partition), topic_id: ID, leader_epoch: epoch, offset }
+}
+
+fn refresh() -> Effect {
+    Effect::Refresh(BTreeSet::from([Arc::from("t")]))
+}
+
+/// A Fetch whose byte limit is what its partitions may bring.
+fn fetch(broker: i32, session: (i32, i32), partitions: Vec<FetchTarget>, max_bytes: i32) -> Effect {
+    let plan = FetchPlan {
+        session_id: session.0,
+        session_epoch: session.1,
+        max_bytes,
+        partitions,
+        forgotten: vec![],
+    };
+    Effect::Fetch { broker, plan }
+}
+
+fn records(partition: i32, records: Bytes) -> FetchedPartition {
+    FetchedPartition { topic_id: ID, partition, records, ..FetchedPartition::default() }
+}
+
+fn error(partition: i32, code: ErrorCode) -> FetchedPartition {
+    FetchedPartition { topic_id: ID, partition, error: Some(code), ..FetchedPartition::default() }
+}
+
+fn answer(broker: i32, session_id: i32, partitions: Vec<FetchedPartition>) -> Event {
+    Event::Fetched { broker, answer: FetchAnswer { error: None, session_id, partitions } }
+}
+
+fn refused(broker: i32, code: ErrorCode) -> Event {
+    Event::Fetched { broker, answer: FetchAnswer { error: Some(code), ..FetchAnswer::default() } }
+}
+
+struct Bench {
+    fetcher: Fetcher,
+    now: Tick,
+}
+
+impl Bench {
+    fn new(settings: FetchSettings) -> Self {
+        Self { fetcher: Fetcher::new(settings, fastrand::Rng::with_seed(1)), now: Tick::ZERO }
+    }
+
+    /// Partition 0 led by broker 1 in epoch 3, its first Fetch in flight.
+    fn fetching(settings: FetchSettings, offset: i64) -> Self {
+        let mut bench = Self::new(settings);
+        bench.step(Event::Assign(vec![(tp(0), StartOffset::Offset(offset))]));
+        bench.step(Event::Located(vec![(tp(0), leader(1, 3))]));
+        bench
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Effect> {
+        let mut out = vec![];
+        self.fetcher.step(self.now, event, &mut out);
+        out
+    }
+
+    fn take(&mut self) -> (Option<Handout>, Vec<Effect>) {
+        let mut out = vec![];
+        (self.fetcher.take(self.now, &mut out), out)
+    }
+
+    /// Goes to the next deadline.
+    fn wait(&mut self) -> Vec<Effect> {
+        let at = self.fetcher.deadline().expect("something is due");
+        assert!(at > self.now, "a deadline lies ahead");
+        self.now = at;
+        let mut out = vec![];
+        self.fetcher.on_deadline(at, &mut out);
+        out
+    }
+}
+
+#[test]
+fn an_assigned_offset_is_fetched_as_soon_as_the_leader_is_known() {
+    let mut bench = Bench::new(settings());
+    let effects = bench.step(Event::Assign(vec![(tp(0), StartOffset::Offset(5))]));
+    assert_eq!(effects, [refresh(), Effect::Wake]);
+    assert_eq!(bench.fetcher.position(&tp(0)), Some(5));
+    let effects = bench.step(Event::Located(vec![(tp(0), leader(1, 3))]));
+    assert_eq!(effects, [fetch(1, (0, 0), vec![target(0, 3, 5)], 1_000)]);
+    assert_eq!(bench.fetcher.deadline(), None, "no timer while an answer is outstanding");
+}
+
+#[test]
+fn the_beginning_is_looked_up_at_the_leader_first() {
+    let mut bench = Bench::new(settings());
+    bench.step(Event::Assign(vec![(tp(0), StartOffset::Beginning), (tp(1), StartOffset::Timestamp(77))]));
+    let effects = bench.step(Event::Located(vec![(tp(0), leader(1, 3)), (tp(1), leader(1, 4))]));
+    let lookup =
+        |partition, leader_epoch, timestamp| Lookup { partition: tp(partition), leader_epoch, timestamp };
+    let partitions = vec![lookup(0, 3, -2), lookup(1, 4, 77)];
+    assert_eq!(effects, [Effect::ListOffsets { broker: 1, lookup: 1, partitions }]);
+    assert_eq!(bench.fetcher.position(&tp(0)), None);
+
+    let listed = |partition, offset| ListedOffset {
+        partition: tp(partition),
+        error: ErrorCode::NONE,
+        offset,
+        timestamp_ms: -1,
+        leader_epoch: -1,
+    };
+    let effects =
+        bench.step(Event::Listed { broker: 1, lookup: 1, offsets: vec![listed(0, 12), listed(1, -1)] });
+    let end = vec![lookup(1, 4, -1)];
+    assert_eq!(
+        effects,
+        [
+            Effect::ListOffsets { broker: 1, lookup: 2, partitions: end },
+            fetch(1, (0, 0), vec![target(0, 3, 12)], 1_000),
+            Effect::Wake,
+        ],
+        "no record is that young: the end instead"
+    );
+}
+
+#[test]
+fn records_are_queued_and_the_next_fetch_goes_on_behind_them() {
+    let mut bench = Bench::fetching(settings(), 5);
+    let effects = bench.step(answer(1, 9, vec![records(0, batch(5, 3))]));
+    assert_eq!(effects, [fetch(1, (9, 1), vec![target(0, 3, 8)], 1_000), Effect::Wake]);
+    assert_eq!(bench.fetcher.position(&tp(0)), Some(5), "fetched is not handed out");
+    let (item, _) = bench.take();
+    let Some(Handout::Chunk(chunk)) = item else { panic!("no chunk") };
+    assert_eq!((chunk.from, chunk.next), (5, 8));
+    assert_eq!(bench.fetcher.position(&tp(0)), Some(8));
+}
+
+#[test]
+fn a_partition_with_enough_queued_holds_its_leader_back_until_it_is_taken() {
+    let mut bench = Bench::fetching(FetchSettings { prefetch_bytes: 150, ..settings() }, 0);
+    let data = Bytes::from([batch(0, 5), batch(5, 5)].concat());
+    assert!(data.len() > 150);
+    let effects = bench.step(answer(1, 9, vec![records(0, data)]));
+    assert_eq!(effects, [Effect::Wake]);
+    let (_, effects) = bench.take();
+    assert_eq!(effects, [fetch(1, (9, 1), vec![target(0, 3, 10)], 150)]);
+}
+
+#[test]
+fn nothing_is_fetched_without_room_but_a_waiting_reader_is_served() {
+    let mut bench = Bench::fetching(settings(), 0);
+    assert_eq!(bench.step(Event::Held(9_500)), []);
+    assert_eq!(bench.step(answer(1, 9, vec![records(0, batch(0, 1))])), [Effect::Wake]);
+    let (item, effects) = bench.take();
+    assert!(item.is_some());
+    assert_eq!(effects, [], "the application may still drop what it holds");
+    let (item, effects) = bench.take();
+    assert_eq!(item, None);
+    assert_eq!(effects, [fetch(1, (9, 1), vec![target(0, 3, 1)], 1_000)]);
+
+    let mut bench = Bench::fetching(settings(), 0);
+    bench.step(Event::Held(9_500));
+    bench.step(answer(1, 9, vec![records(0, batch(0, 1))]));
+    assert_eq!(bench.step(Event::Held(9_000)), [fetch(1, (9, 1), vec![target(0, 3, 1)], 1_000)]);
+}
+
+#[test]
+fn the_budget_is_shared_between_the_leaders() {
+    let mut bench = Bench::new(FetchSettings { prefetch_bytes: 1_500, ..settings() });
+    bench.step(Event::Assign((0..3).map(|p| (tp(p), StartOffset::Offset(0))).collect()));
+    let effects = bench.step(Event::Located((0..3).map(|p| (tp(p), leader(p + 1, 3))).collect()));
+    let all: Vec<_> = (0..3).map(|p| fetch(p + 1, (0, 0), vec![target(p, 3, 0)], 500)).collect();
+    assert_eq!(effects, all);
+}
+
+#[test]
+fn a_former_leader_leads_to_new_metadata_and_the_new_leader_is_asked_at_once() {
+    let mut bench = Bench::fetching(settings(), 5);
+    let effects = bench.step(answer(1, 0, vec![error(0, ErrorCode::NOT_LEADER_OR_FOLLOWER)]));
+    assert_eq!(effects, [refresh()]);
+    assert_eq!(bench.step(Event::Located(vec![(tp(0), leader(1, 3))])), [], "no news");
+    let effects = bench.step(Event::Located(vec![(tp(0), leader(2, 4))]));
+    assert_eq!(effects, [fetch(2, (0, 0), vec![target(0, 4, 5)], 1_000)]);
+    assert_eq!(bench.step(Event::Located(vec![(tp(0), leader(1, 3))])), [], "old news");
+}
+
+#[test]
+fn the_same_leader_is_asked_again_after_the_backoff() {
+    for code in [ErrorCode::FENCED_LEADER_EPOCH, ErrorCode::UNKNOWN_TOPIC_ID, ErrorCode::UNKNOWN_LEADER_EPOCH]
+    {
+        let mut bench = Bench::fetching(settings(), 5);
+        assert_eq!(bench.step(answer(1, 0, vec![error(0, code)])), [refresh()], "{code}");
+        let effects = bench.wait();
+        assert!(bench.now >= 80 * MS && bench.now <= 120 * MS);
+        assert_eq!(effects, [fetch(1, (0, 0), vec![target(0, 3, 5)], 1_000)]);
+    }
+}
+
+#[test]
+fn a_newer_leader_in_an_answer_is_passed_on() {
+    let mut bench = Bench::fetching(settings(), 5);
+    let data =
+        FetchedPartition { current_leader: Some((2, 4)), ..error(0, ErrorCode::NOT_LEADER_OR_FOLLOWER) };
+    let effects = bench.step(answer(1, 0, vec![data]));
+    assert_eq!(effects, [Effect::LeaderHint { partition: tp(0), leader: 2, epoch: 4 }, refresh()]);
+}
+
+#[test]
+fn a_broken_connection_backs_off_and_the_next_request_replaces_the_session() {
+    let mut bench = Bench::fetching(settings(), 5);
+    bench.step(answer(1, 9, vec![]));
+    assert_eq!(bench.step(Event::FetchFailed { broker: 1 }), [refresh()]);
+    assert_eq!(bench.wait(), [fetch(1, (9, 0), vec![target(0, 3, 5)], 1_000)]);
+}
+
+#[test]
+fn a_lost_session_is_replaced_at_once_but_not_in_a_busy_loop() {
+    let mut bench = Bench::fetching(settings(), 5);
+    bench.step(answer(1, 9, vec![]));
+    let effects = bench.step(refused(1, ErrorCode::FETCH_SESSION_ID_NOT_FOUND));
+    assert_eq!(effects, [fetch(1, (0, 0), vec![target(0, 3, 5)], 1_000)]);
+    let effects = bench.step(refused(1, ErrorCode::INVALID_FETCH_SESSION_EPOCH));
+    assert_eq!(effects, [refresh()], "the second time it waits");
+    assert_eq!(bench.wait(), [fetch(1, (0, 0), vec![target(0, 3, 5)], 1_000)]);
+}
+
+#[test]
+fn out_of_range_follows_the_policy() {
+    let out_of_range = || answer(1, 0, vec![error(0, ErrorCode::OFFSET_OUT_OF_RANGE)]);
+    for (reset, timestamp) in [(OffsetReset::Earliest, -2), (OffsetReset::Latest, -1)] {
+        let mut bench = Bench::fetching(FetchSettings { reset, ..settings() }, 5);
+        let partitions = vec![Lookup { partition: tp(0), leader_epoch: 3, timestamp }];
+        assert_eq!(bench.step(out_of_range()), [Effect::ListOffsets { broker: 1, lookup: 1, partitions }]);
+    }
+    let mut bench = Bench::fetching(FetchSettings { reset: OffsetReset::None, ..settings() }, 5);
+    assert_eq!(bench.step(out_of_range()), [Effect::Wake]);
+    assert_eq!(bench.wait(), [], "not asked again before the application has seen it");
+    let failure = PartitionFailure::OutOfRange { offset: 5 };
+    let (item, effects) = bench.take();
+    assert_eq!(item, Some(Handout::Failed { partition: tp(0), failure }));
+    assert_eq!(effects, [fetch(1, (0, 0), vec![target(0, 3, 5)], 1_000)]);
+    let effects = bench.step(Event::Seek(tp(0), StartOffset::Offset(2)));
+    assert_eq!(effects, [Effect::Wake], "one fetch at a time");
+    let effects = bench.step(out_of_range());
+    assert_eq!(effects, [fetch(1, (0, 0), vec![target(0, 3, 2)], 1_000)], "the old answer is nobody's");
+}
+
+#[test]
+fn records_before_an_out_of_range_offset_are_still_handed_out() {
+    let mut bench = Bench::fetching(FetchSettings { reset: OffsetReset::Earliest, ..settings() }, 5);
+    bench.step(answer(1, 0, vec![records(0, batch(5, 3))]));
+    bench.step(answer(1, 0, vec![error(0, ErrorCode::OFFSET_OUT_OF_RANGE)]));
+    assert_eq!(bench.fetcher.position(&tp(0)), Some(5));
+    assert!(bench.take().0.is_some());
+    assert_eq!(bench.fetcher.position(&tp(0)), None);
+}
+
+#[test]
+fn an_answer_from_before_a_seek_is_dropped() {
+    let mut bench = Bench::fetching(settings(), 5);
+    bench.step(Event::Seek(tp(0), StartOffset::Offset(5)));
+    let effects = bench.step(answer(1, 0, vec![records(0, batch(5, 3))]));
+    assert_eq!(effects, [fetch(1, (0, 0), vec![target(0, 3, 5)], 1_000)]);
+    assert_eq!(bench.take().0, None);
+}
+
+#[test]
+fn a_paused_partition_leaves_the_session_and_keeps_what_is_queued() {
+    let mut bench = Bench::new(settings());
+    bench.step(Event::Assign(vec![(tp(0), StartOffset::Offset(0)), (tp(1), StartOffset::Offset(0))]));
+    bench.step(Event::Located(vec![(tp(0), leader(1, 3)), (tp(1), leader(1, 3))]));
+    bench.step(Event::Pause(vec![tp(0)]));
+    let effects = bench.step(answer(1, 9, vec![records(0, batch(0, 2))]));
+    let plan = FetchPlan {
+        session_id: 9,
+        session_epoch: 1,
+        max_bytes: 1_000,
+        partitions: vec![],
+        forgotten: vec![(tp(0), ID)],
+    };
+    assert_eq!(effects, [Effect::Fetch { broker: 1, plan }]);
+    assert_eq!(bench.take().0, None);
+    assert_eq!(bench.step(Event::Resume(vec![tp(0)])), [Effect::Wake]);
+    assert!(matches!(bench.take().0, Some(Handout::Chunk(chunk)) if chunk.from == 0));
+}
+
+#[test]
+fn a_partition_without_leader_is_asked_for_again_and_reported_after_the_limit() {
+    let mut bench = Bench::new(settings());
+    bench.step(Event::Assign(vec![(tp(0), StartOffset::Beginning)]));
+    let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+    bench.step(Event::Located(vec![(tp(0), Location::Unknown(code))]));
+    let mut asked = 0;
+    while bench.now < 60_000 * MS {
+        assert_eq!(bench.take().0, None, "at {:?}", bench.now);
+        asked += bench.wait().iter().filter(|effect| **effect == refresh()).count();
+    }
+    assert!((55..80).contains(&asked), "about once a second, not {asked} times");
+    let failed = Handout::Failed { partition: tp(0), failure: PartitionFailure::NoLeader(code) };
+    assert_eq!(bench.take().0, Some(failed));
+    let effects = bench.step(Event::Located(vec![(tp(0), leader(1, 3))]));
+    assert!(matches!(effects[..], [Effect::ListOffsets { broker: 1, .. }]), "it goes on by itself");
+}
+
+#[test]
+fn a_refused_topic_is_reported_at_once() {
+    let mut bench = Bench::new(settings());
+    bench.step(Event::Assign(vec![(tp(0), StartOffset::Beginning)]));
+    let code = ErrorCode::INVALID_TOPIC_EXCEPTION;
+    assert_eq!(bench.step(Event::Located(vec![(tp(0), Location::Refused(code))])), [Effect::Wake]);
+    let failed = Handout::Failed { partition: tp(0), failure: PartitionFailure::Refused(code) };
+    assert_eq!(bench.take().0, Some(failed));
+}
+
+#[test]
+fn bytes_that_are_no_batch_are_reported_and_fetched_again_later() {
+    let mut bench = Bench::fetching(settings(), 5);
+    let effects = bench.step(answer(1, 0, vec![records(0, Bytes::from(vec![0xff; 90]))]));
+    assert_eq!(effects, [Effect::Wake]);
+    let failure = PartitionFailure::Corrupt { offset: 5 };
+    let (item, effects) = bench.take();
+    assert_eq!((item, effects), (Some(Handout::Failed { partition: tp(0), failure }), vec![]));
+    assert_eq!(bench.wait(), [fetch(1, (0, 0), vec![target(0, 3, 5)], 1_000)]);
+}
+
+#[test]
+fn a_chunk_the_reader_cannot_read_is_fetched_again_from_there() {
+    let mut bench = Bench::fetching(settings(), 5);
+    bench.step(answer(1, 0, vec![records(0, batch(5, 3))]));
+    let (Some(Handout::Chunk(chunk)), _) = bench.take() else { panic!("no chunk") };
+    let again = |generation| Event::Refetch { partition: tp(0), generation, from: 6 };
+    assert_eq!(bench.step(again(chunk.generation + 1)), [], "someone else's chunk");
+    assert_eq!(bench.fetcher.position(&tp(0)), Some(8));
+    bench.step(again(chunk.generation));
+    assert_eq!(bench.fetcher.position(&tp(0)), Some(6));
+}
+
+#[test]
+fn a_new_assignment_keeps_known_leaders_and_drops_the_rest() {
+    let mut bench = Bench::fetching(settings(), 5);
+    bench.step(answer(1, 9, vec![records(0, batch(5, 3))]));
+    let effects = bench.step(Event::Assign(vec![(tp(0), StartOffset::Offset(1))]));
+    assert_eq!(effects, [Effect::Wake]);
+    assert_eq!(bench.take().0, None);
+    let effects = bench.step(answer(1, 9, vec![records(0, batch(8, 1))]));
+    assert_eq!(effects, [fetch(1, (9, 2), vec![target(0, 3, 1)], 1_000)]);
+    assert_eq!(bench.step(Event::Assign(vec![])), [Effect::Wake]);
+    assert_eq!(bench.step(answer(1, 9, vec![])), []);
+}

@@ -33,7 +33,7 @@ where
 }
 
 /// Kafka's own encodings: bytes as they are, UTF-8, big-endian integers and floats.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Plain;
 
 impl Deserializer<Bytes> for Plain {

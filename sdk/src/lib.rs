@@ -23,7 +23,10 @@ pub use admin::{
 };
 pub use bytes::Bytes;
 pub use client::{Client, ClientBuilder};
-pub use consumer::{Consumer, ConsumerError, ConsumerRecord, StartOffset};
+pub use consumer::{
+    Consumer, ConsumerBuilder, ConsumerError, ConsumerRecord, Isolation, OffsetReset, RecordHeader,
+    StartOffset,
+};
 pub use deserializer::Deserializer;
 pub use error::{ClientError, ConfigError, MetadataError, Recovery, RequestError};
 pub use interceptor::Interceptor;

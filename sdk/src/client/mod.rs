@@ -280,6 +280,11 @@ impl Client {
         self.inner.shared.changed()
     }
 
+    /// Brokers that could not be reached lately, by address.
+    pub(crate) fn causes(&self) -> Vec<(String, RequestError)> {
+        self.inner.shared.causes()
+    }
+
     /// A broker has told the new leader of a partition in an answer (KIP-951). Older epochs are ignored.
     pub(crate) fn apply_leader_hint(&self, topic: &str, partition: i32, leader: i32, leader_epoch: i32) {
         self.inner.shared.step(Event::Leader { topic, partition, leader, leader_epoch });

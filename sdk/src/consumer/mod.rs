@@ -1,134 +1,356 @@
 //! Reads records from assigned partitions.
+//!
+//! ```text
+//! assign, seek ─▶ Fetcher (klamm-core) ◀─ fetch task ◀─ brokers
+//!                    │ chunks as they were fetched
+//!                    ▼
+//! recv, poll ─▶ ChunkReader ─▶ Deserializer ─▶ ConsumerRecord
+//! ```
+//!
+//! Invariant: what decodes, decompresses or runs code of the application runs in the task that reads.
 
-#![allow(unused_variables, missing_docs, clippy::missing_docs_in_private_items)] // until the bodies land
-
+mod budget;
+mod builder;
+mod drive;
+mod error;
+mod offsets;
 mod record;
+mod shared;
+#[cfg(test)]
+mod tests;
 
-use std::marker::PhantomData;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
 use klamm_core::TopicPartition;
-use klamm_wire::Connector;
+use klamm_core::consumer::{ChunkRecord, Event};
 
-use crate::deserializer::Deserializer;
+use self::shared::Shared;
+use crate::deserializer::{DeserializeError, Deserializer};
+use crate::error::ConfigError;
+use crate::rt::Task;
 
+pub use builder::ConsumerBuilder;
+pub use error::{ConsumerError, RecordPart};
+pub use klamm_core::consumer::{ChunkError, Isolation, OffsetReset, StartOffset};
 pub use record::{ConsumerRecord, RecordHeader, TimestampType};
 
-/// Where to start reading a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartOffset {
-    /// The first record there is.
-    Beginning,
-    /// The end as it is when asked: only records written later.
-    End,
-    /// This offset.
-    Offset(i64),
-    /// The first record whose timestamp (milliseconds since the Unix epoch) is not earlier; the end if there is none.
-    Timestamp(i64),
-}
-
-/// Why the consumer could not go on.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConsumerError {
-    /// Closed.
-    #[error("the consumer is closed")]
-    Closed,
-}
-
-/// Reads records. Cheap to share by reference: every method takes `&self`.
-#[derive(Debug)]
+/// Reads records of partitions that were assigned to it.
+///
+/// Share it by reference or in an `Arc`: every method takes `&self`, and tasks that read at the same time get
+/// different records. Fetching goes on in the background, bounded by
+/// [`prefetch_max_bytes`](ConsumerBuilder::prefetch_max_bytes), until the consumer is closed or dropped;
+/// dropping it never waits.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use klamm::{Consumer, StartOffset};
+///
+/// let consumer = Consumer::builder().bootstrap_servers("localhost:9092").build()?;
+/// consumer.assign([(("files", 0), StartOffset::Beginning), (("files", 1), StartOffset::Beginning)]);
+/// loop {
+///     let record = consumer.recv().await?;
+///     println!("{}-{} {}: {:?}", record.topic, record.partition, record.offset, record.value);
+/// }
+/// # }
+/// ```
 pub struct Consumer<K = Bytes, V = Bytes> {
-    types: PhantomData<fn() -> (K, V)>,
+    shared: Arc<Shared>,
+    /// Ends with the consumer.
+    _task: Task,
+    key: Arc<dyn Deserializer<K>>,
+    value: Arc<dyn Deserializer<V>>,
 }
 
-/// Settings of a [`Consumer`].
-#[derive(Debug)]
-pub struct ConsumerBuilder<K = Bytes, V = Bytes> {
-    types: PhantomData<fn() -> (K, V)>,
+impl<K: 'static, V: 'static> fmt::Debug for Consumer<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").field("assignment", &self.assignment()).finish_non_exhaustive()
+    }
 }
 
 impl Consumer {
-    /// Starts with Kafka's defaults.
+    /// Starts to describe a consumer, with Kafka's defaults.
     pub fn builder() -> ConsumerBuilder {
-        unimplemented!()
+        ConsumerBuilder::new()
+    }
+
+    /// A builder filled from Kafka properties, for example `[("bootstrap.servers", "localhost:9092")]`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ConfigError`] for the first impossible value, and for the first name that is unknown (with the
+    /// nearest known one) or not supported yet, as those of consumer groups.
+    pub fn from_properties<N: AsRef<str>, T: AsRef<str>>(
+        properties: impl IntoIterator<Item = (N, T)>,
+    ) -> Result<ConsumerBuilder, ConfigError> {
+        ConsumerBuilder::from_properties(properties)
     }
 }
 
-impl<K, V> ConsumerBuilder<K, V> {
-    pub fn bootstrap_servers(self, list: impl Into<String>) -> Self {
-        unimplemented!()
+impl<K: 'static, V: 'static> Consumer<K, V> {
+    fn start(
+        shared: Arc<Shared>,
+        task: Task,
+        key: Arc<dyn Deserializer<K>>,
+        value: Arc<dyn Deserializer<V>>,
+    ) -> Self {
+        Self { shared, _task: task, key, value }
     }
-    pub fn connector(self, connector: impl Connector) -> Self {
-        unimplemented!()
-    }
-    pub fn client_id(self, id: impl Into<String>) -> Self {
-        unimplemented!()
-    }
-    pub fn key_deserializer<T>(self, d: impl Deserializer<T>) -> ConsumerBuilder<T, V> {
-        unimplemented!()
-    }
-    pub fn value_deserializer<T>(self, d: impl Deserializer<T>) -> ConsumerBuilder<K, T> {
-        unimplemented!()
-    }
-    pub fn build(self) -> Result<Consumer<K, V>, crate::consumer::ConsumerError> {
-        unimplemented!()
-    }
-}
 
-impl<K, V> Consumer<K, V> {
-    /// Replaces the assignment.
+    /// Reads exactly these partitions from now on, each from the start given. Replaces what was assigned
+    /// before; what was fetched and not handed out is dropped.
     pub fn assign<P: Into<TopicPartition>>(&self, partitions: impl IntoIterator<Item = (P, StartOffset)>) {
-        unimplemented!()
+        if !self.shared.is_closed() {
+            let partitions = partitions.into_iter().map(|(name, start)| (name.into(), start));
+            self.shared.assign(partitions.collect());
+        }
     }
-    /// Stops reading everything.
+
+    /// Stops reading. [`Self::recv`] then waits until something is assigned again.
     pub fn unassign(&self) {
-        unimplemented!()
+        self.shared.assign(Vec::new());
     }
+
+    /// The assigned partitions.
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        self.shared.machine().fetcher.assignment().cloned().collect()
+    }
+
+    /// Goes on elsewhere in an assigned partition.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ConsumerError::NotAssigned`] if it is not assigned.
+    pub fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<(), ConsumerError> {
+        self.shared.seek(partition, to)
+    }
+
+    /// Offset of the record that is handed out next. Waits until it is known, at most
+    /// `default.api.timeout.ms`: the start of an assignment may have to be looked up.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::NotAssigned`], or [`ConsumerError::TimedOut`].
+    pub async fn position(&self, partition: &TopicPartition) -> Result<i64, ConsumerError> {
+        let rt = self.shared.client.rt();
+        let waited = self.shared.client.settings().api_timeout();
+        let deadline = rt.now().saturating_add(waited);
+        loop {
+            let arrived = self.shared.arrived.notified();
+            match self.shared.position(partition) {
+                None => return Err(ConsumerError::NotAssigned { partition: partition.clone() }),
+                Some(Some(offset)) => return Ok(offset),
+                Some(None) => {}
+            }
+            if rt.before(deadline, arrived).await.is_none() {
+                let partition = partition.clone();
+                return Err(ConsumerError::TimedOut { partition, waited, last: None });
+            }
+        }
+    }
+
+    /// Hands out nothing of these partitions until [`Self::resume`]. Others go on; what was fetched is kept.
+    pub fn pause<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) {
+        self.shared.pause(partitions.into_iter().cloned().collect());
+    }
+
+    /// Goes on with these partitions.
+    pub fn resume<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) {
+        self.shared.step(Event::Resume(partitions.into_iter().cloned().collect()));
+    }
+
+    /// The first offset there is, for each partition; they need not be assigned.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::NoLeader`], [`ConsumerError::Refused`] or, after `default.api.timeout.ms`,
+    /// [`ConsumerError::TimedOut`].
+    pub async fn beginning_offsets(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, i64>, ConsumerError> {
+        self.bounds(partitions, -2).await
+    }
+
+    /// The offset of the next record to be written, for each partition; they need not be assigned. With
+    /// `read_committed`, the first offset of the oldest open transaction if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::beginning_offsets`].
+    pub async fn end_offsets(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, i64>, ConsumerError> {
+        self.bounds(partitions, -1).await
+    }
+
+    async fn bounds(
+        &self,
+        partitions: &[TopicPartition],
+        code: i64,
+    ) -> Result<BTreeMap<TopicPartition, i64>, ConsumerError> {
+        let wanted = partitions.iter().map(|name| (name.clone(), code)).collect();
+        let found = offsets::look_up(&self.shared, wanted).await?;
+        Ok(found.into_iter().map(|(name, listed)| (name, listed.offset)).collect())
+    }
+
+    /// The first record, for each partition, whose timestamp (milliseconds since the Unix epoch) is not
+    /// earlier: its offset and its timestamp; `None` if there is no such record.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::beginning_offsets`].
+    pub async fn offsets_for_times(
+        &self,
+        times: impl IntoIterator<Item = (TopicPartition, i64)>,
+    ) -> Result<BTreeMap<TopicPartition, Option<(i64, i64)>>, ConsumerError> {
+        let wanted = times.into_iter().map(|(name, ms)| (name, ms.max(0))).collect();
+        let found = offsets::look_up(&self.shared, wanted).await?;
+        let offset = |listed: klamm_core::consumer::ListedOffset| {
+            (listed.offset >= 0).then_some((listed.offset, listed.timestamp_ms))
+        };
+        Ok(found.into_iter().map(|(name, listed)| (name, offset(listed))).collect())
+    }
+
+    /// Waits for the next record. Partitions take turns, chunk by chunk; within one, offsets only grow.
+    ///
+    /// The position moves behind the record when this returns it. There is no end: without an assignment, or
+    /// when everything is read, this waits. Decompresses in the calling task.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConsumerError::recovery`]; the next call goes on. Transient troubles are no errors: the consumer
+    /// retries by itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost: a record is taken only in the moment it is returned.
     pub async fn recv(&self) -> Result<ConsumerRecord<K, V>, ConsumerError> {
-        unimplemented!()
+        // A reader that always finds records must leave room for the fetch task on the same thread.
+        tokio::task::coop::consume_budget().await;
+        loop {
+            let mut arrived = std::pin::pin!(self.shared.arrived.notified());
+            arrived.as_mut().enable();
+            if let Some((partition, record)) = self.shared.next()? {
+                return self.deserialize(partition, record);
+            }
+            arrived.await;
+        }
     }
+
+    /// Returns up to `max_records` records as soon as there is at least one; none after `wait`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::recv`]. An error behind records is kept for the next call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
     pub async fn poll(
         &self,
         max_records: usize,
         wait: Duration,
     ) -> Result<Vec<ConsumerRecord<K, V>>, ConsumerError> {
-        unimplemented!()
+        let rt = self.shared.client.rt();
+        let deadline = rt.now().saturating_add(wait);
+        let mut records = Vec::new();
+        if max_records == 0 {
+            return Ok(records);
+        }
+        match rt.before(deadline, self.recv()).await {
+            None => return Ok(records),
+            Some(first) => records.push(first?),
+        }
+        while records.len() < max_records {
+            let next = match self.shared.next() {
+                Ok(Some((partition, record))) => self.deserialize(partition, record),
+                Ok(None) => break,
+                Err(error) => Err(error),
+            };
+            match next {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    self.shared.stash(error);
+                    break;
+                }
+            }
+        }
+        Ok(records)
     }
+
+    /// All records as a stream, which ends when the consumer is closed. Dropping it loses nothing.
     pub fn stream(&self) -> impl Stream<Item = Result<ConsumerRecord<K, V>, ConsumerError>> + Send + '_
     where
-        K: Send + 'static,
-        V: Send + 'static,
+        K: Send,
+        V: Send,
     {
-        futures::stream::empty()
+        futures::stream::unfold(self, |consumer| async move {
+            match consumer.recv().await {
+                Err(ConsumerError::Closed) => None,
+                item => Some((item, consumer)),
+            }
+        })
     }
-    pub fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<(), ConsumerError> {
-        unimplemented!()
+
+    /// All records as a stream of what is there at once, at least one and at most
+    /// [`max_poll_records`](ConsumerBuilder::max_poll_records) of them.
+    pub fn batches(&self) -> impl Stream<Item = Result<Vec<ConsumerRecord<K, V>>, ConsumerError>> + Send + '_
+    where
+        K: Send,
+        V: Send,
+    {
+        futures::stream::unfold(self, |consumer| async move {
+            match consumer.poll(consumer.shared.settings.max_poll_records, Duration::MAX).await {
+                Err(ConsumerError::Closed) => None,
+                item => Some((item, consumer)),
+            }
+        })
     }
-    pub async fn position(&self, partition: &TopicPartition) -> Result<i64, ConsumerError> {
-        unimplemented!()
+
+    /// Stops fetching and drops what was not handed out. Calls that wait, and all later ones, return
+    /// [`ConsumerError::Closed`]; records already handed out stay valid.
+    ///
+    /// # Errors
+    ///
+    /// None yet; committing positions will have some.
+    #[allow(clippy::unused_async)] // a group member has to leave its group here
+    pub async fn close(&self) -> Result<(), ConsumerError> {
+        self.shared.close();
+        Ok(())
     }
-    pub fn pause<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) {
-        unimplemented!()
-    }
-    pub fn resume<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) {
-        unimplemented!()
-    }
-    pub async fn beginning_offsets(
+
+    fn deserialize(
         &self,
-        partitions: &[TopicPartition],
-    ) -> Result<Vec<(TopicPartition, i64)>, ConsumerError> {
-        unimplemented!()
-    }
-    pub async fn end_offsets(
-        &self,
-        partitions: &[TopicPartition],
-    ) -> Result<Vec<(TopicPartition, i64)>, ConsumerError> {
-        unimplemented!()
-    }
-    pub async fn close(self) -> Result<(), ConsumerError> {
-        unimplemented!()
+        partition: TopicPartition,
+        record: ChunkRecord,
+    ) -> Result<ConsumerRecord<K, V>, ConsumerError> {
+        let TopicPartition { topic, partition } = partition;
+        let offset = record.offset;
+        let failed = |part, cause: DeserializeError| ConsumerError::Deserialize {
+            topic: topic.clone(),
+            partition,
+            offset,
+            part,
+            cause: Arc::from(cause),
+        };
+        let key = record.key.map(|key| self.key.deserialize(&topic, key)).transpose();
+        let value = record.value.map(|value| self.value.deserialize(&topic, value)).transpose();
+        Ok(ConsumerRecord {
+            key: key.map_err(|cause| failed(RecordPart::Key, cause))?,
+            value: value.map_err(|cause| failed(RecordPart::Value, cause))?,
+            partition,
+            offset,
+            timestamp_ms: record.timestamp_ms,
+            timestamp_type: record.timestamp_type.into(),
+            leader_epoch: record.leader_epoch,
+            headers: record.headers.into_iter().map(|(name, value)| RecordHeader { name, value }).collect(),
+            topic: topic.clone(),
+        })
     }
 }

@@ -15,6 +15,15 @@ pub enum TimestampType {
     Append,
 }
 
+impl From<klamm_wire::batch::TimestampType> for TimestampType {
+    fn from(kind: klamm_wire::batch::TimestampType) -> Self {
+        match kind {
+            klamm_wire::batch::TimestampType::CreateTime => Self::Create,
+            klamm_wire::batch::TimestampType::LogAppendTime => Self::Append,
+        }
+    }
+}
+
 /// Name and value of one header of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordHeader {

@@ -1,0 +1,127 @@
+//! Why the consumer could not go on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use klamm_core::TopicPartition;
+use klamm_core::consumer::ChunkError;
+use klamm_wire::ErrorCode;
+
+use crate::error::{Recovery, RequestError};
+
+/// Which part of a record an error is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordPart {
+    /// The key.
+    Key,
+    /// The value.
+    Value,
+}
+
+impl std::fmt::Display for RecordPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Key => "key",
+            Self::Value => "value",
+        })
+    }
+}
+
+/// Why the consumer could not go on. It can be asked again after every one of these but [`Self::Closed`].
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConsumerError {
+    /// A record's key or value is not what its deserializer expects. The position lies behind the record;
+    /// [`seek`](crate::Consumer::seek) to `offset` reads it again.
+    #[error("{part} of {topic}-{partition} at offset {offset}: {cause}")]
+    Deserialize {
+        /// Topic of the record.
+        topic: Arc<str>,
+        /// Partition of the record.
+        partition: i32,
+        /// Offset of the record.
+        offset: i64,
+        /// Key or value.
+        part: RecordPart,
+        /// What the deserializer said.
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The position does not exist in the log, and `auto.offset.reset` is `none`. Told again until the
+    /// application seeks.
+    #[error("offset {offset} of {partition} is out of range and auto.offset.reset is none")]
+    OutOfRange {
+        /// The partition.
+        partition: TopicPartition,
+        /// The position.
+        offset: i64,
+    },
+    /// A batch is damaged, or expands beyond `decompressed_batch_max_bytes`. It is fetched again, and told
+    /// again while it stays damaged; seek behind it to give it up.
+    #[error("batch of {partition} at offset {offset}: {}", .cause.as_ref().map_or_else(|| "not a record batch".to_owned(), ToString::to_string))]
+    Corrupt {
+        /// The partition.
+        partition: TopicPartition,
+        /// First offset that cannot be read.
+        offset: i64,
+        /// What is wrong with it, if it is a batch at all.
+        cause: Option<ChunkError>,
+    },
+    /// The broker refuses the partition; it is asked again, more and more slowly.
+    #[error("{partition}: {code}")]
+    Refused {
+        /// The partition.
+        partition: TopicPartition,
+        /// What the broker said.
+        code: ErrorCode,
+    },
+    /// There has been no leader for `default.api.timeout.ms`: no broker answers, the topic does not exist, or
+    /// its replicas are down. The consumer goes on looking.
+    #[error("no leader of {partition} within {waited:?}: {code}{}", unreachable(.causes))]
+    NoLeader {
+        /// The partition.
+        partition: TopicPartition,
+        /// Time waited.
+        waited: Duration,
+        /// What the brokers said last; `UNKNOWN_TOPIC_OR_PARTITION` also if none answered.
+        code: ErrorCode,
+        /// Brokers that could not be reached, by address.
+        causes: Vec<(String, RequestError)>,
+    },
+    /// The partition is not assigned to this consumer.
+    #[error("{partition} is not assigned")]
+    NotAssigned {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// A position or offset could not be found out within `default.api.timeout.ms`.
+    #[error("offset of {partition} not known within {waited:?}{}", .last.map(|code| format!(": {code}")).unwrap_or_default())]
+    TimedOut {
+        /// The partition.
+        partition: TopicPartition,
+        /// Time waited.
+        waited: Duration,
+        /// What a broker said last, if any did.
+        last: Option<ErrorCode>,
+    },
+    /// The consumer was closed.
+    #[error("the consumer is closed")]
+    Closed,
+}
+
+fn unreachable(causes: &[(String, RequestError)]) -> String {
+    causes.iter().map(|(address, cause)| format!("; {address}: {cause}")).collect()
+}
+
+impl ConsumerError {
+    /// Returns the one sensible reaction to this error.
+    pub fn recovery(&self) -> Recovery {
+        match self {
+            Self::Deserialize { .. } | Self::OutOfRange { .. } | Self::NotAssigned { .. } => Recovery::Fix,
+            Self::Refused { code, .. } if !code.is_retriable() => Recovery::Fix,
+            Self::Refused { .. } | Self::Corrupt { .. } | Self::NoLeader { .. } | Self::TimedOut { .. } => {
+                Recovery::Retry
+            }
+            Self::Closed => Recovery::Rebuild,
+        }
+    }
+}

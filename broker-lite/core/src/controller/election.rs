@@ -127,3 +127,57 @@ pub(super) fn change(
         ..PartitionChangeRecord::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(text: &str) -> Vec<i32> {
+        text.split(',').filter(|id| !id.is_empty()).map(|id| id.parse().unwrap()).collect()
+    }
+
+    fn recovery(text: &str) -> LeaderRecoveryState {
+        LeaderRecoveryState::from_code(text.parse().unwrap()).unwrap()
+    }
+
+    fn registration(text: &str) -> PartitionRegistration {
+        let [replicas, isr, elr, last_known_elr, leader, state] = fields(text);
+        PartitionRegistration {
+            replicas: ids(replicas),
+            isr: ids(isr),
+            elr: ids(elr),
+            last_known_elr: ids(last_known_elr),
+            leader: leader.parse().ok().filter(|leader| *leader >= 0),
+            leader_recovery_state: recovery(state),
+            ..PartitionRegistration::default()
+        }
+    }
+
+    fn fields(text: &str) -> [&str; 6] {
+        text.split(';').collect::<Vec<_>>().try_into().unwrap()
+    }
+
+    /// Goal: the rules above are Kafka's, case by case. `tests/tools/Elections.java` recorded them.
+    #[test]
+    fn every_change_ends_as_in_apache_kafka() {
+        let recorded = include_str!("elections.txt");
+        assert_eq!(recorded.lines().count(), 1000);
+        for line in recorded.lines() {
+            let [before, change, after] = line.split('|').collect::<Vec<_>>().try_into().unwrap();
+            let [isr, active, unclean, min, allowed, state] = fields(change);
+            let (current, active) = (registration(before), ids(active));
+            let proposal = Proposal {
+                current: &current,
+                isr: ids(isr),
+                recovery: recovery(state),
+                unclean_shutdown: unclean.parse().ok().filter(|id| *id >= 0),
+                min_insync: min.parse().unwrap(),
+                unclean_allowed: allowed.parse().unwrap(),
+                acceptable: &|id| active.contains(&id),
+            };
+            let mut next = proposal.resolve();
+            next.elr.sort_unstable();
+            assert_eq!(next, registration(after), "{line}");
+        }
+    }
+}

@@ -7,8 +7,6 @@
 //!     └──────────────────── new incarnation ◀────────────────────── fenced, may stop
 //! ```
 
-use std::collections::BTreeMap;
-
 use klamm_wire::ErrorCode;
 use klamm_wire::messages::{
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, BrokerRegistrationResponse,
@@ -24,7 +22,10 @@ use crate::metadata::BrokerRegistration;
 /// What the controller knows of a broker's process beyond its registration.
 #[derive(Debug)]
 pub(super) struct Session {
-    last_contact: Tick,
+    /// When the broker is fenced unless it reports.
+    ends: Tick,
+    /// Whether the end was put off since the last report.
+    put_off: bool,
     /// Metadata offset the broker has applied, as of its last heartbeat.
     offset: i64,
     /// Offset of the last record that moved leaderships away for its shutdown.
@@ -32,8 +33,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(now: Tick) -> Self {
-        Self { last_contact: now, offset: -1, shutdown_offset: None }
+    pub(super) fn new(ends: Tick) -> Self {
+        Self { ends, put_off: false, offset: -1, shutdown_offset: None }
     }
 }
 
@@ -93,19 +94,21 @@ impl Controller {
         let epoch = record.broker_epoch;
         self.emit(record);
         self.leave(&[id], (!clean).then_some(id));
-        self.sessions.insert(id, Session::new(now));
+        self.sessions.insert(id, Session::new(now + self.session_timeout));
         Ok(epoch)
     }
 
     /// Whether the registered process may still be alive, and is not about to leave.
     fn has_session(&self, now: Tick, broker: &BrokerRegistration) -> bool {
-        let contact = self.sessions.get(&broker.id).map(|session| session.last_contact);
-        !broker.in_controlled_shutdown && contact.is_some_and(|at| now < at + self.session_timeout)
+        let ends = self.sessions.get(&broker.id).map(|session| session.ends);
+        !broker.in_controlled_shutdown && ends.is_some_and(|ends| now < ends)
     }
 
     fn touch(&mut self, now: Tick, id: i32, offset: Option<i64>) {
-        let session = self.sessions.entry(id).or_insert_with(|| Session::new(now));
-        session.last_contact = session.last_contact.max(now);
+        let ends = now + self.session_timeout;
+        let session = self.sessions.entry(id).or_insert_with(|| Session::new(ends));
+        session.ends = session.ends.max(ends);
+        session.put_off = false;
         session.offset = offset.unwrap_or(session.offset);
     }
 
@@ -217,19 +220,28 @@ impl Controller {
 
     /// Returns when [`Self::on_deadline`] wants to run: the first end of a session.
     pub fn deadline(&self) -> Option<Tick> {
-        self.live_sessions().map(|(_, session)| session.last_contact + self.session_timeout).min()
+        self.live_sessions().map(|(_, session)| session.ends).min()
     }
 
     /// Fences brokers that have been silent for `broker.session.timeout.ms`.
     ///
-    /// A driver that was held up itself hands over the requests that wait before it calls this.
+    /// When it runs late, this process was held up, and reports may wait unread: who is due gets half a
+    /// session more, once, in which every living broker reports (`broker.heartbeat.interval.ms`).
     pub fn on_deadline(&mut self, now: Tick) -> Outcome<()> {
-        let silent = self
+        let late = self.deadline().is_some_and(|due| now > due + self.session_timeout / 4);
+        let silent: Vec<(i32, i64)> = self
             .live_sessions()
-            .filter(|(_, session)| session.last_contact + self.session_timeout <= now)
+            .filter(|(_, session)| session.ends <= now)
             .map(|(broker, _)| (broker.id, broker.epoch))
-            .collect::<BTreeMap<_, _>>();
-        self.fence(&silent.into_iter().collect::<Vec<_>>());
+            .collect();
+        let (mut dead, more) = (Vec::new(), now + self.session_timeout / 2);
+        for (id, epoch) in silent {
+            match self.sessions.get_mut(&id).filter(|session| late && !session.put_off) {
+                Some(session) => (session.ends, session.put_off) = (more, true),
+                None => dead.push((id, epoch)),
+            }
+        }
+        self.fence(&dead);
         self.outcome(())
     }
 

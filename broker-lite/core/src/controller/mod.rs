@@ -83,7 +83,8 @@ impl Controller {
         rng: fastrand::Rng,
     ) -> Self {
         let session_timeout = settings.millis("broker.session.timeout.ms").unwrap_or(Duration::from_secs(9));
-        let sessions = image.live_brokers().map(|broker| (broker.id, Session::new(now))).collect();
+        let sessions =
+            image.live_brokers().map(|broker| (broker.id, Session::new(now + session_timeout))).collect();
         let cluster_id = cluster_id.to_owned();
         Self { cluster_id, settings, session_timeout, image, sessions, rng, records: Vec::new() }
     }

@@ -126,6 +126,24 @@ fn a_broker_is_fenced_when_it_has_been_silent_for_the_session_timeout_and_not_be
     assert_eq!(world.controller.deadline(), Some(7000 * MS), "broker 2 is next");
 }
 
+/// Goal: a machine that stood still for a while must not bury its whole cluster when it wakes.
+#[test]
+fn a_controller_that_was_held_up_itself_gives_everybody_half_a_session_once() {
+    let mut world = World::with_brokers(2, &[]);
+    let woken = 5 * SESSION;
+    assert!(world.controller.on_deadline(woken).records.is_empty());
+    assert_eq!(world.controller.deadline(), Some(woken + SESSION / 2));
+    world.now = woken + SESSION / 4;
+    world.beat(2);
+
+    let again = woken + SESSION;
+    let outcome = world.controller.on_deadline(again);
+    assert_eq!(kinds(&outcome.records), ["broker change"], "late again, but broker 1 had its chance");
+    world.settle(outcome);
+    assert!(world.reader.broker(1).unwrap().fenced);
+    assert!(!world.reader.broker(2).unwrap().fenced);
+}
+
 #[test]
 fn a_fenced_broker_that_reports_again_is_unfenced_in_the_same_epoch() {
     let mut world = World::with_brokers(2, &[]);

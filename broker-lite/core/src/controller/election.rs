@@ -69,8 +69,8 @@ impl Proposal<'_> {
         let first =
             |among: &[i32]| next.replicas.iter().copied().find(|id| among.contains(id) && may_lead(id));
         next.leader = first(&next.isr);
-        if next.leader.is_some() || !next.isr.is_empty() {
-            return;
+        if next.leader.is_some() {
+            return; // every member of the ISR may lead, so it is empty below
         }
         if let Some(eligible) = first(&next.elr) {
             next.leader = Some(eligible);

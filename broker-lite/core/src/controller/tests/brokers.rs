@@ -142,6 +142,7 @@ fn a_controller_that_was_held_up_itself_gives_everybody_half_a_session_once() {
     world.settle(outcome);
     assert!(world.reader.broker(1).unwrap().fenced);
     assert!(!world.reader.broker(2).unwrap().fenced);
+    assert!(world.controller.on_deadline(again + SESSION).records.is_empty(), "2 has reported in between");
 }
 
 #[test]

@@ -146,6 +146,7 @@ fn wrong_settings_are_refused_with_their_cause() {
 fn names_that_cannot_be_are_refused_with_their_cause() {
     let mut world = World::with_brokers(1, &[]);
     world.create(topic("a.b", 1, 1));
+    world.create(topic("c_d", 1, 1));
     let long = "x".repeat(250);
     let cases = [
         ("", "the name of a topic must not be empty"),
@@ -155,6 +156,7 @@ fn names_that_cannot_be_are_refused_with_their_cause() {
         ("a b", "\"a b\" contains ' '; allowed are ASCII letters and digits, '.', '_' and '-'"),
         ("straße", "\"straße\" contains 'ß'; allowed are ASCII letters and digits, '.', '_' and '-'"),
         ("a_b", "a_b collides with a.b: '.' and '_' count as equal"),
+        ("c.d", "c.d collides with c_d: '.' and '_' count as equal"),
     ];
     for (bad, message) in cases {
         let refused = world.refuse(topic(bad, 1, 1));

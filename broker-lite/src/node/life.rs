@@ -10,8 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::rt::Rt;
@@ -30,9 +30,12 @@ struct State {
     dead: bool,
     paused: bool,
     parked: Vec<Waker>,
-    tasks: BTreeMap<u64, AbortHandle>,
+    /// Each is entered before it is spawned, and gone when it is done.
+    tasks: BTreeMap<u64, Option<AbortHandle>>,
     next_task: u64,
     produce_in_flight: usize,
+    /// Somebody wants the node dead as soon as a Produce is unanswered.
+    trap: Option<oneshot::Sender<usize>>,
     /// Tasks not dropped yet; outlives `tasks`, which only serves to abort.
     undropped: usize,
 }
@@ -52,44 +55,63 @@ impl Life {
         let id = state.next_task;
         state.next_task += 1;
         state.undropped += 1;
+        state.tasks.insert(id, None);
+        drop(state);
         let gated = Gated { life: self.clone(), id, task: Some(Box::pin(task)) };
-        state.tasks.insert(id, self.rt.spawn(gated));
+        // Without the lock: a runtime that is shutting down drops the task at once.
+        let handle = self.rt.spawn(gated);
+        let mut state = self.state.lock();
+        if state.dead {
+            drop(state);
+            handle.abort();
+        } else if let Some(entry) = state.tasks.get_mut(&id) {
+            *entry = Some(handle);
+        }
     }
 
     /// Ends the node. Returns the Produce requests left unanswered, or `None` if it was dead.
     pub(crate) fn kill(&self) -> Option<usize> {
-        self.kill_if(|_| true)
-    }
-
-    fn kill_if(&self, condition: impl FnOnce(usize) -> bool) -> Option<usize> {
-        let mut state = self.state.lock();
-        if state.dead || !condition(state.produce_in_flight) {
+        let state = self.state.lock();
+        if state.dead {
             return None;
         }
-        state.dead = true;
-        let tasks = std::mem::take(&mut state.tasks);
-        let unanswered = std::mem::take(&mut state.produce_in_flight);
-        state.parked.clear();
-        drop(state);
-        for task in tasks.values() {
-            task.abort();
-        }
-        self.produce_arrived.notify_waiters();
-        Some(unanswered)
+        Some(self.end(state))
     }
 
-    /// Waits for an unanswered Produce and kills the node before it can be answered.
-    /// `None` if the node dies of something else.
+    fn end(&self, mut state: MutexGuard<'_, State>) -> usize {
+        state.dead = true;
+        let tasks = std::mem::take(&mut state.tasks);
+        let parked = std::mem::take(&mut state.parked);
+        let unanswered = std::mem::take(&mut state.produce_in_flight);
+        let trap = state.trap.take();
+        // What is dropped from here on may want the lock.
+        drop(state);
+        tasks.values().flatten().for_each(AbortHandle::abort);
+        drop(parked);
+        if let Some(trap) = trap {
+            // Nobody waits any more: the node is dead all the same, as was asked for.
+            let _ = trap.send(unanswered);
+        }
+        self.produce_arrived.notify_waiters();
+        unanswered
+    }
+
+    /// Kills the node while a Produce is unanswered: now, or in the moment the next one comes in.
+    /// Returns how many were unanswered, `None` if the node was dead or dies of something else.
     pub(crate) async fn kill_when_produce_in_flight(&self) -> Option<usize> {
-        loop {
-            self.until_produce_in_flight().await;
-            if let Some(unanswered) = self.kill_if(|in_flight| in_flight > 0) {
-                return Some(unanswered);
-            }
-            if self.is_dead() {
+        let sprung = {
+            let mut state = self.state.lock();
+            if state.dead {
                 return None;
             }
-        }
+            if state.produce_in_flight > 0 {
+                return Some(self.end(state));
+            }
+            let (trap, sprung) = oneshot::channel();
+            state.trap = Some(trap);
+            sprung
+        };
+        sprung.await.ok().filter(|unanswered| *unanswered > 0)
     }
 
     /// Waits until a Produce is unanswered, or the node is dead.
@@ -159,7 +181,13 @@ impl Life {
 
     /// Counts a Produce request that will be answered.
     pub(crate) fn produce_arrived(self: &Arc<Self>) -> Owed {
-        self.state.lock().produce_in_flight += 1;
+        let mut state = self.state.lock();
+        state.produce_in_flight += 1;
+        if state.trap.as_ref().is_some_and(|trap| !trap.is_closed()) {
+            self.end(state);
+            return Owed(None);
+        }
+        drop(state);
         self.produce_arrived.notify_waiters();
         Owed(Some(self.clone()))
     }
@@ -220,7 +248,8 @@ impl Future for Gated {
         let done = task.as_mut().poll(cx).is_ready();
         if done {
             self.task = None;
-            self.life.state.lock().tasks.remove(&self.id);
+            let handle = self.life.state.lock().tasks.remove(&self.id);
+            drop(handle);
             return Poll::Ready(());
         }
         Poll::Pending
@@ -288,11 +317,9 @@ mod tests {
         let life = life();
         let victim = life.clone();
         let (unanswered, ()) = tokio::join!(life.kill_when_produce_in_flight(), async {
-            let first = victim.produce_arrived();
-            assert_eq!(victim.answer(Some(first), || ()), Some(()), "answered before the kill");
-            let second = victim.produce_arrived();
             victim.rt.sleep(Duration::from_millis(1)).await;
-            assert_eq!(victim.answer(Some(second), || ()), None);
+            let owed = victim.produce_arrived();
+            assert_eq!(victim.answer(Some(owed), || ()), None, "the kill came first");
         });
         assert_eq!(unanswered, Some(1));
     }

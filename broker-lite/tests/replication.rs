@@ -1,0 +1,214 @@
+//! Replication seen from outside: nothing here looks into a broker but `check()` and the waits.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::time::Duration;
+
+use broker_lite::Cluster;
+use klamm_wire::ErrorCode;
+use support::{Talk, batch, code, produce, produced, stamped, values};
+
+/// A cluster with one topic of one partition on three brokers; returns its leader, too.
+async fn cluster(settings: &[(&str, &str)], topic: &[(&str, &str)]) -> (Cluster, i32) {
+    let mut builder = Cluster::builder().seed(7);
+    for (name, value) in settings {
+        builder = builder.config(*name, *value);
+    }
+    let cluster = builder.start().await.unwrap();
+    cluster.create_topic("t", 1, 3, topic).await.unwrap();
+    let leader = cluster.leader_of("t", 0).unwrap();
+    (cluster, leader)
+}
+
+fn others(cluster: &Cluster, leader: i32) -> Vec<i32> {
+    cluster.broker_ids().into_iter().filter(|id| *id != leader).collect()
+}
+
+async fn until_all_hold(cluster: &Cluster, end: i64) {
+    while !cluster.broker_ids().iter().all(|id| cluster.log_end_offset(*id, "t", 0) == Some(end)) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_acknowledged_by_all_is_on_every_broker_and_can_be_read() {
+    let (cluster, leader) = cluster(&[], &[]).await;
+    let mut talk = Talk::to(&cluster, leader).await;
+    for (index, value) in ["a", "b", "c"].into_iter().enumerate() {
+        let answer = talk.produce("t", 0, batch(&[value, value])).await;
+        assert_eq!((answer.error_code, answer.base_offset), (0, 2 * index as i64));
+    }
+    for broker in cluster.broker_ids() {
+        assert_eq!(cluster.log_end_offset(broker, "t", 0), Some(6), "broker {broker}");
+    }
+    let read = values(&talk.fetch("t", 0, 0, 0).await);
+    let text: String = read.iter().map(|(_, value)| value.as_str()).collect();
+    assert_eq!(text, "aabbcc");
+    let report = cluster.check();
+    assert!(report.is_ok(), "{report}");
+    assert_eq!((report.partitions, report.replicas, report.batches), (1, 3, 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flipped_byte_in_one_replica_is_reported_with_its_place() {
+    let (cluster, leader) = cluster(&[], &[]).await;
+    let mut talk = Talk::to(&cluster, leader).await;
+    for value in ["a", "b", "c"] {
+        talk.produce("t", 0, batch(&[value])).await;
+    }
+    let follower = others(&cluster, leader)[0];
+    cluster.corrupt(follower, "t", 0, 1).unwrap();
+    let report = cluster.check();
+    assert!(!report.is_ok());
+    for violation in &report.violations {
+        let place = (violation.broker, &*violation.topic, violation.partition, violation.offset);
+        assert_eq!(place, (Some(follower), "t", 0, 1), "{report}");
+    }
+    assert_eq!(report.violations.len(), 2, "its CRC, and that it differs from the leader's: {report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_follower_holds_back_the_high_watermark_until_it_leaves_the_isr() {
+    // Heartbeats do not matter here: the leader itself has to notice.
+    let (cluster, leader) = cluster(&[("broker.session.timeout.ms", "600000")], &[]).await;
+    let follower = others(&cluster, leader)[0];
+    let mut talk = Talk::to(&cluster, leader).await;
+    talk.produce("t", 0, batch(&["before"])).await;
+    cluster.pause(follower).unwrap();
+    let waiting = talk.send(produce("t", 0, -1, 60_000, batch(&["after"]))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    assert_eq!(cluster.log_end_offset(leader, "t", 0), Some(2));
+    assert_eq!(cluster.high_watermark("t", 0), Some(1), "held back");
+    assert!(cluster.isr_of("t", 0).contains(&follower));
+    assert_eq!(produced(waiting.await.unwrap()).error_code, 0);
+    assert!(!cluster.isr_of("t", 0).contains(&follower), "acknowledged only without the paused one");
+    assert_eq!(cluster.high_watermark("t", 0), Some(2));
+    cluster.resume(follower).unwrap();
+    cluster.until_isr("t", 0, |isr| isr.contains(&follower)).await;
+    until_all_hold(&cluster, 2).await;
+    let report = cluster.check();
+    assert!(report.is_ok(), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_produce_that_is_not_replicated_in_its_time_is_told_so() {
+    let (cluster, leader) = cluster(&[("broker.session.timeout.ms", "600000")], &[]).await;
+    cluster.pause(others(&cluster, leader)[0]).unwrap();
+    let mut talk = Talk::to(&cluster, leader).await;
+    let before = tokio::time::Instant::now();
+    let answer = talk.send(produce("t", 0, -1, 200, batch(&["a"]))).await.unwrap().await.unwrap();
+    assert_eq!(code(produced(answer).error_code), ErrorCode::REQUEST_TIMED_OUT);
+    assert_eq!(before.elapsed().as_millis(), 200);
+    let answer = talk.send(produce("t", 0, 1, 200, batch(&["b"]))).await.unwrap().await.unwrap();
+    assert_eq!(produced(answer).base_offset, 1, "acks=1 does not wait, and both are in the log");
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_few_in_sync_replicas_refuse_before_the_append() {
+    let (cluster, leader) = cluster(&[], &[("min.insync.replicas", "2")]).await;
+    for other in others(&cluster, leader) {
+        cluster.kill(other).unwrap();
+    }
+    cluster.until_isr("t", 0, |isr| isr == [leader]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut talk = Talk::to(&cluster, leader).await;
+    let answer = talk.produce("t", 0, batch(&["a"])).await;
+    assert_eq!(code(answer.error_code), ErrorCode::NOT_ENOUGH_REPLICAS);
+    assert_eq!(cluster.log_end_offset(leader, "t", 0), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_leader_dies_another_one_has_everything_and_knows_what_is_a_retry() {
+    let (cluster, first) = cluster(&[], &[("min.insync.replicas", "2")]).await;
+    let mut talk = Talk::to(&cluster, first).await;
+    talk.produce("t", 0, stamped(&["a"], 1000, 0, 0)).await;
+    let waiting = talk.send(produce("t", 0, -1, 10_000, stamped(&["b"], 1000, 0, 1))).await.unwrap();
+    assert_eq!(produced(waiting.await.unwrap()).base_offset, 1);
+    cluster.kill(first).unwrap();
+    assert!(Talk::dial(&cluster, first).await.is_err(), "nobody answers at a dead broker");
+    cluster.until_leader("t", 0, |leader| leader.is_some_and(|id| id != first)).await;
+    assert_eq!(cluster.elections(), 1);
+    let second = cluster.leader_of("t", 0).unwrap();
+    let mut talk = Talk::to(&cluster, second).await;
+    let retry = loop {
+        let answer = talk.produce("t", 0, stamped(&["b"], 1000, 0, 1)).await;
+        if code(answer.error_code) != ErrorCode::NOT_LEADER_OR_FOLLOWER {
+            break answer;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!((retry.error_code, retry.base_offset), (0, 1), "not appended twice");
+    assert_eq!(talk.produce("t", 0, stamped(&["c"], 1000, 0, 2)).await.base_offset, 2);
+    cluster.restart(first).await.unwrap();
+    cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
+    until_all_hold(&cluster, 3).await;
+    let report = cluster.check();
+    assert!(report.is_ok(), "{report}");
+    let read: Vec<_> = values(&talk.fetch("t", 0, 0, 0).await).into_iter().map(|(_, value)| value).collect();
+    assert_eq!(read, ["a", "b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_only_a_dead_leader_had_are_cut_off_when_it_returns() {
+    let (cluster, first) = cluster(&[], &[]).await;
+    let mut talk = Talk::to(&cluster, first).await;
+    talk.produce("t", 0, batch(&["kept"])).await;
+    let paused = others(&cluster, first);
+    paused.iter().for_each(|id| cluster.pause(*id).unwrap());
+    // Still answers the fetches that were waiting when the followers stopped.
+    talk.send(produce("t", 0, 1, 1_000, batch(&["on its way"]))).await.unwrap().await.unwrap();
+    let lonely = talk.send(produce("t", 0, 1, 1_000, batch(&["lost", "lost"]))).await.unwrap();
+    assert_eq!(produced(lonely.await.unwrap()).base_offset, 2);
+    cluster.kill(first).unwrap();
+    paused.iter().for_each(|id| cluster.resume(*id).unwrap());
+    cluster.until_leader("t", 0, |leader| leader.is_some_and(|id| id != first)).await;
+    let second = cluster.leader_of("t", 0).unwrap();
+    let mut talk = Talk::to(&cluster, second).await;
+    while code(talk.produce("t", 0, batch(&["new"])).await.error_code) != ErrorCode::NONE {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    cluster.restart(first).await.unwrap();
+    cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
+    until_all_hold(&cluster, 3).await;
+    let report = cluster.check();
+    assert!(report.is_ok(), "{report}");
+    let read: Vec<_> = values(&talk.fetch("t", 0, 0, 0).await).into_iter().map(|(_, value)| value).collect();
+    assert_eq!(read, ["kept", "on its way", "new"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_on_produce_leaves_at_least_one_request_unanswered() {
+    let (cluster, leader) = cluster(&[], &[]).await;
+    let mut talk = Talk::to(&cluster, leader).await;
+    let killed = cluster.kill_when_produce_in_flight(leader);
+    let producing = async {
+        let mut answered = 0;
+        loop {
+            let Ok(answer) = talk.send(produce("t", 0, -1, 10_000, batch(&["a"]))).await else {
+                return answered;
+            };
+            if answer.await.is_err() {
+                return answered;
+            }
+            answered += 1;
+        }
+    };
+    let (unanswered, _) = tokio::join!(killed, producing);
+    assert_eq!(unanswered.unwrap(), 1);
+    assert_eq!(cluster.in_flight_produce(leader), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_gives_the_same_history() {
+    let mut histories = Vec::new();
+    for _ in 0..2 {
+        let (cluster, leader) = cluster(&[], &[]).await;
+        cluster.kill(leader).unwrap();
+        cluster.until_leader("t", 0, |new| new.is_some_and(|id| id != leader)).await;
+        histories.push(cluster.events());
+        cluster.shutdown().await;
+    }
+    assert_eq!(histories[0], histories[1]);
+    assert_eq!(histories[0].len(), 2);
+}

@@ -28,7 +28,6 @@ const REPLICATION: &[&str] = &[
     "default.replication.factor",
     "offsets.topic.replication.factor",
     "transaction.state.log.replication.factor",
-    "share.coordinator.state.topic.replication.factor",
 ];
 
 /// Settings of both profiles that differ from Kafka's defaults.

@@ -459,3 +459,7 @@ impl Drop for InFlight<'_> {
         self.0.state.lock().in_flight -= 1;
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

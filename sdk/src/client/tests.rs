@@ -404,3 +404,56 @@ async fn a_broker_that_comes_back_is_found_again() {
     client.ready(5 * S).await.unwrap();
     assert!(client.metadata().version > version);
 }
+
+#[tokio::test]
+async fn silent_bootstrap_servers_are_tried_once_each_before_any_of_them_again() {
+    let silent = [Fake::start(|_, _| Act::Silence).await, Fake::start(|_, _| Act::Silence).await];
+    let fake = broker().await;
+    let servers = [silent[0].address, silent[1].address, fake.address];
+    for _ in 0..10 {
+        let client = builder(&servers).socket_connection_setup_timeout_ms(2 * S).build().unwrap();
+        // Each silent one costs 200 ms.
+        client.ready(5 * S).await.unwrap();
+        assert!(client.rt().now() < 595 * MS, "{:?}", client.rt().now());
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_asks_for_a_fresh_start_gets_one_and_old_connections_are_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asks = Arc::new(AtomicBool::new(false));
+    let asked = asks.clone();
+    let _fake = Fake::on(listener, move |head, body| {
+        if head.api_key == METADATA && asked.swap(false, Ordering::Relaxed) {
+            let refused = metadata(&[], vec![]).with_error_code(ErrorCode::REBOOTSTRAP_REQUIRED.0);
+            return reply::<MetadataRequest>(head, &refused);
+        }
+        answer(head, body, &[address], &|name| topic(name, 0))
+    });
+    let client = builder(&[address]).build().unwrap();
+    client.ready(5 * S).await.unwrap();
+    client.connected(1, Lane::Fetch).await.unwrap();
+    asks.store(true, Ordering::Relaxed);
+    client.request_refresh("test");
+    client.rt().sleep(300 * MS).await;
+    assert!(!asks.load(Ordering::Relaxed), "it was told");
+    assert!(!client.is_connected(1, Lane::Fetch));
+    client.ready(5 * S).await.unwrap();
+}
+
+#[tokio::test]
+async fn dropping_a_client_ends_the_dialling_it_was_at() {
+    let silent = Fake::start(|_, _| Act::Silence).await;
+    let client = builder(&[silent.address]).build().unwrap();
+    assert!(client.ready(100 * MS).await.is_err());
+    assert_eq!(*silent.open.lock(), 1);
+    let rt = client.rt().clone();
+    drop(client);
+    let closed = async {
+        while *silent.open.lock() > 0 {
+            rt.sleep(MS).await;
+        }
+    };
+    rt.before(rt.now() + S, closed).await.unwrap();
+}

@@ -1,5 +1,4 @@
 //! Async Kafka client.
-#![allow(dead_code)] // until producer and consumer use all of the client
 
 mod admin;
 mod client;

@@ -17,9 +17,7 @@ use klamm_wire::messages::{
     MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse, ProducerId, TopicName,
 };
 use klamm_wire::negotiation::CLIENT_RANGES;
-use klamm_wire::{
-    BoxConnector, Connector, Endpoint, ErrorCode, Frame, Link, LinkError, RawBatch, StrBytes,
-};
+use klamm_wire::{BoxConnector, Connector, Endpoint, ErrorCode, Frame, Link, LinkError, RawBatch, StrBytes};
 use parking_lot::Mutex;
 use tower::service_fn;
 use uuid::Uuid;

@@ -117,6 +117,12 @@ impl<T> Task<T> {
     pub(crate) fn detach(mut self) {
         self.join = None;
     }
+
+    /// `true` once the task has ended.
+    #[cfg(test)]
+    pub(crate) fn is_finished(&self) -> bool {
+        self.join.as_ref().is_none_or(JoinHandle::is_finished)
+    }
 }
 
 impl<T> Future for Task<T> {

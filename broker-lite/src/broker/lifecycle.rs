@@ -24,7 +24,7 @@ const HEARTBEAT_VERSION: i16 = 1;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 /// Levels of the features this broker can work with, as the controller must find them.
 pub(crate) const FEATURES: &[(&str, i16, i16)] =
-    &[("metadata.version", 7, 29), ("eligible.leader.replicas.version", 0, 1)];
+    &[("metadata.version", 7, 30), ("eligible.leader.replicas.version", 0, 1)];
 
 /// Registers, and again whenever the controller has forgotten or replaced this registration.
 pub(crate) async fn live(broker: Arc<Broker>) {

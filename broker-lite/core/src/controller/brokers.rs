@@ -74,6 +74,14 @@ impl Controller {
         if id < 0 || request.incarnation_id.is_nil() {
             return Err(ErrorCode::INVALID_REGISTRATION);
         }
+        let levels = self.image.features();
+        let unread = request.features.iter().any(|feature| {
+            let supported = feature.min_supported_version..=feature.max_supported_version;
+            levels.get(feature.name.as_str()).is_some_and(|level| !supported.contains(level))
+        });
+        if unread {
+            return Err(ErrorCode::UNSUPPORTED_VERSION);
+        }
         let mut record = registration(request, self.image.next_offset());
         let known = self.image.broker(id);
         let clean = known.is_some_and(|known| known.epoch == request.previous_broker_epoch);

@@ -1,4 +1,5 @@
 use klamm_wire::messages::AllocateProducerIdsRequest;
+use klamm_wire::messages::broker_registration_request::Feature;
 use klamm_wire::metadata_records::ProducerIdsRecord;
 
 use super::*;
@@ -44,6 +45,19 @@ fn another_cluster_and_senseless_identities_are_refused() {
     let nameless = request.with_incarnation_id(Uuid::nil());
     assert_eq!(code(&world.register(&nameless)), ErrorCode::INVALID_REGISTRATION);
     assert!(world.reader.brokers().is_empty());
+}
+
+#[test]
+fn a_broker_that_cannot_work_with_the_clusters_features_is_refused() {
+    let mut world = World::new(&[]);
+    let feature = |name: &str, max| {
+        Feature::default().with_name(text(name)).with_min_supported_version(7).with_max_supported_version(max)
+    };
+    let request = world.registration(1);
+    let old = request.clone().with_features(vec![feature("metadata.version", 29)]);
+    assert_eq!(code(&world.register(&old)), ErrorCode::UNSUPPORTED_VERSION);
+    let new = request.with_features(vec![feature("metadata.version", 30), feature("share.version", 9)]);
+    assert_eq!(code(&world.register(&new)), ErrorCode::NONE);
 }
 
 #[test]

@@ -28,10 +28,10 @@ pub use consumer::{
 };
 pub use deserializer::Deserializer;
 pub use error::{ClientError, ConfigError, MetadataError, Recovery, RequestError};
-pub use interceptor::Interceptor;
+pub use interceptor::{Interceptor, Refusal};
 pub use klamm_core::TopicPartition;
 pub use klamm_wire::{BoxConnector, Compression, Connector, Endpoint, ErrorCode, Frame, Link, LinkError};
 pub use producer::{Acks, Delivery, Producer, ProducerBuilder, RecordMetadata, SendError, TrySendError};
-pub use record::Record;
-pub use serializer::Serializer;
+pub use record::{Headers, Record};
+pub use serializer::{Plain, SerializeError, Serializer};
 pub use tcp::TcpConnector;

@@ -113,26 +113,26 @@ where
 mod tests {
     use super::*;
 
-    fn plain<T>(data: T) -> Option<Vec<u8>>
+    fn plain<T>(data: &T) -> Option<Vec<u8>>
     where
         Plain: Serializer<T>,
     {
         let mut scratch = Vec::new();
-        Plain.serialize("t", &mut Vec::new(), &data, &mut scratch).unwrap().map(<[u8]>::to_vec)
+        Plain.serialize("t", &mut Vec::new(), data, &mut scratch).unwrap().map(<[u8]>::to_vec)
     }
 
     #[test]
     fn null_and_empty_are_kept_apart() {
-        assert_eq!(plain(None::<String>), None);
-        assert_eq!(plain(()), None);
-        assert_eq!(plain(Some(String::new())), Some(vec![]));
-        assert_eq!(plain(Bytes::new()), Some(vec![]));
+        assert_eq!(plain(&None::<String>), None);
+        assert_eq!(plain(&()), None);
+        assert_eq!(plain(&Some(String::new())), Some(vec![]));
+        assert_eq!(plain(&Bytes::new()), Some(vec![]));
     }
 
     #[test]
     fn numbers_are_big_endian_as_in_java() {
-        assert_eq!(plain(258_i32), Some(vec![0, 0, 1, 2]));
-        assert_eq!(plain(-1_i64), Some(vec![0xff; 8]));
-        assert_eq!(plain(1.0_f64), Some(vec![0x3f, 0xf0, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(plain(&258_i32), Some(vec![0, 0, 1, 2]));
+        assert_eq!(plain(&-1_i64), Some(vec![0xff; 8]));
+        assert_eq!(plain(&1.0_f64), Some(vec![0x3f, 0xf0, 0, 0, 0, 0, 0, 0]));
     }
 }

@@ -250,7 +250,7 @@ impl Driver {
         });
         match answer {
             Ok(response) => {
-                let answers = self.answers(named, response);
+                let answers = self.answers(named, &response);
                 self.step(Event::Answered { request, answers });
             }
             Err(error) => {
@@ -261,7 +261,7 @@ impl Driver {
         }
     }
 
-    fn answers(&self, named: &Named, response: ProduceResponse) -> Vec<(PartitionId, Answer)> {
+    fn answers(&self, named: &Named, response: &ProduceResponse) -> Vec<(PartitionId, Answer)> {
         let mut answers = Vec::with_capacity(named.len());
         for topic in &response.responses {
             for partition in &topic.partition_responses {
@@ -297,7 +297,7 @@ impl Driver {
         match effect {
             Effect::Seal(batch) => self.seal(batch),
             Effect::Connect(broker) => self.connect(broker),
-            Effect::Produce(produce) => self.produce(produce),
+            Effect::Produce(produce) => self.produce(&produce),
             Effect::InitProducerId => {
                 let client = self.accumulator.client.clone();
                 self.running.push(Box::pin(async move { Done::Event(init_producer_id(&client).await) }));
@@ -347,10 +347,10 @@ impl Driver {
         }));
     }
 
-    fn produce(&mut self, produce: Produce) {
+    fn produce(&mut self, produce: &Produce) {
         let client = self.accumulator.client.clone();
         let (request, broker) = (produce.request, produce.broker);
-        let (topics, named) = self.topics(&produce);
+        let (topics, named) = self.topics(produce);
         let Some(version) = client.version(broker, PRODUCE) else {
             let maybe_written = false;
             let retriable = !client.is_connected(broker, Lane::Main);

@@ -24,9 +24,8 @@ impl<K: 'static, V: 'static> Chain<K, V> {
     /// Shows the record to each interceptor until one refuses it.
     pub(super) fn on_send(&self, record: &mut Record<K, V>) -> Result<(), SendError> {
         for interceptor in self.0.iter() {
-            match guarded("on_send", || interceptor.on_send(record)) {
-                Some(Err(refusal)) => return Err(SendError::Refused { source: refusal.into() }),
-                Some(Ok(())) | None => {}
+            if let Some(Err(refusal)) = guarded("on_send", || interceptor.on_send(record)) {
+                return Err(SendError::Refused { source: refusal.into() });
             }
         }
         Ok(())

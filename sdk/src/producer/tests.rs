@@ -326,6 +326,22 @@ async fn close_flushes_and_refuses_what_comes_later_on_every_clone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_for_room_hears_of_a_close_at_once() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).batch_size(200).buffer_memory(200).build().unwrap();
+    broker.0.lock().always = Some(Produced::Silence);
+    drop(producer.send(line("stuck")).await.unwrap());
+    let (clone, began) = (producer.clone(), now(&producer));
+    let waiter = async {
+        let error = clone.send(line("waits").partition(1)).await.unwrap_err();
+        (now(&clone) - began, error)
+    };
+    let (closed, (waited, error)) = futures::future::join(producer.close(9 * S), waiter).await;
+    assert!(closed.is_err() && waited < S, "{waited:?}");
+    assert!(matches!(error, SendError::Closed { maybe_written: false }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn close_gives_up_after_its_time_and_tells_the_deliveries() {
     let broker = Broker::default();
     let producer: Producer = builder(&broker).build().unwrap();

@@ -88,7 +88,7 @@ impl Broker {
     fn answer(&self, frame: Frame) -> Option<Result<Frame, LinkError>> {
         let version = frame.api_version;
         match frame.api_key {
-            0 => return self.produce(frame),
+            0 => self.produce(frame),
             3 => Some(Ok(encode_response::<MetadataRequest>(version, &self.metadata(frame)).unwrap())),
             18 => Some(Ok(encode_response::<ApiVersionsRequest>(version, &versions()).unwrap())),
             22 => {

@@ -130,7 +130,9 @@ impl<S: Storage> Replica<S> {
         let members = registration.replicas.iter();
         self.alive = members.filter_map(|id| alive(*id).map(|epoch| (*id, epoch))).collect();
         let known = (self.leader_epoch, self.partition_epoch);
-        if registration.leader_epoch < known.0 || registration.partition_epoch < known.1 || self.failed {
+        // after a restart metadata may be replayed from before what the log has seen
+        let seen = self.log.epochs().latest().map_or(known.0, |epoch| epoch.max(known.0));
+        if registration.leader_epoch < seen || registration.partition_epoch < known.1 || self.failed {
             self.advance_high_watermark(now, fx);
             return;
         }

@@ -681,6 +681,22 @@ fn roles_are_told_once_and_old_metadata_changes_nothing() {
     assert_eq!(sut.fx(), [], "not held here any more");
 }
 
+/// Goal: a broker that replays old metadata after a restart must not lead, nor forget epochs its log has seen.
+#[test]
+fn metadata_from_before_the_logs_last_epoch_is_not_believed() {
+    let mut leader = Sut::new(1, settings(1)).with(&registration(&[1, 2], Some(1), 3, 3));
+    leader.append(&plain(1), 1).unwrap();
+    leader.apply(&registration(&[1, 2], Some(1), 7, 7));
+    leader.append(&plain(1), 1).unwrap();
+    let epochs = leader.replica.log().epochs().clone();
+    let mut again = Sut::on(1, settings(1), leader.replica.into_storage());
+    again.apply(&registration(&[1, 2], Some(1), 3, 3));
+    assert_eq!((again.replica.role(), again.fx()), (Role::Offline, vec![]));
+    assert_eq!(again.replica.log().epochs(), &epochs);
+    again.apply(&registration(&[1, 2], Some(2), 8, 8));
+    assert_eq!(again.replica.role(), Role::Follower { leader: 2, leader_epoch: 8 });
+}
+
 /// Goal: a failed write is never tried again, and never acknowledged.
 #[test]
 fn a_storage_that_fails_takes_the_replica_offline() {

@@ -226,7 +226,10 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
         let options = self.options;
         options.check()?;
         // A client of its own: two consumers on one connection would wait for each other's long polls.
-        let client = ClientBuilder { settings: options.client.clone(), connector: self.connector }.build()?;
+        let mut settings = options.client.clone();
+        // An answer may hold one batch beyond its limit; it must not be taken for garbage.
+        settings.max_response_bytes = settings.max_response_bytes.max(options.max_bytes.saturating_mul(2));
+        let client = ClientBuilder { settings, connector: self.connector }.build()?;
         let fetcher = Fetcher::new(options.fetch_settings(), client.rt().rng("consumer"));
         let settings = ReadSettings {
             check_crcs: options.check_crcs,

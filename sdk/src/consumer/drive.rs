@@ -83,7 +83,11 @@ impl Task {
 
     fn came(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Event(event) => self.shared.step(event),
+            Outcome::Event(event) => {
+                // Counted before its reservation ends, else room would be seen where there is none.
+                self.shared.step(Event::Held(self.shared.budget.held()));
+                self.shared.step(event);
+            }
             Outcome::Topic(topic) => {
                 self.awaited.remove(&topic);
                 self.locate = true;

@@ -1,7 +1,8 @@
 //! Following the metadata log: Fetch from the controller, apply to the image, tell the replicas.
 //!
-//! Invariant: replicas see registrations in the order of the log.
+//! Invariant: replicas see registrations in the order of the log, and none from before this broker's own registration.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +79,12 @@ fn fetch(broker: &Broker, from: i64) -> FetchRequest {
         .with_topics(vec![topic])
 }
 
+fn all_partitions(image: &Image) -> BTreeSet<(Uuid, i32)> {
+    let partitions =
+        |topic: &Topic| topic.partitions.keys().map(|number| (topic.id, *number)).collect::<Vec<_>>();
+    image.topics().flat_map(partitions).collect()
+}
+
 impl Broker {
     /// Applies committed metadata and tells every replica that it concerns.
     fn apply_metadata(&self, mut records: Bytes) -> Result<(), String> {
@@ -86,18 +93,30 @@ impl Broker {
             if self.life.is_dead() {
                 return Err("this incarnation is over".into());
             }
+            let caught_up = self.is_registered_in(&image);
             let mut delta = Delta::default();
             while let Some(batch) = RawBatch::split(&mut records) {
                 let batch = batch.map_err(|e| e.to_string())?;
                 image.apply_batch(&batch, &mut delta).map_err(|e| e.to_string())?;
             }
-            self.remove_topics(&delta.removed_topics);
-            self.change_settings(&image, &delta);
-            self.change_partitions(&image, &delta);
+            if self.is_registered_in(&image) {
+                if !caught_up {
+                    delta.partitions = all_partitions(&image);
+                }
+                self.remove_topics(&delta.removed_topics);
+                self.change_settings(&image, &delta);
+                self.change_partitions(&image, &delta);
+            }
         }
         self.image_changed.notify_waiters();
         self.isr.deadline_may_be_new();
         Ok(())
+    }
+
+    /// Whether the metadata has come to this incarnation's own registration. What lies before is history: by it a
+    /// restarted broker would take up leaderships that it has lost since.
+    fn is_registered_in(&self, image: &Image) -> bool {
+        image.broker(self.id()).is_some_and(|found| found.incarnation_id == self.identity.incarnation)
     }
 
     fn remove_topics(&self, removed: &[RemovedTopic]) {

@@ -22,6 +22,7 @@ pub use admin::{
 };
 pub use bytes::Bytes;
 pub use client::{Client, ClientBuilder};
+pub use config::MetadataRecovery;
 pub use consumer::{
     Consumer, ConsumerBuilder, ConsumerError, ConsumerRecord, Isolation, OffsetReset, RecordHeader,
     StartOffset,

@@ -2,6 +2,8 @@
 //!
 //! `KLAMM_TEST_BOOTSTRAP=127.0.0.1:9092 cargo test -p klamm --test live`
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::time::Duration;
 
 use klamm::{Client, ErrorCode, NewTopic};

@@ -12,6 +12,16 @@ use crate::error::ConfigError;
 /// again for a last batch beyond it.
 pub(crate) const DEFAULT_RESPONSE_LIMIT_BYTES: usize = 128 << 20;
 
+/// What a client does when no broker that it knows can be reached (`metadata.recovery.strategy`, KIP-899).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MetadataRecovery {
+    /// Starts again from `bootstrap.servers`.
+    #[default]
+    Rebootstrap,
+    /// Goes on trying the brokers that it knows.
+    None,
+}
+
 /// Settings shared by clients, producers, consumers and admin clients.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientSettings {
@@ -296,10 +306,10 @@ macro_rules! client_settings {
             self
         }
 
-        /// Whether to start again from the bootstrap list when the known brokers are gone
-        /// (`metadata.recovery.strategy`: `rebootstrap` or `none`). Default: on.
-        pub fn metadata_recovery_rebootstrap(mut self, on: bool) -> Self {
-            self.$($field).+.rebootstrap = on;
+        /// What to do when the known brokers are gone (`metadata.recovery.strategy`). Default:
+        /// [`Rebootstrap`](crate::MetadataRecovery::Rebootstrap).
+        pub fn metadata_recovery_strategy(mut self, strategy: crate::MetadataRecovery) -> Self {
+            self.$($field).+.rebootstrap = strategy == crate::MetadataRecovery::Rebootstrap;
             self
         }
 

@@ -21,6 +21,7 @@ mod value;
 
 use crate::error::ConfigError;
 
+pub use client::MetadataRecovery;
 pub(crate) use client::{ClientSettings, DEFAULT_RESPONSE_LIMIT_BYTES, client_settings, endpoints};
 pub(crate) use value::Value;
 

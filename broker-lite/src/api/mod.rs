@@ -1,4 +1,5 @@
 //! One file per API, named by key and name. The tables below are what is advertised, and all of it.
+//! Two entries are there for librdkafka, which chooses compression by them: Produce 0 to 2 and FindCoordinator 0; both are refused.
 //!
 //! In: a request frame. Out: an answer now or later, or a refusal that closes the connection.
 //! What must happen in order of arrival happens before a handler returns.
@@ -8,6 +9,7 @@ mod k01_fetch;
 mod k01_fetch_metadata;
 mod k02_list_offsets;
 mod k03_metadata;
+mod k10_find_coordinator;
 mod k18_api_versions;
 mod k19_create_topics;
 mod k20_delete_topics;
@@ -54,6 +56,7 @@ pub(crate) const BROKER: &[Advertised] = &[
     api(1, 4, 18),
     api(2, 1, 11),
     api(3, 0, 13),
+    api(10, 0, 0),
     api(18, 0, 4),
     api(19, 2, 7),
     api(20, 1, 6),
@@ -122,6 +125,7 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
         1 => k01_fetch::handle(broker, frame),
         2 => k02_list_offsets::handle(broker, frame),
         3 => k03_metadata::handle(broker, frame),
+        10 => k10_find_coordinator::handle(frame),
         19 => k19_create_topics::forward(broker, frame),
         20 => k20_delete_topics::forward(broker, frame),
         22 => k22_init_producer_id::handle(broker, frame),

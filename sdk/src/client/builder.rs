@@ -46,6 +46,7 @@ impl ClientBuilder {
     ///
     /// Returns [`ConfigError`] for an impossible setting, and outside of a tokio runtime.
     pub fn build(self) -> Result<Client, ConfigError> {
+        let origin = self.clone();
         let settings = self.settings;
         settings.check()?;
         let bootstrap = endpoints(&settings.bootstrap_servers)?;
@@ -74,7 +75,7 @@ impl ClientBuilder {
             rt: rt.clone(),
         };
         let refresh = Refresh::new(refresh, rt.rng("metadata"));
-        Ok(Client::start(Arc::new(Shared::new(settings, bootstrap, dialling, refresh))))
+        Ok(Client::start(origin, Arc::new(Shared::new(settings, bootstrap, dialling, refresh))))
     }
 
     /// Like [`Self::build`], but waits until a broker answers, at most `default.api.timeout.ms`.

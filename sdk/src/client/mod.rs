@@ -62,6 +62,7 @@ pub struct Client {
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
+    origin: ClientBuilder,
     _refresh: Task,
 }
 
@@ -91,9 +92,14 @@ impl Client {
         Ok(builder)
     }
 
-    fn start(shared: Arc<Shared>) -> Self {
+    fn start(origin: ClientBuilder, shared: Arc<Shared>) -> Self {
         let refresh = shared.rt().spawn(refresh::drive(shared.clone()));
-        Self { inner: Arc::new(Inner { shared, _refresh: refresh }) }
+        Self { inner: Arc::new(Inner { shared, origin, _refresh: refresh }) }
+    }
+
+    /// The builder this client came from, for another one with connections of its own.
+    pub(crate) fn origin(&self) -> &ClientBuilder {
+        &self.inner.origin
     }
 
     /// Waits until a broker answers and the cluster's brokers are known, at most `timeout`; for health checks.

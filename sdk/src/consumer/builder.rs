@@ -12,7 +12,7 @@ use klamm_wire::{BoxConnector, Connector};
 use super::Consumer;
 use super::drive::drive;
 use super::shared::{ReadSettings, Shared};
-use crate::client::ClientBuilder;
+use crate::client::{Client, ClientBuilder};
 use crate::config::{ClientSettings, HasClient, Kind, Property, apply, client_settings, property};
 use crate::deserializer::{Deserializer, Plain};
 use crate::error::ConfigError;
@@ -116,6 +116,15 @@ impl ConsumerBuilder {
 
 impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
     client_settings!(options.client);
+
+    /// Reaches the cluster of this client, by its connector and with its settings of connections and metadata. The
+    /// connections are the consumer's own: on a shared one, two consumers would wait for each other's long polls.
+    pub fn client(mut self, client: &Client) -> Self {
+        let origin = client.origin();
+        self.options.client = origin.settings.clone();
+        self.connector = origin.connector.clone();
+        self
+    }
 
     /// Opens connections by something else than TCP, for example a broker in this process.
     pub fn connector(mut self, connector: impl Connector) -> Self {

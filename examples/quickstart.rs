@@ -1,2 +1,0 @@
-//! Ships files through a replicated cluster while a leader dies.
-fn main() {}

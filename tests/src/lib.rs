@@ -1,1 +1,27 @@
-//! Harness shared by the tests, benchmarks and tools of the workspace.
+//! Harness shared by the tests, benchmarks and tools of the workspace: processes that are reaped, peers that
+//! are found or reported as missing.
+
+pub mod backend;
+pub mod process;
+pub mod raw;
+pub mod usage;
+
+use std::path::{Path, PathBuf};
+
+/// The workspace's root.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| ".".into(), Path::to_path_buf)
+}
+
+/// Reports a missing peer: fails under `REQUIRE=all`, else prints `SKIPPED` with the reason.
+///
+/// # Panics
+///
+/// Under `REQUIRE=all`, which is how `tests/run` and CI call the tests.
+#[allow(clippy::print_stderr, clippy::panic, reason = "this is how a test reports")]
+pub fn skipped(what: &str, reason: &str) {
+    if std::env::var("REQUIRE").is_ok_and(|value| value == "all") {
+        panic!("{what} is required (REQUIRE=all) but not here: {reason}");
+    }
+    eprintln!("SKIPPED {what}: {reason}");
+}

@@ -1,0 +1,107 @@
+//! What a consumer promises.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use klamm::{Consumer, Producer, Record, StartOffset, TopicPartition};
+use klamm_tests::backend::Backend;
+
+use crate::Outcome;
+use crate::producing::topic;
+
+/// Writes `0`, `1`, … with timestamps 1000, 1010, … into partition 0.
+async fn numbered(backend: &Backend, topic: &str, count: i64) -> Outcome {
+    let producer: Producer = Producer::builder().client(&backend.client()?).batch_size(200).build()?;
+    for index in 0..count {
+        let record = Record::new(topic).partition(0).value(index.to_string()).timestamp(1_000 + index * 10);
+        drop(producer.send(record).await?); // flushed below
+    }
+    producer.flush().await?;
+    producer.close(Duration::from_secs(10)).await?;
+    Ok(())
+}
+
+fn number(value: Option<&[u8]>) -> Option<i64> {
+    std::str::from_utf8(value?).ok()?.parse().ok()
+}
+
+pub(crate) async fn reading_starts_at_the_beginning_the_end_an_offset_or_a_time(
+    backend: &Backend,
+) -> Outcome {
+    let topic = topic(backend, "starts", 1).await?;
+    numbered(backend, &topic, 100).await?;
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    let client = backend.client()?;
+    let starts = [
+        (StartOffset::Beginning, 0),
+        (StartOffset::Offset(42), 42),
+        (StartOffset::Timestamp(1_300), 30),
+        (StartOffset::Timestamp(1_301), 31),
+    ];
+    for (start, first) in starts {
+        let consumer: Consumer = Consumer::builder().client(&client).build()?;
+        consumer.assign([(partition.clone(), start)]);
+        let record = consumer.recv().await?;
+        assert_eq!((record.offset, number(record.value.as_deref())), (first, Some(first)), "{start:?}");
+        assert_eq!(consumer.position(&partition).await?, first + 1, "{start:?}");
+    }
+    let consumer: Consumer = Consumer::builder().client(&client).build()?;
+    consumer.assign([(partition.clone(), StartOffset::End)]);
+    assert_eq!(consumer.position(&partition).await?, 100);
+    assert!(
+        consumer.poll(10, Duration::from_millis(300)).await?.is_empty(),
+        "nothing before the end is handed out"
+    );
+    let producer: Producer = Producer::builder().client(&client).build()?;
+    producer.send_and_wait(Record::new(topic.as_str()).partition(0).value("100")).await?;
+    assert_eq!(number(consumer.recv().await?.value.as_deref()), Some(100));
+    Ok(())
+}
+
+pub(crate) async fn the_stream_hands_out_each_record_once(backend: &Backend) -> Outcome {
+    let topic = topic(backend, "stream", 1).await?;
+    numbered(backend, &topic, 1_000).await?;
+    let consumer: Consumer = Consumer::builder().client(&backend.client()?).build()?;
+    consumer.assign([(TopicPartition::new(topic.as_str(), 0), StartOffset::Beginning)]);
+    let mut stream = std::pin::pin!(consumer.stream());
+    for expected in 0..1_000 {
+        let record = stream.next().await.ok_or("the stream goes on")??;
+        assert_eq!(number(record.value.as_deref()), Some(expected));
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_paused_partition_is_silent_until_resumed(backend: &Backend) -> Outcome {
+    let topic = topic(backend, "paused", 1).await?;
+    numbered(backend, &topic, 20).await?;
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    let consumer: Consumer = Consumer::builder().client(&backend.client()?).build()?;
+    consumer.assign([(partition.clone(), StartOffset::Beginning)]);
+    assert_eq!(consumer.recv().await?.offset, 0);
+    consumer.pause([&partition]);
+    assert!(consumer.poll(100, Duration::from_millis(300)).await?.is_empty());
+    consumer.resume([&partition]);
+    assert_eq!(consumer.recv().await?.offset, 1, "nothing is skipped by a pause");
+    consumer.seek(&partition, StartOffset::Offset(15))?;
+    assert_eq!(consumer.recv().await?.offset, 15);
+    Ok(())
+}
+
+pub(crate) async fn a_batch_larger_than_the_fetch_limit_still_makes_progress(backend: &Backend) -> Outcome {
+    let topic = topic(backend, "large", 1).await?;
+    let client = backend.client()?;
+    let producer: Producer = Producer::builder().client(&client).build()?;
+    for size in [10, 200_000, 10] {
+        producer.send_and_wait(Record::new(topic.as_str()).value(vec![7; size])).await?;
+    }
+    let consumer: Consumer = Consumer::builder()
+        .client(&client)
+        .max_partition_fetch_bytes(1_000)
+        .fetch_max_bytes(1_000)
+        .build()?;
+    consumer.assign([(TopicPartition::new(topic.as_str(), 0), StartOffset::Beginning)]);
+    for size in [10, 200_000, 10] {
+        assert_eq!(consumer.recv().await?.value.map(|value| value.len()), Some(size));
+    }
+    Ok(())
+}

@@ -229,7 +229,8 @@ impl State {
                 let offset = match wanted.timestamp {
                     -1 => self.end(index),
                     -2 => self.log_start,
-                    ms => (1_000..1_000 + self.end(index)).contains(&ms).then_some(ms - 1_000).unwrap_or(-1),
+                    ms if (1_000..1_000 + self.end(index)).contains(&ms) => ms - 1_000,
+                    _ => -1,
                 };
                 let wrong = self.leader(index).0 != id;
                 ListOffsetsPartitionResponse::default()

@@ -18,6 +18,8 @@ const BUDGET: usize = 1_000;
 enum Act {
     Answer(usize),
     Fail(usize),
+    /// It was answered before its broker lost leadership, and not for every partition that was looked up.
+    AnswerLate(usize),
     /// The broker did it, but the answer was lost.
     Lose(usize),
     PartitionError(usize, i16),
@@ -41,6 +43,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         8 => any::<usize>().prop_map(Act::Answer),
         2 => any::<usize>().prop_map(Act::Fail),
+        4 => any::<usize>().prop_map(Act::AnswerLate),
         2 => any::<usize>().prop_map(Act::Lose),
         2 => (any::<usize>(), code).prop_map(|(which, code)| Act::PartitionError(which, code)),
         1 => Just(Act::ForgetSessions),
@@ -55,6 +58,15 @@ fn act() -> impl Strategy<Value = Act> {
         1 => any::<u8>().prop_map(Act::Assign),
         3 => (1u16..2_000).prop_map(Act::Wait),
     ]
+}
+
+/// How a request ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Right,
+    Late,
+    Lost,
+    With(ErrorCode),
 }
 
 /// A request that waits for its answer.
@@ -190,13 +202,13 @@ impl World {
         self.step(Event::Held(self.kept + self.queued));
     }
 
-    fn answer(&mut self, request: Request, force: Option<ErrorCode>, lost: bool) {
+    fn answer(&mut self, request: Request, how: How) {
         match request {
             Request::Fetch(broker, plan) => {
-                let answer = self.serve(broker, &plan, force);
+                let answer = self.serve(broker, &plan, how);
                 let bytes: usize = answer.partitions.iter().map(|p| p.records.len()).sum();
                 assert!(bytes <= plan.max_bytes as usize + 400, "the model's broker keeps the limit");
-                if lost {
+                if how == How::Lost {
                     return self.step(Event::FetchFailed { broker });
                 }
                 let before = self.fetcher_queue();
@@ -205,14 +217,20 @@ impl World {
                 self.queued += self.fetcher_queue() - before;
                 self.held();
             }
-            Request::List(broker, lookup, _) if lost => self.step(Event::ListFailed { broker, lookup }),
+            Request::List(broker, lookup, _) if how == How::Lost => {
+                self.step(Event::ListFailed { broker, lookup })
+            }
             Request::List(broker, lookup, partitions) => {
-                let offsets = partitions.iter().map(|wanted| {
+                let left_out = usize::from(how == How::Late);
+                let offsets = partitions.iter().skip(left_out).map(|wanted| {
                     let (leader, _) = self.leaders[wanted.partition.partition as usize];
-                    let wrong = (leader != broker).then_some(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+                    let wrong = match how {
+                        How::With(code) => Some(code),
+                        _ => (leader != broker).then_some(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+                    };
                     ListedOffset {
                         partition: wanted.partition.clone(),
-                        error: force.or(wrong).unwrap_or(ErrorCode::NONE),
+                        error: wrong.unwrap_or(ErrorCode::NONE),
                         offset: if wanted.timestamp == -2 { 0 } else { END },
                         timestamp_ms: -1,
                         leader_epoch: -1,
@@ -229,7 +247,7 @@ impl World {
     }
 
     /// What a broker answers, sessions included.
-    fn serve(&mut self, broker: i32, plan: &FetchPlan, force: Option<ErrorCode>) -> FetchAnswer {
+    fn serve(&mut self, broker: i32, plan: &FetchPlan, how: How) -> FetchAnswer {
         let session = &mut self.sessions[broker as usize];
         let refuse = |code| FetchAnswer { error: Some(code), ..FetchAnswer::default() };
         if plan.session_epoch == 0 {
@@ -254,11 +272,12 @@ impl World {
         for (name, (offset, epoch)) in &session.partitions {
             let index = name.partition;
             let (leader, current) = self.leaders[index as usize];
-            let code = match force {
-                Some(code) => Some(code),
-                None if leader != broker => Some(ErrorCode::NOT_LEADER_OR_FOLLOWER),
-                None if *epoch < current => Some(ErrorCode::FENCED_LEADER_EPOCH),
-                None => None,
+            let code = match how {
+                How::With(code) => Some(code),
+                How::Late => None,
+                _ if leader != broker => Some(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+                _ if *epoch < current => Some(ErrorCode::FENCED_LEADER_EPOCH),
+                _ => None,
             };
             if let Some(code) = code {
                 partitions.push(error(index, code));
@@ -331,7 +350,12 @@ impl World {
         match *act {
             Act::Answer(which) => {
                 if let Some(request) = pending(self, which) {
-                    self.answer(request, None, false);
+                    self.answer(request, How::Right);
+                }
+            }
+            Act::AnswerLate(which) => {
+                if let Some(request) = pending(self, which) {
+                    self.answer(request, How::Late);
                 }
             }
             Act::Fail(which) => match pending(self, which) {
@@ -341,12 +365,12 @@ impl World {
             },
             Act::Lose(which) => {
                 if let Some(request) = pending(self, which) {
-                    self.answer(request, None, true);
+                    self.answer(request, How::Lost);
                 }
             }
             Act::PartitionError(which, code) => {
                 if let Some(request) = pending(self, which) {
-                    self.answer(request, Some(ErrorCode(code)), false);
+                    self.answer(request, How::With(ErrorCode(code)));
                 }
             }
             Act::ForgetSessions => self.sessions.iter_mut().for_each(|s| *s = ServerSession::default()),
@@ -404,7 +428,7 @@ impl World {
             }
             // A broker here never waits for records: one round of answers, then the clock moves.
             for request in std::mem::take(&mut self.pending) {
-                self.answer(request, None, false);
+                self.answer(request, How::Right);
                 while self.take(usize::MAX, |_, _| {}) {}
             }
             while self.take(usize::MAX, |_, _| {}) {}

@@ -218,7 +218,7 @@ impl World {
                 self.held();
             }
             Request::List(broker, lookup, _) if how == How::Lost => {
-                self.step(Event::ListFailed { broker, lookup })
+                self.step(Event::ListFailed { broker, lookup });
             }
             Request::List(broker, lookup, partitions) => {
                 let left_out = usize::from(how == How::Late);

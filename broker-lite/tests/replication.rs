@@ -1,5 +1,5 @@
 //! Replication seen from outside: nothing here looks into a broker but `check()` and the waits.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
 mod support;
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_lite_core::replica::{Appended, Produce};
-use bytes::Bytes;
 use klamm_wire::ErrorCode;
 use klamm_wire::codec::{decode_request, encode_response};
 use klamm_wire::messages::produce_request::PartitionProduceData;
@@ -50,7 +49,7 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
         for (p, data) in topic.partition_data.into_iter().enumerate() {
             let index = data.index;
             let appended = match refused {
-                Some(code) => Err(failed(index, code)),
+                Some(code) => Err(Box::new(failed(index, code))),
                 None => append(broker, name, acks, version, data, &signal),
             };
             match appended {
@@ -60,7 +59,7 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
                         due.push(Due { topic: t, partition: p, replica, appended });
                     }
                 }
-                Err(answer) => answers.push(answer),
+                Err(answer) => answers.push(*answer),
             }
         }
         let topic = TopicProduceResponse::default()
@@ -99,10 +98,10 @@ fn append(
     api_version: i16,
     data: PartitionProduceData,
     signal: &Signal,
-) -> Result<AppendedTo, PartitionProduceResponse> {
+) -> Result<AppendedTo, Box<PartitionProduceResponse>> {
     let index = data.index;
-    let replica = broker.partition(topic, index).map_err(|code| failed(index, code))?;
-    let produce = Produce { records: data.records.unwrap_or_else(Bytes::new), acks, api_version };
+    let replica = broker.partition(topic, index).map_err(|code| Box::new(failed(index, code)))?;
+    let produce = Produce { records: data.records.unwrap_or_default(), acks, api_version };
     let (now, wall_ms) = (broker.rt.now(), broker.rt.wall_ms());
     let done = replica.with_waiting(broker, |machine, fx| {
         let appended = match machine.append(now, wall_ms, &produce, fx) {
@@ -123,11 +122,12 @@ fn append(
                     .with_batch_index(*index)
                     .with_batch_index_error_message(Some(text(message)))
             });
-            Err(failed(index, error.code)
+            let answer = failed(index, error.code)
                 .with_error_message(Some(text(&error.message)))
-                .with_record_errors(records.collect()))
+                .with_record_errors(records.collect());
+            Err(Box::new(answer))
         }
-        None => Err(failed(index, ErrorCode::NOT_LEADER_OR_FOLLOWER)),
+        None => Err(Box::new(failed(index, ErrorCode::NOT_LEADER_OR_FOLLOWER))),
     }
 }
 

@@ -249,7 +249,7 @@ impl Plan {
             }
         }
         if self.version >= NODE_ENDPOINTS {
-            response.node_endpoints = endpoints.into_values().map(endpoint).collect();
+            response.node_endpoints = endpoints.values().map(endpoint).collect();
         }
     }
 }
@@ -258,7 +258,7 @@ fn epoch(value: i32) -> Option<i32> {
     (value >= 0).then_some(value)
 }
 
-fn endpoint(leader: LeaderHint) -> NodeEndpoint {
+fn endpoint(leader: &LeaderHint) -> NodeEndpoint {
     NodeEndpoint::default()
         .with_node_id(BrokerId(leader.id))
         .with_host(text(&leader.host))

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_lite_core::replica::{EpochEnd, FetchPosition, FetchedFromLeader};
-use bytes::Bytes;
 use klamm_wire::ErrorCode;
 use klamm_wire::StrBytes;
 use klamm_wire::codec::{decode_response, encode_request};
@@ -260,7 +259,7 @@ fn feed(
         }
         let fetched = FetchedFromLeader {
             leader_epoch,
-            records: data.records.unwrap_or_else(Bytes::new),
+            records: data.records.unwrap_or_default(),
             high_watermark: data.high_watermark,
             log_start_offset: data.log_start_offset,
         };

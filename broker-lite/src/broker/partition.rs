@@ -152,7 +152,7 @@ impl State {
                 Effect::Appended(end) => take_reached(&mut self.appends, *end, wake),
                 Effect::HighWatermark(mark) => take_reached(&mut self.commits, *mark, wake),
                 Effect::RoleChanged(_) | Effect::Truncated(_) | Effect::StorageFailed(_) => {
-                    self.take_all(wake)
+                    self.take_all(wake);
                 }
                 Effect::AlterPartition(_) => {}
             }

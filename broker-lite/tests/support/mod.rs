@@ -128,7 +128,7 @@ pub(crate) fn stamped(values: &[&str], producer_id: i64, producer_epoch: i16, ba
         builder.append::<&[u8], &[u8]>(1_767_225_600_000, None, Some(value.as_bytes()), &[]);
     }
     let sealed = builder.seal(Compression::None, None).unwrap();
-    let stamp = ProducerStamp { producer_id, producer_epoch, base_sequence, ..ProducerStamp::default() };
+    let stamp = ProducerStamp { producer_id, producer_epoch, base_sequence };
     let mut bytes = BytesMut::from(&sealed.header(stamp)[..]);
     bytes.extend_from_slice(sealed.records());
     bytes.freeze()

@@ -87,7 +87,7 @@ async fn property_names_are_checked_and_the_nearest_one_is_suggested() {
     let servers = ("bootstrap.servers", "localhost:9092");
     let _ = Producer::from_properties([servers, ("linger.ms", "20"), ("acks", "all")]).expect("known properties");
     let said = Producer::from_properties([servers, ("linger.mss", "20")]).expect_err("unknown").to_string();
-    assert!(said.contains("linger.mss") && said.contains("linger.ms\""), "{said}");
+    assert!(said.contains("linger.mss") && said.ends_with("linger.ms?"), "{said}");
     let said = Producer::from_properties([servers, ("acks", "two")]).expect_err("impossible").to_string();
     assert!(said.contains("acks") && said.contains("two") && said.contains("all"), "{said}");
     for (name, value) in [

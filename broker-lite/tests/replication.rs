@@ -212,3 +212,18 @@ async fn the_same_seed_gives_the_same_history() {
     assert_eq!(histories[0], histories[1]);
     assert_eq!(histories[0].len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_broker_finds_its_bytes_again_where_no_other_has_them() {
+    let cluster = Cluster::builder().brokers(1).topic("t", Some(1), None).start().await.unwrap();
+    Talk::to(&cluster, 1).await.produce("t", 0, batch(&["a", "b"])).await;
+    cluster.kill(1).unwrap();
+    assert_eq!(cluster.check().batches, 1, "the check looks at dead brokers, too");
+    cluster.restart(1).await.unwrap();
+    cluster.until_leader("t", 0, |leader| leader == Some(1)).await;
+    let mut talk = Talk::to(&cluster, 1).await;
+    assert_eq!(talk.produce("t", 0, batch(&["c"])).await.base_offset, 2);
+    assert_eq!(values(&talk.fetch("t", 0, 0, 0).await).len(), 3);
+    let report = cluster.check();
+    assert!(report.is_ok(), "{report}");
+}

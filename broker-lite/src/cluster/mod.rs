@@ -362,6 +362,8 @@ impl Cluster {
     /// Waits until a Produce request is unanswered at this broker, kills the broker before it
     /// can answer, and returns how many were unanswered (at least 1).
     ///
+    /// Waits for ever at a broker that leads no partition anybody writes to.
+    ///
     /// # Errors
     ///
     /// If there is no such broker, or it is down.

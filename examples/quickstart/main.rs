@@ -8,6 +8,8 @@
 //! Order and exactly one copy are the work of producer and cluster: the reader below neither sorts nor
 //! removes duplicates, it only feeds each key's hash.
 
+#![allow(clippy::print_stderr, reason = "progress and errors go to standard error")]
+
 mod files;
 mod report;
 
@@ -32,6 +34,9 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 const PARTITIONS: i32 = 6;
 /// Deliveries that may wait for their acknowledgement.
 const WINDOW: usize = 10_000;
+
+/// A reader that hears nothing for so long gives up.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Ships files through a Kafka cluster line by line and verifies them by SHA-256.
 #[derive(Debug, Parser)]
@@ -85,8 +90,12 @@ async fn run(options: Options) -> Result<bool, Error> {
     match &options.bootstrap {
         Some(servers) => {
             let client = Client::builder().bootstrap_servers(servers).client_id("quickstart").build()?;
-            let topic = format!("files-{:08x}", Instant::now().elapsed().subsec_nanos() ^ std::process::id());
-            let outcome = ship_and_verify(&client, None, &topic, &survey, options.passes).await;
+            let topic = format!("files-{}", random_suffix());
+            let outcome = tokio::select! {
+                biased;
+                _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+                outcome = ship_and_verify(&client, None, &topic, &survey, options.passes) => outcome,
+            };
             let deleted = client.admin().delete_topics([topic.as_str()]).await;
             let identical = outcome?;
             deleted?.all()?;
@@ -144,6 +153,12 @@ async fn ship_and_verify(
         longest_pause: shipped.longest_pause,
     };
     Ok(report.print(&differing(survey, passes, &rebuilt)))
+}
+
+/// Something that no earlier run has used as a topic's name.
+fn random_suffix() -> String {
+    let since_epoch = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    format!("{:x}{:x}", since_epoch.as_micros(), std::process::id())
 }
 
 /// What the producing half saw.
@@ -238,11 +253,17 @@ async fn rebuild(
     let partitions: Vec<_> = (0..PARTITIONS).map(|index| TopicPartition::new(topic, index)).collect();
     let ends = consumer.end_offsets(&partitions).await?;
     consumer.assign(partitions.iter().map(|partition| (partition.clone(), StartOffset::Beginning)));
-    let mut left: i64 = ends.iter().map(|(_, end)| end).sum();
+    let mut left: i64 = ends.values().sum();
     bar.set_length(bar.position() + left.unsigned_abs());
     let mut hashes = BTreeMap::<Bytes, Sha256>::new();
     while left > 0 {
-        for record in consumer.poll(5_000, Duration::from_secs(30)).await? {
+        let records = consumer.poll(5_000, SILENCE).await?;
+        if records.is_empty() {
+            return Err(
+                format!("{left} records before the end offsets did not come within {SILENCE:?}").into()
+            );
+        }
+        for record in records {
             let key = record.key.clone().ok_or("a record without a key")?;
             let value = record.value.as_ref().ok_or("a record without a value")?;
             match hashes.get_mut(&key) {

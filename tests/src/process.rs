@@ -170,7 +170,7 @@ impl ApacheKafka {
     ///
     /// What the script printed.
     pub fn kill(&self, node: usize) -> Result<(), Error> {
-        check(script_with("kill", Some(node), self.dir.path(), &[])?)
+        check(&script_with("kill", Some(node), self.dir.path(), &[])?)
     }
 
     /// Starts a killed node on its own data and waits until it listens.
@@ -179,7 +179,7 @@ impl ApacheKafka {
     ///
     /// What the script printed.
     pub fn revive(&self, node: usize) -> Result<(), Error> {
-        check(script_with("revive", Some(node), self.dir.path(), &[])?)
+        check(&script_with("revive", Some(node), self.dir.path(), &[])?)
     }
 }
 
@@ -232,7 +232,7 @@ fn script_with(verb: &str, node: Option<usize>, dir: &Path, arguments: &[&str]) 
     command.arg("--dir").arg(dir).args(arguments).stdin(Stdio::null()).output()
 }
 
-fn check(output: Output) -> Result<(), Error> {
+fn check(output: &Output) -> Result<(), Error> {
     if output.status.success() {
         return Ok(());
     }

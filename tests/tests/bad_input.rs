@@ -1,4 +1,5 @@
 //! What a user sees who gets it wrong: the error names the cause and the cure, within the time limit.
+#![allow(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -85,7 +86,8 @@ async fn impossible_settings_name_the_setting_and_the_cure() {
 #[tokio::test]
 async fn property_names_are_checked_and_the_nearest_one_is_suggested() {
     let servers = ("bootstrap.servers", "localhost:9092");
-    let _ = Producer::from_properties([servers, ("linger.ms", "20"), ("acks", "all")]).expect("known properties");
+    let _ =
+        Producer::from_properties([servers, ("linger.ms", "20"), ("acks", "all")]).expect("known properties");
     let said = Producer::from_properties([servers, ("linger.mss", "20")]).expect_err("unknown").to_string();
     assert!(said.contains("linger.mss") && said.ends_with("linger.ms?"), "{said}");
     let said = Producer::from_properties([servers, ("acks", "two")]).expect_err("impossible").to_string();

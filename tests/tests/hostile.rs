@@ -1,4 +1,5 @@
 //! Bad bytes on the broker's port: Kafka's error code or a closed connection, and the broker lives.
+#![allow(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

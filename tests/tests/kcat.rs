@@ -1,4 +1,5 @@
 //! Foreign clients against `broker-lite up`: kcat (librdkafka) and Kafka's own Java tools.
+#![allow(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};

@@ -230,9 +230,9 @@ async fn client(bootstrap: String, verb: String, load: Load) -> Result<ClientRun
     let before = Cpu::of("self")?;
     let started = Instant::now();
     if verb == "produce" {
-        produce(&client, &load).await?
+        produce(&client, &load).await?;
     } else {
-        fetch(&client, &load).await?
+        fetch(&client, &load).await?;
     }
     let (seconds, cpu) = (started.elapsed().as_secs_f64(), Cpu::of("self")? - before);
     if verb == "produce" {
@@ -258,7 +258,7 @@ fn partitions() -> Vec<TopicPartition> {
 async fn end_of(client: &Client) -> Result<u64> {
     let consumer: Consumer = Consumer::builder().client(client).build()?;
     let ends = consumer.end_offsets(&partitions()).await?;
-    Ok(ends.iter().map(|(_, end)| end).sum::<i64>().unsigned_abs())
+    Ok(ends.values().sum::<i64>().unsigned_abs())
 }
 
 async fn produce(client: &Client, load: &Load) -> Result<()> {

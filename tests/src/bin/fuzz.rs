@@ -122,7 +122,7 @@ fn decode(random: &mut fastrand::Rng, name: &str, bytes: &[u8]) {
     let _ = codec::decode_any_response(api_key, version, body.clone());
     let mut head = body.clone();
     let _ = codec::decode_request_header(&mut head);
-    let mut head = body.clone();
+    let mut head = body;
     let _ = codec::decode_response_header(api_key, version, &mut head);
     let _ = MetadataRecord::decode(bytes);
     let mut splitter = FrameSplitter::new(1 << 20);

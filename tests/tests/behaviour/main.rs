@@ -1,13 +1,22 @@
 //! One behaviour suite, written once, run over every backend: broker-lite in process, broker-lite over TCP,
 //! Apache Kafka. What a behaviour prints and which backends it ran on stands in the table at the end.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests report by printing and panicking"
+)]
+
 mod consuming;
 mod failing;
 mod producing;
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 
+use futures::FutureExt;
 use klamm_tests::backend::Backend;
 use klamm_tests::process::ApacheKafka;
 use klamm_tests::skipped;
@@ -51,9 +60,17 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
 async fn run_all(backend: &Backend) -> Vec<String> {
     let mut broken = Vec::new();
     for behaviour in BEHAVIOURS {
-        let verdict = match (behaviour.run)(backend).await {
-            Ok(()) => "ok".to_owned(),
-            Err(error) => {
+        // A failed assertion ends one behaviour, not the list.
+        let outcome = AssertUnwindSafe((behaviour.run)(backend)).catch_unwind().await;
+        let error = match outcome {
+            Ok(outcome) => outcome.err().map(|error| error.to_string()),
+            Err(panic) => Some(
+                panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "it panicked; see above".into()),
+            ),
+        };
+        let verdict = match error {
+            None => "ok".to_owned(),
+            Some(error) => {
                 broken.push(format!("{}: {error}", behaviour.name));
                 format!("FAILED: {error}")
             }

@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use clap::Parser;
 use klamm_tests::workspace;
 use klamm_wire::framing::FrameSplitter;
+use klamm_wire::messages::ApiKey;
 use klamm_wire::metadata_records::MetadataRecord;
 use klamm_wire::{BatchBuilder, Compression, ProducerStamp, RawBatch, codec};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -41,7 +42,15 @@ struct Options {
 /// One sample and what it is a sample of.
 struct Sample {
     name: String,
+    /// Api key and version, if it is a message.
+    api: Option<(i16, i16)>,
     bytes: Vec<u8>,
+}
+
+impl Sample {
+    fn new(name: String, bytes: Vec<u8>) -> Self {
+        Self { api: api_of(&name), name, bytes }
+    }
 }
 
 fn corpus() -> std::io::Result<Vec<Sample>> {
@@ -54,7 +63,9 @@ fn corpus() -> std::io::Result<Vec<Sample>> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "bin") {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                samples.push(Sample { name, bytes: fs::read(&path)? });
+                samples.push(Sample::new(name, fs::read(&path)?));
+            } else if path.extension().is_some_and(|extension| extension == "hex") {
+                samples.extend(fs::read_to_string(&path)?.lines().filter_map(message));
             }
         }
     }
@@ -70,9 +81,18 @@ fn corpus() -> std::io::Result<Vec<Sample>> {
         let sealed = builder.seal(compression, None).map_err(std::io::Error::other)?;
         let stamp = ProducerStamp { producer_id: 1, producer_epoch: 0, base_sequence: 0 };
         let bytes = [&sealed.header(stamp)[..], sealed.records()].concat();
-        samples.push(Sample { name: format!("batch-made-{compression:?}"), bytes });
+        samples.push(Sample::new(format!("batch-made-{compression:?}"), bytes));
     }
     Ok(samples)
+}
+
+/// A line `API VERSION VARIANT BODY` of the recorded messages.
+fn message(line: &str) -> Option<Sample> {
+    let mut words = line.split_whitespace();
+    let (api, version, variant) = (words.next()?, words.next()?, words.next()?);
+    let digits = words.next().unwrap_or_default();
+    let bytes = (0..digits.len() / 2).map(|at| u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok());
+    Some(Sample::new(format!("message-{api}-v{version}-{variant}"), bytes.collect::<Option<_>>()?))
 }
 
 fn mutate(random: &mut fastrand::Rng, sample: &[u8], other: &[u8]) -> Vec<u8> {
@@ -104,7 +124,7 @@ fn mutate(random: &mut fastrand::Rng, sample: &[u8], other: &[u8]) -> Vec<u8> {
 }
 
 /// Every decoder that can make sense of these bytes, and some that cannot.
-fn decode(random: &mut fastrand::Rng, name: &str, bytes: &[u8]) {
+fn decode(random: &mut fastrand::Rng, api: Option<(i16, i16)>, bytes: &[u8]) {
     let body = Bytes::copy_from_slice(bytes);
     let mut records = body.clone();
     while let Some(Ok(batch)) = RawBatch::split(&mut records) {
@@ -117,7 +137,7 @@ fn decode(random: &mut fastrand::Rng, name: &str, bytes: &[u8]) {
             }
         }
     }
-    let (api_key, version) = api_of(name).unwrap_or_else(|| (random.i16(0..93), random.i16(0..19)));
+    let (api_key, version) = api.unwrap_or_else(|| (random.i16(0..93), random.i16(0..19)));
     let _ = codec::decode_any_request(api_key, version, body.clone());
     let _ = codec::decode_any_response(api_key, version, body.clone());
     let mut head = body.clone();
@@ -134,10 +154,13 @@ fn decode(random: &mut fastrand::Rng, name: &str, bytes: &[u8]) {
     }
 }
 
-/// `req-0-v9-acks` or `resp-1-v12`: api key and version.
+/// `message-Produce-v9-full`: api key and version.
 fn api_of(name: &str) -> Option<(i16, i16)> {
-    let mut parts = name.split('-').skip(1);
-    Some((parts.next()?.parse().ok()?, parts.next()?.strip_prefix('v')?.parse().ok()?))
+    let mut parts = name.strip_prefix("message-")?.split('-');
+    let api = parts.next()?;
+    let key = (0..=i16::from(u8::MAX))
+        .find(|key| ApiKey::try_from(*key).is_ok_and(|known| format!("{known:?}") == api))?;
+    Some((key, parts.next()?.strip_prefix('v')?.parse().ok()?))
 }
 
 fn main() -> std::io::Result<ExitCode> {
@@ -153,7 +176,7 @@ fn main() -> std::io::Result<ExitCode> {
             let other = &samples[random.usize(..samples.len())];
             let input = mutate(&mut random, &sample.bytes, &other.bytes);
             let region = Region::new(ALLOCATOR);
-            let outcome = catch_unwind(AssertUnwindSafe(|| decode(&mut random, &sample.name, &input)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| decode(&mut random, sample.api, &input)));
             let allocated = region.change().bytes_allocated;
             worst = worst.max(allocated);
             let allowed = FIXED_BYTES + BYTES_PER_INPUT_BYTE * input.len();

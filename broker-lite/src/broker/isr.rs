@@ -5,6 +5,7 @@
 //! into the next one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use broker_lite_core::metadata::LeaderRecoveryState;
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Broker, CONTROLLER_ID, Partition};
+use crate::rt::Tick;
 
 const ALTER_PARTITION_VERSION: i16 = 3;
 /// Pause after a request that got no answer from the controller.
@@ -27,7 +29,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct IsrKeeper {
     waiting: Mutex<Vec<(Arc<Partition>, AlterPartition)>>,
     proposed: Notify,
+    /// What [`watch_deadlines`] sleeps until, in ns; `u64::MAX` for ever.
+    armed_ns: AtomicU64,
     deadline_changed: Notify,
+}
+
+/// A deadline as [`IsrKeeper::armed_ns`] holds it.
+fn nanos(deadline: Option<Tick>) -> u64 {
+    deadline.map_or(u64::MAX, |at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX))
 }
 
 impl IsrKeeper {
@@ -37,20 +46,29 @@ impl IsrKeeper {
         self.proposed.notify_one();
     }
 
-    /// Looks at the deadlines again, which may have come closer.
-    pub(crate) fn deadline_may_be_new(&self) {
-        self.deadline_changed.notify_one();
+    /// Takes the deadline of a replica that has changed.
+    pub(crate) fn deadline(&self, deadline: Option<Tick>) {
+        if nanos(deadline) < self.armed_ns.load(Ordering::SeqCst) {
+            self.deadline_changed.notify_one();
+        }
     }
 }
 
 /// Runs due deadlines of all replicas.
 pub(crate) async fn watch_deadlines(broker: Arc<Broker>) {
-    loop {
+    let first = || {
         let partitions = broker.partitions();
         let deadlines =
             partitions.iter().filter_map(|partition| partition.look(|replica| replica.deadline()).flatten());
-        let next = deadlines.min();
-        drop(partitions);
+        deadlines.min()
+    };
+    loop {
+        let next = first();
+        broker.isr.armed_ns.store(nanos(next), Ordering::SeqCst);
+        // What changed before the store has compared itself with an older value: look once more.
+        if nanos(first()) < nanos(next) {
+            continue;
+        }
         tokio::select! {
             biased;
             () = broker.isr.deadline_changed.notified() => continue,
@@ -157,5 +175,4 @@ fn answer(
         replica.alter_partition_answered(now, proposal.proposal, result, fx);
     });
     partition.wake_all();
-    broker.isr.deadline_may_be_new();
 }

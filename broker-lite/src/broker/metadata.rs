@@ -102,6 +102,8 @@ impl Broker {
             if self.is_registered_in(&image) {
                 if !caught_up {
                     delta.partitions = all_partitions(&image);
+                    // Topics may have been deleted while this broker was down.
+                    self.disk.keep_only(&delta.partitions);
                 }
                 self.remove_topics(&delta.removed_topics);
                 self.change_settings(&image, &delta);
@@ -109,7 +111,6 @@ impl Broker {
             }
         }
         self.image_changed.notify_waiters();
-        self.isr.deadline_may_be_new();
         Ok(())
     }
 

@@ -13,10 +13,11 @@ mod lifecycle;
 mod metadata;
 mod partition;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::metadata::Image;
@@ -40,6 +41,9 @@ pub(crate) const LISTENER: &str = "PLAINTEXT";
 /// Node id of the controller; brokers count from 1.
 pub(crate) const CONTROLLER_ID: i32 = 0;
 
+/// How often silent producers are looked for, as Kafka does.
+const EXPIRATION_CHECK: Duration = Duration::from_secs(600);
+
 /// What a broker keeps when its process dies: the storage of each replica by topic id and partition.
 #[derive(Debug, Default)]
 pub(crate) struct Disk(Mutex<BTreeMap<(Uuid, i32), MemoryStorage>>);
@@ -48,6 +52,11 @@ impl Disk {
     /// Storage of a replica, empty if it is new.
     fn take(&self, key: (Uuid, i32)) -> MemoryStorage {
         self.0.lock().remove(&key).unwrap_or_default()
+    }
+
+    /// Gives up the storage of partitions that are no more.
+    fn keep_only(&self, partitions: &BTreeSet<(Uuid, i32)>) {
+        self.0.lock().retain(|key, _| partitions.contains(key));
     }
 
     /// Looks at the storage of a replica while no process has it.
@@ -169,6 +178,7 @@ impl Broker {
         life.spawn(lifecycle::live(self.clone()));
         life.spawn(isr::send_proposals(self.clone()));
         life.spawn(isr::watch_deadlines(self.clone()));
+        life.spawn(expire_producers(self.clone()));
     }
 
     pub(crate) fn id(&self) -> i32 {
@@ -241,6 +251,18 @@ impl Broker {
             if let Some(replica) = partition.retire() {
                 disk.insert(key, replica.into_storage());
             }
+        }
+    }
+}
+
+/// Forgets producers that have been silent for `producer.id.expiration.ms`, or every id ever used would stay.
+async fn expire_producers(broker: Arc<Broker>) {
+    let expiration = broker.config.int("producer.id.expiration.ms").unwrap_or(i64::MAX);
+    loop {
+        broker.rt.sleep(EXPIRATION_CHECK).await;
+        let before_ms = broker.rt.wall_ms().saturating_sub(expiration);
+        for partition in broker.partitions() {
+            partition.look(|replica| replica.expire_producers(before_ms));
         }
     }
 }

@@ -78,18 +78,20 @@ impl Partition {
     ) -> Option<R> {
         let mut fx = Vec::new();
         let mut wake = Vec::new();
-        let result = {
+        let (result, deadline) = {
             let mut state = self.state.lock();
             let replica = state.replica.as_mut()?;
             let (result, wait) = work(replica, &mut fx);
+            let deadline = replica.deadline();
             state.collect(&fx, &mut wake);
             if let Some((until, signal)) = wait {
                 state.wait(until, signal);
             }
-            result
+            (result, deadline)
         };
         wake.iter().for_each(|signal| signal.notify_one());
         broker.apply(self, fx);
+        broker.isr.deadline(deadline);
         Some(result)
     }
 
@@ -180,7 +182,6 @@ impl Broker {
                         Role::Leader { .. } | Role::Offline => None,
                     };
                     self.fetchers.follow(self, partition, leader);
-                    self.isr.deadline_may_be_new();
                 }
                 Effect::StorageFailed(cause) => {
                     tracing::error!(replica = %partition.identity, cause, "storage failed, replica is offline");

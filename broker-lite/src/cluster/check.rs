@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use broker_lite_core::log::{Cause, Damage};
 use broker_lite_core::metadata::PartitionRegistration;
 use broker_lite_core::storage::{MemoryStorage, Storage, StorageError};
 use bytes::{Bytes, BytesMut};
@@ -82,7 +83,20 @@ struct Copy {
     broker: i32,
     end: i64,
     high_watermark: i64,
-    batches: Vec<RawBatch>,
+    /// Each with the offset it must have by its place in the row.
+    batches: Vec<(i64, RawBatch)>,
+    /// Something is wrong with it by itself.
+    damaged: bool,
+}
+
+/// What a replica says of its own log.
+struct Claim {
+    start: i64,
+    end: Option<i64>,
+    high_watermark: i64,
+    bytes: Result<Bytes, StorageError>,
+    /// Where the log contradicts what its broker knows of it.
+    damages: Vec<Damage>,
 }
 
 /// One partition under examination.
@@ -149,12 +163,13 @@ impl Cluster {
         let committed = self.committed.offset(id, number);
         let copies: Vec<_> =
             order.iter().filter_map(|broker| self.copy(*broker, id, number, examined)).collect();
-        let Some(reference) = reference(&copies, registration.leader) else { return };
-        if registration.leader == Some(reference.broker) && reference.end < committed {
+        let leader = copies.iter().find(|copy| Some(copy.broker) == registration.leader);
+        if let Some(leader) = leader.filter(|leader| leader.end < committed) {
             let cause = format!("committed up to {committed}, but the leader's log ends here");
-            examined.violation(Some(reference.broker), reference.end, cause);
+            examined.violation(Some(leader.broker), leader.end, cause);
         }
-        let known = reference.high_watermark;
+        let Some(reference) = reference(&copies, registration.leader) else { return };
+        let known = leader.map_or(reference.high_watermark, |leader| leader.high_watermark);
         for copy in copies.iter().filter(|copy| copy.broker != reference.broker) {
             let in_sync = registration.isr.contains(&copy.broker) && self.running(copy.broker).is_ok();
             if in_sync && copy.end < known {
@@ -168,31 +183,47 @@ impl Cluster {
 
     fn copy(&self, broker: i32, id: Uuid, number: i32, examined: &mut Examined<'_>) -> Option<Copy> {
         let live = self.running(broker).ok().and_then(|running| {
-            running.partition(TopicRef::Id(id), number).ok()?.look(|replica| {
-                let (end, mark) = (replica.log_end_offset(), replica.high_watermark());
-                (Some(end), mark, read_all(replica.storage_mut()))
+            running.partition(TopicRef::Id(id), number).ok()?.look(|replica| Claim {
+                start: replica.log_start_offset(),
+                end: Some(replica.log_end_offset()),
+                high_watermark: replica.high_watermark(),
+                damages: replica.log().verify(),
+                bytes: read_all(replica.log().storage()),
             })
         });
         let disk = self.slots.lock().get(&broker).map(|slot| slot.disk.clone())?;
-        let found = live.or_else(|| {
-            disk.look(id, number, |storage| (None, storage.checkpoint().high_watermark, read_all(storage)))
-        });
-        let (end, high_watermark, bytes) = found?;
+        let claim = live.or_else(|| {
+            disk.look(id, number, |storage| Claim {
+                start: storage.checkpoint().log_start_offset,
+                end: None,
+                high_watermark: storage.checkpoint().high_watermark,
+                damages: Vec::new(),
+                bytes: read_all(storage),
+            })
+        })?;
         examined.report.replicas += 1;
-        let batches = match bytes {
-            Ok(bytes) => examined.split(broker, bytes),
+        let before = examined.report.violations.len();
+        let (batches, last) = match claim.bytes {
+            Ok(bytes) => examined.split(broker, claim.start, bytes),
             Err(error) => {
-                examined.violation(Some(broker), 0, error.to_string());
-                Vec::new()
+                examined.violation(Some(broker), claim.start, error.to_string());
+                (Vec::new(), claim.start)
             }
         };
-        let last = batches.last().map_or(0, |batch| batch.header().last_offset() + 1);
-        let end = end.unwrap_or(last);
-        if !batches.is_empty() && last != end {
+        for Damage { offset, cause, .. } in claim.damages {
+            // Everything else was found above, with the offset that is right.
+            if let Cause::Epoch { .. } = cause {
+                examined.violation(Some(broker), offset, cause.to_string());
+            }
+        }
+        let end = claim.end.unwrap_or(last);
+        let damaged = examined.report.violations.len() > before;
+        if last != end && !damaged {
             let cause = format!("the log is said to end at {end}, its batches end here");
             examined.violation(Some(broker), last, cause);
         }
-        Some(Copy { broker, end, high_watermark, batches })
+        let damaged = damaged || last != end;
+        Some(Copy { broker, end, high_watermark: claim.high_watermark, batches, damaged })
     }
 
     fn check_leaders(&self, report: &mut CheckReport) {
@@ -211,10 +242,11 @@ impl Cluster {
     }
 }
 
-/// The log the others are held against: the leader's, or else the one that knows most to be committed.
+/// The log the others are held against: the leader's, or else the one that knows most to be committed; one that is
+/// damaged only if there is no other.
 fn reference(copies: &[Copy], leader: Option<i32>) -> Option<&Copy> {
-    let led = copies.iter().find(|copy| Some(copy.broker) == leader);
-    led.or_else(|| copies.iter().max_by_key(|copy| copy.high_watermark))
+    let rank = |copy: &&Copy| (!copy.damaged, Some(copy.broker) == leader, copy.high_watermark);
+    copies.iter().max_by_key(rank)
 }
 
 fn read_all(storage: &MemoryStorage) -> Result<Bytes, StorageError> {
@@ -232,55 +264,150 @@ impl Examined<'_> {
         self.report.violations.push(Violation { broker, topic, partition, offset, cause });
     }
 
-    /// Splits a log into batches, each checked on its own and against the one before.
-    fn split(&mut self, broker: i32, mut bytes: Bytes) -> Vec<RawBatch> {
-        let mut batches: Vec<RawBatch> = Vec::new();
+    /// Splits a log into batches, each checked on its own and against the one before. Returns where they end, too.
+    fn split(&mut self, broker: i32, start: i64, mut bytes: Bytes) -> (Vec<(i64, RawBatch)>, i64) {
+        let mut batches: Vec<(i64, RawBatch)> = Vec::new();
+        let mut next = start;
+        // What follows a batch whose header cannot be trusted says itself where it is.
+        let mut trusted = true;
         while !bytes.is_empty() {
-            let next = batches.last().map(|batch| batch.header().last_offset() + 1);
             let batch = match RawBatch::split(&mut bytes) {
                 Some(Ok(batch)) => batch,
+                // Told already: the length of the batch before was wrong, and this is somewhere in its midst.
+                Some(Err(_)) | None if !trusted => break,
                 Some(Err(error)) => {
-                    self.violation(Some(broker), next.unwrap_or(0), error.to_string());
+                    self.violation(Some(broker), next, error.to_string());
                     break;
                 }
                 None => {
                     let cause = format!("{} B behind the last whole batch", bytes.len());
-                    self.violation(Some(broker), next.unwrap_or(0), cause);
+                    self.violation(Some(broker), next, cause);
                     break;
                 }
             };
             self.report.batches += 1;
-            let base = batch.header().base_offset;
-            if let Err(error) = batch.verify_crc() {
-                self.violation(Some(broker), base, error.to_string());
+            let header = *batch.header();
+            let base = header.base_offset;
+            // A log may begin within its first batch.
+            let first = batches.is_empty() && base <= start && start <= header.last_offset();
+            let place = if first || !trusted { base } else { next };
+            if place != base {
+                self.violation(Some(broker), place, format!("the batch here claims offset {base}"));
             }
-            if let Some(next) = next.filter(|next| *next != base) {
-                self.violation(Some(broker), base, format!("expected a batch at offset {next}"));
+            let sound = batch.verify_crc();
+            trusted = sound.is_ok();
+            if let Err(error) = sound {
+                self.violation(Some(broker), place, error.to_string());
             }
-            batches.push(batch);
+            next = place.saturating_add(i64::from(header.last_offset_delta)).saturating_add(1);
+            batches.push((place, batch));
         }
-        batches
+        (batches, next)
     }
 
     /// Compares two logs below `limit`, batch by batch.
     fn compare(&mut self, reference: &Copy, copy: &Copy, limit: i64) {
         let mut theirs = reference.batches.iter().peekable();
         // What the other log has dropped at its front cannot be compared.
-        let start = theirs.peek().map_or(0, |batch| batch.header().base_offset);
-        for ours in copy.batches.iter().take_while(|batch| batch.header().base_offset < limit) {
-            let base = ours.header().base_offset;
-            if base < start {
+        let start = theirs.peek().map_or(0, |(place, _)| *place);
+        for (place, ours) in copy.batches.iter().take_while(|(place, _)| *place < limit) {
+            if *place < start {
                 continue;
             }
-            while theirs.next_if(|batch| batch.header().last_offset() < base).is_some() {}
+            while theirs.next_if(|(other, _)| other < place).is_some() {}
             match theirs.peek() {
-                Some(batch) if batch.bytes() == ours.bytes() => {}
+                Some((_, batch)) if batch.bytes() == ours.bytes() => {}
                 _ => {
                     let cause = format!("differs from the log of broker {}", reference.broker);
-                    self.violation(Some(copy.broker), base, cause);
+                    self.violation(Some(copy.broker), *place, cause);
                     return;
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_wire::codec::{self, ProduceHead, ProducePartition, ProduceTopic};
+    use klamm_wire::messages::ProduceRequest;
+    use klamm_wire::{BatchBuilder, Compression, ProducerStamp};
+    use tower_service::Service;
+
+    use super::*;
+
+    const TOPIC: &str = "t";
+
+    async fn produce(cluster: &Cluster, leader: i32, compression: Compression) {
+        let mut builder = BatchBuilder::new(BytesMut::new());
+        for _ in 0..4 {
+            builder.append::<&[u8], &[u8]>(1_767_225_600_000, None, Some(b"a value, a value, a value"), &[]);
+        }
+        let sealed = builder.seal(compression, None).unwrap();
+        let header = sealed.header(ProducerStamp { producer_id: -1, producer_epoch: -1, base_sequence: -1 });
+        let records = vec![Bytes::copy_from_slice(&header[..]), sealed.records().clone()];
+        let topic = ProduceTopic {
+            name: klamm_wire::StrBytes::from_static_str(TOPIC),
+            id: Uuid::nil(),
+            partitions: vec![ProducePartition { index: 0, records }],
+        };
+        let head = ProduceHead { acks: -1, timeout_ms: 10_000, transactional_id: None };
+        let frame = codec::encode_produce(9, &head, &[topic]).unwrap();
+        let mut link = cluster.started.network.dial(leader, "test").unwrap();
+        std::future::poll_fn(|cx| link.poll_ready(cx)).await.unwrap();
+        let answer = link.call(frame).await.unwrap();
+        let answer = codec::decode_response::<ProduceRequest>(answer).unwrap();
+        assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+    }
+
+    /// Goal: whichever byte of whichever replica rots, header or records, compressed or not: that broker and that
+    /// batch are named, and no other.
+    #[tokio::test(start_paused = true)]
+    async fn every_byte_of_every_replica_counts() {
+        let cluster = Cluster::builder().seed(7).topic(TOPIC, Some(1), Some(3)).start().await.unwrap();
+        let leader = cluster.leader_of(TOPIC, 0).unwrap();
+        for compression in [Compression::None, Compression::Gzip, Compression::None] {
+            produce(&cluster, leader, compression).await;
+        }
+        // Followers learn of the last high watermark by their next fetch.
+        cluster.started.rt.sleep(std::time::Duration::from_secs(1)).await;
+        assert!(cluster.check().is_ok(), "{}", cluster.check());
+        let flip = |broker, position| {
+            cluster.replica(broker, TOPIC, 0, |replica| replica.storage_mut().corrupt_byte(position).unwrap())
+        };
+        let sizes = cluster.replica(leader, TOPIC, 0, |replica| {
+            let batches = replica.log().batches();
+            batches.map(|batch| batch.unwrap().1.header().size_bytes() as u64).collect::<Vec<_>>()
+        });
+        let sizes = sizes.unwrap();
+        for broker in cluster.broker_ids() {
+            let mut from = 0;
+            for (offset, size) in [0, 4, 8].into_iter().zip(&sizes) {
+                for position in from..from + size {
+                    flip(broker, position).unwrap();
+                    let report = cluster.check();
+                    assert!(!report.is_ok(), "byte {} of the batch at {offset}", position - from);
+                    for found in &report.violations {
+                        let place = (found.broker, found.offset);
+                        assert_eq!(place, (Some(broker), offset), "byte {}: {report}", position - from);
+                    }
+                    flip(broker, position).unwrap();
+                }
+                from += size;
+            }
+        }
+        assert!(cluster.check().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_was_emptied_behind_its_brokers_back_is_told() {
+        let cluster = Cluster::builder().seed(7).topic(TOPIC, Some(1), Some(3)).start().await.unwrap();
+        let leader = cluster.leader_of(TOPIC, 0).unwrap();
+        produce(&cluster, leader, Compression::None).await;
+        let victim = cluster.broker_ids().into_iter().find(|id| *id != leader).unwrap();
+        cluster.replica(victim, TOPIC, 0, |replica| replica.storage_mut().truncate_to(0)).unwrap().unwrap();
+        let report = cluster.check();
+        assert_eq!(report.violations.len(), 1, "{report}");
+        assert_eq!((report.violations[0].broker, report.violations[0].offset), (Some(victim), 0));
     }
 }

@@ -145,6 +145,10 @@ impl<S: Storage> Replica<S> {
             }
         }
         let new_epoch = registration.leader_epoch > known.0;
+        if registration.leader_epoch > known.0.saturating_add(1) {
+            // somebody else may have led in the epochs between: what was known of followers is void
+            self.leading = None;
+        }
         self.leader_epoch = registration.leader_epoch;
         self.take_role(now, registration, new_epoch, fx);
         self.advance_high_watermark(now, fx);

@@ -32,7 +32,7 @@ impl<S: Storage> Replica<S> {
         if let Fetcher::Replica { id, epoch, .. } = from.fetcher {
             self.follower_fetched(now, id, epoch, from.offset, fx);
         }
-        Ok(Fetched { records, ..self.fetched() })
+        Ok(Fetched { records, limit, ..self.fetched() })
     }
 
     fn may_read(&self, from: &FetchFrom) -> Result<(), ErrorCode> {
@@ -66,6 +66,7 @@ impl<S: Storage> Replica<S> {
             high_watermark: self.high_watermark,
             last_stable_offset: self.high_watermark,
             log_start_offset: self.log.start_offset(),
+            limit: self.high_watermark,
             diverging: None,
         }
     }

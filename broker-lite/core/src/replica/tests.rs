@@ -736,3 +736,18 @@ fn offsets_are_listed_by_time_and_place() {
     assert_eq!(list(OffsetAt::Tiered, false), (-1, -1, -1));
     assert_eq!(OffsetAt::from_wire(-7), None);
 }
+
+/// Goal: whoever leads again after epochs it has not seen does not know what its followers did meanwhile.
+#[test]
+fn a_leadership_with_a_gap_in_its_epochs_begins_anew() {
+    let mut leader = Sut::new(1, settings(2)).with(&registration(&[1, 2, 3], Some(1), 5, 5));
+    let appended = leader.append(&plain(3), -1).unwrap();
+    leader.fetched_by(2, 3).unwrap();
+    assert_eq!(leader.replica.acked(appended.leader_epoch, 3), Ok(false), "3 is in the ISR, too");
+    leader.apply(&registration(&[1, 2], Some(1), 7, 7));
+    assert_eq!(leader.replica.high_watermark(), 0, "what 2 had in epoch 5 it may have cut off in epoch 6");
+    let stale = leader.replica.acked(appended.leader_epoch, 3);
+    assert_eq!(stale, Err(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    leader.fetched_by(2, 3).unwrap();
+    assert_eq!(leader.replica.high_watermark(), 3);
+}

@@ -255,6 +255,8 @@ pub struct Fetched {
     pub last_stable_offset: i64,
     /// First offset of the log.
     pub log_start_offset: i64,
+    /// Where what this fetcher may read ends at the moment: high watermark, or end of the log.
+    pub limit: i64,
     /// The fetcher's log is not a prefix of this one: truncate to here, then ask again.
     pub diverging: Option<EpochEnd>,
 }

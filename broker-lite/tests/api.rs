@@ -12,6 +12,7 @@ use klamm_wire::messages::create_topics_request::CreatableTopic;
 use klamm_wire::messages::delete_topics_request::DeleteTopicState;
 use klamm_wire::messages::describe_configs_request::DescribeConfigsResource;
 use klamm_wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use klamm_wire::messages::metadata_request::MetadataRequestTopic;
 use klamm_wire::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use klamm_wire::messages::{
     ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest,
@@ -343,4 +344,124 @@ async fn a_dead_broker_disappears_from_the_cluster_and_comes_back() {
     cluster.restart(3).await.unwrap();
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(talk.ask(2, &request).await.brokers.len(), 3);
+}
+
+/// Goal: waiting is waiting. A fetch that looked again and again would never let this clock move.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_wants_more_than_is_there_sleeps_until_more_comes_or_its_time_is_over() {
+    let cluster = one_broker().await;
+    let (mut reader, mut writer) = (Talk::to(&cluster, 1).await, Talk::to(&cluster, 1).await);
+    writer.produce("t", 0, batch(&["a"])).await;
+    let start = tokio::time::Instant::now();
+    let hungry = fetch("t", 0, 0, 700).with_min_bytes(100);
+    let answer = reader.ask(12, &hungry).await;
+    assert_eq!(start.elapsed(), Duration::from_millis(700));
+    assert_eq!(values(&answer.responses[0].partitions[0]).len(), 1, "what there is, at the end");
+    let frame = codec::encode_request(12, &hungry.with_max_wait_ms(60_000)).unwrap();
+    let waiting = tokio::spawn(reader.send(frame).await.unwrap());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    writer.produce("t", 0, batch(&["b"])).await;
+    let woken = codec::decode_response::<FetchRequest>(waiting.await.unwrap().unwrap()).unwrap();
+    assert_eq!(values(&woken.responses[0].partitions[0]).len(), 2);
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_never_sends_more_than_its_own_fetch_max_bytes() {
+    let cluster = Cluster::builder().brokers(1).config("fetch.max.bytes", "1024").start().await.unwrap();
+    cluster.create_topic("t", 1, 1, &[]).await.unwrap();
+    let mut talk = Talk::to(&cluster, 1).await;
+    let value = "x".repeat(400);
+    for _ in 0..4 {
+        talk.produce("t", 0, batch(&[&value])).await;
+    }
+    assert_eq!(values(&talk.fetch("t", 0, 0, 0).await).len(), 2);
+}
+
+/// Goal: each special timestamp is known from the version on in which Kafka introduced it.
+#[tokio::test(start_paused = true)]
+async fn special_timestamps_of_later_versions_are_refused_as_kafka_does() {
+    let cluster = one_broker().await;
+    let mut talk = Talk::to(&cluster, 1).await;
+    talk.produce("t", 0, batch(&["a"])).await;
+    let known_from = [(-1, 1), (-2, 1), (-3, 7), (-4, 8), (-5, 9), (-6, 11), (-7, i16::MAX)];
+    for (timestamp, first) in known_from {
+        let wanted = ListOffsetsPartition::default().with_timestamp(timestamp).with_current_leader_epoch(-1);
+        let topic = ListOffsetsTopic::default().with_name(topic_name("t")).with_partitions(vec![wanted]);
+        let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+        for version in 1..=11 {
+            let answer = talk.ask(version, &request).await;
+            let found = code(answer.topics[0].partitions[0].error_code);
+            let expected = if version < first { ErrorCode::UNSUPPORTED_VERSION } else { ErrorCode::NONE };
+            assert_eq!(found, expected, "{timestamp} in version {version}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_by_id_is_invalid_before_the_version_that_has_it() {
+    let cluster = one_broker().await;
+    let mut talk = Talk::to(&cluster, 1).await;
+    let id = talk.metadata(Some("t")).await.topics[0].topic_id;
+    for version in [10, 11, 12, 13] {
+        let wanted = MetadataRequestTopic::default().with_topic_id(id).with_name(None);
+        let answer = talk.ask(version, &MetadataRequest::default().with_topics(Some(vec![wanted]))).await;
+        let expected = if version < 12 { ErrorCode::INVALID_REQUEST } else { ErrorCode::NONE };
+        assert_eq!(code(answer.topics[0].error_code), expected, "version {version}");
+    }
+}
+
+/// Goal: nothing grows for ever. A producer that has been silent for long is forgotten, on every replica.
+#[tokio::test(start_paused = true)]
+async fn producers_that_have_been_silent_too_long_are_forgotten() {
+    let cluster =
+        Cluster::builder().seed(3).config("producer.id.expiration.ms", "60000").start().await.unwrap();
+    cluster.create_topic("t", 1, 3, &[]).await.unwrap();
+    let mut talk = Talk::to(&cluster, cluster.leader_of("t", 0).unwrap()).await;
+    talk.produce("t", 0, stamped(&["a"], 5, 0, 0)).await;
+    let gap = talk.produce("t", 0, stamped(&["c"], 5, 0, 2)).await;
+    assert_eq!(code(gap.error_code), ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+    tokio::time::sleep(Duration::from_secs(700)).await;
+    assert_eq!(talk.produce("t", 0, stamped(&["c"], 5, 0, 2)).await.base_offset, 1, "it may begin anywhere");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_partition_of_a_produce_request_does_not_hold_back_the_others() {
+    let cluster = Cluster::builder().brokers(1).topic("t", Some(2), None).start().await.unwrap();
+    let mut talk = Talk::to(&cluster, 1).await;
+    let mut broken = batch(&["b"]).to_vec();
+    *broken.last_mut().unwrap() ^= 1;
+    let partitions = [(0, batch(&["a"])), (1, broken.into()), (7, batch(&["c"]))];
+    let topic = codec::ProduceTopic {
+        name: StrBytes::from_static_str("t"),
+        id: Default::default(),
+        partitions: partitions
+            .map(|(index, records)| codec::ProducePartition { index, records: vec![records] })
+            .into(),
+    };
+    let head = codec::ProduceHead { acks: -1, timeout_ms: 1_000, transactional_id: None };
+    let frame = codec::encode_produce(9, &head, &[topic]).unwrap();
+    let answer = talk.send(frame).await.unwrap().await.unwrap();
+    let answer = codec::decode_response::<klamm_wire::messages::ProduceRequest>(answer).unwrap();
+    let codes: Vec<_> = answer.responses[0].partition_responses.iter().map(|p| code(p.error_code)).collect();
+    assert_eq!(codes, [ErrorCode::NONE, ErrorCode::CORRUPT_MESSAGE, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION]);
+}
+
+/// Goal: transactions are refused, by an error that no client tries again.
+#[tokio::test(start_paused = true)]
+async fn a_transactional_producer_is_refused_for_good() {
+    let cluster = one_broker().await;
+    let mut talk = Talk::to(&cluster, 1).await;
+    let transactional_id = Some(StrBytes::from_static_str("tx"));
+    let init =
+        InitProducerIdRequest::default().with_transactional_id(transactional_id.clone().map(Into::into));
+    assert_eq!(code(talk.ask(4, &init).await.error_code), ErrorCode::INVALID_REQUEST);
+    let head = codec::ProduceHead { acks: -1, timeout_ms: 1_000, transactional_id };
+    let partitions = vec![codec::ProducePartition { index: 0, records: vec![batch(&["a"])] }];
+    let topic =
+        codec::ProduceTopic { name: StrBytes::from_static_str("t"), id: Default::default(), partitions };
+    let frame = codec::encode_produce(9, &head, &[topic]).unwrap();
+    let answer = produced(talk.send(frame).await.unwrap().await.unwrap());
+    assert_eq!(code(answer.error_code), ErrorCode::INVALID_REQUEST);
+    assert_eq!(cluster.log_end_offset(1, "t", 0), Some(0));
 }

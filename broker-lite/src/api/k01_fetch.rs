@@ -53,6 +53,8 @@ struct Harvest {
     response: FetchResponse,
     records: Vec<Vec<Vec<Bytes>>>,
     bytes: usize,
+    /// What could be read, by replica in the order of [`Plan::replicas`].
+    limits: Vec<i64>,
     /// Something that is to be told without waiting.
     urgent: bool,
 }
@@ -76,8 +78,9 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let deadline = broker.rt.now() + wait;
     Ok(Answer::Later(Box::pin(async move {
         let watch = Watch { plan, signal: Signal::default() };
+        let mut limits = harvest.limits;
         loop {
-            watch.plan.watch(&watch.signal);
+            watch.plan.watch(&limits, &watch.signal);
             tokio::select! {
                 biased;
                 () = watch.signal.notified() => {}
@@ -87,6 +90,7 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
             if broker.rt.now() >= deadline || watch.plan.enough(&harvest) {
                 return watch.plan.finish(&broker, harvest);
             }
+            limits = harvest.limits;
         }
     })))
 }
@@ -119,6 +123,9 @@ impl Plan {
                 broker.partition(TopicRef::Name(&topic.topic), partition)
             }
         };
+        let asked = usize::try_from(request.max_bytes).unwrap_or(0);
+        let most = broker.config.int("fetch.max.bytes").and_then(|most| usize::try_from(most).ok());
+        let max_bytes = most.filter(|_| id < 0).map_or(asked, |most| asked.min(most));
         let topics = request.topics.into_iter().map(|mut topic| {
             let wanted = std::mem::take(&mut topic.partitions);
             let partitions = wanted.into_iter().map(|wanted| {
@@ -130,8 +137,9 @@ impl Plan {
         Self {
             version,
             follower: (id >= 0).then_some((id, epoch)),
-            max_bytes: usize::try_from(request.max_bytes).unwrap_or(0),
-            min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
+            max_bytes,
+            // More than fits into an answer cannot be waited for.
+            min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
             topics: topics.collect(),
         }
     }
@@ -146,12 +154,13 @@ impl Plan {
         harvest.urgent || harvest.bytes >= self.min_bytes || self.topics.is_empty()
     }
 
-    /// Asks to be woken when more is there than at the positions asked for.
-    fn watch(&self, signal: &Signal) {
-        for (partition, position) in self.replicas() {
+    /// Asks to be woken when more can be read than was seen, or at all.
+    fn watch(&self, limits: &[i64], signal: &Signal) {
+        for ((partition, position), seen) in self.replicas().zip(limits) {
+            let next = position.max(*seen).saturating_add(1);
             let until = match self.follower {
-                Some(_) => Until::Appended(position + 1),
-                None => Until::Committed(position + 1),
+                Some(_) => Until::Appended(next),
+                None => Until::Committed(next),
             };
             partition.wait(until, signal);
         }
@@ -166,8 +175,13 @@ impl Plan {
 
     /// Reads what is there, within the limits.
     fn harvest(&self, broker: &Broker) -> Harvest {
-        let mut harvest =
-            Harvest { response: FetchResponse::default(), records: Vec::new(), bytes: 0, urgent: false };
+        let mut harvest = Harvest {
+            response: FetchResponse::default(),
+            records: Vec::new(),
+            bytes: 0,
+            limits: Vec::new(),
+            urgent: false,
+        };
         for topic in &self.topics {
             let mut answers = Vec::with_capacity(topic.partitions.len());
             let mut records = Vec::with_capacity(topic.partitions.len());
@@ -207,6 +221,9 @@ impl Plan {
             let read = partition.with(broker, |replica, fx| replica.read(now, &from, fx));
             read.unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER))
         });
+        if found.is_ok() {
+            harvest.limits.push(read.as_ref().map_or(-1, |fetched| fetched.limit));
+        }
         match read {
             Ok(fetched) => {
                 harvest.bytes += fetched.len_bytes();

@@ -15,6 +15,12 @@ use klamm_wire::seam::Frame;
 use super::{Handled, now};
 use crate::broker::{Broker, TopicRef};
 
+/// First version that knows OFFSET_NOT_AVAILABLE (KIP-207).
+const NOT_AVAILABLE: i16 = 5;
+/// Special timestamps with the version that introduced each: largest timestamp, earliest local, latest tiered,
+/// earliest pending upload.
+const SPECIAL: &[(i64, i16)] = &[(-3, 7), (-4, 8), (-5, 9), (-6, 11)];
+
 /// Answers from the leader's log.
 pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
@@ -22,8 +28,11 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let as_replica = request.replica_id.0 >= 0;
     let topics = request.topics.into_iter().map(|topic| {
         let find = |wanted: &ListOffsetsPartition| {
-            let found = find(broker, &topic.name, wanted, as_replica);
-            let code = found.err().unwrap_or(ErrorCode::NONE);
+            let found = find(broker, version, &topic.name, wanted, as_replica);
+            let code = match found.err().unwrap_or(ErrorCode::NONE) {
+                ErrorCode::OFFSET_NOT_AVAILABLE if version < NOT_AVAILABLE => ErrorCode::LEADER_NOT_AVAILABLE,
+                code => code,
+            };
             let found = found.unwrap_or(FoundOffset::NONE);
             ListOffsetsPartitionResponse::default()
                 .with_partition_index(wanted.partition_index)
@@ -40,11 +49,16 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
 
 fn find(
     broker: &Broker,
+    version: i16,
     topic: &str,
     wanted: &ListOffsetsPartition,
     as_replica: bool,
 ) -> Result<FoundOffset, ErrorCode> {
-    let at = OffsetAt::from_wire(wanted.timestamp).ok_or(ErrorCode::INVALID_REQUEST)?;
+    let known_from = SPECIAL.iter().find(|(timestamp, _)| *timestamp == wanted.timestamp);
+    if known_from.is_some_and(|(_, first)| version < *first) {
+        return Err(ErrorCode::UNSUPPORTED_VERSION);
+    }
+    let at = OffsetAt::from_wire(wanted.timestamp).ok_or(ErrorCode::UNSUPPORTED_VERSION)?;
     let partition = broker.partition(TopicRef::Name(topic), wanted.partition_index)?;
     let epoch = (wanted.current_leader_epoch >= 0).then_some(wanted.current_leader_epoch);
     let found = partition.look(|replica| replica.list_offset(at, epoch, as_replica));

@@ -21,8 +21,8 @@ use crate::node::Answer;
 
 /// First version in which no topics means none; before, it means all.
 const EMPTY_IS_NONE: i16 = 1;
-/// First version that names topics by id.
-const TOPIC_IDS: i16 = 10;
+/// First version in which topics may be asked for by id. 10 and 11 have the field, and refuse it.
+const TOPIC_IDS: i16 = 12;
 /// Operations that a principal may do where nothing is forbidden, as bits by operation code.
 const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
@@ -146,7 +146,8 @@ fn wanted(
     let by_id = version >= TOPIC_IDS && topic.name.is_none();
     let existing = match &topic.name {
         Some(name) => image.topic(name),
-        None => image.topic_by_id(topic.topic_id),
+        None if by_id => image.topic_by_id(topic.topic_id),
+        None => None,
     };
     if let Some(existing) = existing {
         return self::found(image, existing);
@@ -160,7 +161,7 @@ fn wanted(
             .map_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, |(_, code)| *code),
         None => ErrorCode::INVALID_REQUEST,
     };
-    let name = topic.name.clone().or_else(|| (!by_id || version < 12).then(TopicName::default));
+    let name = topic.name.clone().or_else(|| (!by_id).then(TopicName::default));
     let id = if by_id { topic.topic_id } else { Uuid::nil() };
     MetadataResponseTopic::default().with_error_code(code.0).with_name(name).with_topic_id(id)
 }

@@ -12,6 +12,8 @@ use klamm_wire::{Frame, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+mod support;
+
 async fn start() -> (Cluster, SocketAddr) {
     let cluster = Cluster::builder().brokers(1).tcp(true).start().await.unwrap();
     let address = cluster.bootstrap().parse().unwrap();
@@ -172,4 +174,57 @@ async fn a_port_in_use_is_told_in_one_sentence() {
     assert!(matches!(error, ClusterError::Listen { .. }));
     let text = error.to_string();
     assert!(text.starts_with(&format!("cannot listen on 127.0.0.1:{port}: ")), "{text}");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_told_also_if_it_is_not_the_first() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let error = Cluster::builder().port(port - 1).start().await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot listen on 127.0.0.1:{port}: ")), "{error}");
+}
+
+#[tokio::test]
+async fn an_ipv6_host_may_be_written_with_or_without_brackets() {
+    for host in ["::1", "[::1]"] {
+        let cluster = Cluster::builder().brokers(1).host(host).start().await.unwrap();
+        assert!(cluster.bootstrap().starts_with("[::1]:"), "{}", cluster.bootstrap());
+        assert_alive(cluster.bootstrap().parse().unwrap()).await;
+    }
+}
+
+/// Goal: a client that asks and asks and never reads does not hold its connection, or the answers, for ever.
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answers_is_given_up() {
+    let cluster = Cluster::builder()
+        .brokers(1)
+        .tcp(true)
+        .topic("t", Some(1), None)
+        .config("max.connections", "1")
+        .config("connections.max.idle.ms", "300")
+        .start()
+        .await
+        .unwrap();
+    let address: SocketAddr = cluster.bootstrap().parse().unwrap();
+    let mut talk = support::Talk::to(&cluster, 1).await;
+    let value = "x".repeat(900_000);
+    assert_eq!(talk.produce("t", 0, support::batch(&[&value])).await.error_code, 0);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for correlation_id in 0..60 {
+        let request = support::fetch("t", 0, 0, 0);
+        stream.write_all(&bytes_of(12, correlation_id, &request)).await.unwrap();
+    }
+    let freed = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let Ok(mut other) = TcpStream::connect(address).await else { continue };
+            if other.write_all(&bytes_of(0, 1, &ApiVersionsRequest::default())).await.is_ok()
+                && other.read_u32().await.is_ok()
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), freed).await.expect("the connection is still held");
+    drop(stream);
 }

@@ -120,10 +120,12 @@ impl ClusterBuilder {
         self
     }
 
-    /// Address to listen on; implies [`Self::tcp`].
+    /// Address to listen on; implies [`Self::tcp`]. An IPv6 address may stand in brackets.
     #[must_use]
     pub fn host(mut self, host: impl Into<String>) -> Self {
-        self.listen.get_or_insert_default().host = host.into();
+        let host = host.into();
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        self.listen.get_or_insert_default().host = bare.map_or(host.clone(), str::to_owned);
         self
     }
 

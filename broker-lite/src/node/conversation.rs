@@ -75,11 +75,9 @@ pub(crate) async fn write_answers<O: Outlet>(
     gone: &Notify,
     outlet: &mut O,
 ) {
-    let mut client_is_gone = false;
     while let Some(Pending { answer, owed, abandonable, to }) = queue.recv().await {
         let reply = match answer {
             Answer::Now(reply) => reply,
-            Answer::Later(_) if client_is_gone && abandonable => return,
             Answer::Later(reply) if abandonable => tokio::select! {
                 biased;
                 reply = reply => reply,
@@ -90,7 +88,7 @@ pub(crate) async fn write_answers<O: Outlet>(
         match reply {
             Reply::Frame(frame) => {
                 if !outlet.deliver(frame, owed, to).await {
-                    client_is_gone = true;
+                    return;
                 }
             }
             Reply::Nothing => {}

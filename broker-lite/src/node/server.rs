@@ -184,7 +184,7 @@ impl Outlet for Socket {
         let mut chunks = Vec::with_capacity(2 + frame.body.len());
         chunks.push(Bytes::from([&prefix[..], &header].concat()));
         chunks.extend(frame.body.into_iter().filter(|chunk| !chunk.is_empty()));
-        match write_all_vectored(&mut self.write, &mut chunks).await {
+        match write_all_vectored(&self.node, &mut self.write, &mut chunks).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(node = self.node.id, %error, "client does not take its answer");
@@ -194,7 +194,8 @@ impl Outlet for Socket {
     }
 }
 
-async fn write_all_vectored(write: &mut OwnedWriteHalf, chunks: &mut [Bytes]) -> io::Result<()> {
+/// Writes everything; gives up on a client that takes nothing for as long as it may be idle.
+async fn write_all_vectored(node: &Node, write: &mut OwnedWriteHalf, chunks: &mut [Bytes]) -> io::Result<()> {
     let mut first = 0;
     while first < chunks.len() {
         let mut written = {
@@ -203,7 +204,11 @@ async fn write_all_vectored(write: &mut OwnedWriteHalf, chunks: &mut [Bytes]) ->
             for (slice, chunk) in slices.iter_mut().zip(&chunks[first..]) {
                 *slice = IoSlice::new(chunk);
             }
-            write.write_vectored(&slices[..used]).await?
+            tokio::select! {
+                biased;
+                written = write.write_vectored(&slices[..used]) => written?,
+                () = node.rt.sleep(node.limits.idle) => return Err(io::ErrorKind::TimedOut.into()),
+            }
         };
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());

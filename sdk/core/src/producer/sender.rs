@@ -284,8 +284,13 @@ impl Sender {
             last: batch.last,
         };
         match batch.state {
+            // Nobody else closes it as long as its leader cannot be reached.
+            State::Open => {
+                batch.state = State::Sealing;
+                out.push(Effect::Seal(id));
+            }
             // It is looked at again when it is sealed, which is soon.
-            State::Open | State::Sealing => {}
+            State::Sealing => {}
             State::Ready => self.give_up(p, id, failure, out),
             State::InFlight { .. } => {
                 batch.given_up = true;

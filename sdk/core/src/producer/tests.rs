@@ -240,6 +240,25 @@ fn a_batch_that_times_out_in_flight_says_that_it_may_be_written_and_keeps_its_pl
     assert_eq!(desk.at(desk.sender.deadline().unwrap()), [produce(3, [drained(P0, 2, 1, 0)])]);
 }
 
+/// Goal: `delivery.timeout.ms` holds for records whose leader was never there to have their batch closed.
+#[test]
+fn an_open_batch_times_out_without_a_leader_and_without_a_connection() {
+    for leader in [None, Some(7)] {
+        let mut desk = Desk::new(settings());
+        desk.feed(Event::Leader { partition: P0, leader });
+        desk.feed(Event::Opened { partition: P0, batch: BatchId(0) });
+        desk.at(2000 * MS);
+        assert!(desk.at(3001 * MS).contains(&Effect::Seal(BatchId(0))), "nobody else would close it");
+        let out = desk.feed(Event::Sealed { batch: BatchId(0), bytes: 10, records: 1 });
+        let failure = Failure::TimedOut { waited: 3000 * MS, maybe_written: false, last: None };
+        assert_eq!(
+            out[..2],
+            [Effect::Resolve(BatchId(0), Outcome::Failed(failure)), Effect::Free(BatchId(0))]
+        );
+        assert_eq!(desk.sender.unresolved(), 0);
+    }
+}
+
 #[test]
 fn a_timed_out_batch_that_was_written_after_all_needs_no_new_epoch() {
     let mut desk = Desk::new(settings());

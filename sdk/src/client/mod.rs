@@ -275,6 +275,26 @@ impl Client {
         }
     }
 
+    /// A topic if it is known and usable now, else `None`; then it is asked for in the background.
+    ///
+    /// A refusal told before is returned once, and the topic asked for again.
+    pub(crate) fn topic_now(
+        &self,
+        name: &str,
+        allow_auto_create: bool,
+    ) -> Result<Option<Arc<TopicMetadata>>, MetadataError> {
+        let shared = &self.inner.shared;
+        if let Some(topic) = shared.cached_topic(name) {
+            return Ok(Some(topic));
+        }
+        let told = self.metadata().topics.get(name).map(|topic| topic.error);
+        shared.step(Event::Wanted { topic: name.into(), auto_create: allow_auto_create });
+        match told.filter(|code| !code.is_ok() && !code.is_retriable()) {
+            Some(code) => Err(MetadataError::Topic { topic: name.to_owned(), code }),
+            None => Ok(None),
+        }
+    }
+
     /// Asks for new metadata soon: calls are coalesced and kept `retry.backoff.ms` apart.
     pub(crate) fn request_refresh(&self, why: &'static str) {
         tracing::debug!(why, "metadata doubted");

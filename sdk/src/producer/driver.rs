@@ -172,6 +172,11 @@ impl Driver {
                     self.step(Event::Leader { partition, leader });
                 }
             }
+            Note::Recreated(slots) => {
+                for slot in slots {
+                    self.step(Event::Recreated { partition: slot.id });
+                }
+            }
             Note::Opened { batch, slot, fate, held } => {
                 let partition = slot.id;
                 self.keep_topic(&slot.topic);

@@ -15,6 +15,8 @@ use super::slot::Slot;
 pub(super) enum Note {
     /// Partitions to know from now on, numbered on.
     Slots(Vec<Arc<Slot>>),
+    /// Partitions of a topic that was deleted and created again.
+    Recreated(Vec<Arc<Slot>>),
     /// A batch was opened.
     Opened {
         batch: BatchId,
@@ -65,7 +67,12 @@ impl Inbox {
             return None;
         }
         let batch = BatchId(state.next_batch);
+        let newest = state.notes.last();
         let note = note(batch);
+        // Said by every attempt of whoever does not wait; once is enough.
+        if matches!((newest, &note), (Some(Note::NoRoom), Note::NoRoom)) {
+            return Some(batch);
+        }
         state.next_batch += u64::from(matches!(note, Note::Opened { .. }));
         state.notes.push(note);
         let first = state.notes.len() == 1;
@@ -92,5 +99,21 @@ impl Inbox {
         let mut state = self.state.lock();
         state.ended = true;
         std::mem::take(&mut state.notes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saying_again_that_there_is_no_room_takes_no_room() {
+        let inbox = Inbox::default();
+        for _ in 0..1000 {
+            assert!(inbox.leave(Note::NoRoom));
+        }
+        let mut notes = Vec::new();
+        inbox.take(&mut notes);
+        assert!(matches!(notes[..], [Note::NoRoom]), "{}", notes.len());
     }
 }

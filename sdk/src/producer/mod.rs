@@ -292,7 +292,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         Ok(self.accumulator.adopt(&metadata))
     }
 
-    /// Asks once more for the metadata of a topic whose partition a record names but nobody knows.
+    /// Asks for the metadata of a topic until it has the partition that a record names.
     async fn learn_partition(
         &self,
         topic: &Topic,
@@ -300,14 +300,23 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         budget: &mut Budget,
     ) -> Result<Arc<Topic>, SendError> {
         let client = &self.accumulator.client;
-        let changed = client.changed();
-        client.request_refresh("a record names a partition that is not known");
-        client.rt().before(budget.deadline(self), changed).await;
-        let topic = match client.cached_topic(&topic.name) {
-            Some(metadata) => self.accumulator.adopt(&metadata),
-            None => self.learn_topic(&topic.name, budget).await?,
-        };
-        if topic.has(partition) { Ok(topic) } else { Err(topic.lacks(partition)) }
+        let deadline = budget.deadline(self);
+        loop {
+            self.check_open()?;
+            let changed = client.changed();
+            client.request_refresh("a record names a partition that is not known");
+            let in_time = client.rt().before(deadline, changed).await.is_some();
+            let topic = match client.cached_topic(&topic.name) {
+                Some(metadata) => self.accumulator.adopt(&metadata),
+                None => self.learn_topic(&topic.name, budget).await?,
+            };
+            if topic.has(partition) {
+                return Ok(topic);
+            }
+            if !in_time {
+                return Err(topic.lacks(partition));
+            }
+        }
     }
 
     async fn accept(
@@ -340,9 +349,12 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
     fn try_accept(&self, record: &mut Record<K, V>) -> Result<Delivery, SendError> {
         self.check_open()?;
         self.chain.on_send(record)?;
-        let Some(topic) = self.accumulator.topic(&record.topic) else {
-            self.ask_for_topic(&record.topic);
-            return Err(SendError::NotReady { topic: record.topic.clone() });
+        let topic = match self.accumulator.topic(&record.topic) {
+            Some(topic) => topic,
+            None => match self.accumulator.client.topic_now(&record.topic, true)? {
+                Some(metadata) => self.accumulator.adopt(&metadata),
+                None => return Err(SendError::NotReady { topic: record.topic.clone() }),
+            },
         };
         if let Some(partition) = record.partition.filter(|partition| !topic.has(*partition)) {
             self.accumulator.client.request_refresh("a record names a partition that is not known");
@@ -390,7 +402,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         let pick = match (record.partition, key) {
             (Some(partition), _) => Pick::Index(partition as usize),
             (None, Some(key)) if !self.settings.ignore_keys => {
-                Pick::Index(partitioner::for_key(key, topic.slots.len() as u32) as usize)
+                Pick::Index(partitioner::for_key(key, topic.count as u32) as usize)
             }
             (None, _) => Pick::Sticky,
         };
@@ -402,20 +414,6 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
             true => Err(SendError::Closed { maybe_written: false }),
             false => Ok(()),
         }
-    }
-
-    /// Has the metadata of a topic fetched in the background.
-    fn ask_for_topic(&self, name: &Arc<str>) {
-        let (accumulator, name) = (self.accumulator.clone(), name.clone());
-        let until = accumulator.client.rt().now().saturating_add(self.settings.max_block);
-        let rt = accumulator.client.rt().clone();
-        let asked = async move {
-            match accumulator.client.topic(&name, true, until).await {
-                Ok(metadata) => drop(accumulator.adopt(&metadata)),
-                Err(error) => tracing::warn!(topic = %name, %error, "no metadata for a record to send"),
-            }
-        };
-        rt.spawn(asked).detach();
     }
 
     fn take_scratch(&self) -> Scratch {
@@ -451,11 +449,11 @@ impl Budget {
 
 impl Topic {
     fn has(&self, partition: i32) -> bool {
-        usize::try_from(partition).is_ok_and(|partition| partition < self.slots.len())
+        usize::try_from(partition).is_ok_and(|partition| partition < self.count)
     }
 
     fn lacks(&self, partition: i32) -> SendError {
-        SendError::NoSuchPartition { topic: self.name.clone(), partition, count: self.slots.len() }
+        SendError::NoSuchPartition { topic: self.name.clone(), partition, count: self.count }
     }
 }
 

@@ -12,6 +12,7 @@ use klamm_core::partitioner::{self, Sticky};
 use klamm_core::producer::{BatchId, PartitionId};
 use klamm_wire::{BatchBuilder, Compression};
 use parking_lot::{Mutex, RwLock};
+use uuid::Uuid;
 
 use crate::client::Client;
 
@@ -84,10 +85,14 @@ impl Slot {
     }
 }
 
-/// One topic as callers see it. Replaced by a longer one when the topic gets more partitions.
+/// One topic as callers see it. Replaced when the topic gets more partitions, or is created again.
 #[derive(Debug)]
 pub(super) struct Topic {
     pub(super) name: Arc<str>,
+    id: Uuid,
+    /// Partitions there are.
+    pub(super) count: usize,
+    /// Every partition there ever was: sequences go on where a topic of the same name left off.
     pub(super) slots: Vec<Arc<Slot>>,
     /// Where records without a key go now.
     sticky: AtomicU32,
@@ -170,26 +175,33 @@ impl Accumulator {
         self.topics.read().by_name.keys().cloned().collect()
     }
 
-    /// Takes over what the metadata say of a topic: new topics, new partitions.
+    /// Takes over what the metadata say of a topic: new topics, new partitions, a topic created again.
     pub(super) fn adopt(&self, metadata: &TopicMetadata) -> Arc<Topic> {
         let mut topics = self.topics.write();
         let known = topics.by_name.get(&metadata.name).cloned();
-        let count = known.as_ref().map_or(0, |topic| topic.slots.len());
-        if let Some(known) = known.as_ref().filter(|_| count >= metadata.partitions.len()) {
+        let told = metadata.partitions.len();
+        let recreated = known
+            .as_ref()
+            .is_some_and(|known| known.id != metadata.id && !known.id.is_nil() && !metadata.id.is_nil());
+        if let Some(known) = known.as_ref().filter(|known| !recreated && known.count >= told) {
             return known.clone();
         }
         let name = known.as_ref().map_or_else(|| metadata.name.clone(), |topic| topic.name.clone());
         let mut added = Vec::new();
-        for index in count..metadata.partitions.len() {
+        for index in known.as_ref().map_or(0, |topic| topic.slots.len())..told {
             let id = PartitionId(topics.next_slot);
             topics.next_slot += 1;
             added.push(Arc::new(Slot::new(id, name.clone(), index as i32)));
         }
         let mut slots = known.as_ref().map_or_else(Vec::new, |topic| topic.slots.clone());
         slots.extend(added.iter().cloned());
-        let current = known.map(|topic| topic.sticky.load(Ordering::Relaxed));
-        let sticky = current.unwrap_or_else(|| self.draw(&name, slots.len(), None));
-        let topic = Arc::new(Topic { name: name.clone(), slots, sticky: AtomicU32::new(sticky) });
+        let current = known.as_ref().map(|topic| topic.sticky.load(Ordering::Relaxed));
+        let sticky = current.filter(|current| (*current as usize) < told);
+        let sticky = AtomicU32::new(sticky.unwrap_or_else(|| self.draw(&name, told, None)));
+        if recreated {
+            self.inbox.leave(Note::Recreated(known.map_or_else(Vec::new, |topic| topic.slots.clone())));
+        }
+        let topic = Arc::new(Topic { name: name.clone(), id: metadata.id, count: told, slots, sticky });
         topics.by_name.insert(name, topic.clone());
         // Under the lock, so that the sender hears of the partitions in the order of their numbers.
         self.inbox.leave(Note::Slots(added));
@@ -234,7 +246,7 @@ impl Accumulator {
             }
             let full = state.open.take();
             if pick == Pick::Sticky && state.sticky.leaves(record.need, self.batch_size) {
-                let next = self.draw(&topic.name, topic.slots.len(), Some(index as u32));
+                let next = self.draw(&topic.name, topic.count, Some(index as u32));
                 topic.sticky.store(next, Ordering::Relaxed);
                 drop(state);
                 self.seal(full);

@@ -8,6 +8,7 @@ use klamm_wire::{Compression, ErrorCode};
 use super::*;
 use crate::error::Recovery;
 use crate::interceptor::Refusal;
+use crate::rt::Rt;
 use crate::serializer::Plain;
 
 mod broker;
@@ -263,6 +264,61 @@ async fn try_send_gives_the_record_back_until_the_topic_is_known() {
     assert_eq!(delivery.await.unwrap().offset, Some(0));
 }
 
+/// Goal: asking again and again costs nothing but the asking.
+#[tokio::test(start_paused = true)]
+async fn try_send_in_a_loop_starts_no_tasks_and_names_a_topic_that_is_refused() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).build().unwrap();
+    let tasks = tokio::runtime::Handle::current().metrics();
+    let before = tasks.num_alive_tasks();
+    for _ in 0..100 {
+        assert!(matches!(producer.try_send(line("early")).unwrap_err().reason, SendError::NotReady { .. }));
+    }
+    assert_eq!(tasks.num_alive_tasks(), before);
+
+    broker.0.lock().refused = Some(ErrorCode::INVALID_TOPIC_EXCEPTION);
+    let other = || Record::new("other").value("x");
+    assert!(matches!(producer.try_send(other()).unwrap_err().reason, SendError::NotReady { .. }));
+    producer.inner.accumulator.client.rt().sleep(S).await;
+    let reason = producer.try_send(other()).unwrap_err().reason;
+    assert!(matches!(reason, SendError::Metadata(_)), "{reason}");
+}
+
+/// Goal: records with a key are not sent to partitions that are no more.
+#[tokio::test(start_paused = true)]
+async fn a_topic_created_again_with_fewer_partitions_has_only_those() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).max_block_ms(S).build().unwrap();
+    for partition in 0..3 {
+        producer.send_and_wait(line("before").partition(partition)).await.unwrap();
+    }
+    (broker.0.lock().partitions, broker.0.lock().topic_id) = (1, 6);
+    producer.inner.accumulator.client.request_refresh("it was deleted");
+    producer.inner.accumulator.client.rt().sleep(S).await;
+    for key in ["a", "b", "c", "d"] {
+        let written = producer.send_and_wait(Record::new("t").key(key).value("after")).await.unwrap();
+        assert_eq!(written.partition, 0);
+    }
+    assert_eq!(producer.send_and_wait(Record::new("t").value("after")).await.unwrap().partition, 0);
+    let error = producer.send(line("nowhere").partition(2)).await.unwrap_err();
+    assert_eq!(error.to_string(), "topic \"t\" has no partition 2, only 1");
+}
+
+/// Goal: a topic that grows is not refused by whichever broker hears of it last.
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_appears_late_is_waited_for() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).build().unwrap();
+    producer.send_and_wait(line("first")).await.unwrap();
+    let late = async { producer.send_and_wait(line("late").partition(3)).await };
+    let grow = async {
+        Rt::current().unwrap().sleep(2 * S).await;
+        broker.0.lock().partitions = 4;
+    };
+    let (written, ()) = tokio::join!(late, grow);
+    assert_eq!(written.unwrap().partition, 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn metadata_and_room_share_one_max_block() {
     let broker = Broker::default();
@@ -278,9 +334,11 @@ async fn metadata_and_room_share_one_max_block() {
 #[tokio::test(start_paused = true)]
 async fn a_partition_that_does_not_exist_is_an_error_that_names_it() {
     let broker = Broker::default();
-    let producer: Producer = builder(&broker).build().unwrap();
+    let producer: Producer = builder(&broker).max_block_ms(5 * S).build().unwrap();
+    let began = now(&producer);
     let error = producer.send(line("nowhere").partition(3)).await.unwrap_err();
     assert_eq!(error.to_string(), "topic \"t\" has no partition 3, only 3");
+    assert!((5 * S..6 * S).contains(&(now(&producer) - began)), "as long as max.block.ms, as in Kafka");
     assert!(producer.send(line("negative").partition(-1)).await.is_err());
 }
 

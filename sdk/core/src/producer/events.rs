@@ -62,6 +62,11 @@ pub enum Event {
         /// Broker id, if there is a leader.
         leader: Option<i32>,
     },
+    /// The topic was deleted and created again: its brokers know nothing of this producer.
+    Recreated {
+        /// The partition.
+        partition: PartitionId,
+    },
     /// A batch was opened behind all others of its partition.
     Opened {
         /// Its partition.

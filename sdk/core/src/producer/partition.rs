@@ -175,6 +175,11 @@ impl Partition {
         }
     }
 
+    /// The log is a new one, so whichever sequence comes first is taken for the first.
+    pub(super) fn doubt(&mut self) {
+        self.confirmed = false;
+    }
+
     /// The batch left the queue without being known to be in the log.
     pub(super) fn lose(&mut self, batch: &Batch) {
         if batch.sequence.is_some() {

@@ -130,6 +130,12 @@ impl Sender {
     pub fn step(&mut self, now: Tick, event: Event, out: &mut Vec<Effect>) {
         match event {
             Event::Leader { partition, leader } => self.on_leader(now, partition, leader),
+            Event::Recreated { partition } => {
+                if let Some(known) = self.partitions.get_mut(partition.0 as usize) {
+                    known.doubt();
+                    self.look(partition, now);
+                }
+            }
             Event::Opened { partition, batch } => self.on_opened(now, partition, batch),
             Event::Sealed { batch, bytes, records } => self.on_sealed(now, batch, bytes, records, out),
             Event::Unsealable { batch } => {

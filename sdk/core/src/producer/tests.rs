@@ -150,6 +150,20 @@ fn until_the_first_acknowledgement_only_one_batch_of_a_partition_is_in_flight() 
     assert_eq!(desk.answer(0, P0, ErrorCode::NONE, 0), expected, "then as many as max.in.flight allows");
 }
 
+/// Goal: a new log takes whatever comes first, so what is behind must wait until that is known to be written.
+#[test]
+fn in_a_topic_created_again_only_one_batch_is_in_flight_until_the_first_acknowledgement() {
+    let mut desk = Desk::new(settings());
+    desk.full(P0);
+    desk.answer(0, P0, ErrorCode::NONE, 0);
+    desk.feed(Event::Recreated { partition: P0 });
+    assert_eq!(desk.full(P0), [produce(1, [drained(P0, 1, 0, 3)])]);
+    assert_eq!(desk.full(P0), []);
+    let mut expected = written(1, 0).to_vec();
+    expected.push(produce(2, [drained(P0, 2, 0, 6)]));
+    assert_eq!(desk.answer(1, P0, ErrorCode::NONE, 0), expected);
+}
+
 /// Goal: order survives a retry, however the answers come in.
 #[test]
 fn a_failed_batch_is_sent_again_before_those_behind_it() {

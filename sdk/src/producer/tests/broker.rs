@@ -39,7 +39,7 @@ pub(super) enum Produced {
     Silence,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
     /// What to do with the next requests; later ones are written.
     pub(super) script: VecDeque<Produced>,
@@ -48,7 +48,27 @@ pub(super) struct State {
     pub(super) logs: BTreeMap<i32, Vec<RawBatch>>,
     /// The first answers to Metadata know no topic.
     pub(super) ignorant: usize,
+    /// What every other topic than `t` is refused with.
+    pub(super) refused: Option<ErrorCode>,
+    pub(super) partitions: i32,
+    /// Id of the topic; another one after it was created again.
+    pub(super) topic_id: u128,
     pub(super) requests: usize,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            script: VecDeque::new(),
+            always: None,
+            logs: BTreeMap::new(),
+            ignorant: 0,
+            refused: None,
+            partitions: PARTITIONS,
+            topic_id: 5,
+            requests: 0,
+        }
+    }
 }
 
 /// A handle on the broker; clones are the same one.
@@ -108,12 +128,13 @@ impl Broker {
             MetadataResponsePartition::default().with_partition_index(index).with_leader_id(BrokerId(1))
         };
         let topic = |name: TopicName| {
+            let refused = state.refused.filter(|_| name.0.as_str() != "t");
             let known = MetadataResponseTopic::default().with_name(Some(name));
-            match unknown {
-                true => known.with_error_code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0),
-                false => known
-                    .with_topic_id(Uuid::from_u128(5))
-                    .with_partitions((0..PARTITIONS).map(partition).collect()),
+            match refused.or(unknown.then_some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)) {
+                Some(code) => known.with_error_code(code.0),
+                None => known
+                    .with_topic_id(Uuid::from_u128(state.topic_id))
+                    .with_partitions((0..state.partitions).map(partition).collect()),
             }
         };
         let names = asked.topics.unwrap_or_default().into_iter().filter_map(|topic| topic.name);

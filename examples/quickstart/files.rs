@@ -122,3 +122,52 @@ pub(crate) fn survey(root: &Path, limit: u64) -> io::Result<Survey> {
     survey.visit(root, root, limit).map_err(name_it)?;
     Ok(survey)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(root: &Path, name: &str, bytes: &[u8]) {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_shipped_is_skipped_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "b/text.txt", b"one\ntwo");
+        write(dir.path(), "a.txt", b"x\n");
+        write(dir.path(), "empty", b"");
+        write(dir.path(), "binary", &[0xff, 0xfe, 0x00]);
+        write(dir.path(), "large", &[b'a'; 101]);
+        write(dir.path(), "target/built.txt", b"x");
+        write(dir.path(), ".git/config", b"x");
+        std::os::unix::fs::symlink(dir.path().join("a.txt"), dir.path().join("link")).unwrap();
+        let survey = survey(dir.path(), 100).unwrap();
+        let names: Vec<_> = survey.files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["a.txt", "b/text.txt"]);
+        let skipped = [
+            survey.empty,
+            survey.binary,
+            survey.over_limit,
+            survey.build_output,
+            survey.hidden,
+            survey.links,
+        ];
+        assert_eq!(skipped, [1; 6]);
+        assert_eq!((survey.records(), survey.bytes()), (3, 9));
+    }
+
+    #[test]
+    fn lines_keep_their_terminators_and_make_up_the_file() {
+        for text in ["one\ntwo\n", "no end", "\n\n", "dos\r\nlines\r\n"] {
+            let dir = tempfile::tempdir().unwrap();
+            write(dir.path(), "file", text.as_bytes());
+            let survey = survey(dir.path(), 100).unwrap();
+            let lines: Vec<_> = survey.files[0].lines().collect();
+            assert_eq!(lines.concat(), text.as_bytes());
+            assert!(lines.iter().rev().skip(1).all(|line| line.ends_with(b"\n")), "{text:?}");
+        }
+    }
+}

@@ -318,3 +318,35 @@ fn progress(length: u64) -> ProgressBar {
     bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn survey_of(names: &[&str]) -> Survey {
+        let dir = tempfile::tempdir().unwrap();
+        for name in names {
+            std::fs::write(dir.path().join(name), name).unwrap();
+        }
+        files::survey(dir.path(), 100).unwrap()
+    }
+
+    fn digest(bytes: &[u8]) -> [u8; 32] {
+        Sha256::digest(bytes).into()
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_changed_in_any_pass_is_named() {
+        let survey = survey_of(&["a", "b"]);
+        let hashes = |pairs: &[(&'static str, &str)]| {
+            pairs
+                .iter()
+                .map(|(key, text)| (Bytes::from_static(key.as_bytes()), digest(text.as_bytes())))
+                .collect()
+        };
+        assert_eq!(differing(&survey, 1, &hashes(&[("a", "a"), ("b", "b")])), Vec::<String>::new());
+        assert_eq!(differing(&survey, 1, &hashes(&[("a", "a"), ("b", "bb")])), ["b"], "a line twice");
+        let second_lost = hashes(&[("00001/a", "a"), ("00001/b", "b"), ("00002/a", "a")]);
+        assert_eq!(differing(&survey, 2, &second_lost), ["00002/b"]);
+    }
+}

@@ -172,9 +172,11 @@ async fn fetch_keeps_to_its_limits_but_always_makes_progress() {
     assert_eq!(code(beyond.error_code), ErrorCode::OFFSET_OUT_OF_RANGE);
     let unknown = talk.fetch("no", 0, 0, 0).await;
     assert_eq!(code(unknown.error_code), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-    let session = fetch("t", 0, 0, 0).with_session_id(7).with_session_epoch(3);
-    let refused = talk.ask(12, &session).await;
-    assert_eq!(code(refused.error_code), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+    for id in [0, 7] {
+        let session = fetch("t", 0, 0, 0).with_session_id(id).with_session_epoch(3);
+        let refused = talk.ask(12, &session).await;
+        assert_eq!(code(refused.error_code), ErrorCode::FETCH_SESSION_ID_NOT_FOUND, "session {id}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

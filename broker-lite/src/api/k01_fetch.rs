@@ -63,7 +63,7 @@ struct Harvest {
 pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<FetchRequest>(frame)?;
-    if request.session_id != 0 && request.session_epoch > 0 {
+    if request.session_epoch > 0 {
         let code = ErrorCode::FETCH_SESSION_ID_NOT_FOUND;
         let refused = FetchResponse::default().with_error_code(code.0);
         return Ok(Answer::Now(encoded(encode_fetch_response(version, &refused, &[]))));

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_lite_core::config::is_without_effect;
 use klamm_wire::codec::decode_request;
 use klamm_wire::messages::CreateTopicsRequest;
+use klamm_wire::messages::create_topics_request::CreatableTopic;
 use klamm_wire::seam::Frame;
 
 use super::{Handled, decide, forward as pass_on};
@@ -17,7 +19,22 @@ const SHOW_UP: Duration = Duration::from_millis(500);
 
 /// At the controller.
 pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled {
-    decide::<CreateTopicsRequest>(controller, frame, |machine, _, request| machine.create_topics(request))
+    decide::<CreateTopicsRequest>(controller, frame, |machine, _, request| {
+        for topic in request.topics.iter().filter(|_| !request.validate_only) {
+            warn_without_effect(topic);
+        }
+        machine.create_topics(request)
+    })
+}
+
+fn warn_without_effect(topic: &CreatableTopic) {
+    for config in &topic.configs {
+        let value = config.value.as_deref().unwrap_or_default();
+        if is_without_effect(&config.name, value) {
+            let (topic, name) = (&**topic.name, &*config.name);
+            tracing::warn!(topic, name, value, "setting is accepted, but broker-lite does not act on it yet");
+        }
+    }
 }
 
 /// At a broker.

@@ -299,3 +299,34 @@ impl Broker {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::Cluster;
+    use broker_lite_core::storage::MemoryStorage;
+
+    /// Goal: what a broker missed while it was down does not stay on its disk for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_deleted_while_a_broker_was_down_leaves_its_disk() {
+        use klamm_wire::codec::{decode_response, encode_request};
+        use klamm_wire::messages::delete_topics_request::DeleteTopicState;
+        use klamm_wire::messages::{DeleteTopicsRequest, TopicName};
+
+        let cluster = Cluster::builder().seed(7).topic("t", Some(1), Some(3)).start().await.unwrap();
+        let (broker, id) = cluster.broker_and_topic_id(1, "t");
+        cluster.kill(1).unwrap();
+        let held = |disk: &super::Disk| disk.look(id, 0, |_: &mut MemoryStorage| ()).is_some();
+        assert!(held(&broker.disk));
+        let topic = DeleteTopicState::default().with_name(Some(TopicName("t".into())));
+        let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(1_000);
+        let frame = encode_request(6, &request).unwrap();
+        let answer = broker.network.call(2, "test", frame).await.unwrap();
+        let answer = decode_response::<DeleteTopicsRequest>(answer).unwrap();
+        assert_eq!(answer.responses[0].error_code, 0);
+        cluster.restart(1).await.unwrap();
+        broker.rt.sleep(Duration::from_millis(50)).await;
+        assert!(!held(&broker.disk));
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_lite_core::config::{BrokerConfig, ConfigError};
+use broker_lite_core::config::{BrokerConfig, ConfigError, is_without_effect};
 use klamm_wire::seam::Endpoint;
 use parking_lot::Mutex;
 use uuid::{Builder as UuidBuilder, Uuid};
@@ -169,6 +169,10 @@ impl ClusterBuilder {
     pub async fn start(self) -> Result<Cluster, ClusterError> {
         let rt = Rt::current(self.seed).ok_or(ClusterError::NoRuntime)?;
         let config = Arc::new(self.settings().map_err(|error| ClusterError::Config(error.to_string()))?);
+        self.check_replication(&config)?;
+        for (name, value) in self.given.iter().filter(|(name, value)| is_without_effect(name, value)) {
+            tracing::warn!(name, value, "setting is accepted, but broker-lite does not act on it yet");
+        }
         let listening = self.listen_all().await?;
         let mut rng = rt.rng("cluster");
         let cluster_id: Arc<str> = Arc::from(base64(random_uuid(&mut rng)));
@@ -214,6 +218,17 @@ impl ClusterBuilder {
         }
         config.check()?;
         Ok(config)
+    }
+
+    /// No broker can be added later: what does not fit now never will.
+    fn check_replication(&self, config: &BrokerConfig) -> Result<(), ClusterError> {
+        let (name, brokers) = ("default.replication.factor", self.brokers);
+        match config.int(name).filter(|factor| *factor > i64::from(brokers)) {
+            Some(factor) => Err(ClusterError::Config(format!(
+                "{name} is {factor}, but there are only {brokers} brokers: no topic could be created by it"
+            ))),
+            None => Ok(()),
+        }
     }
 
     async fn listen_all(&self) -> Result<Vec<Option<Listening>>, ClusterError> {
@@ -309,6 +324,16 @@ mod tests {
         // Kafka: Uuid.fromString("AAAAAAAAAAAAAAAAAAAAAQ") is 00000000-0000-0000-0000-000000000001.
         assert_eq!(base64(Uuid::from_u128(1)), "AAAAAAAAAAAAAAAAAAAAAQ");
         assert_eq!(base64(Uuid::from_u128(u128::MAX)), "_____________________w");
+    }
+
+    #[tokio::test]
+    async fn more_replicas_than_brokers_are_refused_by_name() {
+        let builder = ClusterBuilder::default().config("default.replication.factor", "5");
+        let error = builder.start().await.unwrap_err().to_string();
+        assert!(
+            error.starts_with("default.replication.factor is 5, but there are only 3 brokers"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -285,6 +285,12 @@ impl Cluster {
         self.within(TOPIC_LIMIT, "the broker to register again", unfenced).await
     }
 
+    #[cfg(test)]
+    pub(crate) fn broker_and_topic_id(&self, broker: i32, topic: &str) -> (Arc<Broker>, uuid::Uuid) {
+        let id = self.started.journal.image(|image| image.topic(topic).map(|topic| topic.id));
+        (self.running(broker).unwrap(), id.unwrap())
+    }
+
     /// Stops everything.
     pub async fn shutdown(self) {
         self.stop();

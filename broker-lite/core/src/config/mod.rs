@@ -151,6 +151,13 @@ fn checked<'v>(
     }
 }
 
+/// Whether a broker's or topic's setting is taken at this value and shown by DescribeConfigs, but not acted on yet:
+/// records are not deleted by `retention.ms`, for example. Unknown names and defaults are not meant.
+pub fn is_without_effect(name: &str, value: &str) -> bool {
+    let key = find(table::BROKER, name).or_else(|| find(table::TOPIC, name));
+    key.is_some_and(|key| key.default != Some(value.trim())) && !support::ACTED_ON.contains(&name)
+}
+
 /// The name that was probably meant: the same setting on the other level, or the one spelt most alike.
 fn nearest(table: &'static [Key], name: &str) -> Option<&'static str> {
     let twin = table::SYNONYMS.iter().find_map(|(topic, broker)| {

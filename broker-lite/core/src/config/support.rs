@@ -59,3 +59,35 @@ pub(super) fn refusal(name: &str) -> Option<&'static str> {
     let missing = MISSING_NAMES.contains(&name) || MISSING.iter().any(|prefix| name.starts_with(prefix));
     (missing && !name.starts_with(HARMLESS)).then_some("is not supported yet")
 }
+
+/// What broker-lite acts on; everything else that is not refused is kept and shown, and changes nothing.
+pub(super) const ACTED_ON: &[&str] = &[
+    "auto.create.topics.enable",
+    "broker.heartbeat.interval.ms",
+    "broker.session.timeout.ms",
+    "connections.max.idle.ms",
+    "default.replication.factor",
+    "fetch.max.bytes",
+    "log.message.timestamp.after.max.ms",
+    "log.message.timestamp.before.max.ms",
+    "log.message.timestamp.type",
+    "max.connections",
+    "max.message.bytes",
+    "message.max.bytes",
+    "message.timestamp.after.max.ms",
+    "message.timestamp.before.max.ms",
+    "message.timestamp.type",
+    "min.insync.replicas",
+    "num.partitions",
+    "producer.id.expiration.ms",
+    "queued.max.requests",
+    "replica.fetch.backoff.ms",
+    "replica.fetch.max.bytes",
+    "replica.fetch.min.bytes",
+    "replica.fetch.response.max.bytes",
+    "replica.fetch.wait.max.ms",
+    "replica.high.watermark.checkpoint.interval.ms",
+    "replica.lag.time.max.ms",
+    "socket.request.max.bytes",
+    "unclean.leader.election.enable",
+];

@@ -210,3 +210,22 @@ fn describing_a_broker_hides_passwords_and_ranks_the_sources() {
     assert_eq!((node.value.as_deref(), node.source, node.read_only), (None, ConfigSource::Default, true));
     assert!(described.iter().find(|config| config.name == "ssl.key.password").unwrap().sensitive);
 }
+
+/// Goal: nobody waits for something that never happens, such as a deletion by age.
+#[test]
+fn settings_that_are_not_acted_on_are_known_as_such() {
+    for (name, value) in
+        [("log.retention.ms", "1000"), ("retention.ms", "1000"), ("cleanup.policy", "compact")]
+    {
+        assert!(is_without_effect(name, value), "{name}");
+    }
+    assert!(!is_without_effect("cleanup.policy", "delete"), "the default");
+    assert!(!is_without_effect("no.such.setting", "1"));
+    for name in support::ACTED_ON {
+        assert!(
+            find(table::BROKER, name).or_else(|| find(table::TOPIC, name)).is_some(),
+            "{name} is misspelt"
+        );
+        assert!(!is_without_effect(name, "1"), "{name}");
+    }
+}

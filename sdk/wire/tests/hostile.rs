@@ -204,6 +204,7 @@ fn hostile_bytes_do_no_harm() {
     unbent_messages_pass();
     four_bad_bytes_reserve_nothing();
     the_dearest_bytes_stay_in_proportion();
+    large_messages_of_next_to_nothing_are_refused();
     bent_messages_do_no_harm();
     random_bytes_do_no_harm();
 }
@@ -285,4 +286,32 @@ fn the_dearest_bytes_stay_in_proportion() {
     let (result, reserved) = decode(Kind::Request, 0, 13, &body);
     assert_eq!(result, Ok(()));
     assert!(reserved <= PER_BYTE * body.len(), "{reserved}");
+}
+
+/// Goal: the dearest bytes do not multiply by the size of the largest request.
+fn large_messages_of_next_to_nothing_are_refused() {
+    // DescribeConfigs 4: one resource with a million empty names of settings; 32 B of memory for each byte.
+    let mut body = vec![2, 2, 2, b't', 0xc1, 0x84, 0x3d];
+    body.extend(std::iter::repeat_n(1, 1_000_000));
+    body.extend([0, 0, 0, 0]);
+    // ApiVersions 3: a million unknown tagged fields, in order.
+    let mut tags = vec![1, 1, 0xc0, 0x84, 0x3d];
+    for tag in 0_u32..1_000_000 {
+        let mut rest = tag;
+        while rest >= 0x80 {
+            tags.push((rest & 0x7f) as u8 | 0x80);
+            rest >>= 7;
+        }
+        tags.extend([rest as u8, 0]);
+    }
+    for (key, version, body) in [(32, 4, body), (18, 3, tags)] {
+        let (result, reserved) = decode(Kind::Request, key, version, &body);
+        assert!(matches!(result, Err(CodecError::Malformed(_))), "{key}: {result:?}");
+        assert!(reserved <= PER_MESSAGE, "{reserved}");
+    }
+    // A Metadata request for 100,000 topics is unusual, but meant.
+    let mut body = vec![0xa1, 0x8d, 6];
+    body.extend([0; 16].into_iter().chain([2, b't', 0]).cycle().take(19 * 100_000));
+    body.extend([0, 0, 0]);
+    assert_eq!(decode(Kind::Request, 3, 12, &body).0, Ok(()));
 }

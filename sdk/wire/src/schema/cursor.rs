@@ -29,6 +29,12 @@ pub enum Fault {
         /// What is there.
         left: usize,
     },
+    /// More elements than a message of this size can mean.
+    #[error("more than {limit} elements, most of them next to empty")]
+    Elements {
+        /// The most that is let pass.
+        limit: usize,
+    },
     /// Null where the version does not allow it.
     #[error("null in a field that must not be null")]
     Null,

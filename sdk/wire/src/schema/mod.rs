@@ -4,7 +4,8 @@
 //! kafka-protocol reserves memory by claimed counts; it sees only bytes that passed here.
 //!
 //! Invariant: a walk never allocates, its depth is that of the schema, and it takes time in
-//! proportion to the bytes. What it lets pass holds every element that it claims to hold.
+//! proportion to the bytes. What it lets pass holds every element that it claims to hold, and is not mostly elements
+//! that hold nothing: those take many times their bytes in memory.
 
 mod cursor;
 #[cfg(test)]
@@ -18,7 +19,7 @@ pub use cursor::{Fault, Malformed};
 
 use table::{Api, Message};
 use tables::APIS;
-use walk::Walk;
+use walk::{Elements, Walk};
 
 /// Which half of a conversation a message belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +66,8 @@ pub fn walk(kind: Kind, api_key: i16, version: i16, body: &[u8]) -> Result<(), W
         return Err(WalkError::UnknownVersion { api_key, version });
     }
     let mut bytes = Cursor::new(body);
-    Walk { version, flexible: message.flexible(version) }.structure(message.3, &mut bytes)?;
+    let (flexible, elements) = (message.flexible(version), Elements::of(body.len()));
+    Walk { version, flexible, elements: &elements }.structure(message.3, &mut bytes)?;
     Ok(bytes.finish()?)
 }
 

@@ -99,7 +99,10 @@ fn check_elements(key: i16, version: i16, flexible: bool, number: u16, depth: us
     assert!(depth < 8, "api key {key}");
     for field in STRUCTS[usize::from(number)].iter().filter(|field| field.exists(version)) {
         if let Shape::Structs(element) | Shape::Struct(element) = field.0 {
-            assert!(Walk { version, flexible }.least_size(element) > 0, "api key {key} version {version}");
+            assert!(
+                Walk { version, flexible, elements: &Elements::of(0) }.least_size(element) > 0,
+                "api key {key} version {version}"
+            );
             check_elements(key, version, flexible, element, depth + 1);
         }
     }

@@ -1,17 +1,50 @@
 //! The walk itself.
 
+use std::cell::Cell;
+
 use super::cursor::{Cursor, Fault, Malformed};
 use super::table::{Field, Shape};
 use super::tables::STRUCTS;
 
-/// Version of the message at hand, and whether it is flexible.
+/// Elements that any message may have.
+const FREE_ELEMENTS: usize = 1 << 17;
+/// Beyond these, bytes of a message for each further one. `kafka-protocol` takes up to 32 bytes of memory for one
+/// byte of an element that holds next to nothing; elements that mean something are longer than this, or few.
+const BYTES_PER_ELEMENT: usize = 32;
+
+/// Version of the message at hand, whether it is flexible, and how many more elements it may have.
 #[derive(Clone, Copy)]
-pub(super) struct Walk {
+pub(super) struct Walk<'a> {
     pub(super) version: i16,
     pub(super) flexible: bool,
+    pub(super) elements: &'a Elements,
 }
 
-impl Walk {
+/// Counts structures and strings in arrays, and tagged fields that nobody knows.
+pub(super) struct Elements {
+    left: Cell<usize>,
+    limit: usize,
+}
+
+impl Elements {
+    /// For a message of `bytes`.
+    pub(super) fn of(bytes: usize) -> Self {
+        let limit = FREE_ELEMENTS + bytes / BYTES_PER_ELEMENT;
+        Self { left: Cell::new(limit), limit }
+    }
+
+    fn count(&self, more: usize, at: &Cursor<'_>) -> Result<(), Malformed> {
+        match self.left.get().checked_sub(more) {
+            Some(left) => {
+                self.left.set(left);
+                Ok(())
+            }
+            None => at.fail(Fault::Elements { limit: self.limit }),
+        }
+    }
+}
+
+impl Walk<'_> {
     /// Walks one structure. Schemas do not contain themselves, so the depth has a bound.
     pub(super) fn structure(self, number: u16, bytes: &mut Cursor<'_>) -> Result<(), Malformed> {
         let fields = fields(number);
@@ -30,7 +63,7 @@ impl Walk {
                     content.finish()?;
                 }
                 Some(_) => return content.fail(Fault::TagVersion(tag)),
-                None => {}
+                None => self.elements.count(1, bytes)?,
             }
         }
         Ok(())
@@ -66,12 +99,16 @@ impl Walk {
                 bytes.take(count * usize::from(size))?;
             }
             Shape::Structs(number) => {
-                for _ in 0..bytes.count(claimed, self.least_size(number))? {
+                let count = bytes.count(claimed, self.least_size(number))?;
+                self.elements.count(count, bytes)?;
+                for _ in 0..count {
                     self.structure(number, bytes)?;
                 }
             }
             _ => {
-                for _ in 0..bytes.count(claimed, self.least(Shape::Text, false))? {
+                let count = bytes.count(claimed, self.least(Shape::Text, false))?;
+                self.elements.count(count, bytes)?;
+                for _ in 0..count {
                     self.value(Shape::Text, false, bytes)?;
                 }
             }

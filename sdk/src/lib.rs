@@ -1,4 +1,43 @@
-//! Async Kafka client.
+//! An async Kafka client: producer, consumer and admin over a connector that can be swapped.
+//!
+//! | for | begin at |
+//! |---|---|
+//! | sending records | [`Producer`] |
+//! | reading partitions | [`Consumer`] |
+//! | creating, describing, deleting topics | [`Admin`], from [`Client::admin`] |
+//! | sharing connections, health checks | [`Client`], [`Client::ready`] |
+//!
+//! ```no_run
+//! use klamm::{Client, Consumer, Producer, Record, StartOffset};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::builder().bootstrap_servers("localhost:9092").build()?;
+//!
+//! let producer: Producer = Producer::builder().client(&client).build()?; // acks=all, idempotent
+//! let delivery = producer.send(Record::new("orders").key("customer-7").value("3 apples")).await?; // accepted
+//! println!("written at offset {:?}", delivery.await?.offset); // acknowledged
+//! producer.close(std::time::Duration::from_secs(30)).await?;
+//!
+//! let consumer: Consumer = Consumer::builder().client(&client).build()?;
+//! consumer.assign([(("orders", 0), StartOffset::Beginning)]);
+//! let record = consumer.recv().await?;
+//! println!("{:?} = {:?}", record.key, record.value); // `None` is null, an empty value is empty
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Builder methods carry Kafka's property names in snake case (`buffer.memory` is
+//! [`buffer_memory`](ProducerBuilder::buffer_memory)); `from_properties` takes the names as they are. Errors of a
+//! call tell by `recovery` what to do next ([`Recovery`]); every future says what dropping it means.
+//!
+//! In tests, [`connector`](ClientBuilder::connector) takes a cluster inside the process instead of the network: the
+//! crate `broker-lite` has one whose leaders can be killed.
+//!
+//! Not there yet: TLS, SASL, transactions, consumer groups. Their settings are refused by name.
+//!
+//! Everything needs a tokio runtime with time and I/O enabled; outside of one, constructors return an error. The only
+//! feature, `zstd`, adds encoding of that codec (it needs a C compiler); decoding always works. What happens inside
+//! is told through `tracing` only.
 
 mod admin;
 mod client;

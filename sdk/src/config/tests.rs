@@ -190,6 +190,40 @@ fn every_name_of_kafka_4_3_is_known() {
     }
 }
 
+/// Goal: whoever leaves a setting out gets what Kafka 4.3 would do. The values are those of its own definitions.
+#[test]
+fn shared_defaults_are_kafkas() {
+    let kafkas = [
+        ("client.id", ""),
+        ("request.timeout.ms", "30000"),
+        ("retry.backoff.ms", "100"),
+        ("retry.backoff.max.ms", "1000"),
+        ("reconnect.backoff.ms", "50"),
+        ("reconnect.backoff.max.ms", "1000"),
+        ("socket.connection.setup.timeout.ms", "10000"),
+        ("socket.connection.setup.timeout.max.ms", "30000"),
+        ("connections.max.idle.ms", "540000"),
+        ("metadata.max.age.ms", "300000"),
+        ("metadata.max.idle.ms", "300000"),
+        ("metadata.recovery.strategy", "rebootstrap"),
+        ("metadata.recovery.rebootstrap.trigger.ms", "300000"),
+    ];
+    let ours = format!("{:?}", ClientSettings::default());
+    for (name, value) in kafkas {
+        let told = read(Kind::Client, &[(name, value)]).unwrap().client;
+        assert_eq!(format!("{told:?}"), ours, "{name}");
+    }
+    assert_eq!(ClientSettings::default().api_timeout(), Duration::from_secs(60), "default.api.timeout.ms");
+    // Different on purpose: a fixed size ends the operating system's own adaption, and Kafka's 32 KiB for
+    // receiving are too few for answers that cross a room.
+    let deliberate = ["send.buffer.bytes", "receive.buffer.bytes"];
+    let unset = ["bootstrap.servers", "default.api.timeout.ms"];
+    let listed = kafkas.iter().map(|(name, _)| *name).chain(deliberate).chain(unset);
+    let listed: std::collections::BTreeSet<_> = listed.collect();
+    assert!(client::PROPERTIES.iter().all(|property| listed.contains(property.name)), "one is not listed");
+    assert_eq!(listed.len(), client::PROPERTIES.len());
+}
+
 #[tokio::test]
 async fn impossible_settings_of_a_builder_are_found_when_it_is_built() {
     let told = |builder: ClientBuilder| builder.build().unwrap_err().to_string();

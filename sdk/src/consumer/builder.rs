@@ -323,6 +323,30 @@ mod tests {
         assert!(unknown.contains("fetch.max.bytes"), "{unknown}");
     }
 
+    /// Goal: whoever leaves a setting out gets what Kafka 4.3 would do. The values are those of its definitions.
+    #[test]
+    fn the_defaults_are_kafkas() {
+        let kafkas = [
+            ("fetch.min.bytes", "1"),
+            ("fetch.max.wait.ms", "500"),
+            ("fetch.max.bytes", "52428800"),
+            ("max.partition.fetch.bytes", "1048576"),
+            ("auto.offset.reset", "latest"),
+            ("isolation.level", "read_uncommitted"),
+            ("check.crcs", "true"),
+            ("allow.auto.create.topics", "true"),
+            ("max.poll.records", "500"),
+        ];
+        let ours = format!("{:?}", Options::default());
+        for pair in kafkas {
+            let told = ConsumerBuilder::from_properties([pair]).unwrap();
+            assert_eq!(format!("{:?}", told.options), ours, "{}", pair.0);
+        }
+        for property in PROPERTIES {
+            assert!(kafkas.iter().any(|(name, _)| *name == property.name), "{} is not listed", property.name);
+        }
+    }
+
     #[tokio::test]
     async fn impossible_settings_name_the_setting() {
         let error = ConsumerBuilder::new()

@@ -398,14 +398,33 @@ mod tests {
         builder.options.check(&builder.options.client)
     }
 
+    /// Goal: whoever leaves a setting out gets what Kafka 4.3 would do. The values are those of its definitions.
     #[test]
     fn the_defaults_are_kafkas() {
-        let checked = checked(&[]).unwrap();
-        assert!(checked.core.idempotent && checked.core.acks == Acks::All);
-        assert_eq!(checked.core.linger, Duration::from_millis(5));
-        assert_eq!(checked.core.delivery_timeout, Duration::from_secs(120));
-        assert_eq!((checked.core.max_in_flight, checked.core.retries), (5, i32::MAX as u32));
-        assert_eq!((checked.batch_size, checked.buffer_memory), (16_384, 33_554_432));
+        let kafkas = [
+            ("acks", "all"),
+            ("enable.idempotence", "true"),
+            ("batch.size", "16384"),
+            ("linger.ms", "5"),
+            ("buffer.memory", "33554432"),
+            ("max.block.ms", "60000"),
+            ("max.request.size", "1048576"),
+            ("max.in.flight.requests.per.connection", "5"),
+            ("retries", "2147483647"),
+            ("delivery.timeout.ms", "120000"),
+            ("compression.type", "none"),
+            ("compression.gzip.level", "-1"),
+            ("compression.lz4.level", "9"),
+            ("compression.zstd.level", "3"),
+            ("partitioner.ignore.keys", "false"),
+        ];
+        let ours = format!("{:?}", checked(&[]).unwrap());
+        for pair in kafkas {
+            assert_eq!(format!("{:?}", checked(&[pair]).unwrap()), ours, "{}", pair.0);
+        }
+        for property in PROPERTIES {
+            assert!(kafkas.iter().any(|(name, _)| *name == property.name), "{} is not listed", property.name);
+        }
     }
 
     /// Goal: one clear sentence that names the setting, the value and what would be right.

@@ -8,6 +8,7 @@
     reason = "tests report by printing and panicking"
 )]
 
+mod administering;
 mod consuming;
 mod failing;
 mod producing;
@@ -49,6 +50,8 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     consuming::the_stream_hands_out_each_record_once,
     consuming::a_paused_partition_is_silent_until_resumed,
     consuming::a_batch_larger_than_the_fetch_limit_still_makes_progress,
+    administering::a_topic_is_created_described_and_deleted,
+    administering::the_cluster_describes_itself,
     failing::an_unknown_topic_is_named_when_auto_creation_is_not_asked_for,
     failing::an_invalid_topic_name_is_refused_at_once,
     failing::a_record_over_max_request_size_is_refused_and_the_next_one_goes_through,

@@ -153,7 +153,8 @@ pub(crate) async fn acks_none_and_leader_deliver_as_well(backend: &Backend) -> O
 
 pub(crate) async fn an_explicit_partition_is_obeyed(backend: &Backend) -> Outcome {
     let topic = topic(backend, "explicit", 3).await?;
-    let producer: Producer = Producer::builder().client(&backend.client()?).build()?;
+    let second = std::time::Duration::from_secs(1);
+    let producer: Producer = Producer::builder().client(&backend.client()?).max_block_ms(second).build()?;
     for partition in [2, 0, 1, 2] {
         let record = Record::new(topic.as_str()).key("same").value("v").partition(partition);
         assert_eq!(producer.send_and_wait(record).await?.partition, partition);

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub(crate) struct Connection {
     peer: Peer,
     endpoint: Endpoint,
     state: Mutex<State>,
+    /// Requests given to a link that somebody still waits for; only grows under the lock of `state`.
+    in_flight: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -66,7 +69,6 @@ struct State {
     worker: Option<Task>,
     /// Wakes the worker when the link it waits for is gone.
     worker_waker: Option<Waker>,
-    in_flight: usize,
     used_at: Tick,
     /// Set when the connection was ended for good: what everybody is told.
     closed: Option<RequestError>,
@@ -74,18 +76,29 @@ struct State {
 
 struct Queued {
     frame: Frame,
-    accepted: oneshot::Sender<Result<(Answer, u64), RequestError>>,
+    accepted: oneshot::Sender<Result<Sent, RequestError>>,
+}
+
+/// A frame that a link has taken.
+struct Sent {
+    answer: Answer,
+    /// Of the link.
+    generation: u64,
+    _counted: InFlight,
 }
 
 impl State {
     /// Hands a frame to the link if it can take one now.
-    fn try_call(&mut self, frame: Frame) -> Result<(Answer, u64), Frame> {
+    fn try_call(&mut self, frame: Frame, in_flight: &Arc<AtomicUsize>) -> Result<Sent, Frame> {
         if !self.queue.is_empty() || !self.is_open() {
             return Err(frame);
         }
         let Some(link) = &mut self.link else { return Err(frame) };
         match link.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Ok((link.call(frame), self.generation)),
+            Poll::Ready(Ok(())) => {
+                let (answer, generation) = (link.call(frame), self.generation);
+                Ok(Sent { answer, generation, _counted: InFlight::count(in_flight) })
+            }
             _ => Err(frame),
         }
     }
@@ -115,7 +128,7 @@ impl fmt::Debug for Connection {
 impl Connection {
     pub(crate) fn new(dialling: Arc<Dialling>, peer: Peer, endpoint: Endpoint) -> Arc<Self> {
         let state = State { used_at: dialling.rt.now(), ..State::default() };
-        Arc::new(Self { dialling, peer, endpoint, state: Mutex::new(state) })
+        Arc::new(Self { dialling, peer, endpoint, state: Mutex::new(state), in_flight: Arc::default() })
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -133,7 +146,7 @@ impl Connection {
     /// Requests in flight, or `None` without an open link.
     pub(crate) fn in_flight(&self) -> Option<usize> {
         let mut state = self.state.lock();
-        state.is_open().then_some(state.in_flight)
+        state.is_open().then(|| self.in_flight.load(Ordering::Relaxed))
     }
 
     /// What the peer spoke when it was last connected.
@@ -191,8 +204,8 @@ impl Connection {
             let rt = &connection.dialling.rt;
             let limit = deadline.saturating_sub(started);
             let late = |sent| RequestError::TimedOut { broker: connection.label(), limit, sent };
-            let (answer, generation) = match accepted {
-                Accepted::Sent(answer, generation) => (answer, generation),
+            let Sent { answer, generation, _counted } = match accepted {
+                Accepted::Sent(sent) => sent,
                 Accepted::Queued(queued) => match rt.before(deadline, queued).await {
                     Some(Ok(accepted)) => accepted?,
                     Some(Err(_)) => return Err(RequestError::Closed),
@@ -200,7 +213,6 @@ impl Connection {
                 },
                 Accepted::Refused(error) => return Err(error),
             };
-            let _counted = InFlight::count(&connection);
             match rt.before(deadline, answer).await {
                 Some(Ok(frame)) => Ok(frame),
                 Some(Err(source)) => {
@@ -222,8 +234,8 @@ impl Connection {
             return Accepted::Refused(error.clone());
         }
         state.used_at = now;
-        let frame = match state.try_call(frame) {
-            Ok((answer, generation)) => return Accepted::Sent(answer, generation),
+        let frame = match state.try_call(frame, &self.in_flight) {
+            Ok(sent) => return Accepted::Sent(sent),
             Err(frame) => frame,
         };
         if state.queue.len() >= self.dialling.max_queued {
@@ -256,7 +268,7 @@ impl Connection {
     pub(crate) fn close_if_idle(&self, before: Tick) -> bool {
         let mut state = self.state.lock();
         let idle = state.used_at < before
-            && state.in_flight == 0
+            && self.in_flight.load(Ordering::Relaxed) == 0
             && state.queue.is_empty()
             && state.waiters.is_empty()
             && state.worker.is_none();
@@ -382,8 +394,9 @@ impl Connection {
                 Poll::Ready(Ok(())) => {}
             }
             let Some(queued) = state.queue.pop_front() else { return Poll::Ready(false) };
-            let answer = link.call(queued.frame);
-            let _ = queued.accepted.send(Ok((answer, state.generation)));
+            let (answer, generation) = (link.call(queued.frame), state.generation);
+            let sent = Sent { answer, generation, _counted: InFlight::count(&self.in_flight) };
+            let _ = queued.accepted.send(Ok(sent));
         }
     }
 
@@ -439,24 +452,24 @@ impl Connection {
 }
 
 enum Accepted {
-    Sent(Answer, u64),
-    Queued(oneshot::Receiver<Result<(Answer, u64), RequestError>>),
+    Sent(Sent),
+    Queued(oneshot::Receiver<Result<Sent, RequestError>>),
     Refused(RequestError),
 }
 
 /// Counts a request as in flight as long as somebody waits for its answer.
-struct InFlight<'a>(&'a Connection);
+struct InFlight(Arc<AtomicUsize>);
 
-impl<'a> InFlight<'a> {
-    fn count(connection: &'a Connection) -> Self {
-        connection.state.lock().in_flight += 1;
-        Self(connection)
+impl InFlight {
+    fn count(requests: &Arc<AtomicUsize>) -> Self {
+        requests.fetch_add(1, Ordering::Relaxed);
+        Self(requests.clone())
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.state.lock().in_flight -= 1;
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

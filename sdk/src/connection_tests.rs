@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use klamm_core::backoff::Backoff;
@@ -83,6 +83,31 @@ async fn a_frame_does_not_overtake_those_that_wait_for_a_full_pipe() {
     second.await.unwrap();
     first.await.unwrap();
     assert_eq!(*link.seen.lock(), [1, 2, 3]);
+}
+
+/// Goal: who has sent is not idle, however late the task is that waits for the answer.
+#[tokio::test(start_paused = true)]
+async fn a_connection_with_a_request_that_nobody_has_looked_after_yet_is_not_idle() {
+    let link = Stubborn::default();
+    link.ready.store(true, Ordering::Relaxed);
+    let opened = link.clone();
+    let (rt, connection) = connection(service_fn(move |_| {
+        let link = Link::new(opened.clone());
+        async move { Ok::<_, LinkError>(link) }
+    }));
+    let queued = connection.send(frame(1), LATER);
+    connection.connected(LATER).await.unwrap();
+    rt.sleep(Duration::from_millis(10)).await;
+    assert_eq!(*link.seen.lock(), [1], "the worker has sent it");
+    assert!(!connection.close_if_idle(LATER));
+    queued.await.unwrap();
+    let direct = connection.send(frame(2), LATER);
+    assert_eq!(connection.in_flight(), Some(1));
+    assert!(!connection.close_if_idle(LATER));
+    direct.await.unwrap();
+    drop(connection.send(frame(3), LATER));
+    assert_eq!(connection.in_flight(), Some(0));
+    assert!(connection.close_if_idle(LATER));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io::Error;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker_lite::Cluster;
@@ -119,7 +120,9 @@ fn main() -> Result<()> {
         }
         What::Client { bootstrap, verb, load } => {
             let runtime = tokio::runtime::Runtime::new()?;
-            println!("{}", serde_json::to_string(&runtime.block_on(client(bootstrap, verb, load))?)?);
+            // A task like any application's: the main thread would have to be woken by the operating system.
+            let run = runtime.block_on(runtime.spawn(client(bootstrap, verb, load)))??;
+            println!("{}", serde_json::to_string(&run)?);
             Ok(())
         }
     }
@@ -280,6 +283,7 @@ async fn produce(client: &Client, load: &Load) -> Result<()> {
         .map(|at| if at % 2 == 0 { b'k' } else { (at * 131 % 251) as u8 })
         .collect::<Vec<_>>()
         .into();
+    let topic: Arc<str> = "bench".into();
     let mut window = VecDeque::with_capacity(WINDOW);
     for _ in 0..load.records {
         if window.len() == WINDOW
@@ -289,7 +293,7 @@ async fn produce(client: &Client, load: &Load) -> Result<()> {
             oldest.await?;
         }
         window.push_back(
-            producer.send(Record::new("bench").value(value.clone())).await.map_err(|e| e.to_string())?,
+            producer.send(Record::new(topic.clone()).value(value.clone())).await.map_err(|e| e.to_string())?,
         );
     }
     for delivery in window {

@@ -341,16 +341,18 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         };
         let key = record.key.map(|key| self.key.deserialize(&topic, key)).transpose();
         let value = record.value.map(|value| self.value.deserialize(&topic, value)).transpose();
+        let key = key.map_err(|cause| failed(RecordPart::Key, cause))?;
+        let value = value.map_err(|cause| failed(RecordPart::Value, cause))?;
         Ok(ConsumerRecord {
-            key: key.map_err(|cause| failed(RecordPart::Key, cause))?,
-            value: value.map_err(|cause| failed(RecordPart::Value, cause))?,
+            key,
+            value,
             partition,
             offset,
             timestamp_ms: record.timestamp_ms,
             timestamp_type: record.timestamp_type.into(),
             leader_epoch: record.leader_epoch,
             headers: record.headers.into_iter().map(|(name, value)| RecordHeader { name, value }).collect(),
-            topic: topic.clone(),
+            topic,
         })
     }
 }

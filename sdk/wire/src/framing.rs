@@ -58,9 +58,16 @@ impl FrameSplitter {
     /// The buffer to read into, with spare room; bytes may only be appended.
     pub fn read_buffer(&mut self) -> &mut BytesMut {
         if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 4 {
-            self.buffer.reserve(READ_BYTES);
+            self.buffer.reserve(self.missing_bytes().min(2 * self.buffer.len()).max(READ_BYTES));
         }
         &mut self.buffer
+    }
+
+    /// Bytes of the first frame that have not come, as far as its prefix can be believed.
+    fn missing_bytes(&self) -> usize {
+        let claimed = self.buffer.first_chunk::<PREFIX_BYTES>().map(|prefix| i32::from_be_bytes(*prefix));
+        let length = claimed.and_then(|claimed| usize::try_from(claimed).ok()).unwrap_or(0);
+        length.min(self.limit_bytes).saturating_add(PREFIX_BYTES).saturating_sub(self.buffer.len())
     }
 
     /// Takes the next whole frame without its prefix; `None` until more bytes come.
@@ -128,6 +135,8 @@ mod tests {
         assert_eq!(splitter.next_frame(), Ok(None));
         assert_eq!(splitter.pending_bytes(), 18);
         assert!(splitter.read_buffer().capacity() < 2 * READ_BYTES);
+        splitter.push(&[0; 100_000]);
+        assert!(splitter.read_buffer().capacity() < 4 * 100_018, "a small multiple of what came");
     }
 
     #[test]

@@ -293,7 +293,10 @@ async fn produce(client: &Client, load: &Load) -> Result<()> {
             oldest.await?;
         }
         window.push_back(
-            producer.send(Record::new(topic.clone()).value(value.clone())).await.map_err(|e| e.to_string())?,
+            producer
+                .send(Record::new(topic.clone()).value(value.clone()))
+                .await
+                .map_err(|e| e.to_string())?,
         );
     }
     for delivery in window {

@@ -198,6 +198,7 @@ impl ChunkReader {
 }
 
 impl OpenBatch {
+    #[inline] // into the reader's crate: the record is built where it is handed out
     fn materialize(&self, record: &RecordRef<'_>) -> ChunkRecord {
         let slice = |bytes: &[u8]| self.body.slice_ref(bytes);
         ChunkRecord {

@@ -192,6 +192,16 @@ impl Partition {
         self.reset = true;
     }
 
+    /// Takes out a batch that must not be sent under the new epoch that is about to start: an attempt under the old
+    /// one was never answered, and may still reach the log before the new epoch does.
+    pub(super) fn take_unrepeatable(&mut self) -> Option<Batch> {
+        if !self.reset || self.queue.iter().any(Batch::in_flight) {
+            return None;
+        }
+        let at = self.queue.iter().position(|batch| batch.sequence.is_some() && batch.maybe_written)?;
+        self.queue.remove(at)
+    }
+
     /// Starts a new epoch if one is needed and nothing is in flight. Returns an identity that is used up and must
     /// not be taken again.
     pub(super) fn settle(&mut self) -> Option<Identity> {

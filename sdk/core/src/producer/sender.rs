@@ -311,7 +311,7 @@ impl Sender {
             self.partitions[p.0 as usize].lose(&batch);
             self.finish(&batch, Outcome::Failed(failure), out);
         }
-        self.settle(p);
+        self.settle(p, out);
     }
 
     fn remove(&mut self, p: PartitionId, id: BatchId) -> Option<Batch> {
@@ -344,7 +344,15 @@ impl Sender {
         }
     }
 
-    fn settle(&mut self, p: PartitionId) {
+    fn settle(&mut self, p: PartitionId, out: &mut Vec<Effect>) {
+        while let Some(batch) = self.partitions[p.0 as usize].take_unrepeatable() {
+            let failure = Failure::Rejected {
+                code: ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+                message: Some("a record before it is missing in the log, and this one may be in it".into()),
+                maybe_written: true,
+            };
+            self.finish(&batch, Outcome::Failed(failure), out);
+        }
         if let Some(used_up) = self.partitions[p.0 as usize].settle()
             && matches!(self.identity, ProducerId::Known(known) if known.id == used_up.id)
         {
@@ -539,7 +547,7 @@ impl Sender {
                 Some(answer) => self.on_answer(now, p, id, answer, out),
                 None => self.failed(now, p, id, Cause::NoAnswer, true, out),
             }
-            self.settle(p);
+            self.settle(p, out);
             self.look(p, now);
         }
     }
@@ -652,7 +660,7 @@ impl Sender {
                 let maybe_written = maybe_written || self.maybe_written(p, id);
                 self.give_up(p, id, Failure::Unsupported { maybe_written }, out);
             }
-            self.settle(p);
+            self.settle(p, out);
             self.look(p, now);
         }
     }

@@ -400,6 +400,18 @@ fn run(settings: Settings, ops: &[Op]) -> World {
     world
 }
 
+/// Found by the property below: two batches time out unanswered, the third is refused for the gap and given a new
+/// epoch, and only then the broker reads all three from the connection that broke.
+#[test]
+fn a_batch_that_may_be_in_the_log_is_not_sent_again_under_a_new_epoch() {
+    use Op::{Break, Flush, Full, Lead, Open, Pass, Serve};
+    let before = [Full(1), Open(1), Full(1), Lead(1, Some(1)), Full(1), Serve(2), Flush, Pass(1894), Full(1)];
+    let ops = [&before[..], &[Serve(1), Break(1, 0), Pass(1106), Serve(1)]].concat();
+    let world = run(Settings { max_in_flight: 3, ..settings() }, &ops);
+    world.check_order_and_no_copies();
+    world.check_offsets();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

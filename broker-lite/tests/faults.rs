@@ -90,6 +90,7 @@ async fn run(seed: u64, rounds: u32) {
     for partition in 0..PARTITIONS {
         let mut talk = talk_to_leader(&cluster, partition).await;
         while talk.produce("t", partition, batch(&["end"])).await.error_code != 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
             talk = talk_to_leader(&cluster, partition).await;
         }
     }

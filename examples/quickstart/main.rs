@@ -38,6 +38,9 @@ const WINDOW: usize = 10_000;
 /// A reader that hears nothing for so long gives up.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// Everything is acknowledged, so a kill that waits for one more request waits in vain.
+const KILL_GRACE: Duration = Duration::from_secs(1);
+
 /// Ships files through a Kafka cluster line by line and verifies them by SHA-256.
 #[derive(Debug, Parser)]
 struct Options {
@@ -192,7 +195,11 @@ async fn ship(
                 }
                 let record = Record::new(topic).key(key.clone()).value(line);
                 let delivery = producer.send(record).await.map_err(|refused| refused.to_string())?;
-                deliveries.send(delivery).await.map_err(|_| "a record was not acknowledged")?;
+                if deliveries.send(delivery).await.is_err() {
+                    // The watcher has ended, so a delivery failed, and it knows why.
+                    pauses.await??;
+                    return Err("a record was not acknowledged".into());
+                }
                 sent += 1;
             }
         }
@@ -201,7 +208,13 @@ async fn ship(
     producer.flush().await?;
     let longest_pause = pauses.await??;
     let in_flight_at_kill = match kill {
-        Some(kill) => Some(kill.await??),
+        Some(mut kill) => match tokio::time::timeout(KILL_GRACE, &mut kill).await {
+            Ok(killed) => Some(killed??),
+            Err(_) => {
+                kill.abort();
+                return Err("after half-way nothing was sent to the broker that was to be killed: ship more, for example by --passes 10".into());
+            }
+        },
         None => None,
     };
     producer.close(Duration::from_secs(30)).await?;
@@ -306,10 +319,27 @@ fn key_of(pass: u32, passes: u32, file: &SourceFile) -> Bytes {
 }
 
 /// Sum of the leader epochs of all partitions: every election adds one.
+///
+/// A broker may hear of a new topic later than the controller that created it, so this waits until the one that
+/// answers knows a leader of every partition.
 async fn leader_epochs(client: &Client, topic: &str) -> Result<i64, Error> {
-    let described = client.admin().describe_topics([topic]).await?.all()?;
-    let partitions = described.iter().flat_map(|topic| &topic.partitions);
-    Ok(partitions.map(|partition| i64::from(partition.leader_epoch)).sum())
+    let begun = Instant::now();
+    loop {
+        let described = client.admin().describe_topics([topic]).await?.all();
+        if let Ok([topic]) = described.as_deref()
+            && topic.partitions.len() == PARTITIONS as usize
+            && topic.partitions.iter().all(|partition| partition.leader.is_some())
+        {
+            return Ok(topic.partitions.iter().map(|partition| i64::from(partition.leader_epoch)).sum());
+        }
+        if begun.elapsed() > SILENCE {
+            return Err(match described {
+                Ok(_) => format!("topic {topic} has a partition without leader").into(),
+                Err(error) => error.into(),
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn progress(length: u64) -> ProgressBar {

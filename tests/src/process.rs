@@ -93,7 +93,7 @@ impl BrokerLite {
     ///
     /// The signal could not be sent.
     pub fn terminate(mut self) -> Result<(std::process::ExitStatus, String), Error> {
-        let sent = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
+        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.pid().to_string()]).status()?;
         if !sent.success() {
             return Err(Error::other("kill -TERM failed"));
         }

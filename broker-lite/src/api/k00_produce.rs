@@ -116,7 +116,12 @@ fn append(
     match done {
         Some(Ok((appended, committed))) => Ok((replica, appended, committed)),
         Some(Err(error)) => {
-            tracing::debug!(replica = %replica.identity, %error, "append refused");
+            match error.code {
+                ErrorCode::CORRUPT_MESSAGE => {
+                    tracing::info!(replica = %replica.identity, %error, "corrupt batch refused")
+                }
+                _ => tracing::debug!(replica = %replica.identity, %error, "append refused"),
+            }
             let records = error.record_errors.iter().map(|(index, message)| {
                 BatchIndexAndErrorMessage::default()
                     .with_batch_index(*index)

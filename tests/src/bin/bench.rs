@@ -311,7 +311,11 @@ async fn fetch(client: &Client, load: &Load) -> Result<()> {
     consumer.assign(partitions().into_iter().map(|partition| (partition, StartOffset::Beginning)));
     let (mut seen, mut bytes) = (0, 0);
     while seen < load.records {
-        for record in consumer.poll(5_000, Duration::from_secs(30)).await? {
+        let records = consumer.poll(5_000, Duration::from_secs(30)).await?;
+        if records.is_empty() {
+            return Err(format!("{seen} of {} records came back", load.records).into());
+        }
+        for record in records {
             seen += 1;
             bytes += record.value.as_ref().map_or(0, bytes::Bytes::len);
         }

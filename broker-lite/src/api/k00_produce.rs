@@ -116,11 +116,10 @@ fn append(
     match done {
         Some(Ok((appended, committed))) => Ok((replica, appended, committed)),
         Some(Err(error)) => {
-            match error.code {
-                ErrorCode::CORRUPT_MESSAGE => {
-                    tracing::info!(replica = %replica.identity, %error, "corrupt batch refused")
-                }
-                _ => tracing::debug!(replica = %replica.identity, %error, "append refused"),
+            if error.code == ErrorCode::CORRUPT_MESSAGE {
+                tracing::info!(replica = %replica.identity, %error, "corrupt batch refused");
+            } else {
+                tracing::debug!(replica = %replica.identity, %error, "append refused");
             }
             let records = error.record_errors.iter().map(|(index, message)| {
                 BatchIndexAndErrorMessage::default()

@@ -25,6 +25,15 @@ fn others(cluster: &Cluster, leader: i32) -> Vec<i32> {
     cluster.broker_ids().into_iter().filter(|id| *id != leader).collect()
 }
 
+/// Every replica comes to hold just these records, the cluster's check agrees, and its leader hands them out in order.
+async fn assert_all_hold(cluster: &Cluster, talk: &mut Talk, expected: &[&str]) {
+    until_all_hold(cluster, expected.len() as i64).await;
+    let report = cluster.check();
+    assert!(report.is_ok(), "{report}");
+    let read: Vec<_> = values(&talk.fetch("t", 0, 0, 0).await).into_iter().map(|(_, value)| value).collect();
+    assert_eq!(read, expected);
+}
+
 async fn until_all_hold(cluster: &Cluster, end: i64) {
     while !cluster.broker_ids().iter().all(|id| cluster.log_end_offset(*id, "t", 0) == Some(end)) {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -142,11 +151,7 @@ async fn after_the_leader_dies_another_one_has_everything_and_knows_what_is_a_re
     assert_eq!(talk.produce("t", 0, stamped(&["c"], 1000, 0, 2)).await.base_offset, 2);
     cluster.restart(first).await.unwrap();
     cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
-    until_all_hold(&cluster, 3).await;
-    let report = cluster.check();
-    assert!(report.is_ok(), "{report}");
-    let read: Vec<_> = values(&talk.fetch("t", 0, 0, 0).await).into_iter().map(|(_, value)| value).collect();
-    assert_eq!(read, ["a", "b", "c"]);
+    assert_all_hold(&cluster, &mut talk, &["a", "b", "c"]).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,11 +175,7 @@ async fn records_that_only_a_dead_leader_had_are_cut_off_when_it_returns() {
     }
     cluster.restart(first).await.unwrap();
     cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
-    until_all_hold(&cluster, 3).await;
-    let report = cluster.check();
-    assert!(report.is_ok(), "{report}");
-    let read: Vec<_> = values(&talk.fetch("t", 0, 0, 0).await).into_iter().map(|(_, value)| value).collect();
-    assert_eq!(read, ["kept", "on its way", "new"]);
+    assert_all_hold(&cluster, &mut talk, &["kept", "on its way", "new"]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,6 +15,9 @@ use tokio::time::Instant;
 /// Time since the runtime's origin.
 pub(crate) type Tick = Duration;
 
+/// 2026-01-01, the date at which a run that can be repeated begins.
+pub(crate) const REPEATABLE_WALL_MS: i64 = 1_767_225_600_000;
+
 /// Handle to time, chance and tasks; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Rt(Arc<Origin>);
@@ -33,9 +36,14 @@ impl Rt {
     /// With a seed the wall clock starts at a fixed date, so that a run can be repeated.
     pub(crate) fn current(seed: Option<u64>) -> Option<Self> {
         let tokio = tokio::runtime::Handle::try_current().ok()?;
+        let ambient = klamm_wire::ambient::current();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall_at_start_ms =
-            if seed.is_some() { 1_767_225_600_000 } else { i64::try_from(wall.as_millis()).unwrap_or(0) };
+        let wall_at_start_ms = match &ambient {
+            Some(simulation) => simulation.wall_ms(),
+            None if seed.is_some() => REPEATABLE_WALL_MS,
+            None => i64::try_from(wall.as_millis()).unwrap_or(0),
+        };
+        let seed = seed.or_else(|| ambient.map(|simulation| simulation.next_seed()));
         let seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
         Some(Self(Arc::new(Origin { tokio, start: Instant::now(), wall_at_start_ms, seed })))
     }

@@ -17,12 +17,14 @@ use tokio::task::JoinHandle;
 
 use crate::error::ConfigError;
 
-/// Time, chance and tasks of one client.
+/// Time, chance and tasks of one client. Inside of a simulation ([`klamm_wire::ambient`]) all three are its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Rt {
     handle: Handle,
     origin: tokio::time::Instant,
     seed: u64,
+    /// In a simulation: what the wall clock showed at `origin`.
+    simulated_wall_ms: Option<i64>,
 }
 
 impl Rt {
@@ -33,8 +35,14 @@ impl Rt {
     /// Returns [`ConfigError::NoRuntime`] outside of a tokio runtime.
     pub(crate) fn current() -> Result<Self, ConfigError> {
         let handle = Handle::try_current().map_err(|_| ConfigError::NoRuntime)?;
-        let seed = std::hash::RandomState::new().build_hasher().finish();
-        Ok(Self { handle, origin: tokio::time::Instant::now(), seed })
+        let ambient = klamm_wire::ambient::current();
+        let seed = match &ambient {
+            Some(simulation) => simulation.next_seed(),
+            None => std::hash::RandomState::new().build_hasher().finish(),
+        };
+        let origin = tokio::time::Instant::now();
+        let simulated_wall_ms = ambient.map(|simulation| simulation.wall_ms());
+        Ok(Self { handle, origin, seed, simulated_wall_ms })
     }
 
     /// Time since this `Rt` was made.
@@ -44,6 +52,9 @@ impl Rt {
 
     /// Milliseconds since 1970, for record timestamps.
     pub(crate) fn wall_ms(&self) -> i64 {
+        if let Some(start) = self.simulated_wall_ms {
+            return start + i64::try_from(self.now().as_millis()).unwrap_or(i64::MAX / 2);
+        }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }
@@ -101,6 +112,10 @@ impl Rt {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
+        if self.simulated_wall_ms.is_some() {
+            // Threads end in an order that no seed knows; virtual time waits for no work anyway.
+            return std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok();
+        }
         self.handle.spawn_blocking(work).await.ok()
     }
 }

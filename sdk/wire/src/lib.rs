@@ -6,6 +6,7 @@
 //!
 //! Not an API boundary for users: `klamm` and `broker-lite` re-export what they need to know.
 
+pub mod ambient;
 pub mod batch;
 pub mod codec;
 pub mod compression;
@@ -16,6 +17,8 @@ pub mod framing;
 mod golden;
 pub mod metadata_records;
 pub mod negotiation;
+#[doc(hidden)]
+pub mod planted;
 pub mod schema;
 pub mod seam;
 pub mod varint;

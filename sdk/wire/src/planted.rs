@@ -1,0 +1,105 @@
+//! Bugs that can be planted on purpose, to test what is meant to find bugs.
+//!
+//! Without the feature `planted`, which no other crate of the workspace turns on, [`planted`] is `false` for the
+//! compiler too. With it, at most one bug is planted at a time, on one thread, by [`plant`].
+
+/// One mistake that can be made on purpose. What each does stands where it is asked for.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Bug {
+    /// A leader counts what it has not synced; so do its followers.
+    SkipFsync,
+    /// What a process left unsynced counts as durable after its restart.
+    TrustUnsyncedTail,
+    /// The high watermark is one more than what all in-sync replicas have.
+    HighWatermarkOffByOne,
+    /// The high watermark follows the fastest follower.
+    FastestFollowerDecides,
+    /// A leader that was deposed meanwhile still acknowledges.
+    NoEpochCheck,
+    /// A leader counts only those whom it has proposed as in sync, before the controller has agreed.
+    StaleIsr,
+    /// The controller takes changes of the ISR that are based on an old state.
+    NoCompareAndSet,
+    /// A follower does not remember producers, so that a retry after a failover is appended again.
+    ForgetProducers,
+    /// `acks=all` is answered as soon as the leader has the records.
+    AnswerBeforeCommit,
+    /// A success is answered without an append, now and then.
+    AnswerBeforeAppend,
+    /// A follower whose log parts from the leader's does not truncate.
+    NoTruncation,
+    /// A new follower truncates to its high watermark, as before KIP-101.
+    TruncateToHighWatermark,
+    /// Any live replica is elected, in sync or not.
+    UncleanElection,
+    /// Consumers read up to the end of the leader's log.
+    ReadUncommitted,
+    /// A replica that is opened keeps the torn batch at the end of its log.
+    KeepTornBatch,
+    /// The client gives a batch that it sends again a new sequence.
+    NewSequenceOnRetry,
+    /// The client puts a batch that it sends again behind those that came after it.
+    RetryToTheBack,
+    /// The client takes an error for success when a leader has changed.
+    ErrorTakenForSuccess,
+    /// A consumer whose connection broke goes on one record too far.
+    SkipAfterReconnect,
+    /// A consumer whose leader changed goes on one record too early.
+    RereadAfterLeaderChange,
+}
+
+impl Bug {
+    /// Every bug there is.
+    pub const ALL: &[Self] = &[
+        Self::SkipFsync,
+        Self::TrustUnsyncedTail,
+        Self::HighWatermarkOffByOne,
+        Self::FastestFollowerDecides,
+        Self::NoEpochCheck,
+        Self::StaleIsr,
+        Self::NoCompareAndSet,
+        Self::ForgetProducers,
+        Self::AnswerBeforeCommit,
+        Self::AnswerBeforeAppend,
+        Self::NoTruncation,
+        Self::TruncateToHighWatermark,
+        Self::UncleanElection,
+        Self::ReadUncommitted,
+        Self::KeepTornBatch,
+        Self::NewSequenceOnRetry,
+        Self::RetryToTheBack,
+        Self::ErrorTakenForSuccess,
+        Self::SkipAfterReconnect,
+        Self::RereadAfterLeaderChange,
+    ];
+}
+
+#[cfg(feature = "planted")]
+#[allow(clippy::disallowed_macros, reason = "one run per thread, and one bug per run")]
+mod slot {
+    std::thread_local! {
+        pub(super) static PLANTED: std::cell::Cell<Option<super::Bug>> = const { std::cell::Cell::new(None) };
+    }
+}
+
+/// Whether this bug is planted on this thread.
+#[doc(hidden)]
+#[inline(always)]
+pub fn planted(bug: Bug) -> bool {
+    #[cfg(feature = "planted")]
+    return slot::PLANTED.with(std::cell::Cell::get) == Some(bug);
+    #[cfg(not(feature = "planted"))]
+    {
+        let _ = bug;
+        false
+    }
+}
+
+/// Plants a bug on this thread, or pulls it out.
+#[doc(hidden)]
+#[cfg(feature = "planted")]
+pub fn plant(bug: Option<Bug>) {
+    slot::PLANTED.with(|planted| planted.set(bug));
+}

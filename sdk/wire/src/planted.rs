@@ -40,8 +40,8 @@ pub enum Bug {
     KeepTornBatch,
     /// The client gives a batch that it sends again a new sequence.
     NewSequenceOnRetry,
-    /// The client puts a batch that it sends again behind those that came after it.
-    RetryToTheBack,
+    /// The client has more requests in flight than it was told.
+    IgnoreInFlightLimit,
     /// The client takes an error for success when a leader has changed.
     ErrorTakenForSuccess,
     /// A consumer whose connection broke goes on one record too far.
@@ -69,7 +69,7 @@ impl Bug {
         Self::ReadUncommitted,
         Self::KeepTornBatch,
         Self::NewSequenceOnRetry,
-        Self::RetryToTheBack,
+        Self::IgnoreInFlightLimit,
         Self::ErrorTakenForSuccess,
         Self::SkipAfterReconnect,
         Self::RereadAfterLeaderChange,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use klamm_wire::ErrorCode;
+use klamm_wire::planted::{Bug, planted};
 
 use super::event::{
     Chunk, Effect, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset, Location,
@@ -226,6 +227,12 @@ impl Fetcher {
             match location {
                 Location::At(leader) => {
                     partition.lost = None;
+                    if planted(Bug::RereadAfterLeaderChange)
+                        && partition.leader.is_some_and(|known| known.broker != leader.broker)
+                        && let Stage::Fetch { offset } = &mut partition.stage
+                    {
+                        *offset = (*offset - 1).max(0);
+                    }
                     partition.move_to(leader);
                 }
                 Location::Unknown(code) => {
@@ -373,7 +380,19 @@ impl Fetcher {
             && broker.in_flight.take().is_some()
         {
             broker.session.broken();
+            if planted(Bug::SkipAfterReconnect) {
+                self.skip_one(id);
+            }
             self.broker_failed(now, id);
+        }
+    }
+
+    /// What [`Bug::SkipAfterReconnect`] does.
+    fn skip_one(&mut self, id: i32) {
+        for partition in self.partitions.values_mut().filter(|p| p.leader.is_some_and(|l| l.broker == id)) {
+            if let Stage::Fetch { offset } = &mut partition.stage {
+                *offset += 1;
+            }
         }
     }
 

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use klamm_wire::planted::{Bug, planted};
+
 use super::events::{BatchId, Cause, RequestId, Settings};
 use crate::Tick;
 
@@ -129,7 +131,7 @@ impl Partition {
                 State::Open if !batch.due => return Next::Nothing,
                 State::Open | State::Ready => {}
             }
-            if in_flight >= settings.max_in_flight {
+            if in_flight >= settings.max_in_flight && !planted(Bug::IgnoreInFlightLimit) {
                 return Next::Nothing;
             }
             if self.leader.is_none() {
@@ -159,6 +161,9 @@ impl Partition {
         let identity = self.identity.or(identity)?;
         self.identity = Some(identity);
         let batch = self.queue.get_mut(at)?;
+        if batch.failures > 0 && planted(Bug::NewSequenceOnRetry) {
+            batch.sequence = None;
+        }
         let sequence = *batch.sequence.get_or_insert_with(|| {
             let sequence = self.next_sequence;
             self.next_sequence = advance(sequence, batch.records);

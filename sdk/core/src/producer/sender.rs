@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use klamm_wire::planted::{Bug, planted};
 use klamm_wire::{ErrorCode, ProducerStamp};
 
 use super::events::{
@@ -443,7 +444,7 @@ impl Sender {
             if !self.connected(id, now, out) {
                 continue;
             }
-            while self.in_flight_at(id) < self.settings.max_in_flight {
+            while self.in_flight_at(id) < self.settings.max_in_flight || planted(Bug::IgnoreInFlightLimit) {
                 let batches = self.collect(id, now, out);
                 if batches.is_empty() {
                     break;
@@ -556,6 +557,9 @@ impl Sender {
         let code = answer.code;
         match code {
             ErrorCode::NONE => self.written(p, id, answer.base_offset, answer.log_append_time, out),
+            ErrorCode::NOT_LEADER_OR_FOLLOWER if planted(Bug::ErrorTakenForSuccess) => {
+                self.written(p, id, -1, -1, out);
+            }
             // Only an earlier attempt of the same batch can have that sequence.
             ErrorCode::DUPLICATE_SEQUENCE_NUMBER => self.written(p, id, answer.base_offset, -1, out),
             ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER

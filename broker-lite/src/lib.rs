@@ -20,6 +20,8 @@ mod handle;
 mod journal;
 mod node;
 mod rt;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use cluster::{CheckReport, Cluster, ClusterBuilder, ClusterError, LeaderChange, Profile, Violation};
 pub use handle::Handle;

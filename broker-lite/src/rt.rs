@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::AbortHandle;
@@ -20,7 +21,11 @@ pub(crate) const REPEATABLE_WALL_MS: i64 = 1_767_225_600_000;
 
 /// Handle to time, chance and tasks; cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Rt(Arc<Origin>);
+pub(crate) struct Rt {
+    origin: Arc<Origin>,
+    /// How far this node's wall clock is off, in ms.
+    off_ms: Arc<AtomicI64>,
+}
 
 #[derive(Debug)]
 struct Origin {
@@ -45,22 +50,34 @@ impl Rt {
         };
         let seed = seed.or_else(|| ambient.map(|simulation| simulation.next_seed()));
         let seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-        Some(Self(Arc::new(Origin { tokio, start: Instant::now(), wall_at_start_ms, seed })))
+        let origin = Arc::new(Origin { tokio, start: Instant::now(), wall_at_start_ms, seed });
+        Some(Self { origin, off_ms: Arc::default() })
+    }
+
+    /// The same runtime with a wall clock of its own: that of one node.
+    pub(crate) fn of_node(&self) -> Self {
+        Self { origin: self.origin.clone(), off_ms: Arc::default() }
+    }
+
+    /// Sets this node's wall clock so many ms off.
+    pub(crate) fn set_wall_off(&self, ms: i64) {
+        self.off_ms.store(ms, Ordering::Relaxed);
     }
 
     /// Monotonic time.
     pub(crate) fn now(&self) -> Tick {
-        self.0.start.elapsed()
+        self.origin.start.elapsed()
     }
 
     /// Milliseconds since the Unix epoch.
     pub(crate) fn wall_ms(&self) -> i64 {
-        self.0.wall_at_start_ms + i64::try_from(self.now().as_millis()).unwrap_or(i64::MAX / 2)
+        let passed = i64::try_from(self.now().as_millis()).unwrap_or(i64::MAX / 4);
+        self.origin.wall_at_start_ms + passed + self.off_ms.load(Ordering::Relaxed)
     }
 
     /// Waits until `at`.
     pub(crate) async fn sleep_until(&self, at: Tick) {
-        tokio::time::sleep_until(self.0.start + at).await;
+        tokio::time::sleep_until(self.origin.start + at).await;
     }
 
     /// Waits until `at`, or for ever if there is nothing to wait for.
@@ -78,14 +95,110 @@ impl Rt {
 
     /// Runs `task` until it ends or is aborted.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-        self.0.tokio.spawn(task).abort_handle()
+        self.origin.tokio.spawn(task).abort_handle()
     }
 
     /// A stream of chance of its own for each purpose.
     pub(crate) fn rng(&self, stream: &str) -> fastrand::Rng {
-        let mix = stream.bytes().fold(self.0.seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+        let mix = stream.bytes().fold(self.origin.seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
         fastrand::Rng::with_seed(mix)
+    }
+}
+
+/// The runtime of a simulated run, and what a run has to do with the real world.
+#[cfg(feature = "sim")]
+pub(crate) mod simulated {
+    use std::future::Future;
+    use std::io::Write;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::REPEATABLE_WALL_MS;
+
+    /// Real time without any progress of virtual time after which a word of warning is said.
+    const STANDSTILL: Duration = Duration::from_secs(30);
+
+    /// The clock of one run; it moves only while everybody waits.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Clock(Instant);
+
+    impl Clock {
+        /// Virtual time since the run began.
+        pub(crate) fn elapsed(&self) -> Duration {
+            self.0.elapsed()
+        }
+
+        /// The output of `future`, or `None` if it takes longer.
+        pub(crate) async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
+            tokio::time::timeout(limit, future).await.ok()
+        }
+    }
+
+    /// Runs `body` on a new runtime with one thread, virtual time, and no I/O: real time must not be waited for.
+    pub(crate) fn run<F: Future>(seed: u64, body: impl FnOnce(Clock) -> F) -> F::Output {
+        let parks = Arc::new(AtomicU64::new(0));
+        let parked = parks.clone();
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true);
+        builder.on_thread_park(move || {
+            parked.fetch_add(1, Ordering::Relaxed);
+        });
+        // Where tokio's unstable interface is there, its own chance (`select!` without `biased`) repeats too.
+        #[cfg(tokio_unstable)]
+        builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_be_bytes()));
+        let runtime = match builder.build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                std::panic::resume_unwind(Box::new(format!("no runtime for a simulation: {error}")))
+            }
+        };
+        let entered = runtime.enter();
+        let clock = Clock(Instant::now());
+        let wall = clock.clone();
+        let _ambient = klamm_wire::ambient::enter(seed, move || {
+            REPEATABLE_WALL_MS + i64::try_from(wall.elapsed().as_millis()).unwrap_or(i64::MAX / 2)
+        });
+        drop(entered);
+        let _watched = watch(seed, parks);
+        let output = runtime.block_on(async move { body(clock).await });
+        drop(runtime);
+        output
+    }
+
+    /// Says so when virtual time stands still for long: a task that never waits holds it.
+    fn watch(seed: u64, parks: Arc<AtomicU64>) -> mpsc::Sender<()> {
+        let (end, ended) = mpsc::channel::<()>();
+        let watch = move || {
+            let mut before = 0;
+            while ended.recv_timeout(STANDSTILL) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let now = parks.load(Ordering::Relaxed);
+                if now == before {
+                    tell(&format!(
+                        "sim: virtual time of seed {seed} has not moved for {STANDSTILL:?}: a task computes for long, \
+                         or is always ready (a loop around `yield_now` or `sleep(ZERO)`)"
+                    ));
+                }
+                before = now;
+            }
+        };
+        // Without the thread there is no warning, which is all that is lost.
+        drop(std::thread::Builder::new().name("sim-watch".into()).spawn(watch));
+        end
+    }
+
+    /// An environment variable.
+    pub(crate) fn variable(name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    /// Writes a line to standard error: what a failed run has to say is for whoever runs it.
+    pub(crate) fn tell(text: &str) {
+        // Not `eprintln!`, which the lints of this workspace keep for tests; a closed standard error is no failure.
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
 }

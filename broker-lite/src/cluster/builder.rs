@@ -63,6 +63,8 @@ pub struct ClusterBuilder {
     advertise: Option<String>,
     topics: Vec<(String, Option<i32>, Option<i16>)>,
     seed: Option<u64>,
+    #[cfg(feature = "sim")]
+    recorder: Option<Arc<crate::sim::Recorder>>,
 }
 
 #[derive(Debug, Clone)]
@@ -87,6 +89,8 @@ impl Default for ClusterBuilder {
             advertise: None,
             topics: Vec::new(),
             seed: None,
+            #[cfg(feature = "sim")]
+            recorder: None,
         }
     }
 }
@@ -157,6 +161,13 @@ impl ClusterBuilder {
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// With the network and the disks of a simulated run, whose recorder hears of every message.
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated(mut self, recorder: Arc<crate::sim::Recorder>) -> Self {
+        self.recorder = Some(recorder);
         self
     }
 

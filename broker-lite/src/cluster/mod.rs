@@ -434,6 +434,11 @@ impl Cluster {
         }
     }
 
+    #[cfg(feature = "sim")]
+    pub(crate) fn rt(&self) -> &Rt {
+        &self.started.rt
+    }
+
     fn running(&self, broker: i32) -> Result<Arc<Broker>, ClusterError> {
         let slots = self.slots.lock();
         let slot = slots.get(&broker).ok_or(ClusterError::NoSuchBroker(broker))?;

@@ -5,6 +5,7 @@ pub mod backend;
 pub mod history;
 pub mod process;
 pub mod raw;
+pub mod sim;
 pub mod usage;
 
 use std::io::Write;

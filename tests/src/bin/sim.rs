@@ -1,0 +1,141 @@
+//! Runs many seeds of a workload in virtual time, judges every history, and says what it saw.
+
+#![allow(clippy::print_stdout, reason = "a program that reports")]
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use broker_lite::sim::{Explored, explore};
+use clap::Parser;
+use klamm_tests::sim::{Scenario, Stats, Workload, run};
+
+#[derive(Debug, Parser)]
+struct Options {
+    /// Seeds to run for each workload
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// First seed
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// What clients do [default: all workloads]
+    #[arg(long)]
+    workload: Option<Workload>,
+    /// Threads, each with runs of its own
+    #[arg(long, default_value_t = 2)]
+    threads: u64,
+    /// Plant a bug, by name, or `all`: each must be found
+    #[cfg(feature = "planted")]
+    #[arg(long)]
+    planted: Option<String>,
+    /// Print the scenario of every seed
+    #[arg(long)]
+    show: bool,
+}
+
+/// What all runs of a workload have counted.
+#[derive(Debug, Default)]
+struct Totals {
+    operations: u64,
+    least_operations: u64,
+    faults: u64,
+    elections: u64,
+    retries: u64,
+    truncations: u64,
+    time: Duration,
+}
+
+impl Totals {
+    fn add(&mut self, stats: &Stats) {
+        self.operations += stats.operations;
+        self.least_operations = match self.least_operations {
+            0 => stats.operations,
+            least => least.min(stats.operations),
+        };
+        self.faults += stats.faults;
+        self.elections += stats.elections;
+        self.retries += stats.retries;
+        self.truncations += stats.truncations;
+        self.time += stats.time;
+    }
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let mut failed = false;
+    let workloads = options.workload.map_or_else(|| Workload::ALL.to_vec(), |one| vec![one]);
+    for workload in workloads {
+        failed |= !explored(&options, workload);
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Runs all seeds of a workload; `false` if one failed or too little happened.
+fn explored(options: &Options, workload: Workload) -> bool {
+    let totals = Mutex::new(Totals::default());
+    let next = AtomicU64::new(options.first);
+    let all = Mutex::new(Vec::<Explored<Scenario>>::new());
+    let end = options.first + options.seeds;
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..options.threads {
+            scope.spawn(|| {
+                let seeds = std::iter::from_fn(|| {
+                    Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < end)
+                });
+                let explored = explore(
+                    seeds,
+                    |seed| Scenario::draw(workload, seed),
+                    |sim, scenario| {
+                        let totals = &totals;
+                        async move {
+                            let stats = run(sim, scenario).await?;
+                            if let Ok(mut totals) = totals.lock() {
+                                totals.add(&stats);
+                            }
+                            Ok::<_, String>(())
+                        }
+                    },
+                );
+                if let Ok(mut all) = all.lock() {
+                    all.push(explored);
+                }
+            });
+        }
+    });
+    report(
+        workload,
+        began.elapsed(),
+        &all.into_inner().unwrap_or_default(),
+        &totals.into_inner().unwrap_or_default(),
+    )
+}
+
+fn report(workload: Workload, took: Duration, all: &[Explored<Scenario>], totals: &Totals) -> bool {
+    let sum = |of: fn(&Explored<Scenario>) -> u64| all.iter().map(of).sum::<u64>();
+    let (runs, distinct, events) = (sum(|e| e.runs), sum(|e| e.distinct), sum(|e| e.events));
+    let failures: Vec<_> = all.iter().flat_map(|explored| &explored.failures).collect();
+    for failure in &failures {
+        println!("{failure}");
+    }
+    let seconds = took.as_secs_f64().max(1e-9);
+    let each = |count: u64| count as f64 / runs.max(1) as f64;
+    println!(
+        "{workload:?}: {runs} histories ({distinct} distinct), {} violations; {:.1} histories/s, {:.0} events/s, {:.0} virtual s/s",
+        failures.len(),
+        runs as f64 / seconds,
+        events as f64 / seconds,
+        totals.time.as_secs_f64() / seconds
+    );
+    println!(
+        "    per history: {:.0} operations (least {}), {:.2} faults, {:.2} elections, {:.2} batches retried, {:.3} truncations",
+        each(totals.operations),
+        totals.least_operations,
+        each(totals.faults),
+        each(totals.elections),
+        each(totals.retries),
+        each(totals.truncations)
+    );
+    failures.is_empty()
+}

@@ -1,0 +1,237 @@
+//! Producers and consumers of a run, each a task that tells the history what it sees.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_lite::Cluster;
+use broker_lite::sim::Sim;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use klamm::{Acks, Client, Consumer, Delivery, Producer, Record, StartOffset, TopicPartition};
+use parking_lot::Mutex;
+
+use super::scenario::{Scenario, Workload};
+use crate::history::{self, History, Op, Partition, ProducerSettings};
+
+/// The one topic of a run.
+pub(super) const TOPIC: &str = "t";
+
+/// A producer that cannot deliver gives up after this time; long after the last fault.
+const DELIVERY_LIMIT: Duration = Duration::from_secs(120);
+
+/// What all clients of a run share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) sim: Sim,
+    pub(super) scenario: Arc<Scenario>,
+    pub(super) history: Arc<Mutex<History>>,
+    pub(super) partitions: Arc<[Partition]>,
+    pub(super) topic: Arc<str>,
+}
+
+impl Shared {
+    pub(super) fn client(&self, cluster: &Cluster, name: &str) -> Result<Client, String> {
+        let builder = Client::builder().bootstrap_servers(cluster.bootstrap()).connector(cluster.handle());
+        builder
+            .client_id(name)
+            .request_timeout_ms(Duration::from_secs(2))
+            .build()
+            .map_err(|error| error.to_string())
+    }
+
+    fn place(&self, partition: i32) -> Partition {
+        self.partitions[usize::try_from(partition).unwrap_or_default()]
+    }
+
+    /// A stream of chance for one client.
+    fn chance(&self, name: &str) -> fastrand::Rng {
+        fastrand::Rng::with_seed(self.sim.seed_for(name))
+    }
+}
+
+/// What a producer's task has counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sent {
+    pub(super) operations: u64,
+    pub(super) retries: u64,
+}
+
+/// Sends the scenario's records, waits for all of them, and tells the history of each.
+pub(super) async fn produce(shared: Shared, client: Client, name: String) -> Result<Sent, String> {
+    let Scenario { workload, records, pause_ms, linger_ms, partitions, .. } = *shared.scenario;
+    let idempotent = workload != Workload::Plain;
+    let settings = ProducerSettings { acks: history::Acks::All, idempotent, ordered: true, retries: true };
+    let me = shared.history.lock().producer(&name, settings);
+    let producer: Producer = Producer::builder()
+        .client(&client)
+        .acks(Acks::All)
+        .enable_idempotence(idempotent)
+        .max_in_flight_requests_per_connection(if idempotent { 5 } else { 1 })
+        .linger_ms(Duration::from_millis(linger_ms))
+        .batch_size(200)
+        .delivery_timeout_ms(DELIVERY_LIMIT)
+        .build()
+        .map_err(|error| error.to_string())?;
+    let mut chance = shared.chance(&name);
+    let mut waiting = FuturesUnordered::new();
+    let told = |done: (Op, i32, Result<klamm::RecordMetadata, klamm::SendError>)| {
+        let (op, partition, outcome) = done;
+        let (at, place) = (shared.sim.now(), shared.place(partition));
+        let mut history = shared.history.lock();
+        match outcome {
+            Ok(written) => history.acked(at, me, op, place, written.offset),
+            Err(error) => history.failed(at, me, op, error.maybe_written()),
+        }
+    };
+    for _ in 0..records {
+        let partition = chance.i32(0..partitions);
+        let op = shared.history.lock().invoke(shared.sim.now(), me, Some(shared.place(partition)));
+        let record = Record::new(shared.topic.clone()).partition(partition).value(op.value().to_vec());
+        match producer.send(record).await {
+            Ok(delivery) => {
+                shared.history.lock().accepted(shared.sim.now(), me, op, shared.place(partition));
+                waiting.push(wait_for(op, partition, delivery));
+            }
+            Err(error) => {
+                let maybe = error.maybe_written();
+                shared.history.lock().failed(shared.sim.now(), me, op, maybe);
+            }
+        }
+        let pause = tokio::time::sleep(Duration::from_millis(chance.u64(0..=pause_ms)));
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                biased;
+                Some(done) = waiting.next() => told(done),
+                () = &mut pause => break,
+            }
+        }
+    }
+    while let Some(done) = waiting.next().await {
+        told(done);
+    }
+    let retries = 0;
+    producer.close(Duration::from_secs(30)).await.map_err(|error| format!("{name}: close: {error}"))?;
+    Ok(Sent { operations: u64::from(records), retries })
+}
+
+async fn wait_for(
+    op: Op,
+    partition: i32,
+    delivery: Delivery,
+) -> (Op, i32, Result<klamm::RecordMetadata, klamm::SendError>) {
+    (op, partition, delivery.await)
+}
+
+/// Reads everything from the beginning until `ends` are reached, and tells the history of every record. With the
+/// workload [`Workload::Consume`] it seeks, pauses, and is replaced on the way.
+pub(super) async fn consume(
+    shared: Shared,
+    client: Client,
+    name: String,
+    mut ends: tokio::sync::broadcast::Receiver<Arc<[i64]>>,
+) -> Result<u64, String> {
+    let restless = shared.scenario.workload == Workload::Consume;
+    let mut chance = shared.chance(&name);
+    let mut reader = Reader::start(&shared, &client, &name, None)?;
+    let (mut read, mut until): (u64, Option<Arc<[i64]>>) = (0, None);
+    loop {
+        if until.as_ref().is_some_and(|ends| reader.has_reached(ends)) {
+            return Ok(read);
+        }
+        tokio::select! {
+            biased;
+            told = ends.recv(), if until.is_none() => {
+                until = Some(told.map_err(|_| format!("{name}: the run ended early"))?);
+            }
+            record = reader.consumer.recv() => {
+                let record = record.map_err(|error| format!("{name}: {error}"))?;
+                reader.tell(&shared, &record);
+                read += 1;
+            }
+        }
+        // Undisturbed once everything is written, or the end might never be reached.
+        if restless && until.is_none() && chance.u8(0..25) == 0 {
+            match chance.u8(0..3) {
+                0 => reader.seek_somewhere(&shared, &mut chance)?,
+                1 => reader.pause_for_a_while(&mut chance).await,
+                _ => reader = reader.replaced(&shared, &client, &name)?,
+            }
+        }
+    }
+}
+
+/// One consumer and where it is.
+struct Reader {
+    me: history::Client,
+    consumer: Consumer,
+    /// Next offset of each partition.
+    next: Vec<i64>,
+}
+
+impl Reader {
+    fn start(shared: &Shared, client: &Client, name: &str, from: Option<Vec<i64>>) -> Result<Self, String> {
+        let next = from.unwrap_or_else(|| vec![0; shared.partitions.len()]);
+        let consumer: Consumer = Consumer::builder()
+            .client(client)
+            .fetch_max_wait_ms(Duration::from_millis(200))
+            .build()
+            .map_err(|error| error.to_string())?;
+        let mut history = shared.history.lock();
+        let me = history.consumer(name, None);
+        let starts = (0..).zip(&next);
+        for (partition, offset) in starts.clone() {
+            history.assigned(shared.sim.now(), me, shared.place(partition), Some(*offset), None);
+        }
+        let starts = starts
+            .map(|(partition, offset)| (TopicPartition::new(TOPIC, partition), StartOffset::Offset(*offset)));
+        consumer.assign(starts);
+        drop(history);
+        Ok(Self { me, consumer, next })
+    }
+
+    fn has_reached(&self, ends: &[i64]) -> bool {
+        self.next.iter().zip(ends).all(|(next, end)| next >= end)
+    }
+
+    fn tell(&mut self, shared: &Shared, record: &klamm::ConsumerRecord) {
+        let op = record.value.as_deref().map_or(Op::ALIEN, Op::of_value);
+        let place = shared.place(record.partition);
+        let epoch = record.leader_epoch;
+        shared.history.lock().read(shared.sim.now(), self.me, place, record.offset, op, epoch);
+        if let Some(next) = self.next.get_mut(usize::try_from(record.partition).unwrap_or_default()) {
+            *next = record.offset + 1;
+        }
+    }
+
+    fn seek_somewhere(&mut self, shared: &Shared, chance: &mut fastrand::Rng) -> Result<(), String> {
+        let index = chance.usize(..self.next.len());
+        let to = chance.i64(0..=self.next[index]);
+        let partition = i32::try_from(index).unwrap_or_default();
+        shared.history.lock().seek(shared.sim.now(), self.me, shared.partitions[index], Some(to));
+        let place = TopicPartition::new(TOPIC, partition);
+        self.consumer.seek(&place, StartOffset::Offset(to)).map_err(|error| error.to_string())?;
+        self.next[index] = to;
+        Ok(())
+    }
+
+    async fn pause_for_a_while(&self, chance: &mut fastrand::Rng) {
+        let all = self.consumer.assignment();
+        self.consumer.pause(&all);
+        tokio::time::sleep(Duration::from_millis(chance.u64(1..=300))).await;
+        self.consumer.resume(&all);
+    }
+
+    /// Another consumer that goes on where this one was; this one is dropped without a word.
+    fn replaced(self, shared: &Shared, client: &Client, name: &str) -> Result<Self, String> {
+        {
+            let mut history = shared.history.lock();
+            for place in shared.partitions.iter() {
+                history.revoked(shared.sim.now(), self.me, *place);
+            }
+        }
+        let next = self.next.clone();
+        drop(self);
+        Self::start(shared, client, name, Some(next))
+    }
+}

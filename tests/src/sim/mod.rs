@@ -1,0 +1,14 @@
+//! The simulation program: clients and a cluster in virtual time, faults by schedule, every history judged.
+//!
+//! ```text
+//! seed ──▶ Scenario (data) ──▶ run: producers, consumers, schedule ──▶ History, logs ──▶ checker ──▶ verdict
+//!             ▲ shrunk                                                                      │ violation
+//!             └─────────────────────────────────────────────────────────────────────────────┘
+//! ```
+
+mod clients;
+mod run;
+mod scenario;
+
+pub use run::{Stats, run};
+pub use scenario::{Scenario, Workload};

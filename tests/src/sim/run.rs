@@ -1,0 +1,145 @@
+//! One run from start to verdict.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_lite::Cluster;
+use broker_lite::sim::{Played, Sim};
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use tokio::task::{JoinError, JoinSet};
+
+use super::clients::{Sent, Shared, TOPIC, consume, produce};
+use super::scenario::Scenario;
+use crate::history::History;
+
+const BROKERS: i32 = 3;
+
+/// Virtual time in which everything must come to rest after the last fault is over.
+const REST_LIMIT: Duration = Duration::from_secs(300);
+
+/// What a run that held its promises has counted.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Records sent and read by clients.
+    pub operations: u64,
+    /// Faults that happened.
+    pub faults: u64,
+    /// Leaders that were replaced.
+    pub elections: u64,
+    /// Batches that a producer sent again.
+    pub retries: u64,
+    /// Logs that were cut back to their leader's.
+    pub truncations: u64,
+    /// Virtual time.
+    pub time: Duration,
+}
+
+/// Runs a scenario and judges it.
+///
+/// # Errors
+///
+/// Every violation of what the workload promises, or what the run hangs at.
+pub async fn run(sim: Sim, scenario: Scenario) -> Result<Stats, String> {
+    let cluster = start(&sim, &scenario).await?;
+    let mut history = History::new();
+    let partitions: Vec<_> = (0..scenario.partitions).map(|index| history.partition(TOPIC, index)).collect();
+    let shared = Shared {
+        sim: sim.clone(),
+        scenario: Arc::new(scenario),
+        history: Arc::new(Mutex::new(history)),
+        partitions: partitions.into(),
+        topic: TOPIC.into(),
+    };
+    let (ends, _) = broadcast::channel(1);
+    let (mut producers, mut consumers) = (JoinSet::new(), JoinSet::new());
+    for number in 0..shared.scenario.producers {
+        let name = format!("producer-{number}");
+        let client = shared.client(&cluster, &name)?;
+        producers.spawn(produce(shared.clone(), client, name));
+    }
+    for number in 0..shared.scenario.consumers {
+        let name = format!("consumer-{number}");
+        let client = shared.client(&cluster, &name)?;
+        consumers.spawn(consume(shared.clone(), client, name, ends.subscribe()));
+    }
+    let played = shared.scenario.schedule.play(&cluster).await;
+    let rest = async {
+        let sent = all(&mut producers).await?;
+        let reached = come_to_rest(&cluster, &shared).await;
+        // Without consumers nobody listens.
+        let _ = ends.send(reached.into());
+        let read: Vec<u64> = all(&mut consumers).await?;
+        Ok::<_, String>((sent, read.into_iter().sum::<u64>()))
+    };
+    let rested = tokio::time::timeout(REST_LIMIT, rest).await;
+    let (sent, read) = rested.map_err(|_| stuck(&cluster, &shared))??;
+    judge(&cluster, &shared)?;
+    Ok(count(&cluster, &sim, played, &sent, read))
+}
+
+async fn start(sim: &Sim, scenario: &Scenario) -> Result<Cluster, String> {
+    let cluster = sim.cluster().brokers(BROKERS as u32).start().await.map_err(|error| error.to_string())?;
+    let mut configs = vec![("min.insync.replicas", "2")];
+    if scenario.sync {
+        configs.push(("flush.messages", "1"));
+    }
+    let created = cluster.create_topic(TOPIC, scenario.partitions, 3, &configs).await;
+    created.map_err(|error| error.to_string())?;
+    Ok(cluster)
+}
+
+async fn all<T: 'static>(tasks: &mut JoinSet<Result<T, String>>) -> Result<Vec<T>, String> {
+    let mut done = Vec::new();
+    while let Some(ended) = tasks.join_next().await {
+        done.push(ended.map_err(|error: JoinError| error.to_string())??);
+    }
+    Ok(done)
+}
+
+/// Waits until every replica has everything, and returns where each log ends.
+async fn come_to_rest(cluster: &Cluster, shared: &Shared) -> Vec<i64> {
+    let mut ends = Vec::new();
+    for partition in 0..shared.scenario.partitions {
+        cluster.until_isr(TOPIC, partition, |isr| isr.len() == BROKERS as usize).await;
+        loop {
+            let leader = cluster.leader_of(TOPIC, partition);
+            let end = leader.and_then(|leader| cluster.log_end_offset(leader, TOPIC, partition));
+            if let Some(end) = end.filter(|end| cluster.high_watermark(TOPIC, partition) == Some(*end)) {
+                ends.push(end);
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    ends
+}
+
+fn stuck(cluster: &Cluster, shared: &Shared) -> String {
+    let partition = |partition| {
+        let leader = cluster.leader_of(TOPIC, partition);
+        let isr = cluster.isr_of(TOPIC, partition);
+        let end = leader.and_then(|leader| cluster.log_end_offset(leader, TOPIC, partition));
+        let mark = cluster.high_watermark(TOPIC, partition);
+        format!("{TOPIC}-{partition}: leader {leader:?}, ISR {isr:?}, end {end:?}, high watermark {mark:?}")
+    };
+    let partitions: Vec<_> = (0..shared.scenario.partitions).map(partition).collect();
+    format!("no rest within {REST_LIMIT:?} after the last fault; {}", partitions.join("; "))
+}
+
+fn judge(cluster: &Cluster, _shared: &Shared) -> Result<(), String> {
+    let report = cluster.check();
+    if report.is_ok() { Ok(()) } else { Err(report.to_string()) }
+}
+
+fn count(cluster: &Cluster, sim: &Sim, played: Played, sent: &[Sent], read: u64) -> Stats {
+    Stats {
+        operations: sent.iter().map(|sent| sent.operations).sum::<u64>() + read,
+        faults: played.happened as u64,
+        elections: cluster.elections() as u64,
+        retries: sent.iter().map(|sent| sent.retries).sum(),
+        truncations: 0,
+        time: sim.now(),
+    }
+}

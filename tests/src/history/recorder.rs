@@ -1,0 +1,276 @@
+//! The append-only record of a run.
+//!
+//! In: one call per thing that happened, in the order in which it happened. Out: rows that the checker walks.
+//!
+//! Invariant: names are kept once, events hold numbers; nothing recorded is ever changed.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event::{Client, Entry, Event, Group, Op, Partition};
+
+/// What a producer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Acks {
+    /// Nothing: acknowledged once written to a socket.
+    None,
+    /// The leader.
+    Leader,
+    /// All in-sync replicas.
+    All,
+}
+
+/// How a producer is set up, as far as it decides what may be expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProducerSettings {
+    /// `acks`.
+    pub acks: Acks,
+    /// `enable.idempotence`: each record at most once, in order.
+    pub idempotent: bool,
+    /// Without idempotence: one request in flight, so that what is acknowledged is in order.
+    pub ordered: bool,
+    /// Whether it sends anything again by itself. One that does not writes each record at most once.
+    pub retries: bool,
+}
+
+impl Default for ProducerSettings {
+    /// Kafka's defaults: idempotent, `acks=all`.
+    fn default() -> Self {
+        Self { acks: Acks::All, idempotent: true, ordered: true, retries: true }
+    }
+}
+
+/// Who a [`Client`] is.
+#[derive(Debug, Clone)]
+pub(super) struct Registered {
+    pub(super) name: Arc<str>,
+    pub(super) producer: Option<ProducerSettings>,
+    pub(super) group: Option<Group>,
+}
+
+/// One record of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LogRecord {
+    /// Its offset.
+    pub offset: i64,
+    /// Which record: [`Op::of_value`] of its value.
+    pub op: Op,
+    /// Leader epoch of its batch, or -1 if unknown.
+    pub leader_epoch: i32,
+}
+
+/// What a log holds at the end of a run, between two offsets.
+///
+/// Offsets between them that no record has (control records, compaction) are no violation by themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Log {
+    /// First offset that is still kept; nothing is said about what was below.
+    pub start: i64,
+    /// First offset that is not committed (for a replica: to which it is to be compared).
+    pub end: i64,
+    /// Its records by ascending offset.
+    pub records: Vec<LogRecord>,
+}
+
+/// Everything that is known of one run.
+///
+/// Calls are taken in the order in which they come; times may be equal, and those of different clients may go back a
+/// little, as they do where threads share a recorder behind a lock. What is recorded *before* something is sent and
+/// what is recorded *after* it was heard decides what the checker may conclude: see each method.
+#[derive(Debug, Default)]
+pub struct History {
+    pub(super) entries: Vec<Entry>,
+    pub(super) clients: Vec<Registered>,
+    pub(super) partitions: Vec<(Arc<str>, i32)>,
+    pub(super) groups: Vec<Arc<str>>,
+    pub(super) marks: Vec<Arc<str>>,
+    pub(super) ops: u32,
+    /// The committed log of each partition, by its number.
+    pub(super) logs: BTreeMap<Partition, Log>,
+    /// Logs of single replicas, by partition and broker.
+    pub(super) replicas: BTreeMap<(Partition, i32), Log>,
+    by_place: BTreeMap<(Arc<str>, i32), Partition>,
+    by_group: BTreeMap<Arc<str>, Group>,
+}
+
+impl History {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The number of a partition in this history.
+    pub fn partition(&mut self, topic: &str, partition: i32) -> Partition {
+        let place = (Arc::from(topic), partition);
+        *self.by_place.entry(place).or_insert_with_key(|place| {
+            self.partitions.push(place.clone());
+            Partition(number(self.partitions.len() - 1))
+        })
+    }
+
+    /// A new producer. One that is closed and opened again under the same name is a new one.
+    pub fn producer(&mut self, name: &str, settings: ProducerSettings) -> Client {
+        self.register(name, Some(settings), None)
+    }
+
+    /// A new consumer, with the group it is a member of.
+    pub fn consumer(&mut self, name: &str, group: Option<&str>) -> Client {
+        let group = group.map(|group| {
+            *self.by_group.entry(Arc::from(group)).or_insert_with_key(|name| {
+                self.groups.push(name.clone());
+                Group(number(self.groups.len() - 1))
+            })
+        });
+        self.register(name, None, group)
+    }
+
+    fn register(&mut self, name: &str, producer: Option<ProducerSettings>, group: Option<Group>) -> Client {
+        self.clients.push(Registered { name: Arc::from(name), producer, group });
+        Client(number(self.clients.len() - 1))
+    }
+
+    /// A record is about to be sent; it must carry [`Op::value`]. Without any further word of it, it may or may not be
+    /// in the log.
+    pub fn invoke(&mut self, at: Duration, producer: Client, partition: Option<Partition>) -> Op {
+        let op = Op(self.ops);
+        self.ops += 1;
+        self.push(at, producer, Event::Invoked { op, partition });
+        op
+    }
+
+    /// The producer has taken the record, for this partition. The order of these calls is the order in which a
+    /// producer's records must stand in the log, so one task must send and record.
+    pub fn accepted(&mut self, at: Duration, producer: Client, op: Op, partition: Partition) {
+        self.push(at, producer, Event::Accepted { op, partition });
+    }
+
+    /// The record is acknowledged, at this offset if the broker said one.
+    pub fn acked(
+        &mut self,
+        at: Duration,
+        producer: Client,
+        op: Op,
+        partition: Partition,
+        offset: Option<i64>,
+    ) {
+        self.push(at, producer, Event::Acked { op, partition, offset });
+    }
+
+    /// The record is not acknowledged; `maybe_written` as the error says it.
+    pub fn failed(&mut self, at: Duration, producer: Client, op: Op, maybe_written: bool) {
+        self.push(at, producer, Event::Failed { op, maybe_written });
+    }
+
+    /// The consumer has got this partition and goes on from `start`, if it knows. With `generation`, the group's.
+    pub fn assigned(
+        &mut self,
+        at: Duration,
+        consumer: Client,
+        partition: Partition,
+        start: Option<i64>,
+        generation: Option<i32>,
+    ) {
+        self.push(at, consumer, Event::Assigned { partition, start, generation });
+    }
+
+    /// The consumer goes on elsewhere; `None` if the broker decides where (beginning, end, by time).
+    pub fn seek(&mut self, at: Duration, consumer: Client, partition: Partition, to: Option<i64>) {
+        self.push(at, consumer, Event::Seek { partition, to });
+    }
+
+    /// The consumer has handed out a record. `leader_epoch` is -1 if unknown.
+    pub fn read(
+        &mut self,
+        at: Duration,
+        consumer: Client,
+        partition: Partition,
+        offset: i64,
+        op: Op,
+        leader_epoch: i32,
+    ) {
+        self.push(at, consumer, Event::Read { partition, offset, op, leader_epoch });
+    }
+
+    /// The consumer has given the partition back.
+    pub fn revoked(&mut self, at: Duration, consumer: Client, partition: Partition) {
+        self.push(at, consumer, Event::Revoked { partition });
+    }
+
+    /// The consumer has learnt that the partition is no longer its own.
+    pub fn lost(&mut self, at: Duration, consumer: Client, partition: Partition) {
+        self.push(at, consumer, Event::Lost { partition });
+    }
+
+    /// A commit by a member of a group has succeeded.
+    pub fn committed(&mut self, at: Duration, consumer: Client, partition: Partition, offset: i64) {
+        self.push(at, consumer, Event::Committed { partition, offset });
+    }
+
+    /// The group's committed offset is about to be set on purpose, maybe back. `client` is any of its members.
+    pub fn commit_reset(&mut self, at: Duration, client: Client, partition: Partition) {
+        self.push(at, client, Event::CommitReset { partition });
+    }
+
+    /// A member of a group, which asked at `asked`, has heard what is committed.
+    pub fn commit_fetched(
+        &mut self,
+        at: Duration,
+        consumer: Client,
+        partition: Partition,
+        offset: Option<i64>,
+        asked: Duration,
+    ) {
+        self.push(at, consumer, Event::CommitFetched { partition, offset, asked_ns: nanoseconds(asked) });
+    }
+
+    /// A fault, or its end: what a report shows next to a violation.
+    pub fn mark(&mut self, at: Duration, text: &str) {
+        let mark = number(self.marks.len());
+        self.marks.push(Arc::from(text));
+        self.push(at, Client(u32::MAX), Event::Mark { text: mark });
+    }
+
+    /// What the partition holds at the end: the committed log, as any reader must see it from now on.
+    pub fn final_log(&mut self, partition: Partition, log: Log) {
+        self.logs.insert(partition, log);
+    }
+
+    /// What one replica holds at the end, as far as it must equal the others: to its high watermark, or to its end if
+    /// nothing is being written any more.
+    pub fn replica_log(&mut self, partition: Partition, broker: i32, log: Log) {
+        self.replicas.insert((partition, broker), log);
+    }
+
+    /// Everything recorded, in order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// A number that two runs share if, but for chance, the same happened at the same times and the logs are equal.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.entries.hash(&mut hasher);
+        self.partitions.hash(&mut hasher);
+        self.marks.hash(&mut hasher);
+        let logs = self.logs.iter().map(|(partition, log)| ((*partition, -1), log));
+        for (place, log) in logs.chain(self.replicas.iter().map(|(place, log)| (*place, log))) {
+            (place, log.start, log.end, &log.records).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    fn push(&mut self, at: Duration, client: Client, event: Event) {
+        self.entries.push(Entry { at_ns: nanoseconds(at), client, event });
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Histories are of this machine's memory, so of fewer than 2^32 of anything.
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -14,8 +14,14 @@
 //!
 //! Invariant: a record is known by its [`Op`] everywhere: it is what the record carries as its value.
 
+mod check;
 mod event;
 mod recorder;
+mod report;
+mod violation;
 
+pub use check::check;
 pub use event::{Client, Entry, Event, Group, Op, Partition, VALUE_BYTES};
 pub use recorder::{Acks, History, Log, LogRecord, ProducerSettings};
+pub use report::{FINDINGS_PER_RULE, Finding, Promises, Report};
+pub use violation::{Holds, LogOf, NotFrom, Rule, Seen, Sent, Spot, Violation, Where};

@@ -1,0 +1,120 @@
+//! Who owns a partition, and what a group has committed.
+
+use std::collections::BTreeMap;
+
+use super::super::event::{Client, Event, Group, Partition};
+use super::super::{Rule, Violation};
+use super::Checker;
+
+/// A partition given to a member.
+#[derive(Clone, Copy)]
+struct Owned {
+    member: Client,
+    generation: Option<i32>,
+    event: u32,
+    given_back: bool,
+}
+
+/// What is known of one partition in one group.
+#[derive(Default)]
+struct Shared {
+    owners: Vec<Owned>,
+    /// Commits since the last that was meant to go back, with their times.
+    commits: Vec<(u64, i64, u32)>,
+}
+
+impl Checker<'_> {
+    /// Follows every group through its partitions.
+    pub(super) fn follow_groups(&mut self) {
+        let history = self.history;
+        let groups: Vec<Option<Group>> = history.clients.iter().map(|client| client.group).collect();
+        let mut shared: BTreeMap<(Group, Partition), Shared> = BTreeMap::new();
+        for (number, entry) in (0..).zip(&history.entries) {
+            let (Event::Assigned { partition, .. }
+            | Event::Seek { partition, .. }
+            | Event::Revoked { partition }
+            | Event::Lost { partition }
+            | Event::Committed { partition, .. }
+            | Event::CommitReset { partition }
+            | Event::CommitFetched { partition, .. }) = entry.event
+            else {
+                continue;
+            };
+            self.report.commits += u64::from(matches!(entry.event, Event::Committed { .. }));
+            let Some(group) = groups.get(entry.client.0 as usize).copied().flatten() else { continue };
+            let state = shared.entry((group, partition)).or_default();
+            match entry.event {
+                Event::Assigned { generation, .. } => {
+                    let owned = Owned { member: entry.client, generation, event: number, given_back: false };
+                    self.assign(group, partition, state, owned);
+                }
+                Event::Revoked { .. } | Event::Lost { .. } => {
+                    let mine = state.owners.iter_mut().filter(|owned| owned.member == entry.client);
+                    mine.for_each(|owned| owned.given_back = true);
+                }
+                // Whoever seeks may commit what is further back.
+                Event::Seek { .. } | Event::CommitReset { .. } => state.commits.clear(),
+                Event::Committed { offset, .. } => {
+                    let before = state.commits.last().copied();
+                    self.commit(group, partition, before, Some(offset), number);
+                    state.commits.push((entry.at_ns, offset, number));
+                }
+                Event::CommitFetched { offset, asked_ns, .. } => {
+                    let before = state.commits.iter().rev().find(|commit| commit.0 < asked_ns).copied();
+                    self.commit(group, partition, before, offset, number);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn assign(&mut self, group: Group, partition: Partition, state: &mut Shared, new: Owned) {
+        let take_turns = self.promises.owners_take_turns;
+        let clash = state.owners.iter().filter(|old| old.member != new.member).find_map(|old| {
+            let generation = old.generation.filter(|generation| Some(*generation) == new.generation);
+            let at_once = take_turns && !old.given_back;
+            (generation.is_some() || at_once).then_some((old.event, generation))
+        });
+        if let Some((event, generation)) = clash {
+            self.found(Rule::TwoOwners, self.at_ns(event), |names| Violation::TwoOwners {
+                group: names.group(group),
+                partition: names.partition(partition),
+                first: names.seen(event),
+                second: names.seen(new.event),
+                generation,
+            });
+        }
+        // Of those who gave it back, only the newest generation can clash with anybody.
+        let newest = state.owners.iter().filter_map(|owned| owned.generation).max().max(new.generation);
+        state.owners.retain(|old| {
+            old.member != new.member && (!old.given_back || (old.generation == newest && newest.is_some()))
+        });
+        state.owners.push(new);
+    }
+
+    /// An offset that a group commits or hears, after another was committed.
+    fn commit(
+        &mut self,
+        group: Group,
+        partition: Partition,
+        before: Option<(u64, i64, u32)>,
+        then: Option<i64>,
+        event: u32,
+    ) {
+        let Some((at_ns, offset, committed)) = before else { return };
+        if then.is_some_and(|then| then >= offset) {
+            return;
+        }
+        let entry = self.history.entries.get(event as usize);
+        let fetched = entry.is_some_and(|entry| matches!(entry.event, Event::CommitFetched { .. }));
+        self.found(Rule::CommitMovedBack, at_ns, |names| Violation::CommitMovedBack {
+            group: names.group(group),
+            partition: names.partition(partition),
+            before: names.seen(committed),
+            offset,
+            after: names.seen(event),
+            then,
+            fetched,
+        });
+    }
+}

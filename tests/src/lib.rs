@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod process;
 pub mod raw;
+pub mod suite;
 pub mod usage;
 
 use std::io::Write;

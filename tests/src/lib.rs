@@ -6,6 +6,7 @@ pub mod history;
 pub mod process;
 pub mod raw;
 pub mod sim;
+pub mod suite;
 pub mod usage;
 
 use std::io::Write;

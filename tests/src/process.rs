@@ -93,10 +93,7 @@ impl BrokerLite {
     ///
     /// The signal could not be sent.
     pub fn terminate(mut self) -> Result<(std::process::ExitStatus, String), Error> {
-        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.pid().to_string()]).status()?;
-        if !sent.success() {
-            return Err(Error::other("kill -TERM failed"));
-        }
+        signal(self.pid(), "TERM")?;
         let status = self.child.wait()?;
         let mut rest = String::new();
         if let Some(stdout) = self.child.stdout.as_mut() {
@@ -135,8 +132,20 @@ impl ApacheKafka {
     ///
     /// What the script printed.
     pub fn start(nodes: usize) -> Result<Self, Error> {
+        Self::start_with(nodes, &[])
+    }
+
+    /// As [`Self::start`], with broker settings, each `KEY=VALUE`.
+    ///
+    /// # Errors
+    ///
+    /// What the script printed.
+    pub fn start_with(nodes: usize, settings: &[&str]) -> Result<Self, Error> {
         let dir = tempfile::Builder::new().prefix("klamm-kafka-").tempdir()?;
-        let output = script("start", dir.path(), &["--nodes", &nodes.to_string()])?;
+        let nodes = nodes.to_string();
+        let mut arguments = vec!["--nodes", &nodes];
+        arguments.extend(settings.iter().flat_map(|setting| ["--config", setting]));
+        let output = script("start", dir.path(), &arguments)?;
         let line = String::from_utf8_lossy(&output.stdout).into_owned();
         let bootstrap = line.lines().find_map(|line| line.strip_prefix("bootstrap=")).ok_or_else(|| {
             Error::other(format!("kafka-cluster: {}", String::from_utf8_lossy(&output.stderr)))
@@ -164,6 +173,16 @@ impl ApacheKafka {
         Ok(pids)
     }
 
+    /// Process id of one node.
+    ///
+    /// # Errors
+    ///
+    /// It does not run.
+    pub fn pid(&self, node: usize) -> Result<u32, Error> {
+        let text = std::fs::read_to_string(self.dir.path().join(node.to_string()).join("pid"))?;
+        text.trim().parse().map_err(Error::other)
+    }
+
     /// `kill -9` one node.
     ///
     /// # Errors
@@ -186,6 +205,19 @@ impl ApacheKafka {
 impl Drop for ApacheKafka {
     fn drop(&mut self) {
         let _ = script("stop", self.dir.path(), &[]);
+    }
+}
+
+/// Sends a signal to a process, for example `TERM`, `STOP` or `CONT`.
+///
+/// # Errors
+///
+/// There is no such process.
+pub fn signal(pid: u32, name: &str) -> Result<(), Error> {
+    let script = format!("kill -{name} \"$0\"");
+    match Command::new("sh").args(["-c", &script, &pid.to_string()]).status()?.success() {
+        true => Ok(()),
+        false => Err(Error::other(format!("kill -{name} {pid} failed"))),
     }
 }
 

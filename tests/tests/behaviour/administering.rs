@@ -1,11 +1,11 @@
 //! Topics come, are described, and go; the cluster describes itself.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use klamm::{ErrorCode, NewTopic};
 use klamm_tests::backend::Backend;
-
-use crate::Outcome;
+use klamm_tests::suite::Outcome;
+use tokio::time::Instant;
 
 pub(crate) async fn a_topic_is_created_described_and_deleted(backend: &Backend) -> Outcome {
     let admin = backend.client()?.admin();

@@ -5,31 +5,15 @@ use std::time::Duration;
 use futures::StreamExt;
 use klamm::{Consumer, Producer, Record, StartOffset, TopicPartition};
 use klamm_tests::backend::Backend;
+use klamm_tests::suite::Outcome;
 
-use crate::Outcome;
-use crate::producing::topic;
-
-/// Writes `0`, `1`, … with timestamps 1000, 1010, … into partition 0.
-async fn numbered(backend: &Backend, topic: &str, count: i64) -> Outcome {
-    let producer: Producer = Producer::builder().client(&backend.client()?).batch_size(200).build()?;
-    for index in 0..count {
-        let record = Record::new(topic).partition(0).value(index.to_string()).timestamp(1_000 + index * 10);
-        drop(producer.send(record).await?); // flushed below
-    }
-    producer.flush().await?;
-    producer.close(Duration::from_secs(10)).await?;
-    Ok(())
-}
-
-fn number(value: Option<&[u8]>) -> Option<i64> {
-    std::str::from_utf8(value?).ok()?.parse().ok()
-}
+use crate::tools::{number, write_numbers};
 
 pub(crate) async fn reading_starts_at_the_beginning_the_end_an_offset_or_a_time(
     backend: &Backend,
 ) -> Outcome {
-    let topic = topic(backend, "starts", 1).await?;
-    numbered(backend, &topic, 100).await?;
+    let topic = backend.topic("starts", 1).await?;
+    write_numbers(backend, &topic, 100).await?;
     let partition = TopicPartition::new(topic.as_str(), 0);
     let client = backend.client()?;
     let starts = [
@@ -42,7 +26,7 @@ pub(crate) async fn reading_starts_at_the_beginning_the_end_an_offset_or_a_time(
         let consumer: Consumer = Consumer::builder().client(&client).build()?;
         consumer.assign([(partition.clone(), start)]);
         let record = consumer.recv().await?;
-        assert_eq!((record.offset, number(record.value.as_deref())), (first, Some(first)), "{start:?}");
+        assert_eq!((record.offset, number(&record).ok()), (first, Some(first)), "{start:?}");
         assert_eq!(consumer.position(&partition).await?, first + 1, "{start:?}");
     }
     let consumer: Consumer = Consumer::builder().client(&client).build()?;
@@ -54,26 +38,26 @@ pub(crate) async fn reading_starts_at_the_beginning_the_end_an_offset_or_a_time(
     );
     let producer: Producer = Producer::builder().client(&client).build()?;
     producer.send_and_wait(Record::new(topic.as_str()).partition(0).value("100")).await?;
-    assert_eq!(number(consumer.recv().await?.value.as_deref()), Some(100));
+    assert_eq!(number(&consumer.recv().await?)?, 100);
     Ok(())
 }
 
 pub(crate) async fn the_stream_hands_out_each_record_once(backend: &Backend) -> Outcome {
-    let topic = topic(backend, "stream", 1).await?;
-    numbered(backend, &topic, 1_000).await?;
+    let topic = backend.topic("stream", 1).await?;
+    write_numbers(backend, &topic, 1_000).await?;
     let consumer: Consumer = Consumer::builder().client(&backend.client()?).build()?;
     consumer.assign([(TopicPartition::new(topic.as_str(), 0), StartOffset::Beginning)]);
     let mut stream = std::pin::pin!(consumer.stream());
     for expected in 0..1_000 {
         let record = stream.next().await.ok_or("the stream goes on")??;
-        assert_eq!(number(record.value.as_deref()), Some(expected));
+        assert_eq!(number(&record).ok(), Some(expected));
     }
     Ok(())
 }
 
 pub(crate) async fn a_paused_partition_is_silent_until_resumed(backend: &Backend) -> Outcome {
-    let topic = topic(backend, "paused", 1).await?;
-    numbered(backend, &topic, 20).await?;
+    let topic = backend.topic("paused", 1).await?;
+    write_numbers(backend, &topic, 20).await?;
     let partition = TopicPartition::new(topic.as_str(), 0);
     let consumer: Consumer = Consumer::builder().client(&backend.client()?).build()?;
     consumer.assign([(partition.clone(), StartOffset::Beginning)]);
@@ -88,7 +72,7 @@ pub(crate) async fn a_paused_partition_is_silent_until_resumed(backend: &Backend
 }
 
 pub(crate) async fn a_batch_larger_than_the_fetch_limit_still_makes_progress(backend: &Backend) -> Outcome {
-    let topic = topic(backend, "large", 1).await?;
+    let topic = backend.topic("large", 1).await?;
     let client = backend.client()?;
     let producer: Producer = Producer::builder().client(&client).build()?;
     for size in [10, 200_000, 10] {

@@ -1,14 +1,13 @@
 //! Bad input, and what it gets.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use klamm::{
     Consumer, ErrorCode, NewTopic, OffsetReset, Producer, Record, Recovery, StartOffset, TopicPartition,
 };
 use klamm_tests::backend::Backend;
-
-use crate::Outcome;
-use crate::producing::topic;
+use klamm_tests::suite::Outcome;
+use tokio::time::Instant;
 
 pub(crate) async fn an_unknown_topic_is_named_when_auto_creation_is_not_asked_for(
     backend: &Backend,
@@ -38,7 +37,7 @@ pub(crate) async fn an_invalid_topic_name_is_refused_at_once(backend: &Backend) 
 pub(crate) async fn a_record_over_max_request_size_is_refused_and_the_next_one_goes_through(
     backend: &Backend,
 ) -> Outcome {
-    let topic = topic(backend, "oversize", 1).await?;
+    let topic = backend.topic("oversize", 1).await?;
     let producer: Producer =
         Producer::builder().client(&backend.client()?).max_request_size(10_000).build()?;
     let refused = producer.send(Record::new(topic.as_str()).value(vec![0; 20_000])).await;
@@ -49,7 +48,7 @@ pub(crate) async fn a_record_over_max_request_size_is_refused_and_the_next_one_g
 }
 
 pub(crate) async fn a_topic_cannot_be_created_twice(backend: &Backend) -> Outcome {
-    let name = topic(backend, "twice", 1).await?;
+    let name = backend.topic("twice", 1).await?;
     let admin = backend.client()?.admin();
     let again = admin.create_topics([NewTopic::new(&name).partitions(1).replicas(1)]).await?.all();
     assert_eq!(again.err().map(|error| error.code), Some(ErrorCode::TOPIC_ALREADY_EXISTS));
@@ -62,7 +61,7 @@ pub(crate) async fn a_topic_cannot_be_created_twice(backend: &Backend) -> Outcom
 }
 
 pub(crate) async fn an_offset_out_of_range_follows_the_policy(backend: &Backend) -> Outcome {
-    let topic = topic(backend, "range", 1).await?;
+    let topic = backend.topic("range", 1).await?;
     let client = backend.client()?;
     let producer: Producer = Producer::builder().client(&client).build()?;
     producer.send_and_wait(Record::new(topic.as_str()).value("first")).await?;

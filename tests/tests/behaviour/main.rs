@@ -1,110 +1,118 @@
-//! One behaviour suite, written once, run over every backend: broker-lite in process, broker-lite over TCP,
-//! Apache Kafka. What a behaviour prints and which backends it ran on stands in the table at the end.
+//! One behaviour suite, written once, run over every backend that can do what a behaviour needs.
+//!
+//! One behaviour, one backend:
+//! `cargo test -p klamm-tests --test behaviour -- --backend memory,kafka what_is_sent`, or `BACKEND=memory cargo test …`.
+//! Names of cells begin with the backend, so that a filter may be `virtual::surviving`.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests report by printing and panicking"
-)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests report by panicking")]
 
+mod acknowledging;
 mod administering;
+mod changing;
 mod consuming;
 mod failing;
+mod limits;
 mod producing;
+mod surviving;
+mod tools;
 
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::process::ExitCode;
+use std::time::Duration;
 
-use futures::FutureExt;
-use klamm_tests::backend::Backend;
-use klamm_tests::process::ApacheKafka;
-use klamm_tests::skipped;
+use klamm_tests::backend::Can::{self, CreateTopics, Freeze, KeepRecords, Kill, Pause, Replicate, Restart};
+use klamm_tests::backend::KINDS;
+use klamm_tests::suite::{Arguments, Behaviour, Suite, run};
 
-type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
-type Run = for<'a> fn(&'a Backend) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
-
-/// A sentence and the code that proves it.
-struct Behaviour {
-    name: &'static str,
-    run: Run,
-}
-
-/// Lists behaviours: each function's name is its sentence.
+/// Lists behaviours with what they need; each function's name is its sentence.
 macro_rules! behaviours {
-    ($($module:ident :: $name:ident),* $(,)?) => {
-        &[$(Behaviour { name: stringify!($name), run: |backend| Box::pin($module::$name(backend)) }),*]
+    ($($module:ident :: $name:ident [$($need:expr),*]),* $(,)?) => {
+        &[$(Behaviour {
+            name: concat!(stringify!($module), "::", stringify!($name)),
+            needs: &[$($need),*],
+            run: |backend| Box::pin($module::$name(backend)),
+        }),*]
     };
 }
 
 const BEHAVIOURS: &[Behaviour] = behaviours![
-    producing::what_is_sent_comes_back_with_null_and_empty_kept_apart,
-    producing::every_codec_round_trips,
-    producing::records_of_one_key_stay_in_order_in_one_partition,
-    producing::acks_none_and_leader_deliver_as_well,
-    producing::an_explicit_partition_is_obeyed,
-    producing::interceptors_see_every_record_twice_even_if_one_panics,
-    producing::typed_records_are_serialized_and_deserialized,
-    consuming::reading_starts_at_the_beginning_the_end_an_offset_or_a_time,
-    consuming::the_stream_hands_out_each_record_once,
-    consuming::a_paused_partition_is_silent_until_resumed,
-    consuming::a_batch_larger_than_the_fetch_limit_still_makes_progress,
-    administering::a_topic_is_created_described_and_deleted,
-    administering::the_cluster_describes_itself,
-    failing::an_unknown_topic_is_named_when_auto_creation_is_not_asked_for,
-    failing::an_invalid_topic_name_is_refused_at_once,
-    failing::a_record_over_max_request_size_is_refused_and_the_next_one_goes_through,
-    failing::a_topic_cannot_be_created_twice,
-    failing::an_offset_out_of_range_follows_the_policy,
+    producing::what_is_sent_comes_back_with_null_and_empty_kept_apart[CreateTopics, KeepRecords],
+    producing::every_codec_round_trips[CreateTopics, KeepRecords],
+    producing::records_of_one_key_stay_in_order_in_one_partition[CreateTopics, KeepRecords],
+    producing::acks_none_and_leader_deliver_as_well[CreateTopics, KeepRecords],
+    producing::an_explicit_partition_is_obeyed[],
+    producing::interceptors_see_every_record_twice_even_if_one_panics[CreateTopics, KeepRecords],
+    producing::typed_records_are_serialized_and_deserialized[CreateTopics, KeepRecords],
+    consuming::reading_starts_at_the_beginning_the_end_an_offset_or_a_time[CreateTopics, KeepRecords],
+    consuming::the_stream_hands_out_each_record_once[CreateTopics, KeepRecords],
+    consuming::a_paused_partition_is_silent_until_resumed[CreateTopics, KeepRecords],
+    consuming::a_batch_larger_than_the_fetch_limit_still_makes_progress[CreateTopics, KeepRecords],
+    administering::a_topic_is_created_described_and_deleted[CreateTopics],
+    administering::the_cluster_describes_itself[],
+    failing::an_unknown_topic_is_named_when_auto_creation_is_not_asked_for[CreateTopics],
+    failing::an_invalid_topic_name_is_refused_at_once[CreateTopics],
+    failing::a_record_over_max_request_size_is_refused_and_the_next_one_goes_through[],
+    failing::a_topic_cannot_be_created_twice[CreateTopics],
+    failing::an_offset_out_of_range_follows_the_policy[CreateTopics, KeepRecords],
+    acknowledging::flush_returns_once_everything_accepted_before_is_acknowledged[],
+    acknowledging::close_sends_what_lingers[],
+    acknowledging::send_and_wait_dropped_before_it_is_accepted_is_never_sent_and_after_that_is_sent[
+        CreateTopics,
+        KeepRecords
+    ],
+    acknowledging::what_was_acknowledged_to_a_client_that_vanishes_is_kept[CreateTopics, KeepRecords],
+    acknowledging::two_consumers_of_one_partition_both_read_everything[CreateTopics, KeepRecords],
+    acknowledging::a_consumer_at_the_end_hears_of_new_records_in_the_middle_of_its_long_poll[
+        CreateTopics,
+        KeepRecords
+    ],
+    limits::the_largest_record_allowed_arrives_and_one_byte_more_is_refused[CreateTopics, KeepRecords],
+    limits::a_record_over_the_topics_limit_is_refused_and_the_next_one_goes_through[CreateTopics],
+    limits::records_that_fit_arrive_although_their_batch_does_not[CreateTopics, KeepRecords],
+    limits::create_time_is_the_producers_and_log_append_time_the_brokers[CreateTopics, KeepRecords],
+    limits::a_timestamp_too_far_in_the_future_is_refused[CreateTopics],
+    limits::reading_can_start_in_the_middle_of_a_compressed_batch[CreateTopics, KeepRecords],
+    limits::headers_come_back_as_they_were_sent[CreateTopics, KeepRecords],
+    changing::a_producer_goes_on_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
+    changing::a_consumer_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
+    changing::producing_to_a_deleted_topic_fails_by_name_and_other_topics_go_on[CreateTopics],
+    surviving::records_survive_the_kill_of_their_leader_once_each_and_in_order[Kill, Replicate, KeepRecords],
+    surviving::what_was_acknowledged_is_there_after_every_broker_was_killed_in_turn[
+        Kill,
+        Restart,
+        Replicate,
+        KeepRecords
+    ],
+    surviving::a_producer_goes_on_when_its_leader_pauses_and_comes_back[Pause, KeepRecords],
+    surviving::five_requests_in_flight_keep_their_order_while_leadership_moves[Pause, Replicate, KeepRecords],
+    surviving::a_consumer_reads_on_across_a_leader_change_without_gap_or_repetition[
+        Pause,
+        Replicate,
+        KeepRecords
+    ],
+    surviving::below_min_insync_replicas_acks_all_is_refused_and_nothing_is_shown[
+        Pause,
+        Replicate,
+        KeepRecords
+    ],
+    surviving::close_with_a_time_limit_tells_what_is_lost_when_the_cluster_is_silent[Freeze, KeepRecords],
+    surviving::a_silent_cluster_is_heard_again_without_a_new_client[Freeze, KeepRecords],
+    surviving::all_logs_agree_in_the_end[Can::SeeLogs],
 ];
 
-/// Runs all behaviours one after the other on a cluster; gives the sentences that did not hold.
-async fn run_all(backend: &Backend) -> Vec<String> {
-    let mut broken = Vec::new();
-    for behaviour in BEHAVIOURS {
-        // A failed assertion ends one behaviour, not the list.
-        let outcome = AssertUnwindSafe((behaviour.run)(backend)).catch_unwind().await;
-        let error = match outcome {
-            Ok(outcome) => outcome.err().map(|error| error.to_string()),
-            Err(panic) => Some(
-                panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "it panicked; see above".into()),
-            ),
-        };
-        let verdict = match error {
-            None => "ok".to_owned(),
-            Some(error) => {
-                broken.push(format!("{}: {error}", behaviour.name));
-                format!("FAILED: {error}")
-            }
-        };
-        println!("{backend}: {} ... {verdict}", behaviour.name);
-    }
-    println!("{backend}: {} passed, {} failed", BEHAVIOURS.len() - broken.len(), broken.len());
-    broken
-}
+/// Only turns a hang into a failure.
+const LIMIT: Duration = Duration::from_secs(120);
 
-fn assert_none(broken: &[String]) {
-    assert!(broken.is_empty(), "{} behaviours failed:\n{}", broken.len(), broken.join("\n"));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_behaviours_hold_on_broker_lite_in_process() {
-    let backend = Backend::in_process().await.expect("broker-lite starts");
-    assert_none(&run_all(&backend).await);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_behaviours_hold_on_broker_lite_over_tcp() {
-    let backend = Backend::tcp().await.expect("broker-lite starts");
-    assert_none(&run_all(&backend).await);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_behaviours_hold_on_apache_kafka() {
-    if let Some(reason) = ApacheKafka::missing() {
-        return skipped("Apache Kafka", &reason);
-    }
-    let backend = Backend::kafka().expect("Apache Kafka starts");
-    assert_none(&run_all(&backend).await);
+fn main() -> ExitCode {
+    let backend = std::env::var("BACKEND").ok();
+    let known: Vec<_> = KINDS.iter().map(|kind| kind.id).collect();
+    let arguments = match Arguments::parse(std::env::args().skip(1), backend.as_deref(), &known) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("behaviour: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let require_all = std::env::var("REQUIRE").is_ok_and(|value| value == "all");
+    let suite = Suite { behaviours: BEHAVIOURS, kinds: KINDS, limit: LIMIT, require_all };
+    if run(suite, &arguments) { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }

@@ -6,48 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use klamm::{
-    Acks, Compression, Consumer, ConsumerRecord, Interceptor, NewTopic, Plain, Producer, Record,
-    RecordMetadata, SendError, StartOffset, TopicPartition,
+    Acks, Compression, Consumer, Interceptor, Plain, Producer, Record, RecordMetadata, SendError,
+    StartOffset, TopicPartition,
 };
 use klamm_tests::backend::Backend;
 
-use crate::Outcome;
+use klamm_tests::suite::Outcome;
 
-/// Creates a topic of its own for a behaviour.
-pub(crate) async fn topic(
-    backend: &Backend,
-    stem: &str,
-    partitions: i32,
-) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
-    let name = backend.fresh_topic(stem);
-    let created = NewTopic::new(&name).partitions(partitions).replicas(3).config("min.insync.replicas", "2");
-    backend.client()?.admin().create_topics([created]).await?.all()?;
-    Ok(name)
-}
-
-/// Reads `count` records of a topic from its beginning.
-pub(crate) async fn read(
-    backend: &Backend,
-    topic: &str,
-    partitions: i32,
-    count: usize,
-) -> Result<Vec<ConsumerRecord>, Box<dyn std::error::Error + Send + Sync>> {
-    let consumer: Consumer = Consumer::builder().client(&backend.client()?).build()?;
-    consumer.assign((0..partitions).map(|index| (TopicPartition::new(topic, index), StartOffset::Beginning)));
-    let mut records = Vec::new();
-    while records.len() < count {
-        let more = consumer.poll(1000, Duration::from_secs(20)).await?;
-        if more.is_empty() {
-            return Err(format!("{} of {count} records after 20 s of silence", records.len()).into());
-        }
-        records.extend(more);
-    }
-    consumer.close().await?;
-    Ok(records)
-}
+use crate::tools::{SOON, read};
 
 pub(crate) async fn what_is_sent_comes_back_with_null_and_empty_kept_apart(backend: &Backend) -> Outcome {
-    let topic = topic(backend, "null-and-empty", 1).await?;
+    let topic = backend.topic("null-and-empty", 1).await?;
     let producer: Producer = Producer::builder().client(&backend.client()?).build()?;
     let null = Record::new(topic.as_str());
     let empty = Record::new(topic.as_str()).key("").value("").header("empty", "").null_header("null");
@@ -58,7 +27,7 @@ pub(crate) async fn what_is_sent_comes_back_with_null_and_empty_kept_apart(backe
         assert_eq!(written.offset, Some(offset as i64));
         assert_eq!((&*written.topic, written.partition), (topic.as_str(), 0));
     }
-    producer.close(Duration::from_secs(10)).await?;
+    producer.close(SOON).await?;
 
     let records = read(backend, &topic, 1, 3).await?;
     assert_eq!((&records[0].key, &records[0].value), (&None, &None));
@@ -77,7 +46,7 @@ pub(crate) async fn every_codec_round_trips(backend: &Backend) -> Outcome {
     let codecs =
         [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
     for codec in codecs {
-        let topic = topic(backend, "codec", 2).await?;
+        let topic = backend.topic("codec", 2).await?;
         let producer: Producer =
             Producer::builder().client(&backend.client()?).compression_type(codec).build()?;
         let mut deliveries = Vec::new();
@@ -90,7 +59,7 @@ pub(crate) async fn every_codec_round_trips(backend: &Backend) -> Outcome {
         for delivery in deliveries {
             delivery.await?;
         }
-        producer.close(Duration::from_secs(10)).await?;
+        producer.close(SOON).await?;
         let mut seen = [0, 1];
         for record in read(backend, &topic, 2, 500).await? {
             let next = &mut seen[record.partition as usize];
@@ -103,7 +72,7 @@ pub(crate) async fn every_codec_round_trips(backend: &Backend) -> Outcome {
 }
 
 pub(crate) async fn records_of_one_key_stay_in_order_in_one_partition(backend: &Backend) -> Outcome {
-    let topic = topic(backend, "keys", 6).await?;
+    let topic = backend.topic("keys", 6).await?;
     // A small batch and no linger: many requests, several in flight.
     let producer: Producer =
         Producer::builder().client(&backend.client()?).batch_size(1_000).linger_ms(Duration::ZERO).build()?;
@@ -131,7 +100,7 @@ pub(crate) async fn records_of_one_key_stay_in_order_in_one_partition(backend: &
 
 pub(crate) async fn acks_none_and_leader_deliver_as_well(backend: &Backend) -> Outcome {
     for acks in [Acks::None, Acks::Leader] {
-        let topic = topic(backend, "acks", 1).await?;
+        let topic = backend.topic("acks", 1).await?;
         let producer: Producer =
             Producer::builder().client(&backend.client()?).acks(acks).enable_idempotence(false).build()?;
         for index in 0..100 {
@@ -143,7 +112,7 @@ pub(crate) async fn acks_none_and_leader_deliver_as_well(backend: &Backend) -> O
                 "the offset is unknown without an answer"
             );
         }
-        producer.close(Duration::from_secs(10)).await?;
+        producer.close(SOON).await?;
         let values: Vec<_> = read(backend, &topic, 1, 100).await?.into_iter().map(|r| r.value).collect();
         assert_eq!(values.first(), Some(&Some(Bytes::from("0"))));
         assert_eq!(values.len(), 100);
@@ -152,8 +121,8 @@ pub(crate) async fn acks_none_and_leader_deliver_as_well(backend: &Backend) -> O
 }
 
 pub(crate) async fn an_explicit_partition_is_obeyed(backend: &Backend) -> Outcome {
-    let topic = topic(backend, "explicit", 3).await?;
-    let second = std::time::Duration::from_secs(1);
+    let topic = backend.topic("explicit", 3).await?;
+    let second = Duration::from_secs(1);
     let producer: Producer = Producer::builder().client(&backend.client()?).max_block_ms(second).build()?;
     for partition in [2, 0, 1, 2] {
         let record = Record::new(topic.as_str()).key("same").value("v").partition(partition);
@@ -196,7 +165,7 @@ struct Panicking;
 
 impl Interceptor for Panicking {
     fn on_send(&self, _record: &mut Record) -> Result<(), klamm::Refusal> {
-        panic!("an interceptor of the user's panics on purpose")
+        std::panic::resume_unwind(Box::new("an interceptor of the user's panics on purpose")) // without printing it
     }
 
     fn on_acknowledgement(
@@ -205,12 +174,12 @@ impl Interceptor for Panicking {
         _partition: i32,
         _outcome: Result<&RecordMetadata, &SendError>,
     ) {
-        panic!("an interceptor of the user's panics on purpose")
+        std::panic::resume_unwind(Box::new("an interceptor of the user's panics on purpose")) // without printing it
     }
 }
 
 pub(crate) async fn interceptors_see_every_record_twice_even_if_one_panics(backend: &Backend) -> Outcome {
-    let topic = topic(backend, "intercepted", 1).await?;
+    let topic = backend.topic("intercepted", 1).await?;
     let counter = Arc::new(Counter::default());
     let producer: Producer = Producer::builder()
         .client(&backend.client()?)
@@ -220,7 +189,7 @@ pub(crate) async fn interceptors_see_every_record_twice_even_if_one_panics(backe
     for _ in 0..10 {
         producer.send_and_wait(Record::new(topic.as_str()).value("v")).await?;
     }
-    producer.close(Duration::from_secs(10)).await?;
+    producer.close(SOON).await?;
     assert_eq!(counter.sent.load(Ordering::SeqCst), 10);
     assert_eq!(counter.acknowledged.load(Ordering::SeqCst), 10);
     let records = read(backend, &topic, 1, 10).await?;
@@ -229,12 +198,12 @@ pub(crate) async fn interceptors_see_every_record_twice_even_if_one_panics(backe
 }
 
 pub(crate) async fn typed_records_are_serialized_and_deserialized(backend: &Backend) -> Outcome {
-    let topic = topic(backend, "typed", 1).await?;
+    let topic = backend.topic("typed", 1).await?;
     let client = backend.client()?;
     let producer: Producer<i64, String> =
         Producer::builder().client(&client).key_serializer(Plain).value_serializer(Plain).build()?;
     producer.send_and_wait(Record::new(topic.as_str()).key(42).value("forty-two")).await?;
-    producer.close(Duration::from_secs(10)).await?;
+    producer.close(SOON).await?;
     let consumer: Consumer<i64, String> =
         Consumer::builder().client(&client).key_deserializer(Plain).value_deserializer(Plain).build()?;
     consumer.assign([(TopicPartition::new(topic.as_str(), 0), StartOffset::Beginning)]);

@@ -1,0 +1,130 @@
+//! The kinds of clusters there are, and what each can do.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::{System, Unavailable, kafka, lite, mock, up};
+
+/// Something that a behaviour may need of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Can {
+    /// What is produced can be consumed. A mock only answers.
+    KeepRecords,
+    /// Topics are created, described and deleted.
+    CreateTopics,
+    /// Followers copy from leaders, and one of them leads when the leader is gone.
+    Replicate,
+    /// One broker's process can be killed.
+    Kill,
+    /// A killed broker can be started on its own data.
+    Restart,
+    /// One broker can be stopped and go on.
+    Pause,
+    /// All brokers together can be stopped and go on.
+    Freeze,
+    /// The brokers' logs can be held against each other.
+    SeeLogs,
+    /// Time passes only while everybody waits, and chance comes from a seed.
+    VirtualTime,
+    /// Clients come over sockets.
+    RealSockets,
+}
+
+/// One kind of cluster.
+#[derive(Debug)]
+pub struct Kind {
+    /// Its short name, for the table and the command line.
+    pub id: &'static str,
+    /// Its name for people.
+    pub title: &'static str,
+    /// What it can do.
+    pub can: &'static [Can],
+    /// Starts one.
+    pub start: fn() -> BoxFuture<'static, Result<Arc<dyn System>, Unavailable>>,
+}
+
+impl Kind {
+    /// Whether its runtime has a clock that jumps.
+    pub fn is_virtual(&self) -> bool {
+        self.can.contains(&Can::VirtualTime)
+    }
+
+    /// The first thing a behaviour needs that this kind cannot do.
+    pub fn lacks(&self, needs: &[Can]) -> Option<Can> {
+        needs.iter().copied().find(|need| !self.can.contains(need))
+    }
+}
+
+/// Every kind of cluster, the cheapest first.
+pub const KINDS: &[Kind] = &[
+    Kind { id: "mock", title: "klamm's MockConnector", can: &[], start: || Box::pin(mock::start()) },
+    Kind {
+        id: "memory",
+        title: "broker-lite in process",
+        can: &[
+            Can::KeepRecords,
+            Can::CreateTopics,
+            Can::Replicate,
+            Can::Kill,
+            Can::Restart,
+            Can::Pause,
+            Can::Freeze,
+            Can::SeeLogs,
+        ],
+        start: || Box::pin(lite::in_process()),
+    },
+    Kind {
+        id: "tcp",
+        title: "broker-lite over TCP",
+        can: &[
+            Can::KeepRecords,
+            Can::CreateTopics,
+            Can::Replicate,
+            Can::Kill,
+            Can::Restart,
+            Can::Pause,
+            Can::Freeze,
+            Can::SeeLogs,
+            Can::RealSockets,
+        ],
+        start: || Box::pin(lite::over_tcp()),
+    },
+    Kind {
+        id: "virtual",
+        title: "broker-lite in virtual time",
+        can: &[
+            Can::KeepRecords,
+            Can::CreateTopics,
+            Can::Replicate,
+            Can::Kill,
+            Can::Restart,
+            Can::Pause,
+            Can::Freeze,
+            Can::SeeLogs,
+            Can::VirtualTime,
+        ],
+        start: || Box::pin(lite::in_virtual_time()),
+    },
+    Kind {
+        id: "up",
+        title: "broker-lite up, a process of its own",
+        can: &[Can::KeepRecords, Can::CreateTopics, Can::Replicate, Can::Freeze, Can::RealSockets],
+        start: || Box::pin(up::start()),
+    },
+    Kind {
+        id: "kafka",
+        title: "Apache Kafka 4.3.0, three nodes",
+        can: &[
+            Can::KeepRecords,
+            Can::CreateTopics,
+            Can::Replicate,
+            Can::Kill,
+            Can::Restart,
+            Can::Pause,
+            Can::Freeze,
+            Can::RealSockets,
+        ],
+        start: || Box::pin(kafka::start()),
+    },
+];

@@ -1,0 +1,305 @@
+//! What holds while brokers die, stop and come back.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::Error;
+use std::time::Duration;
+
+use klamm::{Acks, Consumer, ErrorCode, Producer, Record, SendError, StartOffset, TopicPartition};
+use klamm_tests::backend::{BROKERS, Backend};
+use klamm_tests::suite::Outcome;
+use tokio::time::sleep;
+
+use crate::tools::{SOON, next, number, read_all};
+
+/// Deliveries that may be open at once.
+const WINDOW: usize = 300;
+/// Records that must be acknowledged before and after a fault.
+const ENOUGH: i64 = 500;
+/// Virtual time passes only while everybody waits.
+const BREATH: Duration = Duration::from_millis(1);
+
+/// What a writer has got so far.
+#[derive(Default)]
+struct Progress {
+    acknowledged: Cell<i64>,
+    over: Cell<bool>,
+}
+
+impl Progress {
+    async fn until(&self, acknowledged: i64) {
+        while self.acknowledged.get() < acknowledged {
+            sleep(BREATH).await;
+        }
+    }
+}
+
+/// Writes 0, 1, 2, … round the partitions, in small batches and five requests at a time, until `progress` is over and
+/// enough more are acknowledged. Every record must be acknowledged, at the offset that belongs to it.
+async fn write(
+    backend: &Backend,
+    topic: &str,
+    partitions: i64,
+    progress: &Progress,
+) -> Result<i64, Box<dyn std::error::Error + Send + Sync>> {
+    let producer: Producer = Producer::builder()
+        .client(&backend.impatient_client()?)
+        .batch_size(300)
+        .linger_ms(Duration::ZERO)
+        .max_in_flight_requests_per_connection(5)
+        .build()?;
+    let (mut open, mut sent, mut last) = (VecDeque::new(), 0_i64, i64::MAX);
+    while sent < last || !open.is_empty() {
+        if sent < last {
+            let record = Record::new(topic).partition((sent % partitions) as i32).value(sent.to_string());
+            open.push_back((sent, producer.send(record).await?));
+            sent += 1;
+        }
+        if sent >= last || open.len() >= WINDOW {
+            let Some((index, delivery)) = open.pop_front() else { break };
+            let written = delivery.await.map_err(|error| format!("record {index}: {error}"))?;
+            if let Some(offset) = written.offset {
+                assert_eq!((i64::from(written.partition), offset), (index % partitions, index / partitions));
+            }
+            progress.acknowledged.set(index + 1);
+        }
+        if sent % 20 == 0 {
+            sleep(BREATH).await;
+        }
+        if last == i64::MAX && progress.over.get() {
+            last = sent + ENOUGH;
+        }
+    }
+    producer.close(SOON).await?;
+    Ok(sent)
+}
+
+/// Every partition holds its numbers once each, in order, and nothing else.
+async fn assert_all_there(backend: &Backend, topic: &str, partitions: i64, sent: i64) -> Outcome {
+    for partition in 0..partitions {
+        let records = read_all(backend, topic, partition as i32).await?;
+        for (expected, record) in (partition..sent).step_by(partitions as usize).zip(&records) {
+            assert_eq!((record.offset, number(record)?), (expected / partitions, expected));
+        }
+        assert_eq!(records.len() as i64, (sent - partition + partitions - 1) / partitions, "of {sent} sent");
+    }
+    Ok(())
+}
+
+/// Writes while `fault` happens, then looks whether all is there.
+async fn write_through<F: Future<Output = Result<(), Error>>>(
+    backend: &Backend,
+    topic: &str,
+    partitions: i64,
+    fault: F,
+) -> Result<i64, Box<dyn std::error::Error + Send + Sync>> {
+    let progress = Progress::default();
+    let breaking = async {
+        progress.until(ENOUGH).await;
+        fault.await?;
+        progress.over.set(true);
+        Ok(())
+    };
+    let (sent, ()) = futures::try_join!(write(backend, topic, partitions, &progress), breaking)?;
+    assert_all_there(backend, topic, partitions, sent).await?;
+    Ok(sent)
+}
+
+pub(crate) async fn records_survive_the_kill_of_their_leader_once_each_and_in_order(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic("killed", 1).await?;
+    let leader = backend.leader_of(&topic, 0).await?;
+    backend.until_in_sync(&topic, 0, BROKERS).await?;
+    let kill = async {
+        backend.kill_amid_writes(leader).await?;
+        backend.until_leader(&topic, 0, |other| other != leader).await.map(drop)
+    };
+    write_through(backend, &topic, 1, kill).await?;
+    Ok(())
+}
+
+pub(crate) async fn what_was_acknowledged_is_there_after_every_broker_was_killed_in_turn(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic("in-turn", 1).await?;
+    let kills = async {
+        for broker in 1..=BROKERS as i32 {
+            backend.until_in_sync(&topic, 0, BROKERS).await?;
+            backend.kill(broker).await?;
+            backend.until_leader(&topic, 0, |leader| leader != broker).await?;
+            backend.restart(broker).await?;
+        }
+        backend.until_in_sync(&topic, 0, BROKERS).await
+    };
+    write_through(backend, &topic, 1, kills).await?;
+    Ok(())
+}
+
+pub(crate) async fn a_producer_goes_on_when_its_leader_pauses_and_comes_back(backend: &Backend) -> Outcome {
+    let topic = backend.topic("pausing", 1).await?;
+    let leader = backend.leader_of(&topic, 0).await?;
+    let pause = async {
+        backend.pause(leader).await?;
+        // Too short for an election, too long for any answer to be on time by chance.
+        sleep(Duration::from_millis(250)).await;
+        backend.resume(leader).await
+    };
+    write_through(backend, &topic, 1, pause).await?;
+    Ok(())
+}
+
+pub(crate) async fn five_requests_in_flight_keep_their_order_while_leadership_moves(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic("moving", 3).await?;
+    for partition in 0..3 {
+        backend.until_in_sync(&topic, partition, BROKERS).await?;
+    }
+    let leader = backend.leader_of(&topic, 0).await?;
+    let depose = async {
+        backend.pause(leader).await?;
+        backend.until_leader(&topic, 0, |other| other != leader).await?;
+        // It wakes up as a leader that no longer is one, with requests in its hands.
+        backend.resume(leader).await?;
+        backend.until_in_sync(&topic, 0, BROKERS).await
+    };
+    write_through(backend, &topic, 3, depose).await?;
+    Ok(())
+}
+
+pub(crate) async fn a_consumer_reads_on_across_a_leader_change_without_gap_or_repetition(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic("followed", 1).await?;
+    backend.until_in_sync(&topic, 0, BROKERS).await?;
+    let leader = backend.leader_of(&topic, 0).await?;
+    let consumer: Consumer = Consumer::builder().client(&backend.impatient_client()?).build()?;
+    consumer.assign([(TopicPartition::new(topic.as_str(), 0), StartOffset::Beginning)]);
+    let total = Cell::new(None);
+    let seen = RefCell::new(0_i64);
+    let read = async {
+        // To the end, once that is known; the last record is a mark.
+        while total.get() != Some(*seen.borrow()) {
+            for record in consumer.poll(100, Duration::from_millis(50)).await? {
+                let expected = *seen.borrow();
+                assert_eq!((record.offset, number(&record)?), (expected, expected));
+                *seen.borrow_mut() += 1;
+            }
+        }
+        Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    };
+    let write = async {
+        let depose = async {
+            while *seen.borrow() < ENOUGH / 2 {
+                sleep(BREATH).await;
+            }
+            backend.pause(leader).await?;
+            backend.until_leader(&topic, 0, |other| other != leader).await?;
+            let before = *seen.borrow();
+            while *seen.borrow() < before + ENOUGH / 2 {
+                sleep(BREATH).await; // from the new leader, while the old one is silent
+            }
+            backend.resume(leader).await
+        };
+        total.set(Some(write_through(backend, &topic, 1, depose).await?));
+        Ok(())
+    };
+    futures::try_join!(read, write)?;
+    let more = consumer.poll(1, Duration::from_millis(300)).await?;
+    assert!(more.is_empty(), "{more:?} behind the last record");
+    Ok(())
+}
+
+pub(crate) async fn below_min_insync_replicas_acks_all_is_refused_and_nothing_is_shown(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic_with("short", 1, &[("min.insync.replicas", "3")]).await?;
+    backend.until_in_sync(&topic, 0, BROKERS).await?;
+    let follower = backend.follower_of(&topic, 0).await?;
+    backend.pause(follower).await?;
+    backend.until_in_sync(&topic, 0, BROKERS - 1).await?;
+
+    let client = backend.impatient_client()?;
+    let all: Producer =
+        Producer::builder().client(&client).delivery_timeout_ms(Duration::from_secs(3)).build()?;
+    match all.send_and_wait(Record::new(topic.as_str()).value("refused")).await {
+        Err(error @ SendError::TimedOut { last: Some(ErrorCode::NOT_ENOUGH_REPLICAS), .. }) => {
+            assert!(!error.maybe_written(), "{error:?}: refused before it was appended");
+        }
+        other => return Err(format!("two of three replicas are not enough: {other:?}").into()),
+    }
+    let one: Producer =
+        Producer::builder().client(&client).acks(Acks::Leader).enable_idempotence(false).build()?;
+    let written = one.send_and_wait(Record::new(topic.as_str()).value("0")).await?;
+    assert_eq!(written.offset, Some(0), "the refused one is not in the log");
+
+    let consumer: Consumer = Consumer::builder().client(&client).build()?;
+    consumer.assign([(TopicPartition::new(topic.as_str(), 0), StartOffset::Beginning)]);
+    let early = consumer.poll(1, Duration::from_secs(1)).await?;
+    assert!(early.is_empty(), "{early:?} is not on enough replicas to be shown");
+
+    backend.resume(follower).await?;
+    assert_eq!(number(&next(&consumer, 1).await?[0])?, 0);
+    assert_eq!(all.send_and_wait(Record::new(topic.as_str()).value("1")).await?.offset, Some(1));
+    assert_eq!(number(&next(&consumer, 1).await?[0])?, 1);
+    Ok(())
+}
+
+pub(crate) async fn close_with_a_time_limit_tells_what_is_lost_when_the_cluster_is_silent(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic("silent", 1).await?;
+    let producer: Producer =
+        Producer::builder().client(&backend.client()?).batch_size(0).linger_ms(Duration::ZERO).build()?;
+    producer.send_and_wait(Record::new(topic.as_str()).value("0")).await?;
+    backend.freeze().await?;
+    let mut deliveries = Vec::new();
+    for index in 1..=20 {
+        deliveries.push((index, producer.send(Record::new(topic.as_str()).value(index.to_string())).await?));
+    }
+    let limit = Duration::from_millis(500);
+    let closed = producer.close(limit).await;
+    assert!(matches!(closed, Err(SendError::TimedOut { waited, .. }) if waited == limit), "{closed:?}");
+    let (mut lost, mut unsure) = (Vec::new(), 0);
+    for (index, delivery) in deliveries {
+        match delivery.await {
+            Err(SendError::Closed { maybe_written: false }) => lost.push(index),
+            Err(SendError::Closed { maybe_written: true }) => unsure += 1,
+            other => return Err(format!("record {index} of a silent cluster: {other:?}").into()),
+        }
+    }
+    assert!(unsure > 0, "what is on its way may have arrived");
+    assert!(!lost.is_empty(), "five requests hold five of the twenty batches");
+    backend.thaw().await?;
+    backend.until_in_sync(&topic, 0, BROKERS).await?;
+    for record in read_all(backend, &topic, 0).await? {
+        let found = number(&record)?;
+        assert!(!lost.contains(&found), "{found} was called lost, and is there");
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_silent_cluster_is_heard_again_without_a_new_client(backend: &Backend) -> Outcome {
+    let topic = backend.topic("heard-again", 1).await?;
+    let producer: Producer = Producer::builder().client(&backend.impatient_client()?).build()?;
+    producer.send_and_wait(Record::new(topic.as_str()).value("0")).await?;
+    let consumer: Consumer = Consumer::builder().client(&backend.impatient_client()?).build()?;
+    consumer.assign([(TopicPartition::new(topic.as_str(), 0), StartOffset::Beginning)]);
+    assert_eq!(number(&next(&consumer, 1).await?[0])?, 0);
+    backend.freeze().await?;
+    let delivery = producer.send(Record::new(topic.as_str()).value("1")).await?;
+    // Beyond the time-out of a request.
+    sleep(Duration::from_secs(3)).await;
+    backend.thaw().await?;
+    delivery.await?;
+    let records = next(&consumer, 1).await?;
+    assert_eq!((records[0].offset, number(&records[0])?), (1, 1));
+    Ok(())
+}
+
+/// The last sentence of all: nothing that happened before has left traces.
+pub(crate) async fn all_logs_agree_in_the_end(backend: &Backend) -> Outcome {
+    Ok(backend.heal().await?)
+}

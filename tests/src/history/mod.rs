@@ -16,8 +16,11 @@
 
 mod check;
 mod event;
+pub mod model;
 mod recorder;
 mod report;
+#[cfg(test)]
+mod tests;
 mod violation;
 
 pub use check::check;

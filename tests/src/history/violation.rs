@@ -245,7 +245,7 @@ impl fmt::Display for Spot {
 impl fmt::Display for Holds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BeyondTheEnd => f.write_str("nothing, as it ends before"),
+            Self::BeyondTheEnd => f.write_str("nothing (beyond the end)"),
             Self::Nothing => f.write_str("nothing"),
             Self::Record(op, -1) => write!(f, "{op}"),
             Self::Record(op, epoch) => write!(f, "{op} of epoch {epoch}"),
@@ -283,7 +283,7 @@ impl fmt::Display for Violation {
                     f,
                     "{record} was acknowledged in {partition} at {offset}, at {at}, and is not in the log"
                 )?;
-                holds.map_or(Ok(()), |holds| write!(f, ", which holds {holds} there"))
+                holds.map_or(Ok(()), |holds| write!(f, "; that offset holds {holds}"))
             }
             Self::WrongOffset { record, partition, offset, acked_at, holds, found } => {
                 let (offset, at) = (Offset(*offset), At(*acked_at));
@@ -291,7 +291,7 @@ impl fmt::Display for Violation {
                     f,
                     "{record} was acknowledged in {partition} at {offset}, at {at}, but stands at {found}"
                 )?;
-                holds.map_or(Ok(()), |holds| write!(f, "; where it should be, the log holds {holds}"))
+                holds.map_or(Ok(()), |holds| write!(f, "; that offset holds {holds}"))
             }
             Self::Duplicated { record, first, second } => {
                 write!(f, "{record} is in the log more than once: at {first} and at {second}")

@@ -1,7 +1,7 @@
 //! Runs behaviours over kinds of clusters, one cell for each pair.
 //!
 //! ```text
-//! behaviours × kinds ─▶ lanes (a thread each) ─▶ cells ─▶ lines as they end, a table, and libtest's closing line
+//! behaviours × kinds ─▶ a lane for each kind ─▶ cells ─▶ lines as they end, a table, and libtest's closing line
 //! ```
 //!
 //! In: what there is to run, and a command line in libtest's manner. Out: an exit status.

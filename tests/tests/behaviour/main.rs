@@ -67,7 +67,7 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     ],
     limits::the_largest_record_allowed_arrives_and_one_byte_more_is_refused[CreateTopics, KeepRecords],
     limits::a_record_over_the_topics_limit_is_refused_and_the_next_one_goes_through[CreateTopics],
-    limits::records_that_fit_arrive_although_their_batch_does_not[CreateTopics, KeepRecords],
+    limits::a_batch_over_the_topics_limit_fails_as_a_whole_and_the_next_one_goes_through[CreateTopics, KeepRecords],
     limits::create_time_is_the_producers_and_log_append_time_the_brokers[CreateTopics, KeepRecords],
     limits::a_timestamp_too_far_in_the_future_is_refused[CreateTopics],
     limits::reading_can_start_in_the_middle_of_a_compressed_batch[CreateTopics, KeepRecords],

@@ -43,7 +43,6 @@ pub(super) struct Took {
 const VIRTUAL_LIMIT: Duration = Duration::from_secs(600);
 /// When a simulated run begins: 2026-01-01.
 const VIRTUAL_START_MS: i64 = 1_767_225_600_000;
-const VIRTUAL_SEED: u64 = 4;
 
 struct Lane<'a> {
     suite: Suite,
@@ -78,7 +77,7 @@ impl Lane<'_> {
         let kind = &self.suite.kinds[self.kind];
         let origin = tokio::time::Instant::now();
         let wall = move || VIRTUAL_START_MS + i64::try_from(origin.elapsed().as_millis()).unwrap_or_default();
-        let _simulation = kind.is_virtual().then(|| klamm_wire::ambient::enter(VIRTUAL_SEED, wall));
+        let _simulation = kind.is_virtual().then(|| klamm_wire::ambient::enter(self.suite.seed, wall));
         let limit = if kind.is_virtual() { VIRTUAL_LIMIT.max(self.suite.limit) } else { self.suite.limit };
         let mut backend = self.start().await?;
         for at in behaviours {

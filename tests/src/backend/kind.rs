@@ -17,8 +17,8 @@ pub enum Can {
     Replicate,
     /// One broker's process can be killed.
     Kill,
-    /// A killed broker can be started on its own data.
-    Restart,
+    /// A killed broker can be started on its own data, and is back in a moment. A JVM takes too long to do it often.
+    RestartQuickly,
     /// One broker can be stopped and go on.
     Pause,
     /// All brokers together can be stopped and go on.
@@ -67,7 +67,7 @@ pub const KINDS: &[Kind] = &[
             Can::CreateTopics,
             Can::Replicate,
             Can::Kill,
-            Can::Restart,
+            Can::RestartQuickly,
             Can::Pause,
             Can::Freeze,
             Can::SeeLogs,
@@ -82,7 +82,7 @@ pub const KINDS: &[Kind] = &[
             Can::CreateTopics,
             Can::Replicate,
             Can::Kill,
-            Can::Restart,
+            Can::RestartQuickly,
             Can::Pause,
             Can::Freeze,
             Can::SeeLogs,
@@ -98,7 +98,7 @@ pub const KINDS: &[Kind] = &[
             Can::CreateTopics,
             Can::Replicate,
             Can::Kill,
-            Can::Restart,
+            Can::RestartQuickly,
             Can::Pause,
             Can::Freeze,
             Can::SeeLogs,
@@ -120,7 +120,6 @@ pub const KINDS: &[Kind] = &[
             Can::CreateTopics,
             Can::Replicate,
             Can::Kill,
-            Can::Restart,
             Can::Pause,
             Can::Freeze,
             Can::RealSockets,

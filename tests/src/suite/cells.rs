@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use super::lane::{self, Column, News};
+use super::lane::{self, News, What};
 use super::report::{Report, Verdict, standard_output};
 use super::{Arguments, Suite};
 use crate::backend::{System, Unavailable};
 
-/// Kinds whose clusters are other programs run beside the rest.
-const OUT_OF_PROCESS: [&str; 1] = ["kafka"];
 /// Longest start of a cluster.
 const START_LIMIT: Duration = Duration::from_secs(400);
 /// Between two looks at the clock.
@@ -28,11 +26,8 @@ struct Active {
 struct Cells {
     suite: Suite,
     report: Report,
-    waiting: Vec<Vec<Column>>,
+    /// By kind. What a thread that was given up still says does not count.
     active: BTreeMap<usize, Active>,
-    /// Kinds whose thread was given up: what it still says does not count.
-    given_up: Vec<usize>,
-    news: Sender<News>,
 }
 
 /// Runs the chosen cells and reports; `true` if nothing failed.
@@ -48,21 +43,25 @@ pub fn run(suite: Suite, arguments: &Arguments) -> bool {
 /// Runs what is pending in a report.
 pub(super) fn fill_in(report: Report) -> Report {
     let (news, heard) = mpsc::channel();
-    let (waiting, active, given_up) = (Vec::new(), BTreeMap::new(), Vec::new());
-    let mut cells = Cells { suite: report.suite, report, waiting, active, given_up, news };
-    cells.run(&heard);
+    let mut cells = Cells { suite: report.suite, report, active: BTreeMap::new() };
+    cells.launch(&news);
+    cells.listen(&heard);
     cells.report
 }
 
 impl Cells {
-    fn run(&mut self, heard: &Receiver<News>) {
-        let columns = self.report.columns();
-        let beside = |column: &Column| OUT_OF_PROCESS.contains(&self.suite.kinds[column.0].id);
-        let (slow, fast): (Vec<_>, Vec<_>) = columns.into_iter().partition(beside);
-        for lane in [slow, fast] {
-            self.launch(lane);
+    /// A thread for each kind: they mostly wait.
+    fn launch(&mut self, news: &Sender<News>) {
+        for (kind, behaviours) in self.report.columns() {
+            let active = Active { behaviour: None, quiet_since: Instant::now(), systems: Vec::new() };
+            self.active.insert(kind, active);
+            let (suite, news) = (self.suite, news.clone());
+            std::thread::spawn(move || lane::run(suite, kind, behaviours, &news));
         }
-        while !(self.active.is_empty() && self.waiting.iter().all(Vec::is_empty)) {
+    }
+
+    fn listen(&mut self, heard: &Receiver<News>) {
+        while !self.active.is_empty() {
             match heard.recv_timeout(TICK) {
                 Ok(news) => self.hear(news),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -72,61 +71,26 @@ impl Cells {
         }
     }
 
-    fn launch(&mut self, columns: Vec<Column>) {
-        if columns.is_empty() {
-            return;
-        }
-        let (suite, news) = (self.suite, self.news.clone());
-        self.waiting.push(columns.clone());
-        std::thread::spawn(move || lane::run(suite, columns, &news));
-    }
-
     fn hear(&mut self, news: News) {
-        let kind = match &news {
-            News::Starting(kind)
-            | News::Started(kind, _)
-            | News::Unavailable(kind, _)
-            | News::Begun(kind, _)
-            | News::Ended(kind, ..)
-            | News::Over(kind) => *kind,
-        };
-        if self.given_up.contains(&kind) {
-            return;
-        }
-        if let Some(active) = self.active.get_mut(&kind) {
-            active.quiet_since = Instant::now();
-        }
-        match news {
-            News::Starting(kind) => {
-                self.waiting.iter_mut().for_each(|lane| lane.retain(|(waiting, _)| *waiting != kind));
-                let active = Active { behaviour: None, quiet_since: Instant::now(), systems: Vec::new() };
-                self.active.insert(kind, active);
-            }
-            News::Started(kind, system) => {
-                if let Some(active) = self.active.get_mut(&kind) {
-                    active.systems.push(system);
-                }
-            }
-            News::Unavailable(kind, Unavailable::Missing(reason)) => self.report.missing(kind, &reason),
-            News::Unavailable(kind, Unavailable::Broken(reason)) => {
+        let News { kind, what } = news;
+        let Some(active) = self.active.get_mut(&kind) else { return };
+        active.quiet_since = Instant::now();
+        match what {
+            What::Started(system) => active.systems.push(system),
+            What::Unavailable(Unavailable::Missing(reason)) => self.report.missing(kind, &reason),
+            What::Unavailable(Unavailable::Broken(reason)) => {
                 self.report.fail_rest(kind, &format!("there is no cluster: {reason}"));
             }
-            News::Begun(kind, behaviour) => {
-                if let Some(active) = self.active.get_mut(&kind) {
-                    active.behaviour = Some(behaviour);
-                }
-            }
-            News::Ended(kind, behaviour, outcome) => {
-                if let Some(active) = self.active.get_mut(&kind) {
-                    active.behaviour = None;
-                }
+            What::Begun(behaviour) => active.behaviour = Some(behaviour),
+            What::Ended(behaviour, outcome) => {
+                active.behaviour = None;
                 self.report.end(behaviour, kind, outcome);
             }
-            News::Over(kind) => drop(self.active.remove(&kind)),
+            What::Over => drop(self.active.remove(&kind)),
         }
     }
 
-    /// A behaviour that keeps its thread cannot be stopped. Its cluster is left to it; other kinds get another thread.
+    /// A behaviour that keeps its thread cannot be stopped. It is left to itself, its cluster is ended.
     fn give_up_stuck(&mut self) {
         // Healing has the same limit again.
         let patience = self.suite.limit * 3;
@@ -136,7 +100,6 @@ impl Cells {
         });
         let Some(kind) = stuck.map(|(kind, _)| *kind) else { return };
         let Some(active) = self.active.remove(&kind) else { return };
-        self.given_up.push(kind);
         if let Some(behaviour) = active.behaviour {
             self.report.end(
                 behaviour,
@@ -146,28 +109,17 @@ impl Cells {
         }
         self.report.fail_rest(kind, "not run: the thread is stuck");
         active.systems.iter().for_each(|system| system.abandon());
-        let same_lane = |lane: &Vec<Column>| {
-            lane.iter().all(|(other, _)| {
-                OUT_OF_PROCESS.contains(&self.suite.kinds[*other].id)
-                    == OUT_OF_PROCESS.contains(&self.suite.kinds[kind].id)
-            })
-        };
-        let (stuck, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .filter(|lane| !lane.is_empty())
-            .partition(same_lane);
-        self.waiting = rest;
-        stuck.into_iter().for_each(|lane| self.launch(lane));
     }
 }
 
 impl Report {
-    fn columns(&self) -> Vec<Column> {
+    /// What is to be run on each kind, by place.
+    fn columns(&self) -> Vec<(usize, Vec<usize>)> {
         let pending = |kind: usize| {
             let rows = self.verdicts.iter().enumerate();
             rows.filter(|(_, row)| row[kind] == Verdict::Pending).map(|(behaviour, _)| behaviour).collect()
         };
-        let kinds = 0..self.suite.kinds.len();
-        kinds.map(|kind| (kind, pending(kind))).filter(|(_, rows): &Column| !rows.is_empty()).collect()
+        let kinds = (0..self.suite.kinds.len()).map(|kind| (kind, pending(kind)));
+        kinds.filter(|(_, rows): &(_, Vec<_>)| !rows.is_empty()).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! One thread that takes clusters one after the other, and runs behaviours on each.
+//! One thread with a runtime of its own, on which behaviours run one after the other on one cluster.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
@@ -9,22 +9,26 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 
 use super::{Behaviour, Suite};
-use crate::backend::{Backend, Kind, System, Unavailable};
+use crate::backend::{Backend, System, Unavailable};
 
-/// What a lane tells: always about one kind, by its place in [`Suite::kinds`].
-pub(super) enum News {
-    /// Its cluster is being started.
-    Starting(usize),
+/// What a lane tells.
+pub(super) struct News {
+    /// About which kind, by place.
+    pub(super) kind: usize,
+    pub(super) what: What,
+}
+
+pub(super) enum What {
     /// The cluster runs.
-    Started(usize, Arc<dyn System>),
+    Started(Arc<dyn System>),
     /// There is no cluster.
-    Unavailable(usize, Unavailable),
-    /// A behaviour begins.
-    Begun(usize, usize),
+    Unavailable(Unavailable),
+    /// A behaviour begins, by place.
+    Begun(usize),
     /// It has ended.
-    Ended(usize, usize, Result<Took, String>),
+    Ended(usize, Result<Took, String>),
     /// Everything is done.
-    Over(usize),
+    Over,
 }
 
 /// How long a cell took.
@@ -39,72 +43,77 @@ pub(super) struct Took {
 const VIRTUAL_LIMIT: Duration = Duration::from_secs(600);
 /// When a simulated run begins: 2026-01-01.
 const VIRTUAL_START_MS: i64 = 1_767_225_600_000;
-const VIRTUAL_SEED: u64 = 4;
 
-/// A kind and the behaviours to run on it, both by place.
-pub(super) type Column = (usize, Vec<usize>);
-
-/// Takes one kind after the other. News that nobody hears any more are lost: the lane was given up.
-pub(super) fn run(suite: Suite, columns: Vec<Column>, news: &Sender<News>) {
-    catch_panics();
-    for (kind, behaviours) in columns {
-        let _ = news.send(News::Starting(kind));
-        let runtime = if suite.kinds[kind].is_virtual() {
-            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()
-        } else {
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
-        };
-        match runtime {
-            Ok(runtime) => runtime.block_on(column(suite, kind, behaviours, news)),
-            Err(error) => drop(news.send(News::Unavailable(kind, Unavailable::broken(error)))),
-        }
-        let _ = news.send(News::Over(kind));
-    }
+struct Lane<'a> {
+    suite: Suite,
+    kind: usize,
+    news: &'a Sender<News>,
 }
 
-async fn column(suite: Suite, place: usize, behaviours: Vec<usize>, news: &Sender<News>) {
-    let kind = &suite.kinds[place];
-    let origin = tokio::time::Instant::now();
-    let wall = move || VIRTUAL_START_MS + i64::try_from(origin.elapsed().as_millis()).unwrap_or_default();
-    let _simulation = kind.is_virtual().then(|| klamm_wire::ambient::enter(VIRTUAL_SEED, wall));
-    let mut backend = match start(kind, place, news).await {
-        Ok(backend) => backend,
-        Err(unavailable) => return drop(news.send(News::Unavailable(place, unavailable))),
+/// Runs behaviours on a kind, both by place.
+pub(super) fn run(suite: Suite, kind: usize, behaviours: Vec<usize>, news: &Sender<News>) {
+    catch_panics();
+    let lane = Lane { suite, kind, news };
+    let runtime = if suite.kinds[kind].is_virtual() {
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()
+    } else {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
     };
-    let limit = if kind.is_virtual() { VIRTUAL_LIMIT.max(suite.limit) } else { suite.limit };
-    for at in behaviours {
-        let behaviour = &suite.behaviours[at];
-        let _ = news.send(News::Begun(place, at));
-        let (begun, simulated) = (Instant::now(), tokio::time::Instant::now());
-        let mut outcome = guarded(behaviour, &backend, limit).await;
-        if outcome.is_err() || behaviour.breaks_something() {
-            let healed = tokio::time::timeout(limit, backend.heal()).await;
-            let healed = healed.map_err(|_| "the cluster did not heal".to_owned());
-            if let Err(sick) = healed.and_then(|healed| healed.map_err(|error| error.to_string())) {
-                outcome = Err(match outcome {
-                    Ok(()) => format!("afterwards: {sick}"),
-                    Err(error) => format!("{error}; afterwards: {sick}"),
-                });
-                // The others are not to suffer.
-                match start(kind, place, news).await {
-                    Ok(fresh) => backend = fresh,
-                    Err(unavailable) => {
-                        let _ = news.send(News::Ended(place, at, Err(outcome.err().unwrap_or_default())));
-                        return drop(news.send(News::Unavailable(place, unavailable)));
-                    }
-                }
+    let done =
+        runtime.map_err(Unavailable::broken).and_then(|runtime| runtime.block_on(lane.run(behaviours)));
+    if let Err(unavailable) = done {
+        lane.tell(What::Unavailable(unavailable));
+    }
+    lane.tell(What::Over);
+}
+
+impl Lane<'_> {
+    fn tell(&self, what: What) {
+        // Nobody hears it any more if the lane was given up.
+        let _ = self.news.send(News { kind: self.kind, what });
+    }
+
+    async fn run(&self, behaviours: Vec<usize>) -> Result<(), Unavailable> {
+        let kind = &self.suite.kinds[self.kind];
+        let origin = tokio::time::Instant::now();
+        let wall = move || VIRTUAL_START_MS + i64::try_from(origin.elapsed().as_millis()).unwrap_or_default();
+        let _simulation = kind.is_virtual().then(|| klamm_wire::ambient::enter(self.suite.seed, wall));
+        let limit = if kind.is_virtual() { VIRTUAL_LIMIT.max(self.suite.limit) } else { self.suite.limit };
+        let mut backend = self.start().await?;
+        for at in behaviours {
+            let behaviour = &self.suite.behaviours[at];
+            self.tell(What::Begun(at));
+            let (begun, simulated) = (Instant::now(), tokio::time::Instant::now());
+            let mut outcome = guarded(behaviour, &backend, limit).await;
+            let healed = match outcome.is_err() || behaviour.breaks_something() {
+                true => heal(&backend, limit).await,
+                false => Ok(()),
+            };
+            if let Err(sick) = &healed {
+                let before = outcome.err().map_or_else(String::new, |error| format!("{error}; "));
+                outcome = Err(format!("{before}afterwards: {sick}"));
+            }
+            let simulated = kind.is_virtual().then(|| simulated.elapsed());
+            let took = Took { real: begun.elapsed(), simulated };
+            self.tell(What::Ended(at, outcome.map(|()| took)));
+            if healed.is_err() {
+                backend = self.start().await?; // the others are not to suffer
             }
         }
-        let simulated = kind.is_virtual().then(|| simulated.elapsed());
-        let took = Took { real: begun.elapsed(), simulated };
-        let _ = news.send(News::Ended(place, at, outcome.map(|()| took)));
+        Ok(())
+    }
+
+    async fn start(&self) -> Result<Backend, Unavailable> {
+        let kind = &self.suite.kinds[self.kind];
+        let system = (kind.start)().await?;
+        self.tell(What::Started(system.clone()));
+        Ok(Backend::new(kind, system))
     }
 }
 
-async fn start(kind: &'static Kind, place: usize, news: &Sender<News>) -> Result<Backend, Unavailable> {
-    let system = (kind.start)().await?;
-    let _ = news.send(News::Started(place, system.clone()));
-    Ok(Backend::new(kind, system))
+async fn heal(backend: &Backend, limit: Duration) -> Result<(), String> {
+    let healed = tokio::time::timeout(limit, backend.heal()).await;
+    healed.map_err(|_| "the cluster did not heal".to_owned())?.map_err(|error| error.to_string())
 }
 
 async fn guarded(behaviour: &Behaviour, backend: &Backend, limit: Duration) -> Result<(), String> {

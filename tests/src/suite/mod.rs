@@ -1,7 +1,7 @@
 //! Runs behaviours over kinds of clusters, one cell for each pair.
 //!
 //! ```text
-//! behaviours × kinds ─▶ lanes (a thread each) ─▶ cells ─▶ lines as they end, a table, and libtest's closing line
+//! behaviours × kinds ─▶ a lane for each kind ─▶ cells ─▶ lines as they end, a table, and libtest's closing line
 //! ```
 //!
 //! In: what there is to run, and a command line in libtest's manner. Out: an exit status.
@@ -45,7 +45,7 @@ pub struct Behaviour {
 impl Behaviour {
     /// Whether the cluster must be healed afterwards.
     fn breaks_something(&self) -> bool {
-        let breaking = [Can::Kill, Can::Restart, Can::Pause, Can::Freeze];
+        let breaking = [Can::Kill, Can::RestartQuickly, Can::Pause, Can::Freeze];
         self.needs.iter().any(|need| breaking.contains(need))
     }
 }
@@ -61,6 +61,8 @@ pub struct Suite {
     pub limit: Duration,
     /// Whether a missing backend is a failure.
     pub require_all: bool,
+    /// What chance comes from where time is virtual.
+    pub seed: u64,
 }
 
 impl Suite {

@@ -125,9 +125,12 @@ impl Report {
             if let Verdict::Failed(error) = &self.verdicts[behaviour][kind] {
                 let sentence = self.suite.behaviours[behaviour].name;
                 self.say(&format!("    {}: {error}", self.suite.cell(behaviour, kind)));
+                let kind = &self.suite.kinds[kind];
+                let seed =
+                    kind.is_virtual().then(|| format!("SEED={} ", self.suite.seed)).unwrap_or_default();
                 self.say(&format!(
-                    "        cargo test -p klamm-tests --test behaviour -- --backend {} {sentence}",
-                    self.suite.kinds[kind].id
+                    "        {seed}cargo test -p klamm-tests --test behaviour -- --backend {} {sentence}",
+                    kind.id
                 ));
             }
         }

@@ -17,8 +17,8 @@ use crate::tools::{SOON, next, number, read_all};
 const WINDOW: usize = 300;
 /// Records that must be acknowledged before and after a fault.
 const ENOUGH: i64 = 500;
-/// Virtual time passes only while everybody waits.
-const BREATH: Duration = Duration::from_millis(1);
+/// Between twenty records: virtual time passes only while everybody waits.
+const BREATH: Duration = Duration::from_millis(4);
 
 /// What a writer has got so far.
 #[derive(Default)]

@@ -49,10 +49,15 @@ mod error;
 #[cfg(test)]
 mod fake;
 pub mod interceptor;
+#[cfg(feature = "mock")]
+pub mod mock;
 pub mod producer;
 pub mod record;
+mod refusal;
 mod rt;
 pub mod serializer;
+mod sink;
+mod source;
 mod tcp;
 
 pub use admin::{
@@ -71,7 +76,11 @@ pub use error::{ClientError, ConfigError, MetadataError, Recovery, RequestError}
 pub use interceptor::{Interceptor, Refusal};
 pub use klamm_core::TopicPartition;
 pub use klamm_wire::{BoxConnector, Compression, Connector, Endpoint, ErrorCode, Frame, Link, LinkError};
-pub use producer::{Acks, Delivery, Producer, ProducerBuilder, RecordMetadata, SendError, TrySendError};
+pub use producer::{
+    Acks, Delivery, PendingDelivery, Producer, ProducerBuilder, RecordMetadata, SendError, TrySendError,
+};
 pub use record::{Headers, Record};
 pub use serializer::{Plain, SerializeError, Serializer};
+pub use sink::RecordSink;
+pub use source::{Offsets, RecordSource};
 pub use tcp::TcpConnector;

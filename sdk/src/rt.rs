@@ -45,6 +45,19 @@ impl Rt {
         Ok(Self { handle, origin, seed, simulated_wall_ms })
     }
 
+    /// The runtime of the calling task, for whoever needs no chance: in a simulation it leaves those who do with the
+    /// seeds they would have without it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::current`].
+    pub(crate) fn without_chance() -> Result<Self, ConfigError> {
+        let handle = Handle::try_current().map_err(|_| ConfigError::NoRuntime)?;
+        let origin = tokio::time::Instant::now();
+        let simulated_wall_ms = klamm_wire::ambient::current().map(|simulation| simulation.wall_ms());
+        Ok(Self { handle, origin, seed: 0, simulated_wall_ms })
+    }
+
     /// Time since this `Rt` was made.
     pub(crate) fn now(&self) -> Tick {
         self.origin.elapsed()

@@ -69,6 +69,56 @@ pub struct ConsumerRecord<K = Bytes, V = Bytes> {
 }
 
 impl<K, V> ConsumerRecord<K, V> {
+    /// A record with null key and null value, no headers and timestamp -1, for whoever stands in for a consumer in
+    /// a test.
+    ///
+    /// ```
+    /// use klamm::ConsumerRecord;
+    /// let record: ConsumerRecord = ConsumerRecord::new("orders", 0, 42).key("customer-7").value("3 apples");
+    /// assert_eq!(record.key.as_deref(), Some(&b"customer-7"[..]));
+    /// ```
+    pub fn new(topic: impl Into<Arc<str>>, partition: i32, offset: i64) -> Self {
+        Self {
+            topic: topic.into(),
+            partition,
+            offset,
+            timestamp_ms: -1,
+            timestamp_type: TimestampType::Create,
+            leader_epoch: -1,
+            headers: Vec::new(),
+            key: None,
+            value: None,
+        }
+    }
+
+    /// Sets the key.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<K>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Sets the value.
+    #[must_use]
+    pub fn value(mut self, value: impl Into<V>) -> Self {
+        self.value = Some(value.into());
+        self
+    }
+
+    /// Sets the timestamp, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn timestamp_ms(mut self, ms: i64) -> Self {
+        self.timestamp_ms = ms;
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<Bytes>, value: impl Into<Option<Bytes>>) -> Self {
+        self.headers.push(RecordHeader { name: name.into(), value: value.into() });
+        self
+    }
+
     /// Topic and partition.
     pub fn topic_partition(&self) -> TopicPartition {
         TopicPartition { topic: self.topic.clone(), partition: self.partition }

@@ -24,6 +24,20 @@ pub struct RecordMetadata {
     pub timestamp: i64,
 }
 
+impl RecordMetadata {
+    /// What a broker would have told, for tests: timestamp 0, and no offset with `None`.
+    pub fn new(topic: impl Into<Arc<str>>, partition: i32, offset: impl Into<Option<i64>>) -> Self {
+        Self { topic: topic.into(), partition, offset: offset.into(), timestamp: 0 }
+    }
+
+    /// Sets the timestamp.
+    #[must_use]
+    pub fn timestamp(mut self, ms: i64) -> Self {
+        self.timestamp = ms;
+        self
+    }
+}
+
 /// The fate of all records of one batch.
 #[derive(Debug)]
 pub(super) struct Fate {
@@ -50,6 +64,10 @@ impl Fate {
             Outcome::Written { base_offset, log_append_time } => Ok(Written { base_offset, log_append_time }),
             Outcome::Failed(failure) => Err(failure.into()),
         };
+        self.settle(outcome);
+    }
+
+    fn settle(&self, outcome: Result<Written, SendError>) {
         if self.outcome.set(outcome).is_ok() {
             // Woken outside of the lock: they look at once.
             let waiting = std::mem::take(&mut *self.waiting.lock());
@@ -103,6 +121,36 @@ impl Delivery {
         Self { fate, index, place: 0, timestamp }
     }
 
+    /// A delivery that is acknowledged already, for whoever stands in for a producer in a test.
+    pub fn acknowledged(metadata: RecordMetadata) -> Self {
+        let RecordMetadata { topic, partition, offset, timestamp } = metadata;
+        let delivery = Self::new(Arc::new(Fate::new(topic, partition)), 0, timestamp);
+        delivery.fate.settle(Ok(Written { base_offset: offset, log_append_time: None }));
+        delivery
+    }
+
+    /// A delivery that has failed already, for whoever stands in for a producer in a test.
+    pub fn failed(topic: impl Into<Arc<str>>, partition: i32, error: SendError) -> Self {
+        let delivery = Self::new(Arc::new(Fate::new(topic.into(), partition)), 0, 0);
+        delivery.fate.settle(Err(error));
+        delivery
+    }
+
+    /// A delivery that resolves when the [`PendingDelivery`] says so, for whoever stands in for a producer in a
+    /// test.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let (delivery, pending) = klamm::Delivery::pending("orders", 0);
+    /// pending.acknowledge(42);
+    /// assert_eq!(delivery.await.unwrap().offset, Some(42));
+    /// # });
+    /// ```
+    pub fn pending(topic: impl Into<Arc<str>>, partition: i32) -> (Self, PendingDelivery) {
+        let fate = Arc::new(Fate::new(topic.into(), partition));
+        (Self::new(fate.clone(), 0, 0), PendingDelivery { fate })
+    }
+
     /// The topic the record goes to.
     pub fn topic(&self) -> &str {
         &self.fate.topic
@@ -111,6 +159,33 @@ impl Delivery {
     /// The partition the record goes to.
     pub fn partition(&self) -> i32 {
         self.fate.partition
+    }
+}
+
+/// Decides about a [`Delivery`] that was made by [`Delivery::pending`].
+///
+/// Dropped without a decision, it fails the delivery with [`SendError::Closed`], as a dropped producer does.
+#[derive(Debug)]
+#[must_use = "dropping it fails the delivery"]
+pub struct PendingDelivery {
+    fate: Arc<Fate>,
+}
+
+impl PendingDelivery {
+    /// The record is written at this offset; `None` if that is unknown.
+    pub fn acknowledge(self, offset: impl Into<Option<i64>>) {
+        self.fate.settle(Ok(Written { base_offset: offset.into(), log_append_time: None }));
+    }
+
+    /// The record is not acknowledged.
+    pub fn fail(self, error: SendError) {
+        self.fate.settle(Err(error));
+    }
+}
+
+impl Drop for PendingDelivery {
+    fn drop(&mut self) {
+        self.fate.settle(Err(SendError::Closed { maybe_written: true }));
     }
 }
 
@@ -182,6 +257,31 @@ mod tests {
             assert_eq!((metadata.partition, metadata.offset), (3, Some(100 + i as i64)));
             assert_eq!(metadata.timestamp, 40);
         }
+    }
+
+    #[test]
+    fn deliveries_made_for_tests_resolve_as_they_were_told() {
+        let look =
+            |mut delivery: Delivery| Pin::new(&mut delivery).poll(&mut Context::from_waker(Waker::noop()));
+        let metadata = RecordMetadata::new("t", 2, 7).timestamp(99);
+        assert!(
+            matches!(look(Delivery::acknowledged(metadata.clone())), Poll::Ready(Ok(told)) if told == metadata)
+        );
+        let unknown = RecordMetadata::new("t", 2, None);
+        assert!(
+            matches!(look(Delivery::acknowledged(unknown)), Poll::Ready(Ok(told)) if told.offset.is_none())
+        );
+        let failed = Delivery::failed("t", 2, SendError::Compression);
+        assert_eq!((failed.topic(), failed.partition()), ("t", 2));
+        assert!(matches!(look(failed), Poll::Ready(Err(SendError::Compression))));
+        let (delivery, pending) = Delivery::pending("t", 0);
+        pending.fail(SendError::Compression);
+        assert!(matches!(look(delivery), Poll::Ready(Err(SendError::Compression))));
+        let (mut delivery, pending) = Delivery::pending("t", 0);
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut delivery).poll(&mut context).is_pending());
+        drop(pending);
+        assert!(matches!(look(delivery), Poll::Ready(Err(SendError::Closed { maybe_written: true }))));
     }
 
     #[test]

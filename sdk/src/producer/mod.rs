@@ -46,7 +46,7 @@ use memory::{Memory, Room};
 use slot::{Accumulator, Appended, Encoded, HEADER_BYTES, Pick, Topic};
 
 pub use builder::ProducerBuilder;
-pub use delivery::{Delivery, RecordMetadata};
+pub use delivery::{Delivery, PendingDelivery, RecordMetadata};
 pub use error::{SendError, TrySendError};
 pub use klamm_core::producer::Acks;
 

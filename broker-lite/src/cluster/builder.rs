@@ -176,7 +176,7 @@ impl ClusterBuilder {
         let listening = self.listen_all().await?;
         let mut rng = rt.rng("cluster");
         let cluster_id: Arc<str> = Arc::from(base64(random_uuid(&mut rng)));
-        let network = Arc::new(Network::default());
+        let network = Network::new(rt.clone());
         let journal = Arc::new(Journal::default());
         let limits = limits(&config);
         let controller = start_controller(&rt, &cluster_id, &config, &network, &journal, limits);
@@ -270,7 +270,7 @@ fn start_controller(
     rt: &Rt,
     cluster_id: &str,
     config: &BrokerConfig,
-    network: &Network,
+    network: &Arc<Network>,
     journal: &Arc<Journal>,
     limits: Limits,
 ) -> Arc<Life> {
@@ -281,6 +281,7 @@ fn start_controller(
         id: CONTROLLER_ID,
         rt: rt.clone(),
         life: life.clone(),
+        network: network.clone(),
         limits,
         role: Role::Controller(controller),
     }));

@@ -1,7 +1,6 @@
 //! The in-process connector: same encoding, same dispatch, same order as over TCP.
 
 use std::fmt;
-use std::future::ready;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -14,7 +13,8 @@ use crate::node::Network;
 ///
 /// Give it to a client as its connector. Addresses are those of
 /// [`Cluster::bootstrap`](crate::Cluster::bootstrap). A broker that is down refuses; conversations
-/// with a broker that is killed end with an error.
+/// with a broker that is killed end with an error. Towards faults and rules a client is known by
+/// [`Endpoint::client_id`].
 #[derive(Clone)]
 pub struct Handle(pub(crate) Arc<Network>);
 
@@ -34,6 +34,7 @@ impl Service<Endpoint> for Handle {
     }
 
     fn call(&mut self, endpoint: Endpoint) -> Self::Future {
-        Box::pin(ready(self.0.dial_endpoint(&endpoint)))
+        let network = self.0.clone();
+        Box::pin(async move { network.dial_endpoint(&endpoint).await })
     }
 }

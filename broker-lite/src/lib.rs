@@ -22,7 +22,17 @@ mod node;
 mod rt;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
 
-pub use cluster::{CheckReport, Cluster, ClusterBuilder, ClusterError, LeaderChange, Profile, Violation};
+// What the integration tests share names this crate from outside.
+#[cfg(test)]
+extern crate self as broker_lite;
+
+pub use cluster::{
+    CheckReport, Cluster, ClusterBuilder, ClusterError, Cut, Latency, LeaderChange, Loss, Profile, Violation,
+};
 pub use handle::Handle;
 pub use klamm_wire::seam::{Connector, Endpoint, Frame, Link, LinkError};
+pub use node::{Party, Side};

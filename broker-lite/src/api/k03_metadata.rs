@@ -16,7 +16,7 @@ use klamm_wire::seam::Frame;
 use uuid::Uuid;
 
 use super::{Handled, now, reply, text};
-use crate::broker::{Broker, CONTROLLER_ID, LISTENER};
+use crate::broker::{Broker, LISTENER};
 use crate::node::Answer;
 
 /// First version in which no topics means none; before, it means all.
@@ -67,7 +67,7 @@ async fn create(broker: &Arc<Broker>, names: Vec<TopicName>) -> Vec<(TopicName, 
         .with_topics(names.iter().map(topic).collect())
         .with_timeout_ms(i32::try_from(AUTO_CREATE_WAIT.as_millis()).unwrap_or(i32::MAX));
     let Ok(frame) = encode_request(CREATE_TOPICS_VERSION, &request) else { return Vec::new() };
-    let answer = broker.network.call(CONTROLLER_ID, "auto-create", frame).await;
+    let answer = broker.ask_controller("auto-create", frame).await;
     let response = answer.ok().and_then(|frame| decode_response::<CreateTopicsRequest>(frame).ok());
     let refused: Vec<_> = response
         .unwrap_or_default()

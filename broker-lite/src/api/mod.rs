@@ -29,7 +29,7 @@ use klamm_wire::codec::{CodecError, decode_request, encode_response};
 use klamm_wire::seam::Frame;
 use klamm_wire::{Request, StrBytes};
 
-use crate::broker::{Broker, CONTROLLER_ID};
+use crate::broker::Broker;
 use crate::controller::ControllerNode;
 use crate::node::{Answer, Reply};
 use crate::rt::Tick;
@@ -202,7 +202,7 @@ fn forward(
 ) -> Handled {
     let broker = broker.clone();
     Ok(Answer::Later(Box::pin(async move {
-        match broker.network.call(CONTROLLER_ID, "forward", frame).await {
+        match broker.ask_controller("forward", frame).await {
             Ok(answer) => {
                 follow(broker, answer.clone()).await;
                 Reply::Frame(answer)

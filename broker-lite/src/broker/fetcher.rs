@@ -25,6 +25,7 @@ use tower_service::Service;
 use uuid::Uuid;
 
 use super::{Broker, Partition};
+use crate::node::Party;
 use crate::rt::Tick;
 
 /// Version of the Fetch requests between brokers.
@@ -91,11 +92,12 @@ type Asked = BTreeMap<(Uuid, i32), (Arc<Partition>, FetchPosition)>;
 async fn fetch_from(broker: Arc<Broker>, leader: i32, source: Arc<Source>) {
     let name = format!("fetcher of broker {}", broker.id());
     let backoff = broker.config.millis("replica.fetch.backoff.ms").unwrap_or(Duration::from_secs(1));
+    let me = Party::Node(broker.id());
     loop {
         if source.partitions.lock().is_empty() {
             source.added.notified().await;
         }
-        let ended = match broker.network.dial(leader, &name) {
+        let ended = match broker.network.dial(&me, leader, &name).await {
             Ok(link) => fetch_over(&broker, &source, link).await,
             Err(error) => Err(error),
         };
@@ -108,6 +110,7 @@ async fn fetch_from(broker: Arc<Broker>, leader: i32, source: Arc<Source>) {
 
 /// Fetches until partitions are added (`Ok`) or the link breaks.
 async fn fetch_over(broker: &Arc<Broker>, source: &Source, mut link: Link) -> Result<(), LinkError> {
+    let limit = socket_timeout(broker);
     loop {
         let (asked, next_retry) = source.due(broker);
         if asked.is_empty() {
@@ -126,12 +129,17 @@ async fn fetch_over(broker: &Arc<Broker>, source: &Source, mut link: Link) -> Re
         std::future::poll_fn(|cx| link.poll_ready(cx)).await?;
         let answer = tokio::select! {
             biased;
-            answer = link.call(frame) => answer?,
+            answer = broker.network.within(limit, link.call(frame)) => answer?,
             () = source.added.notified() => return Ok(()),
         };
         let response = decode_response::<FetchRequest>(answer).map_err(malformed)?;
         take_in(broker, source, &asked, response, &mut link).await?;
     }
+}
+
+/// Longest wait for an answer; one that never comes must not end the fetching.
+fn socket_timeout(broker: &Broker) -> Duration {
+    broker.config.millis("replica.socket.timeout.ms").unwrap_or(Duration::from_secs(30))
 }
 
 fn malformed(error: impl std::fmt::Display) -> LinkError {
@@ -288,7 +296,7 @@ async fn move_into_range(
             ListOffsetsRequest::default().with_replica_id(BrokerId(broker.id())).with_topics(vec![topic]);
         let frame = encode_request(LIST_OFFSETS_VERSION, &request).map_err(malformed)?;
         std::future::poll_fn(|cx| link.poll_ready(cx)).await?;
-        let answer = link.call(frame).await?;
+        let answer = broker.network.within(socket_timeout(broker), link.call(frame)).await?;
         let response = decode_response::<ListOffsetsRequest>(answer).map_err(malformed)?;
         match single_offset(&response) {
             Ok(offset) => *found = offset,

@@ -17,6 +17,7 @@ use klamm_wire::{Request, StrBytes};
 use uuid::Uuid;
 
 use super::{Broker, CONTROLLER_ID, LISTENER, Registration};
+use crate::node::Party;
 
 const REGISTRATION_VERSION: i16 = 4;
 const HEARTBEAT_VERSION: i16 = 1;
@@ -117,6 +118,9 @@ async fn beat(broker: &Broker, epoch: i64) {
 
 async fn call<R: Request>(broker: &Broker, version: i16, request: &R) -> Result<R::Response, String> {
     let frame = encode_request(version, request).map_err(|e| e.to_string())?;
-    let answer = broker.network.call(CONTROLLER_ID, "lifecycle", frame);
+    let limit = broker.config.millis("broker.session.timeout.ms").unwrap_or(Duration::from_secs(9));
+    let me = Party::Node(broker.id());
+    // A heartbeat that is never answered must not be the last one.
+    let answer = broker.network.call(&me, CONTROLLER_ID, "lifecycle", limit, frame);
     decode_response::<R>(answer.await.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
 }

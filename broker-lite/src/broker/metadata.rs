@@ -19,6 +19,7 @@ use tower_service::Service;
 use uuid::Uuid;
 
 use super::{Broker, CONTROLLER_ID, Partition};
+use crate::node::Party;
 
 const FETCH_VERSION: i16 = 17;
 /// Longest wait of one metadata Fetch, Kafka's `controller.quorum.fetch.timeout` is longer.
@@ -30,8 +31,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Follows the log for as long as the broker lives.
 pub(crate) async fn follow(broker: Arc<Broker>) {
+    let me = Party::Node(broker.id());
     loop {
-        let ended = match broker.network.dial(CONTROLLER_ID, "metadata") {
+        let ended = match broker.network.dial(&me, CONTROLLER_ID, "metadata").await {
             Ok(link) => follow_over(&broker, link).await,
             Err(error) => Err(error),
         };
@@ -44,12 +46,13 @@ pub(crate) async fn follow(broker: Arc<Broker>) {
 
 async fn follow_over(broker: &Arc<Broker>, mut link: Link) -> Result<(), LinkError> {
     let malformed = |reason: String| LinkError::Malformed { reason };
+    let limit = broker.config.millis("controller.quorum.fetch.timeout.ms").unwrap_or(Duration::from_secs(2));
     loop {
         let from = broker.image(Image::next_offset);
         let frame =
             encode_request(FETCH_VERSION, &fetch(broker, from)).map_err(|e| malformed(e.to_string()))?;
         std::future::poll_fn(|cx| link.poll_ready(cx)).await?;
-        let answer = link.call(frame).await?;
+        let answer = broker.network.within(limit, link.call(frame)).await?;
         let response = decode_response::<FetchRequest>(answer).map_err(|e| malformed(e.to_string()))?;
         let mut partitions = response.responses.into_iter().flat_map(|topic| topic.partitions);
         let data = partitions.next().ok_or_else(|| malformed("no partition in the answer".into()))?;

@@ -23,6 +23,7 @@ use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::metadata::Image;
 use broker_lite_core::storage::MemoryStorage;
 use klamm_wire::ErrorCode;
+use klamm_wire::seam::{Frame, LinkError};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 pub(crate) use lifecycle::FEATURES;
 pub(crate) use partition::{Partition, Signal, Until};
 
-use crate::node::{Life, Network};
+use crate::node::{Life, Network, Party};
 use crate::rt::Rt;
 use fetcher::Fetchers;
 use isr::IsrKeeper;
@@ -190,6 +191,12 @@ impl Broker {
         look(&self.image.lock())
     }
 
+    /// One request to the controller, and its answer.
+    pub(crate) async fn ask_controller(&self, name: &str, frame: Frame) -> Result<Frame, LinkError> {
+        let limit = self.config.millis("controller.socket.timeout.ms").unwrap_or(Duration::from_secs(30));
+        self.network.call(&Party::Node(self.id()), CONTROLLER_ID, name, limit, frame).await
+    }
+
     /// How the broker stands with the controller.
     pub(crate) fn registration(&self) -> Registration {
         *self.registration.lock()
@@ -322,7 +329,11 @@ mod tests {
         let topic = DeleteTopicState::default().with_name(Some(TopicName("t".into())));
         let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(1_000);
         let frame = encode_request(6, &request).unwrap();
-        let answer = broker.network.call(2, "test", frame).await.unwrap();
+        let answer = broker
+            .network
+            .call(&crate::node::Party::Client(None), 2, "test", Duration::from_secs(60), frame)
+            .await
+            .unwrap();
         let answer = decode_response::<DeleteTopicsRequest>(answer).unwrap();
         assert_eq!(answer.responses[0].error_code, 0);
         cluster.restart(1).await.unwrap();

@@ -13,6 +13,8 @@ use super::{Cluster, ClusterError, Slot, Started};
 use crate::broker::{CONTROLLER_ID, Committed};
 use crate::controller::{ControllerNode, watch_deadlines};
 use crate::journal::Journal;
+#[cfg(feature = "sim")]
+use crate::node::{Between, Side, Trouble};
 use crate::node::{Life, Limits, Listening, Network, Node, Role};
 use crate::rt::Rt;
 
@@ -22,6 +24,11 @@ const IN_PROCESS_PORT: u16 = 9092;
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Share of `queued.max.requests` that one connection may use.
 const REQUESTS_IN_PROGRESS: usize = 64;
+
+/// What a message takes in a simulated network.
+#[cfg(feature = "sim")]
+const SIMULATED_LATENCY: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_millis(10);
 
 /// Settings of both profiles that differ from Kafka's defaults and depend on the number of brokers.
 const REPLICATION: &[&str] = &[
@@ -187,7 +194,13 @@ impl ClusterBuilder {
         let listening = self.listen_all().await?;
         let mut rng = rt.rng("cluster");
         let cluster_id: Arc<str> = Arc::from(base64(random_uuid(&mut rng)));
-        let network = Arc::new(Network::default());
+        let network = Network::new(rt.clone());
+        #[cfg(feature = "sim")]
+        if let Some(recorder) = &self.recorder {
+            network.set_tap(Some(recorder.clone()));
+            let (from, to) = (Side::Anyone, Side::Anyone);
+            network.trouble(Between { from, to, both_ways: true }, Trouble::Latency(SIMULATED_LATENCY));
+        }
         let journal = Arc::new(Journal::default());
         let limits = limits(&config);
         let controller = start_controller(&rt, &cluster_id, &config, &network, &journal, limits);
@@ -281,7 +294,7 @@ fn start_controller(
     rt: &Rt,
     cluster_id: &str,
     config: &BrokerConfig,
-    network: &Network,
+    network: &Arc<Network>,
     journal: &Arc<Journal>,
     limits: Limits,
 ) -> Arc<Life> {
@@ -292,6 +305,7 @@ fn start_controller(
         id: CONTROLLER_ID,
         rt: rt.clone(),
         life: life.clone(),
+        network: network.clone(),
         limits,
         role: Role::Controller(controller),
     }));

@@ -2,6 +2,7 @@
 
 mod builder;
 mod check;
+mod network;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -20,11 +21,12 @@ use parking_lot::Mutex;
 
 pub use builder::{ClusterBuilder, Profile};
 pub use check::{CheckReport, Violation};
+pub use network::{Cut, Latency, Loss};
 
 use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, Committed, Disk, TopicRef};
 use crate::handle::Handle;
 use crate::journal::Journal;
-use crate::node::{Life, Limits, Listening, Network, Node, Role, serve};
+use crate::node::{Life, Limits, Listening, Network, Node, Party, Role, serve};
 use crate::rt::Rt;
 use builder::random_uuid;
 
@@ -161,7 +163,8 @@ impl Cluster {
 
     /// Creates a topic and waits until every running broker knows it and its leaders.
     ///
-    /// -1 partitions or replicas mean the cluster's default.
+    /// -1 partitions or replicas mean the cluster's default. The request is the client `cluster`'s, towards faults and
+    /// rules.
     ///
     /// # Errors
     ///
@@ -204,7 +207,9 @@ impl Cluster {
         let limit = i32::try_from(TOPIC_LIMIT.as_millis()).unwrap_or(i32::MAX);
         let request = CreateTopicsRequest::default().with_topics(topics).with_timeout_ms(limit);
         let frame = encode_request(CREATE_TOPICS_VERSION, &request).map_err(|e| refused(e.to_string()))?;
-        let answer = self.started.network.call(CONTROLLER_ID, "cluster", frame).await;
+        let me = Party::Client(Some(Arc::from("cluster")));
+        let network = &self.started.network;
+        let answer = network.call(&me, CONTROLLER_ID, "cluster", 2 * TOPIC_LIMIT, frame).await;
         let answer = answer.map_err(|error| refused(error.to_string()))?;
         let response =
             decode_response::<CreateTopicsRequest>(answer).map_err(|error| refused(error.to_string()))?;
@@ -306,6 +311,7 @@ impl Cluster {
             slot.life().map(|life| life.kill());
         }
         self.controller.kill();
+        self.started.network.detach_all();
     }
 
     /// Leader of a partition, as the controller's metadata has it.
@@ -490,7 +496,9 @@ impl Cluster {
             self.committed.clone(),
         );
         let role = Role::Broker(broker.clone());
-        let node = Arc::new(Node { id, rt: rt.clone(), life: life.clone(), limits: *limits, role });
+        let node =
+            Node { id, rt: rt.clone(), life: life.clone(), network: network.clone(), limits: *limits, role };
+        let node = Arc::new(node);
         network.attach(node.clone());
         if let Some(listening) = listening {
             life.spawn(serve(node, listening));

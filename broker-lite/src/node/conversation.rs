@@ -4,13 +4,18 @@
 //! (long poll, `acks=all`) holds back the answers behind it, not the processing.
 //!
 //! ```text
-//! requests ──▶ Node::take_in (synchronous, in order) ──▶ queue of answers ──▶ write
+//! requests ─[lane]─▶ Node::take_in (synchronous, in order) ──▶ queue of answers ─[lane]─▶ write
 //! ```
 //!
-//! Invariant: at most `limit` requests are taken in and unanswered.
+//! The lanes are in use only while something is wrong with the network or somebody listens in.
+//!
+//! Invariant: at most `limit` requests are taken in and unanswered, and at most as many are under way in each
+//! direction.
 
+use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -20,7 +25,10 @@ use klamm_wire::seam::{BoxFuture, Frame, Link, LinkError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tower_service::Service;
 
-use super::{Node, Owed};
+use super::lane::Lane;
+use super::party::STRANGER;
+use super::tap::Carried;
+use super::{Node, Owed, Party};
 
 /// What becomes of a request.
 pub(crate) enum Reply {
@@ -41,10 +49,27 @@ pub(crate) enum Answer {
 }
 
 /// Who asks.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Peer {
     /// Address or name for the log.
     pub(crate) name: Arc<str>,
+    party: OnceLock<Party>,
+}
+
+impl Peer {
+    /// Somebody who has not said yet who it is.
+    pub(super) fn stranger(name: String) -> Self {
+        Self { name: Arc::from(name), party: OnceLock::new() }
+    }
+
+    /// Takes what the first request says.
+    pub(super) fn introduce(&self, client_id: Option<&str>) {
+        self.party.get_or_init(|| Party::Client(client_id.map(Arc::from)));
+    }
+
+    pub(crate) fn party(&self) -> &Party {
+        self.party.get().unwrap_or(&STRANGER)
+    }
 }
 
 /// One request taken in.
@@ -56,10 +81,39 @@ pub(crate) struct Pending<T> {
     pub(crate) to: T,
 }
 
-/// Where answers go.
-pub(crate) trait Outlet {
+/// Answers that are due, in order; `None` closes the conversation behind them.
+type Queue<T> = mpsc::Sender<Option<Pending<T>>>;
+
+/// What a conversation still owes.
+pub(super) struct Dues<'a, T> {
+    queue: &'a Queue<T>,
+    under_way: bool,
+}
+
+impl<T> Dues<'_, T> {
+    pub(super) fn are_none(&self) -> bool {
+        !self.under_way && self.queue.capacity() == self.queue.max_capacity()
+    }
+}
+
+/// Where requests come from.
+pub(super) trait Inlet: Send {
     /// What tells an answer where to go.
-    type To;
+    type To: Send;
+    /// Why this side closes the conversation.
+    type End: fmt::Display + Send;
+    /// The next request, `None` once the client has left. Cancel safe.
+    fn next(
+        &mut self,
+        peer: &Peer,
+        dues: Dues<'_, Self::To>,
+    ) -> impl Future<Output = Result<Option<(Frame, Self::To)>, Self::End>> + Send;
+}
+
+/// Where answers go.
+pub(super) trait Outlet: Send {
+    /// What tells an answer where to go.
+    type To: Send;
     /// Passes one answer on; `false` ends the conversation.
     fn deliver(
         &mut self,
@@ -69,32 +123,200 @@ pub(crate) trait Outlet {
     ) -> impl Future<Output = bool> + Send;
 }
 
-/// Writes answers in order until the queue ends, the client is gone, or an answer says so.
-pub(crate) async fn write_answers<O: Outlet>(
-    mut queue: mpsc::Receiver<Pending<O::To>>,
-    gone: &Notify,
-    outlet: &mut O,
-) {
-    while let Some(Pending { answer, owed, abandonable, to }) = queue.recv().await {
-        let reply = match answer {
-            Answer::Now(reply) => reply,
-            Answer::Later(reply) if abandonable => tokio::select! {
-                biased;
-                reply = reply => reply,
-                () = gone.notified() => return,
-            },
-            Answer::Later(reply) => reply.await,
-        };
-        match reply {
-            Reply::Frame(frame) => {
-                if !outlet.deliver(frame, owed, to).await {
-                    return;
+/// The two ends.
+pub(super) struct Conversation {
+    pub(super) node: Arc<Node>,
+    pub(super) peer: Peer,
+    here: Party,
+    /// The client's end was the first to go.
+    left: AtomicBool,
+}
+
+impl Conversation {
+    pub(super) fn new(node: Arc<Node>, peer: Peer) -> Self {
+        let here = Party::Node(node.id);
+        Self { node, peer, here, left: AtomicBool::new(false) }
+    }
+
+    /// Carries on until one of the ends is gone, or the connection breaks.
+    pub(super) async fn hold<I: Inlet>(self, mut inlet: I, mut outlet: impl Outlet<To = I::To>) {
+        let (queue, pending) = mpsc::channel(self.node.limits.requests_in_progress);
+        let gone = Notify::new();
+        let read = async {
+            match self.read_requests(&mut inlet, &queue).await {
+                Ok(()) => {}
+                Err(Over::Broken) => return,
+                Err(Over::End(end)) => {
+                    tracing::info!(node = self.node.id, peer = %self.peer.name, %end, "closing connection");
+                    // Behind the answers that are still due; a full queue means that nobody reads them.
+                    let _ = queue.try_send(None);
                 }
             }
-            Reply::Nothing => {}
-            Reply::Close => return,
+            self.left.store(true, Ordering::Relaxed);
+            drop(queue);
+            gone.notify_one();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            () = self.write_answers(pending, &gone, &mut outlet) => {}
+            () = read => {}
         }
     }
+
+    async fn read_requests<I: Inlet>(&self, inlet: &mut I, queue: &Queue<I::To>) -> Result<(), Over<I::End>> {
+        let Self { node, peer, here, .. } = self;
+        let mut lane = Lane::new(node.network.clone());
+        // Set once nothing more comes, while something is still under way.
+        let mut end = None;
+        loop {
+            let pending = if lane.is_empty() {
+                if let Some(end) = end {
+                    return end;
+                }
+                let next = inlet.next(peer, Dues { queue, under_way: false }).await;
+                let Some((frame, to)) = next.map_err(Over::End)? else { return Ok(()) };
+                if !node.network.watched().nothing() {
+                    lane.send(peer.party(), here, (frame, to));
+                    continue;
+                }
+                node.take_in(frame, peer, to)
+            } else {
+                let room = lane.len() < node.limits.requests_in_progress;
+                tokio::select! {
+                    biased;
+                    arrived = lane.arrival(peer.party(), here) => {
+                        let Some((frame, to)) = arrived else { return Err(Over::Broken) };
+                        node.take_in_watched(frame, peer, to)
+                    }
+                    next = inlet.next(peer, Dues { queue, under_way: true }), if end.is_none() && room => {
+                        match next {
+                            Ok(Some(request)) => lane.send(peer.party(), here, request),
+                            Ok(None) => end = Some(Ok(())),
+                            Err(cause) => end = Some(Err(Over::End(cause))),
+                        }
+                        continue;
+                    }
+                }
+            };
+            if queue.send(Some(pending)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes answers in order until the queue ends, the client is gone, or an answer says so.
+    async fn write_answers<O: Outlet>(
+        &self,
+        mut queue: mpsc::Receiver<Option<Pending<O::To>>>,
+        gone: &Notify,
+        outlet: &mut O,
+    ) {
+        let node = &*self.node;
+        let mut lane = Lane::new(node.network.clone());
+        loop {
+            let pending = if lane.is_empty() {
+                queue.recv().await
+            } else {
+                let room = lane.len() < node.limits.requests_in_progress;
+                tokio::select! {
+                    biased;
+                    arrived = lane.arrival(&self.here, self.peer.party()) => {
+                        if !self.hand_over(arrived, outlet).await {
+                            return;
+                        }
+                        continue;
+                    }
+                    pending = queue.recv(), if room => pending,
+                }
+            };
+            let Some(pending) = pending else { break };
+            let Some(Pending { answer, owed, abandonable, to }) = pending else {
+                lane.send(&self.here, self.peer.party(), Sent::End(None));
+                break;
+            };
+            let reply = match answer {
+                Answer::Now(reply) => reply,
+                Answer::Later(mut reply) => loop {
+                    tokio::select! {
+                        biased;
+                        arrived = lane.arrival(&self.here, self.peer.party()), if !lane.is_empty() => {
+                            if !self.hand_over(arrived, outlet).await {
+                                return;
+                            }
+                        }
+                        reply = &mut reply => break reply,
+                        () = gone.notified(), if abandonable => return self.run_out(lane, outlet).await,
+                    }
+                },
+            };
+            let sent = match reply {
+                Reply::Frame(frame) => Sent::Answer { frame, owed, to },
+                Reply::Nothing => continue,
+                Reply::Close => Sent::End(Some(to)),
+            };
+            if !lane.is_empty() || !node.network.watched().nothing() {
+                let last = matches!(sent, Sent::End(_));
+                lane.send(&self.here, self.peer.party(), sent);
+                if last {
+                    break;
+                }
+                continue;
+            }
+            let Sent::Answer { frame, owed, to } = sent else { return };
+            if !outlet.deliver(frame, owed, to).await {
+                return;
+            }
+        }
+        self.run_out(lane, outlet).await;
+    }
+
+    /// Lets arrive what is under way.
+    async fn run_out<O: Outlet>(&self, mut lane: Lane<Sent<O::To>>, outlet: &mut O) {
+        while !lane.is_empty() {
+            let arrived = lane.arrival(&self.here, self.peer.party()).await;
+            if !self.hand_over(arrived, outlet).await {
+                return;
+            }
+        }
+    }
+
+    /// Hands over what has arrived; `false` ends the conversation.
+    async fn hand_over<O: Outlet>(&self, arrived: Option<Sent<O::To>>, outlet: &mut O) -> bool {
+        let Some(Sent::Answer { frame, owed, to }) = arrived else { return false };
+        let network = &self.node.network;
+        if self.node.life.is_dead() {
+            return false;
+        }
+        network.tell(network.watched(), &self.here, self.peer.party(), Carried::Answer(&frame));
+        outlet.deliver(frame, owed, to).await
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        let (here, there) = (&self.here, self.peer.party());
+        let (from, to) = if *self.left.get_mut() { (there, here) } else { (here, there) };
+        self.node.network.tell(self.node.network.watched(), from, to, Carried::Closed);
+    }
+}
+
+/// Why no more requests are read.
+enum Over<E> {
+    /// The connection broke, and what was under way on it is lost.
+    Broken,
+    End(E),
+}
+
+/// What a node sends.
+enum Sent<T> {
+    Answer {
+        frame: Frame,
+        owed: Option<Owed>,
+        to: T,
+    },
+    /// Nothing more. Whoever waits for the answer that is not sent learns of it when this arrives.
+    End(Option<T>),
 }
 
 /// A request on its way from a [`Link`] in this process.
@@ -104,33 +326,26 @@ struct Exchange {
 }
 
 /// Opens a conversation with a node of this process.
-pub(crate) fn open(node: &Arc<Node>, name: &str) -> Link {
-    let limit = node.limits.requests_in_progress;
-    let (requests, taken) = pipe::channel(limit);
-    let peer = Peer { name: Arc::from(name) };
-    node.life.spawn(converse(node.clone(), peer, taken, limit));
+pub(crate) fn open(node: &Arc<Node>, name: &str, from: Party) -> Link {
+    let (requests, taken) = pipe::channel(node.limits.requests_in_progress);
+    let peer = Peer { name: Arc::from(name), party: OnceLock::from(from) };
+    let conversation = Conversation::new(node.clone(), peer);
+    node.life.spawn(conversation.hold(Requests(taken), Replies(node.clone())));
     Link::new(InProcess { requests })
 }
 
-async fn converse(node: Arc<Node>, peer: Peer, mut requests: pipe::Receiver<Exchange>, limit: usize) {
-    let (queue, pending) = mpsc::channel(limit);
-    let gone = Notify::new();
-    let read = async {
-        while let Some(Exchange { frame, reply }) = requests.next().await {
-            let pending = node.take_in(frame, &peer, reply);
-            if queue.send(pending).await.is_err() {
-                return;
-            }
-        }
-        drop(queue);
-        gone.notify_one();
-        std::future::pending::<()>().await;
-    };
-    let mut outlet = Replies(node.clone());
-    tokio::select! {
-        biased;
-        () = write_answers(pending, &gone, &mut outlet) => {}
-        () = read => {}
+struct Requests(pipe::Receiver<Exchange>);
+
+impl Inlet for Requests {
+    type To = oneshot::Sender<Frame>;
+    type End = std::convert::Infallible;
+
+    async fn next(
+        &mut self,
+        _: &Peer,
+        _: Dues<'_, Self::To>,
+    ) -> Result<Option<(Frame, Self::To)>, Self::End> {
+        Ok(self.0.next().await.map(|Exchange { frame, reply }| (frame, reply)))
     }
 }
 
@@ -145,7 +360,7 @@ impl Outlet for Replies {
     }
 }
 
-/// Client side of [`converse`].
+/// Client side of a conversation in this process.
 struct InProcess {
     requests: pipe::Sender<Exchange>,
 }

@@ -1,19 +1,28 @@
 //! What controller and brokers have in common: a life, conversations, and a name in the network.
 
+mod conditions;
 mod conversation;
+mod lane;
 mod life;
 mod network;
+mod party;
 mod server;
+mod tap;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use klamm_wire::seam::Frame;
 
+pub(crate) use conditions::{Between, Trouble};
 pub(crate) use conversation::{Answer, Peer, Pending, Reply};
 pub(crate) use life::{Life, Owed};
 pub(crate) use network::Network;
+pub use party::{Party, Side};
 pub(crate) use server::{Listening, serve};
+pub(crate) use tap::Carried;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use tap::Tap;
 
 use crate::broker::Broker;
 use crate::controller::ControllerNode;
@@ -51,6 +60,7 @@ pub(crate) struct Node {
     pub(crate) id: i32,
     pub(crate) rt: Rt,
     pub(crate) life: Arc<Life>,
+    pub(crate) network: Arc<Network>,
     pub(crate) limits: Limits,
     pub(crate) role: Role,
 }
@@ -70,5 +80,12 @@ impl Node {
         let owes = api_key == PRODUCE && !matches!(answer, Answer::Now(Reply::Nothing | Reply::Close));
         let owed = owes.then(|| self.life.produce_arrived());
         Pending { answer, owed, abandonable: api_key == FETCH, to }
+    }
+
+    /// The same while somebody watches.
+    fn take_in_watched<T>(&self, frame: Frame, peer: &Peer, to: T) -> Pending<T> {
+        let watched = self.network.watched();
+        self.network.tell(watched, peer.party(), &Party::Node(self.id), Carried::Request(&frame));
+        self.take_in(frame, peer, to)
     }
 }

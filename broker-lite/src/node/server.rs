@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use klamm_wire::codec::{decode_request_header, encode_response_header};
@@ -15,11 +16,10 @@ use klamm_wire::seam::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
 
-use super::conversation::{Outlet, write_answers};
-use super::{Answer, Node, Owed, Peer, Pending, Reply};
-use std::time::Duration;
+use super::conversation::{Conversation, Dues, Inlet, Outlet, Peer};
+use super::tap::Carried;
+use super::{Node, Owed, Party};
 
 /// Pause after `accept` failed, mostly because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -84,29 +84,12 @@ impl Drop for Slot {
 
 async fn converse(node: Arc<Node>, stream: TcpStream, address: SocketAddr) {
     let (read, write) = stream.into_split();
-    let (queue, pending) = mpsc::channel(node.limits.requests_in_progress);
-    let gone = Notify::new();
-    let peer = Peer { name: Arc::from(address.to_string()) };
-    let mut outlet = Socket { node: node.clone(), write };
-    let reading = async {
-        if let Err(end) = read_requests(&node, &peer, read, &queue).await {
-            tracing::info!(node = node.id, peer = %peer.name, %end, "closing connection");
-            // Behind the answers that are still due; a full queue means that nobody reads them.
-            let _ = queue.try_send(closing());
-        }
-        drop(queue);
-        gone.notify_one();
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        biased;
-        () = write_answers(pending, &gone, &mut outlet) => {}
-        () = reading => {}
-    }
-}
-
-fn closing() -> Pending<i32> {
-    Pending { answer: Answer::Now(Reply::Close), owed: None, abandonable: true, to: 0 }
+    let splitter = FrameSplitter::new(node.limits.request_bytes);
+    let inlet = SocketIn { node: node.clone(), read, splitter };
+    let outlet = SocketOut { node: node.clone(), write };
+    let peer = Peer::stranger(address.to_string());
+    node.network.tell(node.network.watched(), peer.party(), &Party::Node(node.id), Carried::Dial);
+    Conversation::new(node, peer).hold(inlet, outlet).await;
 }
 
 /// Why a connection is closed from this side.
@@ -124,52 +107,56 @@ enum End {
     Idle(Duration),
 }
 
-async fn read_requests(
-    node: &Arc<Node>,
-    peer: &Peer,
-    mut read: OwnedReadHalf,
-    queue: &mpsc::Sender<Pending<i32>>,
-) -> Result<(), End> {
-    let mut splitter = FrameSplitter::new(node.limits.request_bytes);
-    loop {
-        while let Some(mut body) = splitter.next_frame()? {
-            let head = decode_request_header(&mut body)?;
-            let frame = Frame::new(head.api_key, head.api_version, body);
-            let pending = node.take_in(frame, peer, head.correlation_id);
-            if queue.send(pending).await.is_err() {
-                return Ok(());
+struct SocketIn {
+    node: Arc<Node>,
+    read: OwnedReadHalf,
+    splitter: FrameSplitter,
+}
+
+impl Inlet for SocketIn {
+    type To = i32;
+    type End = End;
+
+    async fn next(&mut self, peer: &Peer, dues: Dues<'_, i32>) -> Result<Option<(Frame, i32)>, End> {
+        let Self { node, read, splitter } = self;
+        loop {
+            if let Some(mut body) = splitter.next_frame()? {
+                let head = decode_request_header(&mut body)?;
+                peer.introduce(head.client_id.as_deref());
+                let frame = Frame::new(head.api_key, head.api_version, body);
+                return Ok(Some((frame, head.correlation_id)));
             }
-        }
-        let came = tokio::select! {
-            biased;
-            came = read.read_buf(splitter.read_buffer()) => came?,
-            () = idle(node, queue) => return Err(End::Idle(node.limits.idle)),
-        };
-        if came == 0 {
-            return match splitter.pending_bytes() {
-                0 => Ok(()),
-                cut => Err(End::Truncated(cut)),
+            let came = tokio::select! {
+                biased;
+                came = read.read_buf(splitter.read_buffer()) => came?,
+                () = idle(node, &dues) => return Err(End::Idle(node.limits.idle)),
             };
+            if came == 0 {
+                return match splitter.pending_bytes() {
+                    0 => Ok(None),
+                    cut => Err(End::Truncated(cut)),
+                };
+            }
         }
     }
 }
 
 /// Ends once nothing was asked for the time allowed and nothing is due.
-async fn idle(node: &Node, queue: &mpsc::Sender<Pending<i32>>) {
+async fn idle(node: &Node, dues: &Dues<'_, i32>) {
     loop {
         node.rt.sleep(node.limits.idle).await;
-        if queue.capacity() == queue.max_capacity() {
+        if dues.are_none() {
             return;
         }
     }
 }
 
-struct Socket {
+struct SocketOut {
     node: Arc<Node>,
     write: OwnedWriteHalf,
 }
 
-impl Outlet for Socket {
+impl Outlet for SocketOut {
     type To = i32;
 
     async fn deliver(&mut self, frame: Frame, owed: Option<Owed>, correlation_id: i32) -> bool {

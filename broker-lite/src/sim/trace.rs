@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use klamm_wire::ambient::mix;
 use klamm_wire::crc::crc32c;
+use klamm_wire::messages::ApiKey;
 use klamm_wire::seam::Frame;
 use parking_lot::Mutex;
 
+use crate::node::{Carried, Party, Tap};
+use crate::rt::Tick;
 use crate::rt::simulated::Clock;
 
 /// Entries kept for the comparison; what comes later counts in the hash only.
@@ -31,8 +34,37 @@ pub struct Trace {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     at: Duration,
-    what: Arc<str>,
+    what: What,
     digest: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    Dial(Party, Party),
+    Request(Party, Party, i16, i16),
+    Answer(Party, Party, i16, i16),
+    Closed(Party, Party),
+    Note(Arc<str>),
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let api = |key: &i16| match ApiKey::try_from(*key) {
+            Ok(api) => format!("{api:?}"),
+            Err(()) => format!("api {key}"),
+        };
+        match self {
+            Self::Dial(from, to) => write!(f, "{from} dialled {to}"),
+            Self::Request(from, to, key, version) => {
+                write!(f, "{} {version} of {from} arrived at {to}", api(key))
+            }
+            Self::Answer(from, to, key, version) => {
+                write!(f, "answer of {from} to {} {version} arrived at {to}", api(key))
+            }
+            Self::Closed(from, to) => write!(f, "the conversation of {from} and {to} ended"),
+            Self::Note(line) => write!(f, "{line:?}"),
+        }
+    }
 }
 
 impl fmt::Display for Entry {
@@ -104,8 +136,6 @@ pub(crate) struct Recorder {
 struct State {
     clock: Option<Clock>,
     entries: Vec<Entry>,
-    /// Texts of entries, of which there are few.
-    texts: std::collections::BTreeSet<Arc<str>>,
     hash: u64,
     events: u64,
 }
@@ -119,29 +149,20 @@ impl Recorder {
         self.state.lock().clock.as_ref().map(Clock::elapsed).unwrap_or_default()
     }
 
-    /// Takes down something that happened, with a digest of its bytes.
-    pub(crate) fn record(&self, what: &str, digest: u64) {
+    /// Takes down something that happened, with a digest of it.
+    fn record(&self, digest: u64, what: impl FnOnce() -> What) {
         let mut state = self.state.lock();
         let at = state.clock.as_ref().map(Clock::elapsed).unwrap_or_default();
         let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
-        let text = u64::from(crc32c(what.as_bytes()));
-        state.hash = mix(mix(mix(state.hash, nanos), text), digest);
+        state.hash = mix(mix(state.hash, nanos), digest);
         state.events += 1;
         if state.entries.len() < MOST_ENTRIES {
-            let what = match state.texts.get(what) {
-                Some(known) => known.clone(),
-                None => {
-                    let what: Arc<str> = Arc::from(what);
-                    state.texts.insert(what.clone());
-                    what
-                }
-            };
-            state.entries.push(Entry { at, what, digest });
+            state.entries.push(Entry { at, what: what(), digest });
         }
     }
 
     pub(crate) fn note(&self, line: &str) {
-        self.record("note", digest(line.as_bytes()));
+        self.record(digest_bytes(line.as_bytes()), || What::Note(line.into()));
     }
 
     pub(crate) fn trace(&self) -> Trace {
@@ -150,13 +171,40 @@ impl Recorder {
     }
 }
 
+impl Tap for Recorder {
+    fn carried(&self, _: Tick, from: &Party, to: &Party, what: Carried<'_>) {
+        let ends = mix(digest_party(from), digest_party(to));
+        let (digest, what) = match what {
+            Carried::Dial => (mix(ends, 1), What::Dial(from.clone(), to.clone())),
+            Carried::Closed => (mix(ends, 2), What::Closed(from.clone(), to.clone())),
+            Carried::Request(frame) => {
+                let what = What::Request(from.clone(), to.clone(), frame.api_key, frame.api_version);
+                (mix(mix(ends, 3), digest_frame(frame)), what)
+            }
+            Carried::Answer(frame) => {
+                let what = What::Answer(from.clone(), to.clone(), frame.api_key, frame.api_version);
+                (mix(mix(ends, 4), digest_frame(frame)), what)
+            }
+        };
+        self.record(digest, || what);
+    }
+}
+
 /// A number that depends on every byte.
-pub(crate) fn digest(bytes: &[u8]) -> u64 {
+fn digest_bytes(bytes: &[u8]) -> u64 {
     mix(u64::from(crc32c(bytes)), bytes.len() as u64)
 }
 
+fn digest_party(party: &Party) -> u64 {
+    match party {
+        Party::Node(id) => mix(1, u64::from(id.unsigned_abs())),
+        Party::Client(None) => 2,
+        Party::Client(Some(id)) => mix(3, digest_bytes(id.as_bytes())),
+    }
+}
+
 /// The same for a message.
-pub(crate) fn digest_frame(frame: &Frame) -> u64 {
+fn digest_frame(frame: &Frame) -> u64 {
     let head = mix(frame.api_key.unsigned_abs().into(), frame.api_version.unsigned_abs().into());
-    frame.body.iter().fold(head, |hash, chunk| mix(hash, digest(chunk)))
+    frame.body.iter().fold(head, |hash, chunk| mix(hash, digest_bytes(chunk)))
 }

@@ -21,11 +21,16 @@ impl Talk {
     }
 
     pub(crate) async fn dial(cluster: &Cluster, broker: i32) -> Result<Self, LinkError> {
-        let bootstrap = cluster.bootstrap();
-        let index = cluster.broker_ids().iter().position(|id| *id == broker).unwrap();
-        let (host, port) = bootstrap.split(',').nth(index).unwrap().rsplit_once(':').unwrap();
         let mut handle: Handle = cluster.handle();
-        handle.call(Endpoint::new(host, port.parse().unwrap())).await.map(Self)
+        handle.call(endpoint(cluster, broker)).await.map(Self)
+    }
+
+    /// As the client with this id.
+    pub(crate) async fn named(cluster: &Cluster, broker: i32, client_id: &str) -> Result<Self, LinkError> {
+        let mut endpoint = endpoint(cluster, broker);
+        endpoint.client_id = Some(client_id.into());
+        let mut handle: Handle = cluster.handle();
+        handle.call(endpoint).await.map(Self)
     }
 
     /// Sends a frame; the answer may be awaited later.
@@ -76,6 +81,13 @@ impl Talk {
         assert_eq!(response.error_code, 0);
         response.responses[0].partitions[0].clone()
     }
+}
+
+pub(crate) fn endpoint(cluster: &Cluster, broker: i32) -> Endpoint {
+    let bootstrap = cluster.bootstrap();
+    let index = cluster.broker_ids().iter().position(|id| *id == broker).unwrap();
+    let (host, port) = bootstrap.split(',').nth(index).unwrap().rsplit_once(':').unwrap();
+    Endpoint::new(host, port.parse().unwrap())
 }
 
 pub(crate) type Answer = klamm_wire::seam::BoxFuture<Result<Frame, LinkError>>;

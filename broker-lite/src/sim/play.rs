@@ -1,12 +1,21 @@
 //! A schedule carried out on a cluster.
+//!
+//! In: faults as data. Out: what the cluster's public faults do, each in its moment, and undone again.
+//!
+//! Invariant: when [`Schedule::play`] returns, every node runs, every guard is dropped.
 
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
-use super::schedule::{Fault, Moment, Schedule, What, Who};
-use crate::cluster::Cluster;
+use super::schedule::{Fault, Isolation, Moment, Schedule, Way, What, Who};
+use crate::broker::CONTROLLER_ID;
+use crate::cluster::{Cluster, ClusterError, Cut};
+use crate::node::Side;
+
+/// Pause between attempts to bring a node back.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// What came of a schedule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -14,12 +23,16 @@ use crate::cluster::Cluster;
 pub struct Played {
     /// Faults that happened.
     pub happened: usize,
-    /// Faults that did not, because their moment never came, or the broker was down already.
+    /// Faults that did not, because their moment never came or the node was down already.
     pub missed: usize,
 }
 
 impl Schedule {
-    /// Carries out every fault in its moment and undoes it again.
+    /// Carries out every fault in its moment and undoes it again; returns when all are over and every node runs.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future heals the network and the disks; nodes stay as they are.
     pub async fn play(&self, cluster: &Cluster) -> Played {
         let mut running: FuturesUnordered<_> = self.faults.iter().map(|fault| fault.play(cluster)).collect();
         let mut played = Played::default();
@@ -27,36 +40,136 @@ impl Schedule {
             played.happened += usize::from(happened);
             played.missed += usize::from(!happened);
         }
+        drop(running);
+        for node in nodes(cluster) {
+            bring_back(cluster, node).await;
+        }
         played
     }
 }
 
 impl Fault {
     async fn play(&self, cluster: &Cluster) -> bool {
-        let rt = cluster.rt();
-        if let Moment::At { ms } = self.when {
-            rt.sleep(Duration::from_millis(ms)).await;
-        }
-        let victim = match self.what {
-            What::Kill(Who::Broker(id)) | What::Pause(Who::Broker(id)) => id,
-            _ => cluster.leader_counts().into_iter().max_by_key(|(_, count)| *count).map_or(1, |(id, _)| id),
-        };
-        match self.what {
-            What::Kill(_) => {
-                if cluster.kill(victim).is_err() {
-                    return false;
-                }
-                rt.sleep(Duration::from_millis(self.lasts_ms)).await;
-                cluster.restart(victim).await.is_ok()
+        let here = self.when.come(cluster).await;
+        let lasts = Duration::from_millis(self.lasts_ms);
+        match &self.what {
+            What::Kill(who) => {
+                let downed = who.nodes(cluster, here).into_iter().filter(|id| cluster.kill(*id).is_ok());
+                restart_later(cluster, downed.collect(), lasts).await
             }
-            What::Pause(_) => {
-                if cluster.pause(victim).is_err() {
-                    return false;
-                }
-                rt.sleep(Duration::from_millis(self.lasts_ms)).await;
-                cluster.resume(victim).is_ok()
+            What::Pause(who) => {
+                let paused: Vec<_> =
+                    who.nodes(cluster, here).into_iter().filter(|id| cluster.pause(*id).is_ok()).collect();
+                cluster.rt().sleep(lasts).await;
+                // One that was killed meanwhile is another fault's to bring back.
+                paused.iter().for_each(|id| drop(cluster.resume(*id)));
+                !paused.is_empty()
+            }
+            What::Cut { who, from, way } => {
+                let cuts: Vec<_> = who
+                    .nodes(cluster, here)
+                    .into_iter()
+                    .flat_map(|node| from.sides().iter().map(move |side| (node, side.clone())))
+                    .map(|(node, side)| cut(cluster, node, side, *way))
+                    .collect();
+                cluster.rt().sleep(lasts).await;
+                drop(cuts);
+                true
+            }
+            What::SlowNetwork { up_to_ms } => {
+                let range = Duration::ZERO..=Duration::from_millis(*up_to_ms);
+                let slow = cluster.latency(Side::Anyone, Side::Anyone, range);
+                cluster.rt().sleep(lasts).await;
+                drop(slow);
+                true
+            }
+            What::Loss { probability } => {
+                let loss = cluster.loss(Side::Anyone, Side::Anyone, *probability);
+                cluster.rt().sleep(lasts).await;
+                drop(loss);
+                true
             }
             _ => false,
         }
+    }
+}
+
+/// Restarts what a fault has taken down; `false` if that was nothing.
+async fn restart_later(cluster: &Cluster, downed: Vec<i32>, lasts: Duration) -> bool {
+    cluster.rt().sleep(lasts).await;
+    for node in &downed {
+        bring_back(cluster, *node).await;
+    }
+    !downed.is_empty()
+}
+
+/// Lets a node run, whatever it takes.
+async fn bring_back(cluster: &Cluster, node: i32) {
+    loop {
+        drop(cluster.resume(node));
+        match cluster.restart(node).await {
+            Ok(()) | Err(ClusterError::Broker { state: "running", .. } | ClusterError::NoSuchBroker(_)) => {
+                return;
+            }
+            // Whom it needs is down or cut off; somebody brings that back, too.
+            Err(error) => tracing::debug!(node, %error, "not back yet"),
+        }
+        cluster.rt().sleep(AGAIN).await;
+    }
+}
+
+fn nodes(cluster: &Cluster) -> Vec<i32> {
+    std::iter::once(CONTROLLER_ID).chain(cluster.broker_ids()).collect()
+}
+
+fn cut(cluster: &Cluster, node: i32, side: Side, way: Way) -> Cut {
+    match way {
+        Way::Both => cluster.cut(node, side),
+        Way::Out => cluster.cut_one_way(node, side),
+        Way::In => cluster.cut_one_way(side, node),
+    }
+}
+
+impl Isolation {
+    fn sides(self) -> &'static [Side] {
+        match self {
+            Self::Brokers => &[Side::Brokers],
+            Self::Controller => &[Side::Controller],
+            Self::Clients => &[Side::Clients],
+            Self::Cluster => &[Side::Brokers, Side::Controller],
+            Self::Everybody => &[Side::Anyone],
+        }
+    }
+}
+
+impl Who {
+    /// Whom it means, `here` being where the moment came.
+    fn nodes(self, cluster: &Cluster, here: Option<i32>) -> Vec<i32> {
+        match self {
+            Self::Broker(id) => vec![id],
+            Self::Controller => vec![CONTROLLER_ID],
+            Self::AllBrokers => cluster.broker_ids(),
+            Self::Leader => here.or_else(|| busiest(cluster)).into_iter().collect(),
+        }
+    }
+}
+
+/// The broker that leads most partitions.
+fn busiest(cluster: &Cluster) -> Option<i32> {
+    let counts = cluster.leader_counts().into_iter();
+    counts.max_by_key(|(id, count)| (*count, std::cmp::Reverse(*id))).map(|(id, _)| id)
+}
+
+impl Moment {
+    /// Waits for it; where it came, if it is the moment of a broker.
+    async fn come(self, cluster: &Cluster) -> Option<i32> {
+        let ms = match self {
+            Self::At { ms } => ms,
+            Self::Arrived { after_ms, .. }
+            | Self::Appended { after_ms, .. }
+            | Self::Committed { after_ms, .. } => after_ms,
+        };
+        cluster.rt().sleep(Duration::from_millis(ms)).await;
+        None
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::clients::{Sent, Shared, TOPIC, consume, produce};
 use super::scenario::Scenario;
-use crate::history::History;
+use crate::history::{History, Log, LogRecord, Op, Promises, check};
 
 const BROKERS: i32 = 3;
 
@@ -128,9 +128,42 @@ fn stuck(cluster: &Cluster, shared: &Shared) -> String {
     format!("no rest within {REST_LIMIT:?} after the last fault; {}", partitions.join("; "))
 }
 
-fn judge(cluster: &Cluster, _shared: &Shared) -> Result<(), String> {
-    let report = cluster.check();
-    if report.is_ok() { Ok(()) } else { Err(report.to_string()) }
+/// Holds what clients saw against what the logs hold, and the logs against each other.
+fn judge(cluster: &Cluster, shared: &Shared) -> Result<(), String> {
+    let mut history = shared.history.lock();
+    for (index, place) in (0..).zip(shared.partitions.iter()) {
+        let leader = cluster.leader_of(TOPIC, index).ok_or("no leader at the end")?;
+        for broker in 1..=BROKERS {
+            let log = log(cluster, broker, index)
+                .ok_or_else(|| format!("broker {broker} holds no {TOPIC}-{index}"))?;
+            if broker == leader {
+                history.final_log(*place, log.clone());
+            }
+            history.replica_log(*place, broker, log);
+        }
+    }
+    let (seen, held) = (check(&history, &Promises::default()), cluster.check());
+    if seen.is_ok() && held.is_ok() {
+        return Ok(());
+    }
+    // The names of what fell first: a planted bug is known by them.
+    let fell: Vec<_> = seen.broken().iter().map(ToString::to_string).collect();
+    let held = if held.is_ok() { String::new() } else { format!("\n     {held}") };
+    Err(format!("{}: {seen}{held}", fell.join(", ")))
+}
+
+fn log(cluster: &Cluster, broker: i32, partition: i32) -> Option<Log> {
+    let records = cluster.log(broker, TOPIC, partition)?;
+    let records: Vec<_> = records
+        .iter()
+        .map(|record| LogRecord {
+            offset: record.offset,
+            op: record.value.as_deref().map_or(Op::ALIEN, Op::of_value),
+            leader_epoch: record.leader_epoch,
+        })
+        .collect();
+    let end = records.last().map_or(0, |record| record.offset + 1);
+    Some(Log { start: 0, end, records })
 }
 
 fn count(cluster: &Cluster, sim: &Sim, played: Played, sent: &[Sent], read: u64) -> Stats {
@@ -139,7 +172,7 @@ fn count(cluster: &Cluster, sim: &Sim, played: Played, sent: &[Sent], read: u64)
         faults: played.happened as u64,
         elections: cluster.elections() as u64,
         retries: sent.iter().map(|sent| sent.retries).sum(),
-        truncations: 0,
+        truncations: cluster.truncations() as u64,
         time: sim.now(),
     }
 }

@@ -16,11 +16,15 @@ mod api;
 mod broker;
 mod cluster;
 mod controller;
+mod disk;
 mod handle;
 mod journal;
 mod node;
 mod rt;
 
-pub use cluster::{CheckReport, Cluster, ClusterBuilder, ClusterError, LeaderChange, Profile, Violation};
+pub use cluster::{
+    CheckReport, Cluster, ClusterBuilder, ClusterError, LeaderChange, LoggedRecord, Profile, Violation,
+};
+pub use disk::{DiskFault, DiskFaults, PowerLoss};
 pub use handle::Handle;
 pub use klamm_wire::seam::{Connector, Endpoint, Frame, Link, LinkError};

@@ -1,15 +1,17 @@
 //! The controller's node: the machine, its log, and the answers that wait for a commit.
 //!
 //! In: requests and the clock. Out: committed records, in the order the machine returned them.
+//! The log outlives the process: the next one begins with the image that the log adds up to.
 //!
 //! Invariant: the machine and its log change under one lock, so that the log never runs behind
-//! what the machine believes.
+//! what the machine believes; and a record is durable before it counts, so that no loss of power takes it back.
 
 use std::sync::Arc;
 
 use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::controller::{Controller, Outcome};
-use broker_lite_core::metadata::{Image, MetadataLog, SingleVoter};
+use broker_lite_core::metadata::{Delta, Image, MetadataLog, SingleVoter};
+use klamm_wire::RawBatch;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -17,33 +19,87 @@ use crate::broker::{CONTROLLER_ID, Signal};
 use crate::journal::Journal;
 use crate::rt::{Rt, Tick};
 
-/// The controller of one cluster.
+/// The controller's disk: a metadata log whose every append is durable at once.
+#[derive(Debug, Clone)]
+pub(crate) struct MetadataDisk(Arc<Mutex<SingleVoter>>);
+
+impl MetadataDisk {
+    /// An empty log.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(SingleVoter::new(CONTROLLER_ID))))
+    }
+
+    /// What the log adds up to.
+    fn replay(&self) -> Result<Image, String> {
+        let (log, mut image) = (self.0.lock(), Image::default());
+        let batches = log.read(log.start_offset(), usize::MAX).map_err(|error| error.to_string())?;
+        for batch in batches {
+            let batch = RawBatch::parse(batch).map_err(|error| error.to_string())?;
+            image.apply_batch(&batch, &mut Delta::default()).map_err(|error| error.to_string())?;
+        }
+        Ok(image)
+    }
+}
+
+/// One incarnation of the controller of one cluster.
 #[derive(Debug)]
 pub(crate) struct ControllerNode {
     pub(crate) rt: Rt,
     state: Mutex<State>,
+    log: MetadataDisk,
     deadline_changed: Notify,
+    decided: Notify,
     journal: Arc<Journal>,
 }
 
 #[derive(Debug)]
 struct State {
     machine: Controller,
-    log: SingleVoter,
     waiting: Vec<(i64, Signal)>,
     armed: Option<Tick>,
 }
 
 impl ControllerNode {
-    /// A controller with an empty log.
-    pub(crate) fn new(rt: Rt, cluster_id: &str, config: &BrokerConfig, journal: Arc<Journal>) -> Arc<Self> {
-        let rng = rt.rng("controller");
-        let machine = Controller::new(rt.now(), cluster_id, config.clone(), Image::default(), rng);
-        let log = SingleVoter::new(CONTROLLER_ID);
-        let state = State { machine, log, waiting: Vec::new(), armed: None };
-        let node = Arc::new(Self { rt, state: Mutex::new(state), deadline_changed: Notify::new(), journal });
+    /// A controller that goes on where its log ends; `start` tells it from those before it.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be read.
+    pub(crate) fn new(
+        rt: Rt,
+        cluster_id: &str,
+        config: &BrokerConfig,
+        journal: Arc<Journal>,
+        log: MetadataDisk,
+        start: u32,
+    ) -> Result<Arc<Self>, String> {
+        // Chance of its own, or the second process would give out the ids of the first.
+        let rng = rt.rng(&if start == 0 { "controller".to_owned() } else { format!("controller {start}") });
+        let machine = Controller::new(rt.now(), cluster_id, config.clone(), log.replay()?, rng);
+        let state = Mutex::new(State { machine, waiting: Vec::new(), armed: None });
+        let (deadline_changed, decided) = (Notify::new(), Notify::new());
+        let node = Arc::new(Self { rt, state, log, deadline_changed, decided, journal });
         node.decide(|machine, _| machine.bootstrap());
-        node
+        Ok(node)
+    }
+
+    /// Waits until each of the brokers, which may become others, has registered or sent a heartbeat since this process
+    /// began.
+    pub(crate) async fn until_heard_from(&self, brokers: impl Fn() -> Vec<i32>) {
+        loop {
+            let decided = self.decided.notified();
+            tokio::pin!(decided);
+            decided.as_mut().enable();
+            let brokers = brokers();
+            let all = {
+                let state = self.state.lock();
+                brokers.iter().all(|id| state.machine.has_heard_from(*id))
+            };
+            if all {
+                return;
+            }
+            decided.await;
+        }
     }
 
     /// Lets the machine decide, and appends what it decided; the answer counts from `commit_at` on.
@@ -52,16 +108,18 @@ impl ControllerNode {
         decision: impl FnOnce(&mut Controller, Tick) -> Outcome<R>,
     ) -> (R, Option<(i64, Signal)>) {
         let mut state = self.state.lock();
+        let mut log = self.log.0.lock();
         let Outcome { records, commit_at, response } = decision(&mut state.machine, self.rt.now());
         if !records.is_empty() {
-            let (_, epoch) = state.log.leader();
-            if let Err(error) = state.log.append(epoch, self.rt.wall_ms(), &records) {
+            let (_, epoch) = log.leader();
+            if let Err(error) = log.append(epoch, self.rt.wall_ms(), &records) {
                 // The machine is ahead of the log now: nothing it says may be believed any more.
                 tracing::error!(%error, "the metadata log refused records");
             }
             self.journal.note(self.rt.now(), &records);
         }
-        let committed = state.log.high_watermark();
+        let committed = log.high_watermark();
+        drop(log);
         for (_, signal) in state.waiting.extract_if(.., |(at, _)| *at <= committed) {
             signal.notify_one();
         }
@@ -73,12 +131,14 @@ impl ControllerNode {
             state.waiting.push((commit_at, signal.clone()));
             (commit_at, signal)
         });
+        drop(state);
+        self.decided.notify_waiters();
         (response, wait)
     }
 
     /// Waits until the log is committed up to an offset.
     pub(crate) async fn committed(&self, at: i64, signal: &Signal) {
-        while self.state.lock().log.high_watermark() < at {
+        while self.log.0.lock().high_watermark() < at {
             signal.notified().await;
         }
     }
@@ -86,11 +146,12 @@ impl ControllerNode {
     /// Looks at the log. If nothing is committed from `from` on, `signal` is woken when something is.
     pub(crate) fn log<R>(&self, from: i64, signal: &Signal, look: impl FnOnce(&SingleVoter) -> R) -> R {
         let mut state = self.state.lock();
-        if state.log.high_watermark() <= from {
+        let log = self.log.0.lock();
+        if log.high_watermark() <= from {
             state.waiting.retain(|(_, waiting)| !Arc::ptr_eq(waiting, signal));
             state.waiting.push((from + 1, signal.clone()));
         }
-        look(&state.log)
+        look(&log)
     }
 
     /// Forgets a signal that nobody waits for any more.

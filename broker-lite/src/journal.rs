@@ -24,6 +24,42 @@ struct State {
     image: Image,
     leaders: BTreeMap<(Uuid, i32), (Option<i32>, i32)>,
     events: Vec<LeaderChange>,
+    node_events: Vec<(Tick, i32, NodeEvent)>,
+    truncations: usize,
+}
+
+/// Most node events kept.
+const NODE_EVENTS: usize = 100_000;
+
+/// Something that was done to a node, or that it has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NodeEvent {
+    /// Its process was killed.
+    Killed,
+    /// It lost power.
+    PoweredOff,
+    /// It was shut down in order.
+    ShutDown,
+    /// It was stopped, with its connections open.
+    Paused,
+    /// It goes on.
+    Resumed,
+    /// A new process of it was started.
+    Started,
+    /// Its disk failed, and it has ended by that.
+    DiskFailed {
+        /// What the disk said.
+        cause: String,
+    },
+    /// One of its replicas gave up the end of its log.
+    Truncated {
+        /// Topic.
+        topic: String,
+        /// Partition.
+        partition: i32,
+        /// Offset at which the log ends now.
+        to: i64,
+    },
 }
 
 impl Journal {
@@ -42,6 +78,11 @@ impl Journal {
         self.changed.notify_waiters();
     }
 
+    /// How often a log was truncated.
+    pub(crate) fn truncations(&self) -> usize {
+        self.state.lock().truncations
+    }
+
     /// Looks at the metadata.
     pub(crate) fn image<R>(&self, look: impl FnOnce(&Image) -> R) -> R {
         look(&self.state.lock().image)
@@ -50,6 +91,21 @@ impl Journal {
     /// Every change of a leader so far.
     pub(crate) fn events(&self) -> Vec<LeaderChange> {
         self.state.lock().events.clone()
+    }
+
+    /// Takes what happened to a node; nothing more once there are very many.
+    pub(crate) fn node_event(&self, at: Tick, node: i32, event: NodeEvent) {
+        let mut state = self.state.lock();
+        state.truncations += usize::from(matches!(event, NodeEvent::Truncated { .. }));
+        if state.node_events.len() < NODE_EVENTS {
+            state.node_events.push((at, node, event));
+        }
+    }
+
+    /// What happened to nodes so far.
+    #[cfg(test)]
+    pub(crate) fn node_events(&self) -> Vec<(Tick, i32, NodeEvent)> {
+        self.state.lock().node_events.clone()
     }
 
     /// How many of them replaced a leader.

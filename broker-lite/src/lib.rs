@@ -16,6 +16,7 @@ mod api;
 mod broker;
 mod cluster;
 mod controller;
+mod disk;
 mod handle;
 mod journal;
 mod node;
@@ -31,8 +32,10 @@ mod support;
 extern crate self as broker_lite;
 
 pub use cluster::{
-    CheckReport, Cluster, ClusterBuilder, ClusterError, Cut, Latency, LeaderChange, Loss, Profile, Violation,
+    CheckReport, Cluster, ClusterBuilder, ClusterError, Cut, Latency, LeaderChange, LoggedRecord, Loss,
+    Profile, Violation,
 };
+pub use disk::{DiskFault, DiskFaults, PowerLoss};
 pub use handle::Handle;
 pub use klamm_wire::seam::{Connector, Endpoint, Frame, Link, LinkError};
 pub use node::{Party, Side};

@@ -48,8 +48,8 @@ pub struct Checkpoint {
 
 /// The bytes of one replica.
 ///
-/// Every method returns at once. Only making bytes durable may take long on a disk, so it is split:
-/// [`Self::sync`] asks, [`Self::synced`] tells how far it has come.
+/// Every method returns at once. Only making bytes durable may take long on a disk, so it is split: whoever owns the
+/// disk begins it and waits, and says with [`Self::mark_synced`] how far the bytes are durable once it is done.
 pub trait Storage: fmt::Debug + Send {
     /// Position of the first byte held.
     fn start(&self) -> u64;
@@ -95,12 +95,9 @@ pub trait Storage: fmt::Debug + Send {
     /// As [`Self::append`].
     fn truncate_prefix(&mut self, position: u64) -> Result<(), StorageError>;
 
-    /// Starts making everything written so far durable; [`Self::synced`] tells when it is.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::append`].
-    fn sync(&mut self) -> Result<(), StorageError>;
+    /// Notes that everything before `position` has been made durable. What was written since that began is not, so
+    /// `position` is where the end was then; nothing may have been cut off meanwhile.
+    fn mark_synced(&mut self, position: u64);
 
     /// The offsets last remembered.
     fn checkpoint(&self) -> Checkpoint;
@@ -182,7 +179,12 @@ impl MemoryStorage {
 
     /// What a loss of power leaves: everything up to [`Storage::synced`].
     pub fn power_off(&mut self) {
-        self.cut_end(self.synced);
+        self.power_off_torn(0);
+    }
+
+    /// As [`Self::power_off`], but the first `kept` unsynced bytes had reached the medium, wherever they end.
+    pub fn power_off_torn(&mut self, kept: u64) {
+        self.cut_end(self.synced.saturating_add(kept));
     }
 
     fn check_range(&self, position: u64, len: usize) -> Result<(), StorageError> {
@@ -310,9 +312,8 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), StorageError> {
-        self.synced = self.end;
-        Ok(())
+    fn mark_synced(&mut self, position: u64) {
+        self.synced = self.synced.max(position.min(self.end));
     }
 
     fn checkpoint(&self) -> Checkpoint {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_lite_core::replica::{Appended, Produce};
+use broker_lite_core::replica::{Appended, Produce, Replica};
 use klamm_wire::ErrorCode;
 use klamm_wire::codec::{decode_request, encode_response};
 use klamm_wire::messages::produce_request::PartitionProduceData;
@@ -16,6 +16,7 @@ use klamm_wire::seam::Frame;
 
 use super::{Handled, Refusal, encoded, text};
 use crate::broker::{Broker, Partition, Signal, TopicRef, Until};
+use crate::disk::Stored;
 use crate::node::{Answer, Reply};
 use crate::rt::Tick;
 
@@ -23,16 +24,20 @@ use crate::rt::Tick;
 const TOPIC_IDS: i16 = 13;
 /// First version that tells the current leader (KIP-951).
 const LEADER_HINTS: i16 = 10;
+/// `acks` of a producer that waits for the in-sync replicas.
+const ACKS_ALL: i16 = -1;
 
-/// One partition whose records are appended but not committed yet.
+/// One partition whose records are appended but may not be acknowledged yet.
 struct Due {
     topic: usize,
     partition: usize,
+    acks: i16,
     replica: Arc<Partition>,
     appended: Appended,
 }
 
-/// Appends at once; with `acks=all` the answer waits for the high watermark.
+/// Appends at once; with `acks=all` the answer waits for the high watermark, and with `acks=1` for the disk if
+/// `flush.messages` is 1.
 pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<ProduceRequest>(frame)?;
@@ -53,10 +58,10 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
                 None => append(broker, name, acks, version, data, &signal),
             };
             match appended {
-                Ok((replica, appended, committed)) => {
+                Ok((replica, appended, settled)) => {
                     answers.push(succeeded(index, &appended));
-                    if !committed {
-                        due.push(Due { topic: t, partition: p, replica, appended });
+                    if !settled {
+                        due.push(Due { topic: t, partition: p, acks, replica, appended });
                     }
                 }
                 Err(answer) => answers.push(*answer),
@@ -76,7 +81,7 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     }
     let broker = broker.clone();
     Ok(Answer::Later(Box::pin(async move {
-        until_committed(&broker, due, &signal, deadline, &mut response).await;
+        until_settled(&broker, due, &signal, deadline, &mut response).await;
         finish(&broker, version, response)
     })))
 }
@@ -108,13 +113,12 @@ fn append(
             Ok(appended) => appended,
             Err(error) => return (Err(error), None),
         };
-        let end = appended.last_offset + 1;
-        let committed = acks != -1 || machine.acked(appended.leader_epoch, end) == Ok(true);
-        let wait = (!committed).then(|| (Until::Committed(end), signal.clone()));
-        (Ok((appended, committed)), wait)
+        let settled = acks == 0 || may_acknowledge(machine, acks, &appended) == Ok(true);
+        let wait = (!settled).then(|| (until(acks, &appended), signal.clone()));
+        (Ok((appended, settled)), wait)
     });
     match done {
-        Some(Ok((appended, committed))) => Ok((replica, appended, committed)),
+        Some(Ok((appended, settled))) => Ok((replica, appended, settled)),
         Some(Err(error)) => {
             if error.code == ErrorCode::CORRUPT_MESSAGE {
                 tracing::info!(replica = %replica.identity, %error, "corrupt batch refused");
@@ -133,6 +137,22 @@ fn append(
         }
         None => Err(Box::new(failed(index, ErrorCode::NOT_LEADER_OR_FOLLOWER))),
     }
+}
+
+/// Whether the answer may be given that `acks` asks for.
+fn may_acknowledge(machine: &Replica<Stored>, acks: i16, appended: &Appended) -> Result<bool, ErrorCode> {
+    let end = appended.last_offset + 1;
+    if acks == ACKS_ALL {
+        machine.acked(appended.leader_epoch, end)
+    } else {
+        machine.is_durable(appended.leader_epoch, end)
+    }
+}
+
+/// What has to be waited for until then.
+fn until(acks: i16, appended: &Appended) -> Until {
+    let end = appended.last_offset + 1;
+    if acks == ACKS_ALL { Until::Committed(end) } else { Until::Synced(end) }
 }
 
 fn succeeded(index: i32, appended: &Appended) -> PartitionProduceResponse {
@@ -161,8 +181,8 @@ fn unanswered(response: &ProduceResponse) -> Handled {
     }
 }
 
-/// Waits until everything due is committed or has failed, at most until `deadline`.
-async fn until_committed(
+/// Waits until everything due may be acknowledged or has failed, at most until `deadline`.
+async fn until_settled(
     broker: &Arc<Broker>,
     due: Vec<Due>,
     signal: &Signal,
@@ -173,13 +193,12 @@ async fn until_committed(
     loop {
         let timed_out = broker.rt.now() >= deadline;
         let mut settle = |due: &mut Due| {
-            let end = due.appended.last_offset + 1;
-            let state = due.replica.look(|replica| replica.acked(due.appended.leader_epoch, end));
+            let state = due.replica.look(|replica| may_acknowledge(replica, due.acks, &due.appended));
             let code = match state {
                 Some(Ok(true)) => ErrorCode::NONE,
                 Some(Ok(false)) if timed_out => ErrorCode::REQUEST_TIMED_OUT,
                 Some(Ok(false)) => {
-                    due.replica.wait(Until::Committed(end), signal);
+                    due.replica.wait(until(due.acks, &due.appended), signal);
                     return false;
                 }
                 Some(Err(code)) => code,

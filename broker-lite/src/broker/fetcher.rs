@@ -2,13 +2,14 @@
 //!
 //! In: which replicas follow whom. Out: Fetch requests, and their answers fed to the replicas.
 //! The request is a long poll at the leader; a replica that is added meanwhile makes the fetcher
-//! dial anew rather than wait for the poll to end.
+//! dial anew rather than wait for the poll to end. While a replica has records that wait for an fsync, its fetcher
+//! waits with it, as Kafka's does with `flush.messages` = 1.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_lite_core::replica::{EpochEnd, FetchPosition, FetchedFromLeader};
+use broker_lite_core::replica::{EpochEnd, FetchPosition, FetchedFromLeader, Replica};
 use klamm_wire::ErrorCode;
 use klamm_wire::StrBytes;
 use klamm_wire::codec::{decode_response, encode_request};
@@ -25,6 +26,7 @@ use tower_service::Service;
 use uuid::Uuid;
 
 use super::{Broker, Partition};
+use crate::disk::Stored;
 use crate::node::Party;
 use crate::rt::Tick;
 
@@ -47,6 +49,8 @@ pub(crate) struct Fetchers(Mutex<BTreeMap<i32, Arc<Source>>>);
 struct Source {
     partitions: Mutex<BTreeMap<(Uuid, i32), Tracked>>,
     added: Notify,
+    /// A replica has come to the end of an fsync, or has left.
+    synced: Notify,
 }
 
 #[derive(Debug, Clone)]
@@ -62,8 +66,8 @@ impl Fetchers {
         let key = (partition.identity.topic_id, partition.identity.partition);
         let mut sources = self.0.lock();
         for (id, source) in sources.iter() {
-            if Some(*id) != leader {
-                source.partitions.lock().remove(&key);
+            if Some(*id) != leader && source.partitions.lock().remove(&key).is_some() {
+                source.synced.notify_one();
             }
         }
         let Some(leader) = leader else { return };
@@ -78,6 +82,16 @@ impl Fetchers {
         let tracked = Tracked { partition: partition.clone(), not_before: None, pause: FIRST_PAUSE };
         source.partitions.lock().insert(key, tracked);
         source.added.notify_one();
+    }
+
+    /// Goes on if the fetcher waits for the disk.
+    pub(crate) fn synced(&self, partition: &Partition) {
+        let key = (partition.identity.topic_id, partition.identity.partition);
+        for source in self.0.lock().values() {
+            if source.partitions.lock().contains_key(&key) {
+                source.synced.notify_one();
+            }
+        }
     }
 
     /// Forgets a partition that is not held here any more.
@@ -117,6 +131,7 @@ async fn fetch_over(broker: &Arc<Broker>, source: &Source, mut link: Link) -> Re
             tokio::select! {
                 biased;
                 () = source.added.notified() => {}
+                () = source.synced.notified() => {}
                 () = broker.rt.sleep_until_some(next_retry) => {}
             }
             if source.partitions.lock().is_empty() {
@@ -147,21 +162,28 @@ fn malformed(error: impl std::fmt::Display) -> LinkError {
 }
 
 impl Source {
-    /// Partitions to ask for now, and when the next of those left out is due.
+    /// Partitions to ask for now, none while one of them waits for the disk; and when the next of those left out is due.
     fn due(&self, broker: &Broker) -> (Asked, Option<Tick>) {
         let now = broker.rt.now();
         let mut asked = Asked::new();
         let mut next: Option<Tick> = None;
+        let mut syncing = false;
         for (key, tracked) in self.partitions.lock().iter() {
             match tracked.not_before {
                 Some(at) if at > now => next = Some(next.map_or(at, |next| next.min(at))),
                 _ => {
-                    let position = tracked.partition.look(|replica| replica.fetch_position()).flatten();
+                    let look =
+                        |replica: &mut Replica<Stored>| (replica.fetch_position(), replica.is_sync_due());
+                    let (position, due) = tracked.partition.look(look).unwrap_or_default();
+                    syncing |= due;
                     if let Some(position) = position {
                         asked.insert(*key, (tracked.partition.clone(), position));
                     }
                 }
             }
+        }
+        if syncing {
+            asked.clear();
         }
         (asked, next)
     }

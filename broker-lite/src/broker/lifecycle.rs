@@ -1,9 +1,11 @@
-//! Registration with the controller, and heartbeats from then on.
+//! Registration with the controller, heartbeats from then on, and the way out: a controlled shutdown, in which the
+//! controller moves the leaderships away before the broker stops.
 //!
-//! Invariant: a heartbeat is sent as soon as it can change something (registered, caught up), and
+//! Invariant: a heartbeat is sent as soon as it can change something (registered, caught up, about to leave), and
 //! otherwise every `broker.heartbeat.interval.ms`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use klamm_wire::ErrorCode;
@@ -14,6 +16,7 @@ use klamm_wire::messages::{
     BrokerRegistrationResponse,
 };
 use klamm_wire::{Request, StrBytes};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{Broker, CONTROLLER_ID, LISTENER, Registration};
@@ -26,6 +29,37 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 /// Levels of the features this broker can work with, as the controller must find them.
 pub(crate) const FEATURES: &[(&str, i16, i16)] =
     &[("metadata.version", 7, 30), ("eligible.leader.replicas.version", 0, 1)];
+
+/// How far a broker that wants to stop has come.
+#[derive(Debug, Default)]
+pub(crate) struct Leaving {
+    wanted: AtomicBool,
+    asked: Notify,
+    allowed: AtomicBool,
+    answered: Notify,
+}
+
+impl Leaving {
+    /// Asks the controller to move the leaderships away; returns when it has, and this broker may stop.
+    pub(crate) async fn until_allowed(&self) {
+        self.wanted.store(true, Ordering::SeqCst);
+        self.asked.notify_one();
+        loop {
+            let answered = self.answered.notified();
+            tokio::pin!(answered);
+            answered.as_mut().enable();
+            if self.allowed.load(Ordering::SeqCst) {
+                return;
+            }
+            answered.await;
+        }
+    }
+
+    fn allow(&self) {
+        self.allowed.store(true, Ordering::SeqCst);
+        self.answered.notify_waiters();
+    }
+}
 
 /// Registers, and again whenever the controller has forgotten or replaced this registration.
 pub(crate) async fn live(broker: Arc<Broker>) {
@@ -74,7 +108,7 @@ fn registration(broker: &Broker) -> BrokerRegistrationRequest {
         .with_features(FEATURES.iter().map(feature).collect())
         .with_rack(Some(text(&identity.rack)))
         .with_log_dirs(vec![log_dir(identity.id)])
-        .with_previous_broker_epoch(-1)
+        .with_previous_broker_epoch(identity.previous_epoch)
 }
 
 /// The one log directory of a broker; survives restarts, as the storage does.
@@ -87,16 +121,23 @@ async fn beat(broker: &Broker, epoch: i64) {
     let interval = broker.config.millis("broker.heartbeat.interval.ms").unwrap_or(Duration::from_secs(2));
     loop {
         let seen = broker.image(|image| image.next_offset());
+        let leaves = broker.leaving.wanted.load(Ordering::SeqCst);
         let request = BrokerHeartbeatRequest::default()
+            .with_want_shut_down(leaves)
             .with_broker_id(BrokerId(broker.id()))
             .with_broker_epoch(epoch)
             .with_current_metadata_offset(seen - 1);
         let mut fenced = true;
         match call(broker, HEARTBEAT_VERSION, &request).await {
-            Ok(BrokerHeartbeatResponse { error_code: 0, is_fenced, .. }) => {
+            Ok(BrokerHeartbeatResponse { error_code: 0, is_fenced, should_shut_down, .. }) => {
                 fenced = is_fenced;
                 broker.registration.lock().unfenced = !is_fenced;
                 broker.image_changed.notify_waiters();
+                if should_shut_down {
+                    broker.leaving.allow();
+                    // Another heartbeat would begin another session.
+                    return std::future::pending().await;
+                }
             }
             Ok(refused) => {
                 let code = ErrorCode(refused.error_code);
@@ -112,6 +153,7 @@ async fn beat(broker: &Broker, epoch: i64) {
             biased;
             () = broker.rt.sleep(interval) => {}
             () = newer => {}
+            () = broker.leaving.asked.notified() => {}
         }
     }
 }

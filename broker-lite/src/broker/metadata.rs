@@ -150,7 +150,8 @@ impl Broker {
             let Some(topic) = image.topic(name) else { continue };
             let settings = self.replica_settings(image, &topic.name);
             for partition in self.partitions().iter().filter(|held| held.identity.topic_id == topic.id) {
-                partition.look(|replica| replica.set_settings(settings.clone()));
+                let now = self.rt.now();
+                partition.with(self, |replica, fx| replica.set_settings(now, settings.clone(), fx));
             }
         }
     }
@@ -252,6 +253,7 @@ impl Broker {
                 "message.timestamp.after.max.ms",
                 default.message_timestamp_after_max_ms,
             ),
+            sync_before_ack: of_topic.sync_before_ack(),
             require_key: of_topic.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
             high_watermark_checkpoint_interval: self
                 .config

@@ -13,15 +13,14 @@ mod lifecycle;
 mod metadata;
 mod partition;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::metadata::Image;
-use broker_lite_core::storage::MemoryStorage;
 use klamm_wire::ErrorCode;
 use klamm_wire::seam::{Frame, LinkError};
 use parking_lot::Mutex;
@@ -31,10 +30,13 @@ use uuid::Uuid;
 pub(crate) use lifecycle::FEATURES;
 pub(crate) use partition::{Partition, Signal, Until};
 
+use crate::disk::{Disk, Leave};
+use crate::journal::{Journal, NodeEvent};
 use crate::node::{Life, Network, Party};
 use crate::rt::Rt;
 use fetcher::Fetchers;
 use isr::IsrKeeper;
+use lifecycle::Leaving;
 
 /// Name of the one listener.
 pub(crate) const LISTENER: &str = "PLAINTEXT";
@@ -44,32 +46,6 @@ pub(crate) const CONTROLLER_ID: i32 = 0;
 
 /// How often silent producers are looked for, as Kafka does.
 const EXPIRATION_CHECK: Duration = Duration::from_secs(600);
-
-/// What a broker keeps when its process dies: the storage of each replica by topic id and partition.
-#[derive(Debug, Default)]
-pub(crate) struct Disk(Mutex<BTreeMap<(Uuid, i32), MemoryStorage>>);
-
-impl Disk {
-    /// Storage of a replica, empty if it is new.
-    fn take(&self, key: (Uuid, i32)) -> MemoryStorage {
-        self.0.lock().remove(&key).unwrap_or_default()
-    }
-
-    /// Gives up the storage of partitions that are no more.
-    fn keep_only(&self, partitions: &BTreeSet<(Uuid, i32)>) {
-        self.0.lock().retain(|key, _| partitions.contains(key));
-    }
-
-    /// Looks at the storage of a replica while no process has it.
-    pub(crate) fn look<R>(
-        &self,
-        topic: Uuid,
-        partition: i32,
-        look: impl FnOnce(&mut MemoryStorage) -> R,
-    ) -> Option<R> {
-        self.0.lock().get_mut(&(topic, partition)).map(look)
-    }
-}
 
 /// How far each partition was ever committed, for [`Cluster::check`](crate::Cluster::check) only.
 #[derive(Debug, Default)]
@@ -95,6 +71,18 @@ pub(crate) struct BrokerIdentity {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) incarnation: Uuid,
+    /// Epoch of the registration before this one if that broker has closed its logs in order, else -1.
+    pub(crate) previous_epoch: i64,
+}
+
+/// What outlives a broker's process.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) network: Arc<Network>,
+    pub(crate) config: Arc<BrokerConfig>,
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) committed: Arc<Committed>,
+    pub(crate) journal: Arc<Journal>,
 }
 
 /// One incarnation of one broker.
@@ -108,12 +96,17 @@ pub(crate) struct Broker {
     pub(crate) config: Arc<BrokerConfig>,
     disk: Arc<Disk>,
     committed: Arc<Committed>,
+    journal: Arc<Journal>,
     image: Mutex<Image>,
     image_changed: Notify,
     registration: Mutex<Registration>,
     directory: Mutex<Directory>,
     fetchers: Fetchers,
     isr: IsrKeeper,
+    leaving: Leaving,
+    leave: Mutex<Leave>,
+    /// The disk has failed.
+    offline: AtomicBool,
     /// Producer ids of this broker's block that are still free.
     pub(crate) producer_ids: Mutex<Range<i64>>,
 }
@@ -148,11 +141,9 @@ impl Broker {
         identity: BrokerIdentity,
         rt: Rt,
         life: Arc<Life>,
-        network: Arc<Network>,
-        config: Arc<BrokerConfig>,
-        disk: Arc<Disk>,
-        committed: Arc<Committed>,
+        surroundings: Surroundings,
     ) -> Arc<Self> {
+        let Surroundings { network, config, disk, committed, journal } = surroundings;
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             identity,
@@ -162,12 +153,16 @@ impl Broker {
             config,
             disk,
             committed,
+            journal,
             image: Mutex::new(Image::default()),
             image_changed: Notify::new(),
             registration: Mutex::new(Registration { epoch: -1, unfenced: false }),
             directory: Mutex::default(),
             fetchers: Fetchers::default(),
             isr: IsrKeeper::default(),
+            leaving: Leaving::default(),
+            leave: Mutex::new(Leave::Killed),
+            offline: AtomicBool::new(false),
             producer_ids: Mutex::new(0..0),
         })
     }
@@ -247,18 +242,65 @@ impl Broker {
         self.directory.lock().partitions.values().cloned().collect()
     }
 
-    /// Ends this incarnation's hold on its replicas and leaves their bytes on the disk.
+    /// Says how this process will have left its disk. Call it before the broker's life is ended.
+    pub(crate) fn leave_as(&self, leave: Leave) {
+        *self.leave.lock() = leave;
+    }
+
+    /// Ends this incarnation's hold on its replicas and leaves their bytes on the disk. A second call changes nothing.
     ///
     /// Call it after the broker's life has ended: metadata that was being applied is finished first.
     pub(crate) fn release_storage(&self) {
         drop(self.image.lock());
+        let leave = *self.leave.lock();
         let partitions = std::mem::take(&mut *self.directory.lock()).partitions;
-        let mut disk = self.disk.0.lock();
-        for (key, partition) in partitions {
-            if let Some(replica) = partition.retire() {
-                disk.insert(key, replica.into_storage());
+        let storages = partitions.into_iter().filter_map(|(key, partition)| {
+            let mut replica = partition.retire()?;
+            if let Leave::Clean { .. } = leave
+                && let Err(error) = replica.checkpoint()
+            {
+                tracing::warn!(replica = %partition.identity, %error, "cannot remember the high watermark");
             }
+            Some((key, replica.into_storage()))
+        });
+        self.disk.put_back(storages, leave);
+    }
+
+    /// Ends the process because its disk has failed, as Kafka does with its only log directory.
+    ///
+    /// The storage is released a moment later: who calls this may hold what that needs.
+    fn go_offline(&self, cause: &str) {
+        if self.offline.swap(true, Ordering::SeqCst) || self.life.kill().is_none() {
+            return;
         }
+        let broker = self.id();
+        tracing::error!(
+            broker,
+            cause,
+            "the log directory is offline and the broker stops; end the fault of its disk, then restart it"
+        );
+        self.journal.node_event(self.rt.now(), broker, NodeEvent::DiskFailed { cause: cause.to_owned() });
+        if let Some(me) = self.me.upgrade() {
+            self.rt.spawn(async move { me.release_storage() });
+        }
+    }
+
+    /// Asks the controller to move the leaderships away; returns when it has, and this broker may stop.
+    pub(crate) async fn until_may_stop(&self) {
+        self.leaving.until_allowed().await;
+    }
+
+    /// Makes everything written durable, for a shutdown in order.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says; what was not durable before is then lost.
+    pub(crate) async fn flush(&self) -> Result<(), String> {
+        let latency = self.disk.sync_latency();
+        if !latency.is_zero() {
+            self.rt.sleep(latency).await;
+        }
+        self.disk.sync().map_err(|error| error.to_string())
     }
 }
 
@@ -312,7 +354,6 @@ mod tests {
     use std::time::Duration;
 
     use crate::Cluster;
-    use broker_lite_core::storage::MemoryStorage;
 
     /// Goal: what a broker missed while it was down does not stay on its disk for ever.
     #[tokio::test(start_paused = true)]
@@ -324,7 +365,7 @@ mod tests {
         let cluster = Cluster::builder().seed(7).topic("t", Some(1), Some(3)).start().await.unwrap();
         let (broker, id) = cluster.broker_and_topic_id(1, "t");
         cluster.kill(1).unwrap();
-        let held = |disk: &super::Disk| disk.look(id, 0, |_: &mut MemoryStorage| ()).is_some();
+        let held = |disk: &super::Disk| disk.look(id, 0, |_| ()).is_some();
         assert!(held(&broker.disk));
         let topic = DeleteTopicState::default().with_name(Some(TopicName("t".into())));
         let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(1_000);

@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use broker_lite_core::replica::{Effect, Replica, ReplicaIdentity, Role};
-use broker_lite_core::storage::MemoryStorage;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Broker;
+use crate::disk::Stored;
+use crate::journal::NodeEvent;
 
 /// Wakes one request that waits for one or several partitions.
 pub(crate) type Signal = Arc<Notify>;
@@ -30,16 +32,25 @@ pub(crate) struct Partition {
 #[derive(Debug)]
 pub(crate) struct State {
     /// `None` once the incarnation is over or the partition has gone elsewhere.
-    replica: Option<Replica<MemoryStorage>>,
+    replica: Option<Replica<Stored>>,
     appends: Vec<Waiter>,
     commits: Vec<Waiter>,
+    syncs: Vec<Waiter>,
 }
 
 #[derive(Debug)]
 struct Waiter {
-    /// Offset that the log end, or the high watermark, must reach.
+    /// Offset that the log end, the high watermark, or what is durable must reach.
     at: i64,
     signal: Signal,
+}
+
+/// An fsync that is carried out.
+#[derive(Debug)]
+struct Syncing {
+    generation: u64,
+    upto: i64,
+    latency: Duration,
 }
 
 /// What somebody waits for.
@@ -49,15 +60,18 @@ pub(crate) enum Until {
     Appended(i64),
     /// The high watermark is at or behind this offset.
     Committed(i64),
+    /// What counts here is at or behind this offset: with `flush.messages` = 1, what is durable.
+    Synced(i64),
 }
 
 impl Partition {
     pub(crate) fn new(
         identity: ReplicaIdentity,
-        replica: Replica<MemoryStorage>,
+        replica: Replica<Stored>,
         committed: Arc<AtomicI64>,
     ) -> Arc<Self> {
-        let state = State { replica: Some(replica), appends: Vec::new(), commits: Vec::new() };
+        let replica = Some(replica);
+        let state = State { replica, appends: Vec::new(), commits: Vec::new(), syncs: Vec::new() };
         Arc::new(Self { identity, committed, state: Mutex::new(state) })
     }
 
@@ -65,7 +79,7 @@ impl Partition {
     pub(crate) fn with<R>(
         self: &Arc<Self>,
         broker: &Broker,
-        work: impl FnOnce(&mut Replica<MemoryStorage>, &mut Vec<Effect>) -> R,
+        work: impl FnOnce(&mut Replica<Stored>, &mut Vec<Effect>) -> R,
     ) -> Option<R> {
         self.with_waiting(broker, |replica, fx| (work(replica, fx), None))
     }
@@ -74,51 +88,46 @@ impl Partition {
     pub(crate) fn with_waiting<R>(
         self: &Arc<Self>,
         broker: &Broker,
-        work: impl FnOnce(&mut Replica<MemoryStorage>, &mut Vec<Effect>) -> (R, Option<(Until, Signal)>),
+        work: impl FnOnce(&mut Replica<Stored>, &mut Vec<Effect>) -> (R, Option<(Until, Signal)>),
     ) -> Option<R> {
         let mut fx = Vec::new();
         let mut wake = Vec::new();
-        let (result, deadline) = {
+        let (result, deadline, later) = {
             let mut state = self.state.lock();
             let replica = state.replica.as_mut()?;
             let (result, wait) = work(replica, &mut fx);
+            let later = broker.begin_syncs(replica, &mut fx);
             let deadline = replica.deadline();
             state.collect(&fx, &mut wake);
             if let Some((until, signal)) = wait {
-                state.wait(until, signal);
+                state.wait(until, &signal);
             }
-            (result, deadline)
+            (result, deadline, later)
         };
         wake.iter().for_each(|signal| signal.notify_one());
+        later.into_iter().for_each(|sync| broker.sync_later(self, sync));
         broker.apply(self, fx);
         broker.isr.deadline(deadline);
         Some(result)
     }
 
     /// Looks at the replica without changing it.
-    pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Replica<MemoryStorage>) -> R) -> Option<R> {
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Replica<Stored>) -> R) -> Option<R> {
         self.state.lock().replica.as_mut().map(look)
     }
 
     /// Wakes `signal` as soon as `until` holds; at once if it holds already or nothing is left to wait for.
     pub(crate) fn wait(&self, until: Until, signal: &Signal) {
-        let mut state = self.state.lock();
-        let holds = state.replica.as_ref().is_none_or(|replica| match until {
-            Until::Appended(at) => replica.log_end_offset() >= at,
-            Until::Committed(at) => replica.high_watermark() >= at,
-        });
-        if holds {
-            signal.notify_one();
-        } else {
-            state.wait(until, signal.clone());
-        }
+        self.state.lock().wait(until, signal);
     }
 
     /// Forgets a signal that nobody waits for any more.
     pub(crate) fn forget(&self, signal: &Signal) {
         let mut state = self.state.lock();
-        state.appends.retain(|waiter| !Arc::ptr_eq(&waiter.signal, signal));
-        state.commits.retain(|waiter| !Arc::ptr_eq(&waiter.signal, signal));
+        let State { appends, commits, syncs, .. } = &mut *state;
+        for list in [appends, commits, syncs] {
+            list.retain(|waiter| !Arc::ptr_eq(&waiter.signal, signal));
+        }
     }
 
     /// Wakes everybody, after a change that waiting requests have to look at.
@@ -129,7 +138,7 @@ impl Partition {
     }
 
     /// Takes the replica away for good.
-    pub(crate) fn retire(&self) -> Option<Replica<MemoryStorage>> {
+    pub(crate) fn retire(&self) -> Option<Replica<Stored>> {
         let replica = self.state.lock().replica.take();
         self.wake_all();
         replica
@@ -137,14 +146,24 @@ impl Partition {
 }
 
 impl State {
-    fn wait(&mut self, until: Until, signal: Signal) {
+    fn wait(&mut self, until: Until, signal: &Signal) {
+        let holds = self.replica.as_ref().is_none_or(|replica| match until {
+            Until::Appended(at) => replica.log_end_offset() >= at,
+            Until::Committed(at) => replica.high_watermark() >= at,
+            Until::Synced(at) => replica.durable_end() >= at,
+        });
+        if holds {
+            signal.notify_one();
+            return;
+        }
         let (list, at) = match until {
             Until::Appended(at) => (&mut self.appends, at),
             Until::Committed(at) => (&mut self.commits, at),
+            Until::Synced(at) => (&mut self.syncs, at),
         };
-        match list.iter_mut().find(|waiter| Arc::ptr_eq(&waiter.signal, &signal)) {
+        match list.iter_mut().find(|waiter| Arc::ptr_eq(&waiter.signal, signal)) {
             Some(waiter) => waiter.at = waiter.at.min(at),
-            None => list.push(Waiter { at, signal }),
+            None => list.push(Waiter { at, signal: signal.clone() }),
         }
     }
 
@@ -153,16 +172,19 @@ impl State {
             match effect {
                 Effect::Appended(end) => take_reached(&mut self.appends, *end, wake),
                 Effect::HighWatermark(mark) => take_reached(&mut self.commits, *mark, wake),
+                Effect::Synced(end) => take_reached(&mut self.syncs, *end, wake),
                 Effect::RoleChanged(_) | Effect::Truncated(_) | Effect::StorageFailed(_) => {
                     self.take_all(wake);
                 }
-                Effect::AlterPartition(_) => {}
+                Effect::AlterPartition(_) | Effect::Sync { .. } => {}
             }
         }
     }
 
     fn take_all(&mut self, wake: &mut Vec<Signal>) {
-        wake.extend(self.appends.drain(..).chain(self.commits.drain(..)).map(|waiter| waiter.signal));
+        let Self { appends, commits, syncs, .. } = self;
+        let all = appends.drain(..).chain(commits.drain(..)).chain(syncs.drain(..));
+        wake.extend(all.map(|waiter| waiter.signal));
     }
 }
 
@@ -171,6 +193,38 @@ fn take_reached(list: &mut Vec<Waiter>, reached: i64, wake: &mut Vec<Signal>) {
 }
 
 impl Broker {
+    /// Carries out the syncs asked for: at once on a disk that takes no time, under the lock that the append is under.
+    /// Returns those that take time.
+    fn begin_syncs(&self, replica: &mut Replica<Stored>, fx: &mut Vec<Effect>) -> Vec<Syncing> {
+        let mut later = Vec::new();
+        while let Some(at) = fx.iter().position(|effect| matches!(effect, Effect::Sync { .. })) {
+            if let Effect::Sync { generation, upto } = fx.remove(at) {
+                let sync = Syncing { generation, upto, latency: self.disk.sync_latency() };
+                if sync.latency.is_zero() {
+                    self.end_sync(&sync, replica, fx);
+                } else {
+                    later.push(sync);
+                }
+            }
+        }
+        later
+    }
+
+    fn end_sync(&self, sync: &Syncing, replica: &mut Replica<Stored>, fx: &mut Vec<Effect>) {
+        match self.disk.sync() {
+            Ok(()) => replica.synced(self.rt.now(), sync.generation, sync.upto, fx),
+            Err(error) => replica.sync_failed(&error, fx),
+        }
+    }
+
+    fn sync_later(&self, partition: &Arc<Partition>, sync: Syncing) {
+        let (Some(broker), partition) = (self.me.upgrade(), partition.clone()) else { return };
+        self.life.spawn(async move {
+            broker.rt.sleep(sync.latency).await;
+            partition.with(&broker, |replica, fx| broker.end_sync(&sync, replica, fx));
+        });
+    }
+
     /// Carries out what a replica asks for.
     fn apply(&self, partition: &Arc<Partition>, fx: Vec<Effect>) {
         for effect in fx {
@@ -184,13 +238,22 @@ impl Broker {
                     self.fetchers.follow(self, partition, leader);
                 }
                 Effect::StorageFailed(cause) => {
-                    tracing::error!(replica = %partition.identity, cause, "storage failed, replica is offline");
+                    tracing::debug!(replica = %partition.identity, cause, "replica is offline");
+                    self.go_offline(&cause);
                 }
-                Effect::Truncated(end) => tracing::info!(replica = %partition.identity, end, "truncated"),
+                Effect::Truncated(to) => {
+                    let identity = &partition.identity;
+                    tracing::info!(replica = %identity, end = to, "truncated");
+                    let (topic, partition) = (identity.topic.to_string(), identity.partition);
+                    let event = NodeEvent::Truncated { topic, partition, to };
+                    self.journal.node_event(self.rt.now(), self.id(), event);
+                }
+                Effect::Synced(_) => self.fetchers.synced(partition),
                 Effect::HighWatermark(mark) => {
                     partition.committed.fetch_max(mark, Ordering::Relaxed);
                 }
-                Effect::Appended(_) => {}
+                // What was synced at once, or takes time, was taken out before.
+                Effect::Appended(_) | Effect::Sync { .. } => {}
             }
         }
     }

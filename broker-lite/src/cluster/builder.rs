@@ -9,13 +9,14 @@ use klamm_wire::seam::Endpoint;
 use parking_lot::Mutex;
 use uuid::{Builder as UuidBuilder, Uuid};
 
+use super::processes::Quorum;
 use super::{Cluster, ClusterError, Slot, Started};
-use crate::broker::{CONTROLLER_ID, Committed};
-use crate::controller::{ControllerNode, watch_deadlines};
+use crate::broker::Committed;
+use crate::disk::Disk;
 use crate::journal::Journal;
 #[cfg(feature = "sim")]
 use crate::node::{Between, Side, Trouble};
-use crate::node::{Life, Limits, Listening, Network, Node, Role};
+use crate::node::{Limits, Listening, Network};
 use crate::rt::Rt;
 
 /// Port told to clients where nothing listens on sockets.
@@ -203,17 +204,16 @@ impl ClusterBuilder {
         }
         let journal = Arc::new(Journal::default());
         let limits = limits(&config);
-        let controller = start_controller(&rt, &cluster_id, &config, &network, &journal, limits);
         let mut slots = BTreeMap::new();
         for (id, listening) in (1..).zip(listening) {
             let (host, port) = self.advertised(id, listening.as_ref());
             network.name(&host, port, id);
-            slots.insert(id, Slot::new(host, port, listening));
+            slots.insert(id, Slot::new(host, port, listening, Disk::new(&rt, id), rt.of_node()));
         }
         let started = Started { rt, cluster_id, network, journal, config, limits };
         let cluster = Cluster {
+            controller: Quorum::start(&started)?,
             started,
-            controller,
             committed: Arc::new(Committed::default()),
             slots: Mutex::new(slots),
             rng: Mutex::new(rng),
@@ -288,28 +288,6 @@ impl ClusterBuilder {
         };
         (host, address.port())
     }
-}
-
-fn start_controller(
-    rt: &Rt,
-    cluster_id: &str,
-    config: &BrokerConfig,
-    network: &Arc<Network>,
-    journal: &Arc<Journal>,
-    limits: Limits,
-) -> Arc<Life> {
-    let life = Life::new(rt.clone());
-    let controller = ControllerNode::new(rt.clone(), cluster_id, config, journal.clone());
-    life.spawn(watch_deadlines(controller.clone()));
-    network.attach(Arc::new(Node {
-        id: CONTROLLER_ID,
-        rt: rt.clone(),
-        life: life.clone(),
-        network: network.clone(),
-        limits,
-        role: Role::Controller(controller),
-    }));
-    life
 }
 
 fn limits(config: &BrokerConfig) -> Limits {

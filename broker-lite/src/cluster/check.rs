@@ -11,7 +11,7 @@ use std::fmt;
 
 use broker_lite_core::log::{Cause, Damage};
 use broker_lite_core::metadata::PartitionRegistration;
-use broker_lite_core::storage::{MemoryStorage, Storage, StorageError};
+use broker_lite_core::storage::{Storage, StorageError};
 use bytes::{Bytes, BytesMut};
 use klamm_wire::RawBatch;
 use uuid::Uuid;
@@ -182,7 +182,8 @@ impl Cluster {
     }
 
     fn copy(&self, broker: i32, id: Uuid, number: i32, examined: &mut Examined<'_>) -> Option<Copy> {
-        let live = self.running(broker).ok().and_then(|running| {
+        let (running, disk) = self.process_and_disk(broker)?;
+        let live = running.and_then(|running| {
             running.partition(TopicRef::Id(id), number).ok()?.look(|replica| Claim {
                 start: replica.log_start_offset(),
                 end: Some(replica.log_end_offset()),
@@ -191,7 +192,6 @@ impl Cluster {
                 bytes: read_all(replica.log().storage()),
             })
         });
-        let disk = self.slots.lock().get(&broker).map(|slot| slot.disk.clone())?;
         let claim = live.or_else(|| {
             disk.look(id, number, |storage| Claim {
                 start: storage.checkpoint().log_start_offset,
@@ -249,7 +249,7 @@ fn reference(copies: &[Copy], leader: Option<i32>) -> Option<&Copy> {
     copies.iter().max_by_key(rank)
 }
 
-fn read_all(storage: &MemoryStorage) -> Result<Bytes, StorageError> {
+pub(super) fn read_all(storage: &impl Storage) -> Result<Bytes, StorageError> {
     let len = usize::try_from(storage.end() - storage.start()).unwrap_or(usize::MAX);
     let mut chunks = Vec::new();
     storage.read(storage.start(), len, &mut chunks)?;

@@ -2,7 +2,9 @@
 
 mod builder;
 mod check;
+mod logs;
 mod network;
+mod processes;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,6 +14,7 @@ use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::metadata::Image;
+use broker_lite_core::replica::Replica;
 use klamm_wire::codec::{decode_response, encode_request};
 use klamm_wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use klamm_wire::messages::{CreateTopicsRequest, TopicName};
@@ -21,14 +24,16 @@ use parking_lot::Mutex;
 
 pub use builder::{ClusterBuilder, Profile};
 pub use check::{CheckReport, Violation};
+pub use logs::LoggedRecord;
 pub use network::{Cut, Latency, Loss};
 
-use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, Committed, Disk, TopicRef};
+use crate::broker::{Broker, CONTROLLER_ID, Committed, TopicRef};
+use crate::disk::{Disk, Stored};
 use crate::handle::Handle;
 use crate::journal::Journal;
-use crate::node::{Life, Limits, Listening, Network, Node, Party, Role, serve};
+use crate::node::{Life, Limits, Listening, Network, Party};
 use crate::rt::Rt;
-use builder::random_uuid;
+use processes::Quorum;
 
 /// Longest wait for a new topic to have leaders at every broker.
 const TOPIC_LIMIT: Duration = Duration::from_secs(30);
@@ -55,7 +60,7 @@ pub enum ClusterError {
     /// The cluster has no broker with this id.
     #[error("there is no broker {0} in this cluster")]
     NoSuchBroker(i32),
-    /// The broker is not in a state that allows the operation.
+    /// The broker, or the controller (0), is not in a state that allows the operation.
     #[error("broker {broker} is {state}")]
     Broker {
         /// Broker named in the call.
@@ -75,6 +80,9 @@ pub enum ClusterError {
         /// Offset asked for.
         offset: i64,
     },
+    /// The metadata log cannot be read any more, so that no controller can start on it.
+    #[error("the metadata log cannot be read: {0}")]
+    Metadata(String),
     /// A topic could not be created.
     #[error("cannot create topic {topic}: {cause}")]
     Topic {
@@ -113,14 +121,16 @@ struct Slot {
     /// Bound before the first start, so that ports are known.
     listening: Option<Listening>,
     disk: Arc<Disk>,
+    /// With the broker's own wall clock.
+    rt: Rt,
     /// The current incarnation, or the last one.
     broker: Option<Arc<Broker>>,
 }
 
 impl Slot {
-    fn new(host: String, port: u16, listening: Option<Listening>) -> Self {
+    fn new(host: String, port: u16, listening: Option<Listening>, disk: Arc<Disk>, rt: Rt) -> Self {
         let bound = listening.as_ref().map(|listening| listening.address);
-        Self { host, port, bound, listening, disk: Arc::default(), broker: None }
+        Self { host, port, bound, listening, disk, rt, broker: None }
     }
 
     fn life(&self) -> Option<&Arc<Life>> {
@@ -132,13 +142,16 @@ impl Slot {
 #[derive(Debug)]
 pub struct Cluster {
     started: Started,
-    controller: Arc<Life>,
+    controller: Quorum,
     committed: Arc<Committed>,
     slots: Mutex<BTreeMap<i32, Slot>>,
     rng: Mutex<fastrand::Rng>,
 }
 
 impl Cluster {
+    /// Node id of the controller, for [`Self::kill`] and the like. Brokers count from 1.
+    pub const CONTROLLER: i32 = CONTROLLER_ID;
+
     /// Starts from the defaults: three brokers, in process, [`Profile::Test`].
     pub fn builder() -> ClusterBuilder {
         ClusterBuilder::default()
@@ -228,90 +241,10 @@ impl Cluster {
         self.within(TOPIC_LIMIT, "leaders of new topics", self.until_running_brokers_see(led)).await
     }
 
-    /// Process death: tasks and connections are gone at once, written bytes stay. The controller
-    /// is not told.
-    ///
-    /// # Errors
-    ///
-    /// If there is no such broker, or it is down already.
-    pub fn kill(&self, broker: i32) -> Result<(), ClusterError> {
-        let victim = self.running(broker)?;
-        victim.life.kill().ok_or(ClusterError::Broker { broker, state: "down" })?;
-        victim.release_storage();
-        tracing::info!(broker, "killed");
-        Ok(())
-    }
-
-    /// Stops the broker from doing anything, its connections stay open (as SIGSTOP would).
-    ///
-    /// # Errors
-    ///
-    /// If there is no such broker, or it is down or paused already.
-    pub fn pause(&self, broker: i32) -> Result<(), ClusterError> {
-        let life = self.running(broker)?.life.clone();
-        if life.pause() { Ok(()) } else { Err(ClusterError::Broker { broker, state: "paused" }) }
-    }
-
-    /// Ends [`Self::pause`].
-    ///
-    /// # Errors
-    ///
-    /// If there is no such broker, it is down, or not paused.
-    pub fn resume(&self, broker: i32) -> Result<(), ClusterError> {
-        let life = self.running(broker)?.life.clone();
-        if life.resume() { Ok(()) } else { Err(ClusterError::Broker { broker, state: "running" }) }
-    }
-
-    /// Starts a killed broker again: a new incarnation on the bytes the old one wrote.
-    /// Returns once it listens and is registered, unfenced and has caught up with the metadata.
-    ///
-    /// # Errors
-    ///
-    /// If there is no such broker, it is running, or its port was taken meanwhile.
-    pub async fn restart(&self, broker: i32) -> Result<(), ClusterError> {
-        let old = {
-            let slots = self.slots.lock();
-            let slot = slots.get(&broker).ok_or(ClusterError::NoSuchBroker(broker))?;
-            if slot.life().is_some() {
-                return Err(ClusterError::Broker { broker, state: "running" });
-            }
-            slot.broker.clone()
-        };
-        if let Some(old) = old {
-            old.life.until_quiet().await;
-        }
-        let new = self.boot(broker).await?;
-        tracing::info!(broker, "restarted");
-        let seen = |image: &Image| {
-            let registered = image.broker(broker).filter(|found| !found.fenced);
-            registered.is_some_and(|found| found.incarnation_id == new.identity.incarnation).then_some(())
-        };
-        let unfenced = new.until_image(seen);
-        self.within(TOPIC_LIMIT, "the broker to register again", unfenced).await
-    }
-
     #[cfg(test)]
     pub(crate) fn broker_and_topic_id(&self, broker: i32, topic: &str) -> (Arc<Broker>, uuid::Uuid) {
         let id = self.started.journal.image(|image| image.topic(topic).map(|topic| topic.id));
         (self.running(broker).unwrap(), id.unwrap())
-    }
-
-    /// Stops everything.
-    pub async fn shutdown(self) {
-        self.stop();
-        let lives: Vec<_> = self.slots.lock().values().filter_map(|slot| slot.broker.clone()).collect();
-        for broker in lives {
-            broker.life.until_quiet().await;
-        }
-        self.controller.until_quiet().await;
-    }
-
-    fn stop(&self) {
-        for slot in self.slots.lock().values() {
-            slot.life().map(|life| life.kill());
-        }
-        self.controller.kill();
-        self.started.network.detach_all();
     }
 
     /// Leader of a partition, as the controller's metadata has it.
@@ -340,7 +273,7 @@ impl Cluster {
         broker: i32,
         topic: &str,
         partition: i32,
-        look: impl FnOnce(&mut broker_lite_core::replica::Replica<broker_lite_core::storage::MemoryStorage>) -> R,
+        look: impl FnOnce(&mut Replica<Stored>) -> R,
     ) -> Option<R> {
         let broker = self.running(broker).ok()?;
         broker.partition(TopicRef::Name(topic), partition).ok()?.look(look)
@@ -371,26 +304,14 @@ impl Cluster {
         }
     }
 
-    /// Waits until a Produce request is unanswered at this broker, kills the broker before it
-    /// can answer, and returns how many were unanswered (at least 1).
-    ///
-    /// Waits for ever at a broker that leads no partition anybody writes to.
-    ///
-    /// # Errors
-    ///
-    /// If there is no such broker, or it is down.
-    pub async fn kill_when_produce_in_flight(&self, broker: i32) -> Result<usize, ClusterError> {
-        let victim = self.running(broker)?;
-        let unanswered = victim.life.kill_when_produce_in_flight().await;
-        let unanswered = unanswered.ok_or(ClusterError::Broker { broker, state: "down" })?;
-        victim.release_storage();
-        tracing::info!(broker, unanswered, "killed with Produce requests unanswered");
-        Ok(unanswered)
-    }
-
     /// How many elections there were, the first one of each partition not counted.
     pub fn elections(&self) -> usize {
         self.started.journal.elections()
+    }
+
+    /// How often a replica gave up the end of its log, because a later leader never had it.
+    pub fn truncations(&self) -> usize {
+        self.started.journal.truncations()
     }
 
     /// Every change of a leader or leader epoch, in the order of the metadata log.
@@ -443,69 +364,6 @@ impl Cluster {
     #[cfg(feature = "sim")]
     pub(crate) fn rt(&self) -> &Rt {
         &self.started.rt
-    }
-
-    fn running(&self, broker: i32) -> Result<Arc<Broker>, ClusterError> {
-        let slots = self.slots.lock();
-        let slot = slots.get(&broker).ok_or(ClusterError::NoSuchBroker(broker))?;
-        let running = slot.broker.clone().filter(|broker| !broker.life.is_dead());
-        running.ok_or(ClusterError::Broker { broker, state: "down" })
-    }
-
-    async fn boot_all(&self) -> Result<(), ClusterError> {
-        for broker in self.broker_ids() {
-            self.boot(broker).await?;
-        }
-        Ok(())
-    }
-
-    /// Starts a new incarnation in a broker's slot.
-    async fn boot(&self, id: i32) -> Result<Arc<Broker>, ClusterError> {
-        let (bound, listening) = {
-            let mut slots = self.slots.lock();
-            let slot = slots.get_mut(&id).ok_or(ClusterError::NoSuchBroker(id))?;
-            (slot.bound, slot.listening.take())
-        };
-        let listening = match (listening, bound) {
-            (None, Some(bound)) => {
-                let again = Listening::bind(&bound.ip().to_string(), bound.port()).await;
-                Some(again.map_err(|cause| ClusterError::Listen { address: bound.to_string(), cause })?)
-            }
-            (listening, _) => listening,
-        };
-        let incarnation = random_uuid(&mut self.rng.lock());
-        let mut slots = self.slots.lock();
-        let slot = slots.get_mut(&id).ok_or(ClusterError::NoSuchBroker(id))?;
-        let Started { rt, cluster_id, network, config, limits, .. } = &self.started;
-        let identity = BrokerIdentity {
-            id,
-            cluster_id: cluster_id.clone(),
-            rack: format!("RACK{id}"),
-            host: slot.host.clone(),
-            port: slot.port,
-            incarnation,
-        };
-        let life = Life::new(rt.clone());
-        let broker = Broker::new(
-            identity,
-            rt.clone(),
-            life.clone(),
-            network.clone(),
-            config.clone(),
-            slot.disk.clone(),
-            self.committed.clone(),
-        );
-        let role = Role::Broker(broker.clone());
-        let node =
-            Node { id, rt: rt.clone(), life: life.clone(), network: network.clone(), limits: *limits, role };
-        let node = Arc::new(node);
-        network.attach(node.clone());
-        if let Some(listening) = listening {
-            life.spawn(serve(node, listening));
-        }
-        broker.run();
-        slot.broker = Some(broker.clone());
-        Ok(broker)
     }
 }
 

@@ -12,6 +12,7 @@ use futures::stream::FuturesUnordered;
 use super::schedule::{Fault, Isolation, Moment, Schedule, Way, What, Who};
 use crate::broker::CONTROLLER_ID;
 use crate::cluster::{Cluster, ClusterError, Cut};
+use crate::disk::{DiskFault, DiskFaults, PowerLoss};
 use crate::node::Side;
 
 /// Pause between attempts to bring a node back.
@@ -89,9 +90,54 @@ impl Fault {
                 drop(loss);
                 true
             }
-            _ => false,
+            What::PowerOff { who, torn } => {
+                let loss = if *torn { PowerLoss::Torn } else { PowerLoss::Unsynced };
+                let downed = match who {
+                    Who::AllBrokers => cluster.power_off_all_with(loss),
+                    who => {
+                        let victims = who.nodes(cluster, here).into_iter();
+                        victims.filter(|id| cluster.power_off_with(*id, loss).is_ok()).collect()
+                    }
+                };
+                restart_later(cluster, downed, lasts).await
+            }
+            What::SlowDisk { who, ms } => {
+                let slow = Duration::from_millis(*ms);
+                disk_fault(cluster, &who.nodes(cluster, here), lasts, |disk| disk.slow(slow)).await
+            }
+            What::FailingDisk(who) => {
+                disk_fault(cluster, &who.nodes(cluster, here), lasts, DiskFaults::fail_sync).await
+            }
+            What::FullDisk(who) => {
+                disk_fault(cluster, &who.nodes(cluster, here), lasts, DiskFaults::full).await
+            }
+            What::ClockJump { who, ms } => {
+                let jumped = who.nodes(cluster, here);
+                let set = |ms| jumped.iter().filter(|id| cluster.set_clock_off(**id, ms).is_ok()).count();
+                let happened = set(*ms) > 0;
+                cluster.rt().sleep(lasts).await;
+                set(0);
+                happened
+            }
         }
     }
+}
+
+/// A fault of disks; brokers that ended by it are started again when it is over.
+async fn disk_fault(
+    cluster: &Cluster,
+    nodes: &[i32],
+    lasts: Duration,
+    fault: impl Fn(&DiskFaults) -> DiskFault,
+) -> bool {
+    let faults: Vec<_> = nodes.iter().filter_map(|id| Some(fault(&cluster.disk(*id).ok()?))).collect();
+    let happened = !faults.is_empty();
+    cluster.rt().sleep(lasts).await;
+    drop(faults);
+    for node in nodes {
+        bring_back(cluster, *node).await;
+    }
+    happened
 }
 
 /// Restarts what a fault has taken down; `false` if that was nothing.

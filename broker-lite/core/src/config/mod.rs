@@ -155,7 +155,9 @@ fn checked<'v>(
 /// records are not deleted by `retention.ms`, for example. Unknown names and defaults are not meant.
 pub fn is_without_effect(name: &str, value: &str) -> bool {
     let key = find(table::BROKER, name).or_else(|| find(table::TOPIC, name));
-    key.is_some_and(|key| key.default != Some(value.trim())) && !support::ACTED_ON.contains(&name)
+    let value = value.trim();
+    let acted_on = support::ACTED_ON.contains(&name) || support::ACTED_ON_AT.contains(&(name, value));
+    key.is_some_and(|key| key.default != Some(value)) && !acted_on
 }
 
 /// The name that was probably meant: the same setting on the other level, or the one spelt most alike.

@@ -60,6 +60,10 @@ pub(super) fn refusal(name: &str) -> Option<&'static str> {
     (missing && !name.starts_with(HARMLESS)).then_some("is not supported yet")
 }
 
+/// Acted on at one value only: sync before acknowledging, with every message.
+pub(super) const ACTED_ON_AT: &[(&str, &str)] =
+    &[("flush.messages", "1"), ("log.flush.interval.messages", "1")];
+
 /// What broker-lite acts on; everything else that is not refused is kept and shown, and changes nothing.
 pub(super) const ACTED_ON: &[&str] = &[
     "auto.create.topics.enable",

@@ -221,7 +221,11 @@ fn settings_that_are_not_acted_on_are_known_as_such() {
     }
     assert!(!is_without_effect("cleanup.policy", "delete"), "the default");
     assert!(!is_without_effect("no.such.setting", "1"));
-    for name in support::ACTED_ON {
+    for name in ["flush.messages", "log.flush.interval.messages"] {
+        assert!(is_without_effect(name, "2"), "{name} is acted on at 1 only");
+        assert!(!is_without_effect(name, "1") && !is_without_effect(name, "9223372036854775807"), "{name}");
+    }
+    for name in support::ACTED_ON.iter().chain(support::ACTED_ON_AT.iter().map(|(name, _)| name)) {
         assert!(
             find(table::BROKER, name).or_else(|| find(table::TOPIC, name)).is_some(),
             "{name} is misspelt"

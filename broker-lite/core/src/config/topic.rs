@@ -51,6 +51,12 @@ impl<'a> TopicConfig<'a> {
         self.int("max.message.bytes").and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX)
     }
 
+    /// Whether records are made durable before they count: `flush.messages` is 1. Any other value leaves that to the
+    /// operating system, as if it were Kafka's default.
+    pub fn sync_before_ack(&self) -> bool {
+        self.int("flush.messages") == Some(1)
+    }
+
     /// `unclean.leader.election.enable`.
     pub fn unclean_leader_election(&self) -> bool {
         self.boolean("unclean.leader.election.enable")

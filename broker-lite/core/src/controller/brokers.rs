@@ -26,6 +26,8 @@ pub(super) struct Session {
     ends: Tick,
     /// Whether the end was put off since the last report.
     put_off: bool,
+    /// Whether the broker has reported to this controller.
+    heard: bool,
     /// Metadata offset the broker has applied, as of its last heartbeat.
     offset: i64,
     /// Offset of the last record that moved leaderships away for its shutdown.
@@ -34,7 +36,7 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(ends: Tick) -> Self {
-        Self { ends, put_off: false, offset: -1, shutdown_offset: None }
+        Self { ends, put_off: false, heard: false, offset: -1, shutdown_offset: None }
     }
 }
 
@@ -102,7 +104,8 @@ impl Controller {
         let epoch = record.broker_epoch;
         self.emit(record);
         self.leave(&[id], (!clean).then_some(id));
-        self.sessions.insert(id, Session::new(now + self.session_timeout));
+        let session = Session { heard: true, ..Session::new(now + self.session_timeout) };
+        self.sessions.insert(id, session);
         Ok(epoch)
     }
 
@@ -112,11 +115,17 @@ impl Controller {
         !broker.in_controlled_shutdown && ends.is_some_and(|ends| now < ends)
     }
 
+    /// Whether a broker has registered or sent a heartbeat since this controller took over.
+    pub fn has_heard_from(&self, id: i32) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.heard)
+    }
+
     fn touch(&mut self, now: Tick, id: i32, offset: Option<i64>) {
         let ends = now + self.session_timeout;
         let session = self.sessions.entry(id).or_insert_with(|| Session::new(ends));
         session.ends = session.ends.max(ends);
         session.put_off = false;
+        session.heard = true;
         session.offset = offset.unwrap_or(session.offset);
     }
 

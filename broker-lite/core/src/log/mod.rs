@@ -107,6 +107,27 @@ impl<S: Storage> Log<S> {
         self.end_offset
     }
 
+    /// Offset behind the last batch that survives a loss of power as a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Damaged`], [`LogError::Storage`].
+    pub fn synced_offset(&self) -> Result<i64, LogError> {
+        let synced = self.storage.synced();
+        if synced >= self.storage.end() {
+            return Ok(self.end_offset);
+        }
+        let near = self.index.before_position(synced).map_or(self.storage.start(), |entry| entry.position);
+        let mut position = near;
+        while let Some(header) = self.header_at(position)? {
+            position += header.size_bytes() as u64;
+            if position > synced {
+                return Ok(header.base_offset.max(self.start_offset));
+            }
+        }
+        Ok(self.end_offset)
+    }
+
     /// The leader epochs.
     pub fn epochs(&self) -> &EpochCache {
         &self.epochs

@@ -10,8 +10,12 @@ use crate::log::LogError;
 use crate::storage::Storage;
 
 impl<S: Storage> Replica<S> {
-    /// Where a follower asks next; `None` for any other role.
+    /// Where a follower asks next; `None` for any other role, and while [`Self::is_sync_due`]: the leader takes the
+    /// offset as what is safe here.
     pub fn fetch_position(&self) -> Option<FetchPosition> {
+        if self.is_sync_due() {
+            return None;
+        }
         let Role::Follower { leader, leader_epoch } = self.role else { return None };
         Some(FetchPosition {
             leader,
@@ -39,6 +43,7 @@ impl<S: Storage> Replica<S> {
         let outcome = self.append_batches(fetched, fx);
         if self.log.end_offset() > before {
             fx.push(Effect::Appended(self.log.end_offset()));
+            self.sync_if_due(fx);
         }
         outcome?;
         self.raise_high_watermark(now, fetched.high_watermark, fx);
@@ -109,6 +114,7 @@ impl<S: Storage> Replica<S> {
         if leader_start > self.log.end_offset() {
             self.log.restart_at(leader_start).map_err(|error| self.write_failed(error.into(), fx))?;
             fx.push(Effect::Truncated(leader_start));
+            self.cut(fx);
             self.raise_high_watermark(now, leader_start, fx);
         }
         Ok(())
@@ -118,6 +124,7 @@ impl<S: Storage> Replica<S> {
         let cut = self.log.truncate_to(offset).map_err(|error| self.write_failed(error, fx))?;
         if cut {
             fx.push(Effect::Truncated(self.log.end_offset()));
+            self.cut(fx);
         }
         if self.high_watermark > self.log.end_offset() {
             // only after an unclean election: committed records are lost

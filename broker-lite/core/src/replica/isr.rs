@@ -18,13 +18,13 @@ impl<S: Storage> Replica<S> {
     /// A replica that is about to join the ISR is waited for too, or it could never catch up under load.
     pub(super) fn advance_high_watermark(&mut self, now: Tick, fx: &mut Vec<Effect>) {
         let (min_isr, lag_max) = (self.min_isr(), self.settings.replica_lag_time_max);
-        let end = self.log.end_offset();
+        let (end, own) = (self.log.end_offset(), self.durable_end());
         let Some(leading) = &mut self.leading else { return };
         leading.watermark_waits_until = None;
         if self.isr.len() < min_isr {
             return;
         }
-        let mut least = end;
+        let mut least = own;
         let mut waits_until: Option<Tick> = None;
         for (id, follower) in &leading.followers {
             let has = follower.end_offset.unwrap_or(-1);

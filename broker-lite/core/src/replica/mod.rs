@@ -15,6 +15,7 @@
 //! next has it.
 
 mod check;
+mod durable;
 mod follow;
 mod isr;
 mod leader;
@@ -37,6 +38,7 @@ use crate::Tick;
 use crate::log::{Damage, Log, LogError};
 use crate::metadata::PartitionRegistration;
 use crate::storage::{Storage, StorageError};
+use durable::Durability;
 use leader::Leading;
 
 /// One replica of one partition. See the module.
@@ -60,6 +62,7 @@ pub struct Replica<S> {
     alive: BTreeMap<i32, i64>,
     next_proposal: u64,
     failed: bool,
+    durability: Durability,
 }
 
 impl<S: Storage> Replica<S> {
@@ -77,6 +80,8 @@ impl<S: Storage> Replica<S> {
         let checkpoint = storage.checkpoint();
         let (log, recovered_from) = Log::open(storage)?;
         let high_watermark = checkpoint.high_watermark.clamp(log.start_offset(), log.end_offset());
+        // what cannot be read back was checked a moment ago: nothing of it counts
+        let durability = Durability::new(log.synced_offset().unwrap_or(log.start_offset()));
         Ok(Self {
             identity,
             settings,
@@ -93,6 +98,7 @@ impl<S: Storage> Replica<S> {
             alive: BTreeMap::new(),
             next_proposal: 0,
             failed: false,
+            durability,
         })
     }
 
@@ -104,11 +110,6 @@ impl<S: Storage> Replica<S> {
     /// Which replica this is.
     pub fn identity(&self) -> &ReplicaIdentity {
         &self.identity
-    }
-
-    /// Replaces the settings, after a change of the topic's configuration.
-    pub fn set_settings(&mut self, settings: ReplicaSettings) {
-        self.settings = settings;
     }
 
     /// The settings in force.
@@ -151,6 +152,7 @@ impl<S: Storage> Replica<S> {
         }
         self.leader_epoch = registration.leader_epoch;
         self.take_role(now, registration, new_epoch, fx);
+        self.sync_if_due(fx);
         self.advance_high_watermark(now, fx);
     }
 
@@ -296,6 +298,7 @@ impl<S: Storage> Replica<S> {
         self.failed = true;
         self.leading = None;
         self.checkpoint_at = None;
+        self.stop_syncing();
         fx.push(Effect::StorageFailed(error.to_string()));
         if self.role != Role::Offline {
             self.role = Role::Offline;
@@ -324,6 +327,15 @@ impl<S: Storage> Replica<S> {
             Some(current) if current > self.leader_epoch => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the leadership of `leader_epoch` goes on without a break.
+    fn check_still_leading(&self, leader_epoch: i32) -> Result<&Leading, ErrorCode> {
+        if self.failed {
+            return Err(ErrorCode::KAFKA_STORAGE_ERROR);
+        }
+        let leading = self.check_leader()?;
+        if leader_epoch < leading.since_epoch { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) } else { Ok(leading) }
     }
 
     fn check_leader(&self) -> Result<&Leading, ErrorCode> {

@@ -16,7 +16,8 @@ const ACKS_LEADER: i16 = 1;
 impl<S: Storage> Replica<S> {
     /// Appends one batch as leader.
     ///
-    /// With acks=-1 the answer waits until [`Self::acked`] says so for `last_offset + 1`.
+    /// The answer waits until [`Self::acked`] says so for `last_offset + 1` with acks=-1, and until [`Self::is_durable`]
+    /// does with acks=1.
     ///
     /// # Errors
     ///
@@ -49,6 +50,7 @@ impl<S: Storage> Replica<S> {
             return Err(AppendError::new(self.write_failed(error, fx), message));
         }
         fx.push(Effect::Appended(self.log.end_offset()));
+        self.sync_if_due(fx);
         self.advance_high_watermark(now, fx);
         Ok(self.appended(header.base_offset, header.last_offset(), append_time.unwrap_or(-1), false))
     }
@@ -93,12 +95,9 @@ impl<S: Storage> Replica<S> {
     /// # Errors
     ///
     /// `NOT_LEADER_OR_FOLLOWER` if another leader may have come in between, `NOT_ENOUGH_REPLICAS_AFTER_APPEND` if the
-    /// ISR has shrunk below `min.insync.replicas`.
+    /// ISR has shrunk below `min.insync.replicas`, `KAFKA_STORAGE_ERROR`.
     pub fn acked(&self, leader_epoch: i32, offset: i64) -> Result<bool, ErrorCode> {
-        let leading = self.check_leader()?;
-        if leader_epoch < leading.since_epoch {
-            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
-        }
+        let leading = self.check_still_leading(leader_epoch)?;
         if self.high_watermark < offset {
             return Ok(false);
         }

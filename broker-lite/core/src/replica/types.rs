@@ -47,6 +47,8 @@ pub struct ReplicaSettings {
     pub message_timestamp_after_max_ms: i64,
     /// Records without key are refused (`cleanup.policy` contains `compact`).
     pub require_key: bool,
+    /// Records count only once they are durable (`flush.messages` = 1).
+    pub sync_before_ack: bool,
     /// Largest size of the records of one batch once decompressed.
     pub decompression_limit_bytes: usize,
     /// How often a moved high watermark is remembered (`replica.high.watermark.checkpoint.interval.ms`).
@@ -66,6 +68,7 @@ impl Default for ReplicaSettings {
             message_timestamp_before_max_ms: i64::MAX,
             message_timestamp_after_max_ms: 3_600_000,
             require_key: false,
+            sync_before_ack: false,
             decompression_limit_bytes: 64 << 20,
             high_watermark_checkpoint_interval: Tick::from_secs(5),
             alter_partition_backoff: Tick::from_millis(50),
@@ -106,6 +109,18 @@ pub enum Effect {
     RoleChanged(Role),
     /// A suffix of the log is gone: it ends here now.
     Truncated(i64),
+    /// Make durable what is written now; report to [`Replica::synced`](super::Replica::synced) or
+    /// [`Replica::sync_failed`](super::Replica::sync_failed). The next one comes when this one has been reported, or
+    /// when the log was cut, with another generation.
+    Sync {
+        /// Goes back with the report, so that a late one is known as such.
+        generation: u64,
+        /// End of the log now; goes back too.
+        upto: i64,
+    },
+    /// Everything before this offset counts now: waiting acks=1 produces may be complete, and a follower fetches again
+    /// if it has a [`Replica::fetch_position`](super::Replica::fetch_position).
+    Synced(i64),
     /// The storage failed: the replica is offline until it is made anew.
     StorageFailed(String),
 }

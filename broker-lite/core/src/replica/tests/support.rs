@@ -81,7 +81,7 @@ pub(super) fn fetch_as(fetcher: Fetcher, offset: i64) -> FetchFrom {
 pub(super) struct Sut {
     pub(super) replica: Replica<MemoryStorage>,
     pub(super) now: Tick,
-    fx: Vec<Effect>,
+    pub(super) fx: Vec<Effect>,
 }
 
 impl Sut {
@@ -203,8 +203,8 @@ impl Storage for Broken {
     fn truncate_prefix(&mut self, position: u64) -> Result<(), StorageError> {
         self.0.truncate_prefix(position)
     }
-    fn sync(&mut self) -> Result<(), StorageError> {
-        self.0.sync()
+    fn mark_synced(&mut self, position: u64) {
+        self.0.mark_synced(position);
     }
     fn checkpoint(&self) -> Checkpoint {
         self.0.checkpoint()

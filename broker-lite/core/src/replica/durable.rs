@@ -1,0 +1,121 @@
+//! Records count only once they are durable (`flush.messages` = 1), by group commit.
+//!
+//! ```text
+//! appended ──▶ Effect::Sync ──▶ the driver's disk ──▶ synced ──▶ high watermark, acks=1, next fetch
+//!     └─ while one is under way: goes along with the next one
+//! ```
+//!
+//! Invariant: while this is on, nothing at or behind [`Replica::durable_end`] is acknowledged, counted for the high
+//! watermark, or named by a fetch as held. While it is off, no sync is asked for.
+
+use klamm_wire::ErrorCode;
+
+use super::{Effect, Replica, ReplicaSettings};
+use crate::Tick;
+use crate::storage::{Storage, StorageError};
+
+/// How far the log is durable, and what is being done about the rest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Durability {
+    /// Everything before this offset survives a loss of power.
+    end: i64,
+    /// Counts what was cut off: a sync from before a cut vouches for nothing.
+    generation: u64,
+    under_way: Option<UnderWay>,
+}
+
+/// The one sync that is being carried out.
+#[derive(Debug, Clone, Copy)]
+struct UnderWay {
+    upto: i64,
+    position: u64,
+}
+
+impl Durability {
+    pub(super) fn new(end: i64) -> Self {
+        Self { end, generation: 0, under_way: None }
+    }
+}
+
+impl<S: Storage> Replica<S> {
+    /// Where what counts ends: what is durable, or the log if `flush.messages` does not ask for that.
+    pub fn durable_end(&self) -> i64 {
+        if self.settings.sync_before_ack { self.durability.end } else { self.log.end_offset() }
+    }
+
+    /// Whether records wait to become durable. A follower does not fetch meanwhile, as its fetch would tell that it
+    /// holds them.
+    pub fn is_sync_due(&self) -> bool {
+        self.durable_end() < self.log.end_offset()
+    }
+
+    /// Tells whether everything before `offset` may be acknowledged to acks=1: `Ok(false)` means wait.
+    ///
+    /// `leader_epoch` is the one in [`Appended`](super::Appended).
+    ///
+    /// # Errors
+    ///
+    /// `NOT_LEADER_OR_FOLLOWER` if another leader may have come in between, `KAFKA_STORAGE_ERROR`.
+    pub fn is_durable(&self, leader_epoch: i32, offset: i64) -> Result<bool, ErrorCode> {
+        self.check_still_leading(leader_epoch)?;
+        Ok(self.durable_end() >= offset)
+    }
+
+    /// Replaces the settings, after a change of the topic's configuration.
+    pub fn set_settings(&mut self, now: Tick, settings: ReplicaSettings, fx: &mut Vec<Effect>) {
+        let before = self.durable_end();
+        self.settings = settings;
+        if self.failed {
+            return;
+        }
+        if self.durable_end() > before {
+            fx.push(Effect::Synced(self.durable_end()));
+        }
+        self.sync_if_due(fx);
+        self.advance_high_watermark(now, fx);
+    }
+
+    /// Takes the end of the sync that [`Effect::Sync`] asked for: everything before `upto` is durable.
+    pub fn synced(&mut self, now: Tick, generation: u64, upto: i64, fx: &mut Vec<Effect>) {
+        let this_one = |sync: &UnderWay| generation == self.durability.generation && sync.upto == upto;
+        let Some(done) = self.durability.under_way.filter(this_one) else { return };
+        self.durability.under_way = None;
+        self.log.storage_mut().mark_synced(done.position);
+        self.durability.end = self.durability.end.max(done.upto);
+        fx.push(Effect::Synced(done.upto));
+        self.advance_high_watermark(now, fx);
+        self.sync_if_due(fx);
+    }
+
+    /// Takes the failure of a sync, of whichever generation: what has not become durable is gone from memory too, so
+    /// that another try would succeed and prove nothing.
+    pub fn sync_failed(&mut self, error: &StorageError, fx: &mut Vec<Effect>) {
+        if !self.failed {
+            self.fail(error, fx);
+        }
+    }
+
+    /// Asks for a sync if records wait for one and none is under way.
+    pub(super) fn sync_if_due(&mut self, fx: &mut Vec<Effect>) {
+        if self.failed || !self.is_sync_due() || self.durability.under_way.is_some() {
+            return;
+        }
+        let (generation, upto) = (self.durability.generation, self.log.end_offset());
+        self.durability.under_way = Some(UnderWay { upto, position: self.log.storage().end() });
+        fx.push(Effect::Sync { generation, upto });
+    }
+
+    /// Call it when the log was cut, or emptied.
+    pub(super) fn cut(&mut self, fx: &mut Vec<Effect>) {
+        let (storage, end) = (self.log.storage(), self.log.end_offset());
+        let all = storage.synced() >= storage.end();
+        self.durability.end = if all { end } else { self.durability.end.min(end) };
+        self.durability.generation += 1;
+        self.durability.under_way = None;
+        self.sync_if_due(fx);
+    }
+
+    pub(super) fn stop_syncing(&mut self) {
+        self.durability.under_way = None;
+    }
+}

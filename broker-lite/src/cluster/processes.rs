@@ -1,0 +1,490 @@
+//! Processes: brokers and the controller end, stop, and start again.
+//!
+//! ```text
+//!           kill ── written bytes stay ──┐
+//! running ──power_off ── unsynced go ────┼──▶ down ──restart──▶ running, a new incarnation
+//!    │      shutdown_broker ── in order ─┘
+//!    └──pause──▶ paused ──resume──▶ running, with its connections
+//! ```
+//!
+//! Invariant: what a process left on its disk is taken over by the next one only when no task of the old one is left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_lite_core::metadata::Image;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::builder::random_uuid;
+use super::{Cluster, ClusterError, Started, TOPIC_LIMIT};
+use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, Surroundings};
+use crate::controller::{ControllerNode, MetadataDisk, watch_deadlines};
+use crate::disk::{Disk, DiskFaults, Leave, PowerLoss};
+use crate::journal::NodeEvent;
+use crate::node::{Life, Listening, Node, Role, serve};
+
+/// Longest wait of a broker that shuts down for the controller to move its leaderships away.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// The controller's place in the cluster. One voter for now.
+#[derive(Debug)]
+pub(super) struct Quorum {
+    disk: MetadataDisk,
+    voter: Mutex<Voter>,
+    /// A controller was started, or goes on.
+    started: Notify,
+}
+
+/// The current incarnation of the controller, or the last one.
+#[derive(Debug, Clone)]
+struct Voter {
+    node: Arc<ControllerNode>,
+    life: Arc<Life>,
+    starts: u32,
+}
+
+impl Quorum {
+    /// Starts a controller on an empty log.
+    pub(super) fn start(started: &Started) -> Result<Self, ClusterError> {
+        let disk = MetadataDisk::new();
+        let voter = Voter::boot(started, &disk, 0)?;
+        Ok(Self { disk, voter: Mutex::new(voter), started: Notify::new() })
+    }
+
+    pub(super) fn life(&self) -> Arc<Life> {
+        self.voter.lock().life.clone()
+    }
+}
+
+impl Voter {
+    fn boot(started: &Started, disk: &MetadataDisk, starts: u32) -> Result<Self, ClusterError> {
+        let Started { rt, cluster_id, network, journal, config, limits } = started;
+        let (journal, log) = (journal.clone(), disk.clone());
+        let node = ControllerNode::new(rt.clone(), cluster_id, config, journal, log, starts)
+            .map_err(ClusterError::Metadata)?;
+        let life = Life::new(rt.clone());
+        life.spawn(watch_deadlines(node.clone()));
+        network.attach(Arc::new(Node {
+            id: CONTROLLER_ID,
+            rt: rt.clone(),
+            life: life.clone(),
+            network: network.clone(),
+            limits: *limits,
+            role: Role::Controller(node.clone()),
+        }));
+        Ok(Self { node, life, starts })
+    }
+}
+
+impl Cluster {
+    /// Process death of a broker, or of the controller ([`Self::CONTROLLER`]): tasks and connections are gone at once,
+    /// written bytes stay, synced or not. Nobody is told; other nodes notice by silence.
+    ///
+    /// Without a controller brokers serve on as they are, but no leader is elected, no ISR changes and no topic is
+    /// created. Its log is always durable: it forgets nothing.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such node, or it is down already.
+    pub fn kill(&self, node: i32) -> Result<(), ClusterError> {
+        self.end(node, Leave::Killed)?;
+        tracing::info!(node, "killed");
+        self.node_event(node, NodeEvent::Killed);
+        Ok(())
+    }
+
+    /// As [`Self::kill`], and what the broker had written but not synced is gone: everything since it was started on an
+    /// empty disk or was last shut down in order, except where `flush.messages` (of a topic) or
+    /// `log.flush.interval.messages` (of the cluster) is 1.
+    ///
+    /// Finds records that were acknowledged before they were safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::kill`].
+    pub fn power_off(&self, node: i32) -> Result<(), ClusterError> {
+        self.power_off_with(node, PowerLoss::Unsynced)
+    }
+
+    /// As [`Self::power_off`], with a choice of what is left of the unsynced bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::kill`].
+    pub fn power_off_with(&self, node: i32, loss: PowerLoss) -> Result<(), ClusterError> {
+        self.end(node, Leave::PowerOff(loss))?;
+        tracing::info!(node, ?loss, "lost power");
+        self.node_event(node, NodeEvent::PoweredOff);
+        Ok(())
+    }
+
+    /// All brokers lose power in one instant; the controller does not. Also brokers that are down lose what they had left
+    /// unsynced. Returns those that ran.
+    ///
+    /// Finds acknowledgements that rely on somebody else still having the records.
+    pub fn power_off_all(&self) -> Vec<i32> {
+        self.power_off_all_with(PowerLoss::Unsynced)
+    }
+
+    /// As [`Self::power_off_all`], with a choice of what is left of the unsynced bytes.
+    pub fn power_off_all_with(&self, loss: PowerLoss) -> Vec<i32> {
+        let ids = self.broker_ids();
+        let running: Vec<_> = ids.iter().filter_map(|id| self.running(*id).ok()).collect();
+        running.iter().for_each(|broker| broker.leave_as(Leave::PowerOff(loss)));
+        let mut victims = Vec::new();
+        for broker in &running {
+            if broker.life.kill().is_some() {
+                victims.push(broker.id());
+            }
+        }
+        tracing::info!(?victims, ?loss, "all lost power");
+        for id in ids {
+            match self.process_and_disk(id) {
+                Some((None, disk)) if !victims.contains(&id) => disk.lose_power(loss),
+                _ => {}
+            }
+        }
+        victims.iter().for_each(|id| self.node_event(*id, NodeEvent::PoweredOff));
+        victims
+    }
+
+    /// Waits until a Produce request is unanswered at this broker, kills the broker before it
+    /// can answer, and returns how many were unanswered (at least 1).
+    ///
+    /// Waits for ever at a broker that leads no partition anybody writes to.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such broker, or it is down.
+    pub async fn kill_when_produce_in_flight(&self, broker: i32) -> Result<usize, ClusterError> {
+        let victim = self.running(broker)?;
+        let unanswered = victim.life.kill_when_produce_in_flight().await;
+        let unanswered = unanswered.ok_or(ClusterError::Broker { broker, state: "down" })?;
+        victim.release_storage();
+        tracing::info!(broker, unanswered, "killed with Produce requests unanswered");
+        self.node_event(broker, NodeEvent::Killed);
+        Ok(unanswered)
+    }
+
+    /// Stops a broker in order, as SIGTERM does with Kafka's: the controller moves its leaderships to other replicas, and
+    /// when they know, the broker closes its logs (which makes them durable) and stops. A partition of which it has the
+    /// only replica in sync goes without a leader until it is back.
+    ///
+    /// If that takes more than 10 s (there is no controller, or the broker is paused), the broker stops all the same.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such broker, or it is down, or dies of something else meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the broker goes on leaving: it leads nothing any more, and does not stop before this is called
+    /// again, or [`Self::kill`].
+    pub async fn shutdown_broker(&self, broker: i32) -> Result<(), ClusterError> {
+        let leaving = self.running(broker)?;
+        let down = || ClusterError::Broker { broker, state: "down" };
+        let done = async {
+            tokio::select! {
+                biased;
+                () = leaving.until_may_stop() => {}
+                () = self.started.rt.sleep(SHUTDOWN_LIMIT) => {
+                    tracing::warn!(broker, "stops although the controller has not moved its leaderships away");
+                }
+            }
+            leaving.flush().await
+        };
+        let flushed = tokio::select! {
+            biased;
+            () = leaving.life.until_quiet() => return Err(down()),
+            flushed = done => flushed,
+        };
+        let epoch = leaving.registration().epoch;
+        leaving.leave_as(if flushed.is_ok() { Leave::Clean { epoch } } else { Leave::Killed });
+        leaving.life.kill().ok_or_else(down)?;
+        leaving.release_storage();
+        match flushed {
+            Ok(()) => {
+                tracing::info!(broker, "shut down");
+                self.node_event(broker, NodeEvent::ShutDown);
+            }
+            Err(cause) => {
+                tracing::error!(broker, cause, "stopped, but its logs could not be made durable");
+                self.node_event(broker, NodeEvent::DiskFailed { cause });
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops a broker, or the controller, from doing anything; its connections stay open (as SIGSTOP would).
+    ///
+    /// # Errors
+    ///
+    /// If there is no such node, or it is down or paused already.
+    pub fn pause(&self, node: i32) -> Result<(), ClusterError> {
+        if !self.running_life(node)?.pause() {
+            return Err(ClusterError::Broker { broker: node, state: "paused" });
+        }
+        self.node_event(node, NodeEvent::Paused);
+        Ok(())
+    }
+
+    /// Ends [`Self::pause`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such node, it is down, or not paused.
+    pub fn resume(&self, node: i32) -> Result<(), ClusterError> {
+        if !self.running_life(node)?.resume() {
+            return Err(ClusterError::Broker { broker: node, state: "running" });
+        }
+        self.node_event(node, NodeEvent::Resumed);
+        self.controller.started.notify_waiters();
+        Ok(())
+    }
+
+    /// Starts a node that is down again: a new incarnation on the bytes the old one left.
+    ///
+    /// A broker listens, is registered, unfenced and has caught up with the metadata when this returns; so it waits for
+    /// a controller, and for the session of the old incarnation to end. The controller has read its log; brokers have
+    /// the whole of `broker.session.timeout.ms` from then on to report, see [`Self::until_controller`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such node, it is running, its port was taken meanwhile, or it goes down again at once (because its
+    /// disk still fails, say).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the node may be running or not; call it again.
+    pub async fn restart(&self, node: i32) -> Result<(), ClusterError> {
+        if node == CONTROLLER_ID { self.restart_controller().await } else { self.restart_broker(node).await }
+    }
+
+    async fn restart_controller(&self) -> Result<(), ClusterError> {
+        let running = ClusterError::Broker { broker: CONTROLLER_ID, state: "running" };
+        let old = self.controller.voter.lock().clone();
+        if !old.life.is_dead() {
+            return Err(running);
+        }
+        old.life.until_quiet().await;
+        {
+            let mut voter = self.controller.voter.lock();
+            if !voter.life.is_dead() {
+                return Err(running);
+            }
+            *voter = Voter::boot(&self.started, &self.controller.disk, voter.starts + 1)?;
+        }
+        tracing::info!("controller restarted");
+        self.node_event(CONTROLLER_ID, NodeEvent::Started);
+        self.controller.started.notify_waiters();
+        Ok(())
+    }
+
+    async fn restart_broker(&self, broker: i32) -> Result<(), ClusterError> {
+        let old = {
+            let slots = self.slots.lock();
+            let slot = slots.get(&broker).ok_or(ClusterError::NoSuchBroker(broker))?;
+            if slot.life().is_some() {
+                return Err(ClusterError::Broker { broker, state: "running" });
+            }
+            slot.broker.clone()
+        };
+        if let Some(old) = old {
+            old.life.until_quiet().await;
+            old.release_storage();
+        }
+        let new = self.boot(broker).await?;
+        tracing::info!(broker, "restarted");
+        let seen = |image: &Image| {
+            let registered = image.broker(broker).filter(|found| !found.fenced);
+            registered.is_some_and(|found| found.incarnation_id == new.identity.incarnation).then_some(())
+        };
+        let unfenced = self.within(TOPIC_LIMIT, "the broker to register again", new.until_image(seen));
+        tokio::select! {
+            biased;
+            unfenced = unfenced => unfenced,
+            () = new.life.until_quiet() => Err(ClusterError::Broker { broker, state: "down" }),
+        }
+    }
+
+    /// Waits until the controller runs, and has heard from every running broker since it was started.
+    pub async fn until_controller(&self) {
+        loop {
+            let started = self.controller.started.notified();
+            tokio::pin!(started);
+            started.as_mut().enable();
+            let Voter { node, life, .. } = self.controller.voter.lock().clone();
+            if life.is_dead() || life.is_paused() {
+                started.await;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = node.until_heard_from(|| self.unpaused()) => return,
+                () = life.until_quiet() => {}
+                () = started => {}
+            }
+        }
+    }
+
+    /// Brokers that run and are not paused.
+    fn unpaused(&self) -> Vec<i32> {
+        let slots = self.slots.lock();
+        let runs = |life: &&Arc<Life>| !life.is_paused();
+        slots.iter().filter(|(_, slot)| slot.life().filter(runs).is_some()).map(|(id, _)| *id).collect()
+    }
+
+    /// The disk of a broker, to make it slow, full or failing; the broker may be down.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such broker.
+    pub fn disk(&self, broker: i32) -> Result<DiskFaults, ClusterError> {
+        let slots = self.slots.lock();
+        slots.get(&broker).map(|slot| slot.disk.faults()).ok_or(ClusterError::NoSuchBroker(broker))
+    }
+
+    /// Sets the wall clock of a broker off by so many ms, forward or backward, until it is set again; 0 sets it right.
+    /// Its restart does not. Time-outs do not move: like Kafka they go by a clock that only runs.
+    ///
+    /// Finds order and expiry that rely on timestamps: `message.timestamp.type=LogAppendTime`, time-outs told as dates.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such broker.
+    pub fn set_clock_off(&self, broker: i32, ms: i64) -> Result<(), ClusterError> {
+        let slots = self.slots.lock();
+        let slot = slots.get(&broker).ok_or(ClusterError::NoSuchBroker(broker))?;
+        slot.rt.set_wall_off(ms);
+        Ok(())
+    }
+
+    /// Stops everything.
+    pub async fn shutdown(self) {
+        self.stop();
+        let lives: Vec<_> = self.slots.lock().values().filter_map(|slot| slot.broker.clone()).collect();
+        for broker in lives {
+            broker.life.until_quiet().await;
+        }
+        self.controller.life().until_quiet().await;
+    }
+
+    pub(super) fn stop(&self) {
+        for slot in self.slots.lock().values() {
+            slot.life().map(|life| life.kill());
+        }
+        self.controller.life().kill();
+        self.started.network.detach_all();
+    }
+
+    fn node_event(&self, node: i32, event: NodeEvent) {
+        self.started.journal.node_event(self.started.rt.now(), node, event);
+    }
+
+    fn end(&self, node: i32, leave: Leave) -> Result<(), ClusterError> {
+        let down = ClusterError::Broker { broker: node, state: "down" };
+        if node == CONTROLLER_ID {
+            return self.controller.life().kill().map(|_| ()).ok_or(down);
+        }
+        let victim = self.running(node)?;
+        victim.leave_as(leave);
+        victim.life.kill().ok_or(down)?;
+        victim.release_storage();
+        Ok(())
+    }
+
+    pub(super) fn running(&self, broker: i32) -> Result<Arc<Broker>, ClusterError> {
+        let slots = self.slots.lock();
+        let slot = slots.get(&broker).ok_or(ClusterError::NoSuchBroker(broker))?;
+        let running = slot.broker.clone().filter(|broker| !broker.life.is_dead());
+        running.ok_or(ClusterError::Broker { broker, state: "down" })
+    }
+
+    fn running_life(&self, node: i32) -> Result<Arc<Life>, ClusterError> {
+        if node != CONTROLLER_ID {
+            return self.running(node).map(|broker| broker.life.clone());
+        }
+        let life = Some(self.controller.life()).filter(|life| !life.is_dead());
+        life.ok_or(ClusterError::Broker { broker: node, state: "down" })
+    }
+
+    /// The process of a broker if it runs, and its disk, which holds everything otherwise.
+    pub(super) fn process_and_disk(&self, broker: i32) -> Option<(Option<Arc<Broker>>, Arc<Disk>)> {
+        let (process, disk) = {
+            let slots = self.slots.lock();
+            let slot = slots.get(&broker)?;
+            (slot.broker.clone(), slot.disk.clone())
+        };
+        let running = process.filter(|process| {
+            let dead = process.life.is_dead();
+            if dead {
+                // It may have died of its disk a moment ago.
+                process.release_storage();
+            }
+            !dead
+        });
+        Some((running, disk))
+    }
+
+    pub(super) async fn boot_all(&self) -> Result<(), ClusterError> {
+        for broker in self.broker_ids() {
+            self.boot(broker).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a new incarnation in a broker's slot.
+    async fn boot(&self, id: i32) -> Result<Arc<Broker>, ClusterError> {
+        let (bound, listening) = {
+            let mut slots = self.slots.lock();
+            let slot = slots.get_mut(&id).ok_or(ClusterError::NoSuchBroker(id))?;
+            (slot.bound, slot.listening.take())
+        };
+        let listening = match (listening, bound) {
+            (None, Some(bound)) => {
+                let again = Listening::bind(&bound.ip().to_string(), bound.port()).await;
+                Some(again.map_err(|cause| ClusterError::Listen { address: bound.to_string(), cause })?)
+            }
+            (listening, _) => listening,
+        };
+        let incarnation = random_uuid(&mut self.rng.lock());
+        let mut slots = self.slots.lock();
+        let slot = slots.get_mut(&id).ok_or(ClusterError::NoSuchBroker(id))?;
+        if slot.life().is_some() {
+            return Err(ClusterError::Broker { broker: id, state: "running" });
+        }
+        let Started { cluster_id, network, journal, config, limits, .. } = &self.started;
+        let rt = slot.rt.clone();
+        let identity = BrokerIdentity {
+            id,
+            cluster_id: cluster_id.clone(),
+            rack: format!("RACK{id}"),
+            host: slot.host.clone(),
+            port: slot.port,
+            incarnation,
+            previous_epoch: slot.disk.open().unwrap_or(-1),
+        };
+        let life = Life::new(rt.clone());
+        let surroundings = Surroundings {
+            network: network.clone(),
+            config: config.clone(),
+            disk: slot.disk.clone(),
+            committed: self.committed.clone(),
+            journal: journal.clone(),
+        };
+        let broker = Broker::new(identity, rt.clone(), life.clone(), surroundings);
+        let role = Role::Broker(broker.clone());
+        let network = network.clone();
+        let node = Arc::new(Node { id, rt, life: life.clone(), network, limits: *limits, role });
+        self.started.network.attach(node.clone());
+        if let Some(listening) = listening {
+            life.spawn(serve(node, listening));
+        }
+        broker.run();
+        slot.broker = Some(broker.clone());
+        drop(slots);
+        self.node_event(id, NodeEvent::Started);
+        Ok(broker)
+    }
+}

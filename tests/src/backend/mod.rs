@@ -28,7 +28,7 @@ pub const BROKERS: usize = 3;
 /// Between two looks at something that is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// What has not come about by then never will; only turns a hang into a failure that says what is missing.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running cluster.
 pub struct Backend {
@@ -68,14 +68,18 @@ impl Backend {
         self.client_builder().build().map_err(Error::other)
     }
 
-    /// A client that calls a broker dead which has not answered for two seconds.
+    /// How long an impatient client waits for an answer: longer than a healthy broker of this kind takes.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(if self.can(Can::RestartQuickly) { 1 } else { 2 })
+    }
+
+    /// A client that calls a broker dead which has not answered for [`Self::patience`].
     ///
     /// # Errors
     ///
     /// A setting is impossible.
     pub fn impatient_client(&self) -> Result<Client, Error> {
-        let limit = Duration::from_secs(2);
-        self.client_builder().request_timeout_ms(limit).build().map_err(Error::other)
+        self.client_builder().request_timeout_ms(self.patience()).build().map_err(Error::other)
     }
 
     /// A topic name that no other behaviour uses.
@@ -126,6 +130,12 @@ impl Backend {
         )
     }
 
+    /// A number below `limit` that the seed chooses where time is virtual, so that another seed is another history;
+    /// elsewhere 0.
+    pub fn chance(&self, limit: u64) -> u64 {
+        klamm_wire::ambient::current().map_or(0, |simulation| simulation.next_seed() % limit.max(1))
+    }
+
     // ---- waits
 
     /// Waits until the cluster describes a topic in a way that `wanted` makes something of.
@@ -148,8 +158,8 @@ impl Backend {
             if let Some(found) = wanted(told.as_ref().map_err(|code| *code)) {
                 return Ok(found);
             }
-            if begun.elapsed() > PATIENCE {
-                return Err(Error::other(format!("{topic} is not as wanted after {PATIENCE:?}: {told:?}")));
+            if begun.elapsed() > WAIT_LIMIT {
+                return Err(Error::other(format!("{topic} is not as wanted after {WAIT_LIMIT:?}: {told:?}")));
             }
             sleep(LOOK_AGAIN).await;
         }
@@ -310,8 +320,8 @@ impl Backend {
             if told.as_ref().is_ok_and(|cluster| cluster.brokers.len() == BROKERS) {
                 return Ok(());
             }
-            if begun.elapsed() > PATIENCE {
-                return Err(Error::other(format!("brokers are missing after {PATIENCE:?}: {told:?}")));
+            if begun.elapsed() > WAIT_LIMIT {
+                return Err(Error::other(format!("brokers are missing after {WAIT_LIMIT:?}: {told:?}")));
             }
             sleep(LOOK_AGAIN).await;
         }

@@ -48,6 +48,8 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     consuming::the_stream_hands_out_each_record_once[CreateTopics, KeepRecords],
     consuming::a_paused_partition_is_silent_until_resumed[CreateTopics, KeepRecords],
     consuming::a_batch_larger_than_the_fetch_limit_still_makes_progress[CreateTopics, KeepRecords],
+    consuming::a_new_assignment_hands_out_nothing_of_the_old_one[CreateTopics, KeepRecords],
+    consuming::every_partition_is_read_however_many_there_are[CreateTopics, KeepRecords],
     administering::a_topic_is_created_described_and_deleted[CreateTopics],
     administering::the_cluster_describes_itself[],
     failing::an_unknown_topic_is_named_when_auto_creation_is_not_asked_for[CreateTopics],
@@ -77,6 +79,11 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     changing::a_producer_goes_on_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::a_consumer_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::producing_to_a_deleted_topic_fails_by_name_and_other_topics_go_on[CreateTopics],
+    changing::a_record_that_waits_for_replicas_fails_when_its_topic_is_deleted[Pause, CreateTopics, Replicate],
+    changing::a_topic_deleted_and_created_again_under_a_stream_of_records_takes_the_later_ones[
+        CreateTopics,
+        KeepRecords
+    ],
     surviving::records_survive_the_kill_of_their_leader_once_each_and_in_order[Kill, Replicate, KeepRecords],
     surviving::what_was_acknowledged_is_there_after_every_broker_was_killed_in_turn[
         Kill,
@@ -84,6 +91,13 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
         Replicate,
         KeepRecords
     ],
+    surviving::what_was_acknowledged_is_there_after_all_brokers_were_dead_at_once[
+        Kill,
+        RestartQuickly,
+        Replicate,
+        KeepRecords
+    ],
+    surviving::without_idempotence_nothing_is_lost_although_it_may_come_twice[Pause, Replicate, KeepRecords],
     surviving::a_producer_goes_on_when_its_leader_pauses_and_comes_back[Pause, KeepRecords],
     surviving::five_requests_in_flight_keep_their_order_while_leadership_moves[Pause, Replicate, KeepRecords],
     surviving::a_consumer_reads_on_across_a_leader_change_without_gap_or_repetition[

@@ -16,7 +16,9 @@ use crate::tools::{SOON, next, number, read_all};
 /// Deliveries that may be open at once.
 const WINDOW: usize = 300;
 /// Records that must be acknowledged before and after a fault.
-const ENOUGH: i64 = 500;
+const ENOUGH: i64 = 300;
+/// Memory of a writer: all of it must be free in the end.
+const BUFFER: usize = 1 << 20;
 /// Between twenty records: virtual time passes only while everybody waits.
 const BREATH: Duration = Duration::from_millis(4);
 
@@ -48,6 +50,7 @@ async fn write(
         .batch_size(300)
         .linger_ms(Duration::ZERO)
         .max_in_flight_requests_per_connection(5)
+        .buffer_memory(BUFFER)
         .build()?;
     let (mut open, mut sent, mut last) = (VecDeque::new(), 0_i64, i64::MAX);
     while sent < last || !open.is_empty() {
@@ -70,6 +73,11 @@ async fn write(
         if last == i64::MAX && progress.over.get() {
             last = sent + ENOUGH;
         }
+    }
+    producer.flush().await?;
+    // An answer that is late may hold on to its batch for a while.
+    while producer.requests_in_flight() > 0 || producer.buffer_available() < BUFFER {
+        sleep(BREATH).await;
     }
     producer.close(SOON).await?;
     Ok(sent)
@@ -96,7 +104,8 @@ async fn write_through<F: Future<Output = Result<(), Error>>>(
 ) -> Result<i64, Box<dyn std::error::Error + Send + Sync>> {
     let progress = Progress::default();
     let breaking = async {
-        progress.until(ENOUGH).await;
+        progress.until(ENOUGH + backend.chance(100) as i64).await;
+        sleep(Duration::from_millis(backend.chance(8))).await;
         fault.await?;
         progress.over.set(true);
         Ok(())
@@ -134,6 +143,79 @@ pub(crate) async fn what_was_acknowledged_is_there_after_every_broker_was_killed
         backend.until_in_sync(&topic, 0, BROKERS).await
     };
     write_through(backend, &topic, 1, kills).await?;
+    Ok(())
+}
+
+pub(crate) async fn what_was_acknowledged_is_there_after_all_brokers_were_dead_at_once(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic("all-dead", 2).await?;
+    let kills = async {
+        for round in 0..BROKERS as i32 {
+            for partition in 0..2 {
+                backend.until_in_sync(&topic, partition, BROKERS).await?;
+            }
+            // Another one first and last in each round.
+            let order = (0..BROKERS as i32).map(|place| (place + round) % BROKERS as i32 + 1);
+            for broker in order.clone() {
+                backend.kill(broker).await?;
+            }
+            futures::future::try_join_all(order.map(|broker| backend.restart(broker))).await?;
+        }
+        backend.until_in_sync(&topic, 0, BROKERS).await
+    };
+    write_through(backend, &topic, 2, kills).await?;
+    Ok(())
+}
+
+pub(crate) async fn without_idempotence_nothing_is_lost_although_it_may_come_twice(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic("twice-maybe", 1).await?;
+    backend.until_in_sync(&topic, 0, BROKERS).await?;
+    let leader = backend.leader_of(&topic, 0).await?;
+    let producer: Producer = Producer::builder()
+        .client(&backend.impatient_client()?)
+        .enable_idempotence(false)
+        .max_in_flight_requests_per_connection(1)
+        .batch_size(300)
+        .linger_ms(Duration::ZERO)
+        .build()?;
+    let over = Cell::new(false);
+    let write = async {
+        let (mut written, mut left) = (0, ENOUGH);
+        while left > 0 {
+            let mut deliveries = Vec::new();
+            for index in written..written + 20 {
+                let record = Record::new(topic.as_str()).value(index.to_string());
+                deliveries.push(producer.send(record).await?);
+            }
+            for delivery in deliveries {
+                delivery.await?;
+            }
+            written += 20;
+            left -= if over.get() { 20 } else { 0 };
+            sleep(BREATH).await;
+        }
+        Ok::<i64, Box<dyn std::error::Error + Send + Sync>>(written)
+    };
+    let depose = async {
+        sleep(Duration::from_millis(50 + backend.chance(50))).await;
+        backend.pause(leader).await?;
+        backend.until_leader(&topic, 0, |other| other != leader).await?;
+        backend.resume(leader).await?;
+        over.set(true);
+        Ok(())
+    };
+    let (written, ()) = futures::try_join!(write, depose)?;
+    let mut next = 0;
+    for record in read_all(backend, &topic, 0).await? {
+        // A repetition begins somewhere behind; what is new is the next one.
+        let found = number(&record)?;
+        assert!(found <= next, "{found} where {next} was due: one is missing, or in front of its turn");
+        next = next.max(found + 1);
+    }
+    assert_eq!(next, written);
     Ok(())
 }
 
@@ -223,7 +305,7 @@ pub(crate) async fn below_min_insync_replicas_acks_all_is_refused_and_nothing_is
 
     let client = backend.impatient_client()?;
     let all: Producer =
-        Producer::builder().client(&client).delivery_timeout_ms(Duration::from_secs(3)).build()?;
+        Producer::builder().client(&client).delivery_timeout_ms(backend.patience() * 3 / 2).build()?;
     match all.send_and_wait(Record::new(topic.as_str()).value("refused")).await {
         Err(error @ SendError::TimedOut { last: Some(ErrorCode::NOT_ENOUGH_REPLICAS), .. }) => {
             assert!(!error.maybe_written(), "{error:?}: refused before it was appended");
@@ -291,7 +373,7 @@ pub(crate) async fn a_silent_cluster_is_heard_again_without_a_new_client(backend
     backend.freeze().await?;
     let delivery = producer.send(Record::new(topic.as_str()).value("1")).await?;
     // Beyond the time-out of a request.
-    sleep(Duration::from_secs(3)).await;
+    sleep(backend.patience() * 3 / 2).await;
     backend.thaw().await?;
     delivery.await?;
     let records = next(&consumer, 1).await?;

@@ -31,6 +31,11 @@ const REQUESTS_IN_PROGRESS: usize = 64;
 const SIMULATED_LATENCY: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_millis(10);
 
+/// What an fsync takes there.
+#[cfg(feature = "sim")]
+const SIMULATED_SYNC: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_millis(5);
+
 /// Settings of both profiles that differ from Kafka's defaults and depend on the number of brokers.
 const REPLICATION: &[&str] = &[
     "default.replication.factor",
@@ -208,7 +213,13 @@ impl ClusterBuilder {
         for (id, listening) in (1..).zip(listening) {
             let (host, port) = self.advertised(id, listening.as_ref());
             network.name(&host, port, id);
-            slots.insert(id, Slot::new(host, port, listening, Disk::new(&rt, id), rt.of_node()));
+            #[allow(unused_mut, reason = "only a simulation changes it")]
+            let mut slot = Slot::new(host, port, listening, Disk::new(&rt, id), rt.of_node());
+            #[cfg(feature = "sim")]
+            if self.recorder.is_some() {
+                slot.simulated_disk = Some(slot.disk.faults().sync_latency(SIMULATED_SYNC));
+            }
+            slots.insert(id, slot);
         }
         let started = Started { rt, cluster_id, network, journal, config, limits };
         let cluster = Cluster {

@@ -123,6 +123,9 @@ struct Slot {
     disk: Arc<Disk>,
     /// With the broker's own wall clock.
     rt: Rt,
+    /// What an fsync takes in a simulation.
+    #[cfg(feature = "sim")]
+    simulated_disk: Option<crate::disk::DiskFault>,
     /// The current incarnation, or the last one.
     broker: Option<Arc<Broker>>,
 }
@@ -130,7 +133,17 @@ struct Slot {
 impl Slot {
     fn new(host: String, port: u16, listening: Option<Listening>, disk: Arc<Disk>, rt: Rt) -> Self {
         let bound = listening.as_ref().map(|listening| listening.address);
-        Self { host, port, bound, listening, disk, rt, broker: None }
+        Self {
+            host,
+            port,
+            bound,
+            listening,
+            disk,
+            rt,
+            #[cfg(feature = "sim")]
+            simulated_disk: None,
+            broker: None,
+        }
     }
 
     fn life(&self) -> Option<&Arc<Life>> {

@@ -16,18 +16,16 @@ pub enum Bug {
     HighWatermarkOffByOne,
     /// The high watermark follows the fastest follower.
     FastestFollowerDecides,
-    /// A leader that was deposed meanwhile still acknowledges.
+    /// Nobody looks at leader epochs: answers and requests of an earlier leadership count.
     NoEpochCheck,
     /// A leader counts only those whom it has proposed as in sync, before the controller has agreed.
     StaleIsr,
     /// The controller takes changes of the ISR that are based on an old state.
     NoCompareAndSet,
-    /// A follower does not remember producers, so that a retry after a failover is appended again.
+    /// A new leader does not remember producers, so that a retry after a failover is appended again.
     ForgetProducers,
     /// `acks=all` is answered as soon as the leader has the records.
     AnswerBeforeCommit,
-    /// A success is answered without an append, now and then.
-    AnswerBeforeAppend,
     /// A follower whose log parts from the leader's does not truncate.
     NoTruncation,
     /// A new follower truncates to its high watermark, as before KIP-101.
@@ -62,7 +60,6 @@ impl Bug {
         Self::NoCompareAndSet,
         Self::ForgetProducers,
         Self::AnswerBeforeCommit,
-        Self::AnswerBeforeAppend,
         Self::NoTruncation,
         Self::TruncateToHighWatermark,
         Self::UncleanElection,

@@ -4,6 +4,7 @@ use klamm_wire::ErrorCode;
 use klamm_wire::messages::alter_partition_request::{BrokerState, PartitionData};
 use klamm_wire::messages::alter_partition_response as answer;
 use klamm_wire::messages::{AlterPartitionRequest, AlterPartitionResponse, BrokerId};
+use klamm_wire::planted::{Bug, planted};
 use uuid::Uuid;
 
 use super::{Controller, Outcome};
@@ -93,7 +94,7 @@ fn check(
     if current.leader != Some(broker) {
         return Err(ErrorCode::INVALID_REQUEST);
     }
-    if asked.partition_epoch < current.partition_epoch {
+    if asked.partition_epoch < current.partition_epoch && !planted(Bug::NoCompareAndSet) {
         return Err(ErrorCode::INVALID_UPDATE_VERSION);
     }
     let ids: Vec<i32> = isr.iter().map(|member| member.broker_id.0).collect();

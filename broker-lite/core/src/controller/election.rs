@@ -13,6 +13,7 @@
 //! Invariant: `leader ∈ isr`, `isr ∩ elr = ∅`, both within the replicas, and every member of the ISR is acceptable.
 
 use klamm_wire::metadata_records::PartitionChangeRecord;
+use klamm_wire::planted::{Bug, planted};
 use uuid::Uuid;
 
 use crate::metadata::{LEADER_UNCHANGED, LeaderRecoveryState, PartitionRegistration, RECOVERY_UNCHANGED};
@@ -68,6 +69,11 @@ impl Proposal<'_> {
         }
         let first =
             |among: &[i32]| next.replicas.iter().copied().find(|id| among.contains(id) && may_lead(id));
+        if planted(Bug::UncleanElection) {
+            next.leader = first(&next.replicas);
+            next.isr = next.leader.into_iter().collect();
+            return;
+        }
         next.leader = first(&next.isr);
         if next.leader.is_some() {
             return; // every member of the ISR may lead, so it is empty below

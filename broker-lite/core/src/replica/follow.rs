@@ -2,6 +2,7 @@
 //!
 //! Invariant: a follower never truncates by its high watermark, which may lag behind what is committed (KIP-101).
 
+use klamm_wire::planted::{Bug, planted};
 use klamm_wire::{BatchError, ErrorCode, RawBatch};
 
 use super::{Effect, EpochEnd, FetchPosition, FetchedFromLeader, Replica, Role};
@@ -137,6 +138,7 @@ impl<S: Storage> Replica<S> {
     fn check_following(&self, leader_epoch: i32) -> Result<(), ErrorCode> {
         match self.role {
             _ if self.failed => Err(ErrorCode::KAFKA_STORAGE_ERROR),
+            Role::Follower { .. } if planted(Bug::NoEpochCheck) => Ok(()),
             Role::Follower { leader_epoch: current, .. } if current == leader_epoch => Ok(()),
             _ => Err(ErrorCode::FENCED_LEADER_EPOCH),
         }

@@ -6,6 +6,7 @@
 //! ```
 
 use klamm_wire::ErrorCode;
+use klamm_wire::planted::{Bug, planted};
 
 use super::leader::Proposal;
 use super::{AlterPartition, AlteredPartition, Effect, IsrMember, Replica};
@@ -39,6 +40,13 @@ impl<S: Storage> Replica<S> {
             }
         }
         leading.watermark_waits_until = waits_until;
+        if planted(Bug::FastestFollowerDecides) {
+            least =
+                leading.followers.values().filter_map(|follower| follower.end_offset).max().unwrap_or(own);
+        }
+        if planted(Bug::HighWatermarkOffByOne) {
+            least += 1;
+        }
         self.raise_high_watermark(now, least, fx);
     }
 

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use klamm_wire::planted::{Bug, planted};
+
 use crate::Tick;
 
 /// How far one follower is.
@@ -99,6 +101,11 @@ impl Leading {
 
     /// Whether `broker` is in the committed ISR or in the proposed one.
     pub(super) fn in_maximal_isr(&self, committed: &[i32], broker: i32) -> bool {
+        if planted(Bug::StaleIsr)
+            && let Some(proposal) = &self.proposal
+        {
+            return proposal.isr.contains(&broker);
+        }
         committed.contains(&broker) || self.proposal.as_ref().is_some_and(|p| p.isr.contains(&broker))
     }
 

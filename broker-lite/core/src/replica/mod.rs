@@ -33,6 +33,7 @@ pub use types::{
 use std::collections::BTreeMap;
 
 use klamm_wire::ErrorCode;
+use klamm_wire::planted::{Bug, planted};
 
 use crate::Tick;
 use crate::log::{Damage, Log, LogError};
@@ -81,7 +82,11 @@ impl<S: Storage> Replica<S> {
         let (log, recovered_from) = Log::open(storage)?;
         let high_watermark = checkpoint.high_watermark.clamp(log.start_offset(), log.end_offset());
         // what cannot be read back was checked a moment ago: nothing of it counts
-        let durability = Durability::new(log.synced_offset().unwrap_or(log.start_offset()));
+        let durable = match planted(Bug::TrustUnsyncedTail) {
+            true => log.end_offset(),
+            false => log.synced_offset().unwrap_or(log.start_offset()),
+        };
+        let durability = Durability::new(durable);
         Ok(Self {
             identity,
             settings,
@@ -173,8 +178,18 @@ impl<S: Storage> Replica<S> {
         };
         if let Role::Leader { .. } = role {
             self.lead(now, new_epoch);
+            if new_epoch && planted(Bug::ForgetProducers) {
+                self.log.expire_producers(i64::MAX);
+            }
         } else {
             self.leading = None;
+        }
+        if new_epoch && matches!(role, Role::Follower { .. }) && planted(Bug::TruncateToHighWatermark) {
+            let cut = self.log.truncate_to(self.high_watermark);
+            if cut.is_ok_and(|cut| cut) {
+                fx.push(Effect::Truncated(self.log.end_offset()));
+                self.cut(fx);
+            }
         }
         if role != self.role {
             self.role = role;
@@ -321,6 +336,7 @@ impl<S: Storage> Replica<S> {
     fn check_leader_epoch(&self, current: Option<i32>) -> Result<(), ErrorCode> {
         match current {
             _ if self.failed => Err(ErrorCode::KAFKA_STORAGE_ERROR),
+            _ if planted(Bug::NoEpochCheck) => Ok(()),
             Some(current) if current >= 0 && current < self.leader_epoch => {
                 Err(ErrorCode::FENCED_LEADER_EPOCH)
             }

@@ -1,6 +1,7 @@
 //! Appending as leader, and telling when an append is committed.
 
 use klamm_wire::batch::TimestampType;
+use klamm_wire::planted::{Bug, planted};
 use klamm_wire::{BatchHeader, ErrorCode};
 
 use super::check::check;
@@ -98,7 +99,7 @@ impl<S: Storage> Replica<S> {
     /// ISR has shrunk below `min.insync.replicas`, `KAFKA_STORAGE_ERROR`.
     pub fn acked(&self, leader_epoch: i32, offset: i64) -> Result<bool, ErrorCode> {
         let leading = self.check_still_leading(leader_epoch)?;
-        if self.high_watermark < offset {
+        if self.high_watermark < offset && !planted(Bug::AnswerBeforeCommit) {
             return Ok(false);
         }
         if leading.maximal_isr_len(&self.isr) < self.min_isr() {

@@ -1,6 +1,7 @@
 //! Serving fetches and offset queries.
 
 use klamm_wire::ErrorCode;
+use klamm_wire::planted::{Bug, planted};
 
 use super::{
     Effect, EpochEnd, FetchFrom, Fetched, Fetcher, FoundOffset, OffsetAt, Replica, Role, read_failed,
@@ -23,6 +24,7 @@ impl<S: Storage> Replica<S> {
         }
         let limit = match from.fetcher {
             Fetcher::Replica { .. } => self.log.end_offset(),
+            Fetcher::Consumer { .. } if planted(Bug::ReadUncommitted) => self.log.end_offset(),
             Fetcher::Consumer { .. } => self.high_watermark,
         };
         let records = self
@@ -53,6 +55,9 @@ impl<S: Storage> Replica<S> {
     /// Where the fetcher's log parts from this one, if it does (KIP-595).
     fn divergence(&self, from: &FetchFrom) -> Result<Option<EpochEnd>, ErrorCode> {
         let Some(epoch) = from.last_fetched_epoch.filter(|epoch| *epoch >= 0) else { return Ok(None) };
+        if planted(Bug::NoTruncation) {
+            return Ok(None);
+        }
         let end = self.log.end_of_epoch(epoch);
         if end.epoch < 0 || end.end_offset < 0 || from.offset < self.log.start_offset() {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);

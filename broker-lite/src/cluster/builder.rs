@@ -9,7 +9,7 @@ use klamm_wire::seam::Endpoint;
 use parking_lot::Mutex;
 use uuid::{Builder as UuidBuilder, Uuid};
 
-use super::processes::Quorum;
+use super::quorum::Quorum;
 use super::{Cluster, ClusterError, Slot, Started};
 use crate::broker::Committed;
 use crate::disk::Disk;

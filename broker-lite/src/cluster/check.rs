@@ -223,7 +223,9 @@ impl Cluster {
             examined.violation(Some(broker), last, cause);
         }
         let damaged = damaged || last != end;
-        Some(Copy { broker, end, high_watermark: claim.high_watermark, batches, damaged })
+        // A checkpoint outlives the records it tells of when the power goes away.
+        let high_watermark = claim.high_watermark.min(end);
+        Some(Copy { broker, end, high_watermark, batches, damaged })
     }
 
     fn check_leaders(&self, report: &mut CheckReport) {

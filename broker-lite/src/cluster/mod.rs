@@ -5,6 +5,7 @@ mod check;
 mod logs;
 mod network;
 mod processes;
+mod quorum;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -33,7 +34,7 @@ use crate::handle::Handle;
 use crate::journal::Journal;
 use crate::node::{Life, Limits, Listening, Network, Party};
 use crate::rt::Rt;
-use processes::Quorum;
+use quorum::Quorum;
 
 /// Longest wait for a new topic to have leaders at every broker.
 const TOPIC_LIMIT: Duration = Duration::from_secs(30);
@@ -348,7 +349,12 @@ impl Cluster {
     async fn until_running_brokers_see(&self, found: impl Fn(&Image) -> Option<()>) {
         let running: Vec<_> = self.slots.lock().values().filter_map(|slot| slot.broker.clone()).collect();
         for broker in running.iter().filter(|broker| !broker.life.is_dead() && !broker.life.is_paused()) {
-            broker.until_image(&found).await;
+            tokio::select! {
+                biased;
+                () = broker.until_image(&found) => {}
+                // It has died meanwhile, and nobody asks it any more.
+                () = broker.life.until_quiet() => {}
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Processes: brokers and the controller end, stop, and start again.
+//! Processes: brokers and the controller (see `quorum`) end, stop, and start again.
 //!
 //! ```text
 //!           kill ── written bytes stay ──┐
@@ -13,69 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_lite_core::metadata::Image;
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use super::builder::random_uuid;
 use super::{Cluster, ClusterError, Started, TOPIC_LIMIT};
 use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, Surroundings};
-use crate::controller::{ControllerNode, MetadataDisk, watch_deadlines};
 use crate::disk::{Disk, DiskFaults, Leave, PowerLoss};
 use crate::journal::NodeEvent;
 use crate::node::{Life, Listening, Node, Role, serve};
 
 /// Longest wait of a broker that shuts down for the controller to move its leaderships away.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
-
-/// The controller's place in the cluster. One voter for now.
-#[derive(Debug)]
-pub(super) struct Quorum {
-    disk: MetadataDisk,
-    voter: Mutex<Voter>,
-    /// A controller was started, or goes on.
-    started: Notify,
-}
-
-/// The current incarnation of the controller, or the last one.
-#[derive(Debug, Clone)]
-struct Voter {
-    node: Arc<ControllerNode>,
-    life: Arc<Life>,
-    starts: u32,
-}
-
-impl Quorum {
-    /// Starts a controller on an empty log.
-    pub(super) fn start(started: &Started) -> Result<Self, ClusterError> {
-        let disk = MetadataDisk::new();
-        let voter = Voter::boot(started, &disk, 0)?;
-        Ok(Self { disk, voter: Mutex::new(voter), started: Notify::new() })
-    }
-
-    pub(super) fn life(&self) -> Arc<Life> {
-        self.voter.lock().life.clone()
-    }
-}
-
-impl Voter {
-    fn boot(started: &Started, disk: &MetadataDisk, starts: u32) -> Result<Self, ClusterError> {
-        let Started { rt, cluster_id, network, journal, config, limits } = started;
-        let (journal, log) = (journal.clone(), disk.clone());
-        let node = ControllerNode::new(rt.clone(), cluster_id, config, journal, log, starts)
-            .map_err(ClusterError::Metadata)?;
-        let life = Life::new(rt.clone());
-        life.spawn(watch_deadlines(node.clone()));
-        network.attach(Arc::new(Node {
-            id: CONTROLLER_ID,
-            rt: rt.clone(),
-            life: life.clone(),
-            network: network.clone(),
-            limits: *limits,
-            role: Role::Controller(node.clone()),
-        }));
-        Ok(Self { node, life, starts })
-    }
-}
 
 impl Cluster {
     /// Process death of a broker, or of the controller ([`Self::CONTROLLER`]): tasks and connections are gone at once,
@@ -239,7 +186,7 @@ impl Cluster {
             return Err(ClusterError::Broker { broker: node, state: "running" });
         }
         self.node_event(node, NodeEvent::Resumed);
-        self.controller.started.notify_waiters();
+        self.controller.changed();
         Ok(())
     }
 
@@ -259,26 +206,6 @@ impl Cluster {
     /// Dropped early, the node may be running or not; call it again.
     pub async fn restart(&self, node: i32) -> Result<(), ClusterError> {
         if node == CONTROLLER_ID { self.restart_controller().await } else { self.restart_broker(node).await }
-    }
-
-    async fn restart_controller(&self) -> Result<(), ClusterError> {
-        let running = ClusterError::Broker { broker: CONTROLLER_ID, state: "running" };
-        let old = self.controller.voter.lock().clone();
-        if !old.life.is_dead() {
-            return Err(running);
-        }
-        old.life.until_quiet().await;
-        {
-            let mut voter = self.controller.voter.lock();
-            if !voter.life.is_dead() {
-                return Err(running);
-            }
-            *voter = Voter::boot(&self.started, &self.controller.disk, voter.starts + 1)?;
-        }
-        tracing::info!("controller restarted");
-        self.node_event(CONTROLLER_ID, NodeEvent::Started);
-        self.controller.started.notify_waiters();
-        Ok(())
     }
 
     async fn restart_broker(&self, broker: i32) -> Result<(), ClusterError> {
@@ -308,28 +235,8 @@ impl Cluster {
         }
     }
 
-    /// Waits until the controller runs, and has heard from every running broker since it was started.
-    pub async fn until_controller(&self) {
-        loop {
-            let started = self.controller.started.notified();
-            tokio::pin!(started);
-            started.as_mut().enable();
-            let Voter { node, life, .. } = self.controller.voter.lock().clone();
-            if life.is_dead() || life.is_paused() {
-                started.await;
-                continue;
-            }
-            tokio::select! {
-                biased;
-                () = node.until_heard_from(|| self.unpaused()) => return,
-                () = life.until_quiet() => {}
-                () = started => {}
-            }
-        }
-    }
-
     /// Brokers that run and are not paused.
-    fn unpaused(&self) -> Vec<i32> {
+    pub(super) fn unpaused(&self) -> Vec<i32> {
         let slots = self.slots.lock();
         let runs = |life: &&Arc<Life>| !life.is_paused();
         slots.iter().filter(|(_, slot)| slot.life().filter(runs).is_some()).map(|(id, _)| *id).collect()
@@ -378,7 +285,7 @@ impl Cluster {
         self.started.network.detach_all();
     }
 
-    fn node_event(&self, node: i32, event: NodeEvent) {
+    pub(super) fn node_event(&self, node: i32, event: NodeEvent) {
         self.started.journal.node_event(self.started.rt.now(), node, event);
     }
 
@@ -486,5 +393,94 @@ impl Cluster {
         drop(slots);
         self.node_event(id, NodeEvent::Started);
         Ok(broker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_lite_core::replica::Produce;
+    use broker_lite_core::storage::StorageError;
+    use bytes::BytesMut;
+    use klamm_wire::batch::NO_PRODUCER;
+    use klamm_wire::{BatchBuilder, Compression};
+
+    use super::*;
+    use crate::broker::TopicRef;
+
+    /// Goal: whatever is done to a node is told once, with its time.
+    #[tokio::test(start_paused = true)]
+    async fn what_happens_to_nodes_is_written_down() {
+        let cluster = Cluster::builder().seed(7).start().await.unwrap();
+        cluster.create_topic("t", 1, 3, &[("flush.messages", "1")]).await.unwrap();
+        let rt = cluster.started.rt.clone();
+        let before = cluster.started.journal.node_events().len();
+        assert_eq!(before, 3, "three brokers were started");
+        let origin = rt.now();
+        cluster.pause(1).unwrap();
+        rt.sleep(Duration::from_millis(20)).await;
+        cluster.resume(1).unwrap();
+        cluster.kill(0).unwrap();
+        cluster.restart(0).await.unwrap();
+        cluster.shutdown_broker(2).await.unwrap();
+        cluster.power_off(3).unwrap();
+        cluster.kill(1).unwrap();
+        let events = cluster.started.journal.node_events().split_off(before);
+        assert_eq!(events[1].0 - origin, Duration::from_millis(20));
+        let told: Vec<_> = events.into_iter().map(|(_, node, event)| (node, event)).collect();
+        let expected = [
+            (1, NodeEvent::Paused),
+            (1, NodeEvent::Resumed),
+            (0, NodeEvent::Killed),
+            (0, NodeEvent::Started),
+            (2, NodeEvent::ShutDown),
+            (3, NodeEvent::PoweredOff),
+            (1, NodeEvent::Killed),
+        ];
+        assert_eq!(told, expected);
+    }
+
+    /// Goal: a deposed leader gives up what only it had, and that can be seen.
+    #[tokio::test(start_paused = true)]
+    async fn a_truncation_is_written_down_with_its_place() {
+        let cluster = Cluster::builder().seed(7).start().await.unwrap();
+        cluster.create_topic("t", 1, 3, &[]).await.unwrap();
+        let leader = cluster.leader_of("t", 0).unwrap();
+        let others: Vec<_> = cluster.broker_ids().into_iter().filter(|id| *id != leader).collect();
+        others.iter().for_each(|other| cluster.pause(*other).unwrap());
+        let mut batch = BatchBuilder::new(BytesMut::new());
+        batch.append::<&[u8], &[u8]>(1_767_225_600_000, None, Some(b"a"), &[]);
+        let sealed = batch.seal(Compression::None, None).unwrap();
+        let records = [&sealed.header(NO_PRODUCER)[..], sealed.records()].concat().into();
+        let (broker, id) = cluster.broker_and_topic_id(leader, "t");
+        let partition = broker.partition(TopicRef::Id(id), 0).unwrap();
+        let produce = Produce { records, acks: 1, api_version: 9 };
+        let (now, wall_ms) = (broker.rt.now(), broker.rt.wall_ms());
+        partition.with(&broker, |replica, fx| replica.append(now, wall_ms, &produce, fx)).unwrap().unwrap();
+        cluster.kill(leader).unwrap();
+        others.iter().for_each(|other| cluster.resume(*other).unwrap());
+        cluster.until_leader("t", 0, |now| now.is_some_and(|now| now != leader)).await;
+        cluster.restart(leader).await.unwrap();
+        cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
+        let truncated = NodeEvent::Truncated { topic: "t".into(), partition: 0, to: 0 };
+        let events = cluster.started.journal.node_events();
+        let found: Vec<_> = events.iter().filter(|(_, _, event)| *event == truncated).collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].1, leader);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_fails_under_several_partitions_is_told_once_with_its_cause() {
+        let cluster = Cluster::builder().seed(7).start().await.unwrap();
+        cluster.create_topic("t", 8, 3, &[]).await.unwrap();
+        let before = cluster.started.journal.node_events().len();
+        let broker = cluster.running(2).unwrap();
+        let error = StorageError::Failed("fsync: input/output error".into());
+        for partition in broker.partitions() {
+            partition.with(&broker, |replica, fx| replica.sync_failed(&error, fx)).unwrap();
+        }
+        let events = cluster.started.journal.node_events().split_off(before);
+        let cause = error.to_string();
+        assert_eq!(events.len(), 1);
+        assert_eq!((events[0].1, &events[0].2), (2, &NodeEvent::DiskFailed { cause }));
     }
 }

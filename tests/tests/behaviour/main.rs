@@ -97,6 +97,14 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
         Replicate,
         KeepRecords
     ],
+    surviving::a_record_is_written_once_although_its_answers_come_too_late[Pause, Replicate, KeepRecords],
+    surviving::a_retry_is_recognized_by_the_leader_that_has_the_record_from_the_one_before[
+        Pause,
+        Kill,
+        Replicate,
+        KeepRecords
+    ],
+    surviving::nothing_is_acknowledged_or_shown_that_only_the_leader_has[Pause, Kill, Replicate, KeepRecords],
     surviving::without_idempotence_nothing_is_lost_although_it_may_come_twice[Pause, Replicate, KeepRecords],
     surviving::a_producer_goes_on_when_its_leader_pauses_and_comes_back[Pause, KeepRecords],
     surviving::five_requests_in_flight_keep_their_order_while_leadership_moves[Pause, Replicate, KeepRecords],

@@ -6,7 +6,8 @@ use std::future::Future;
 use std::io::Error;
 use std::time::Duration;
 
-use klamm::{Acks, Consumer, ErrorCode, Producer, Record, SendError, StartOffset, TopicPartition};
+use futures::FutureExt;
+use klamm::{Acks, Consumer, Delivery, ErrorCode, Producer, Record, SendError, StartOffset, TopicPartition};
 use klamm_tests::backend::{BROKERS, Backend};
 use klamm_tests::suite::Outcome;
 use tokio::time::sleep;
@@ -166,6 +167,98 @@ pub(crate) async fn what_was_acknowledged_is_there_after_all_brokers_were_dead_a
     };
     write_through(backend, &topic, 2, kills).await?;
     Ok(())
+}
+
+/// How long a client waits for an answer that gives up before the cluster gives up on a silent follower.
+fn haste(backend: &Backend) -> Duration {
+    backend.patience() / 5
+}
+
+/// A producer with its first record, `0`, acknowledged; every record is a batch of its own.
+async fn hasty_producer(
+    backend: &Backend,
+    topic: &str,
+) -> Result<Producer, Box<dyn std::error::Error + Send + Sync>> {
+    let client = backend.client_builder().request_timeout_ms(haste(backend)).build()?;
+    let producer: Producer =
+        Producer::builder().client(&client).batch_size(0).linger_ms(Duration::ZERO).build()?;
+    producer.send_and_wait(Record::new(topic).value("0")).await?;
+    Ok(producer)
+}
+
+async fn send_ten(producer: &Producer, topic: &str) -> Result<Vec<Delivery>, SendError> {
+    let mut deliveries = Vec::new();
+    for index in 1..=10 {
+        deliveries.push(producer.send(Record::new(topic).value(index.to_string())).await?);
+    }
+    Ok(deliveries)
+}
+
+/// All ten are acknowledged, and eleven lie in the log, once each and in order.
+async fn assert_ten_once(backend: &Backend, topic: &str, deliveries: Vec<Delivery>) -> Outcome {
+    for (index, delivery) in (1..).zip(deliveries) {
+        let written = delivery.await?;
+        assert!(written.offset.is_none_or(|offset| offset == index), "record {index}: {written:?}");
+    }
+    let found = read_all(backend, topic, 0).await?.iter().map(number).collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(found, (0..=10).collect::<Vec<_>>());
+    Ok(())
+}
+
+pub(crate) async fn a_record_is_written_once_although_its_answers_come_too_late(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic("late-answers", 1).await?;
+    backend.until_in_sync(&topic, 0, BROKERS).await?;
+    let producer = hasty_producer(backend, &topic).await?;
+    let follower = backend.follower_of(&topic, 0).await?;
+    backend.pause(follower).await?;
+    // The leader appends and waits for the follower; the client does not wait so long, and asks again.
+    let deliveries = send_ten(&producer, &topic).await?;
+    backend.until_in_sync(&topic, 0, BROKERS - 1).await?;
+    assert_ten_once(backend, &topic, deliveries).await
+}
+
+pub(crate) async fn a_retry_is_recognized_by_the_leader_that_has_the_record_from_the_one_before(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic("recognized", 1).await?;
+    backend.until_in_sync(&topic, 0, BROKERS).await?;
+    let producer = hasty_producer(backend, &topic).await?;
+    let (leader, silent) = (backend.leader_of(&topic, 0).await?, backend.follower_of(&topic, 0).await?);
+    backend.pause(silent).await?;
+    // One follower has them, the other has not, so nothing is acknowledged.
+    let deliveries = send_ten(&producer, &topic).await?;
+    sleep(haste(backend)).await;
+    backend.kill(leader).await?;
+    backend.until_leader(&topic, 0, |other| other != leader && other != silent).await?;
+    backend.resume(silent).await?;
+    assert_ten_once(backend, &topic, deliveries).await
+}
+
+pub(crate) async fn nothing_is_acknowledged_or_shown_that_only_the_leader_has(backend: &Backend) -> Outcome {
+    let topic = backend.topic("leader-only", 1).await?;
+    backend.until_in_sync(&topic, 0, BROKERS).await?;
+    let producer = hasty_producer(backend, &topic).await?;
+    let consumer: Consumer = Consumer::builder().client(&backend.impatient_client()?).build()?;
+    consumer.assign([(TopicPartition::new(topic.as_str(), 0), StartOffset::Beginning)]);
+    assert_eq!(number(&next(&consumer, 1).await?[0])?, 0);
+    let leader = backend.leader_of(&topic, 0).await?;
+    let followers: Vec<_> = (1..=BROKERS as i32).filter(|broker| *broker != leader).collect();
+    for follower in &followers {
+        backend.pause(*follower).await?;
+    }
+    let mut deliveries = send_ten(&producer, &topic).await?;
+    let shown = consumer.poll(1, haste(backend) * 2).await?;
+    assert!(shown.is_empty(), "{shown:?} is on one replica only");
+    let early = (&mut deliveries[0]).now_or_never();
+    assert!(early.is_none(), "{early:?}");
+    // Now the only one that has them dies, and they are written again.
+    backend.kill(leader).await?;
+    for follower in followers {
+        backend.resume(follower).await?;
+    }
+    assert_ten_once(backend, &topic, deliveries).await
 }
 
 pub(crate) async fn without_idempotence_nothing_is_lost_although_it_may_come_twice(

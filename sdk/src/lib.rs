@@ -6,6 +6,8 @@
 //! | reading partitions | [`Consumer`] |
 //! | creating, describing, deleting topics | [`Admin`], from [`Client::admin`] |
 //! | sharing connections, health checks | [`Client`], [`Client::ready`] |
+//! | code that is tested without a broker | [`RecordSink`], [`RecordSource`], and `mock` (a feature) |
+//! | what happens when the network fails | [`fault`] |
 //!
 //! ```no_run
 //! use klamm::{Client, Consumer, Producer, Record, StartOffset};
@@ -30,29 +32,35 @@
 //! [`buffer_memory`](ProducerBuilder::buffer_memory)); `from_properties` takes the names as they are. Errors of a
 //! call tell by `recovery` what to do next ([`Recovery`]); every future says what dropping it means.
 //!
-//! In tests, [`connector`](ClientBuilder::connector) takes a cluster inside the process instead of the network: the
-//! crate `broker-lite` has one whose leaders can be killed.
+//! In tests, [`connector`](ClientBuilder::connector) takes something else than the network: brokers that answer by
+//! script (`mock::MockConnector`), a cluster inside the process whose leaders can be killed (the crate `broker-lite`), or
+//! any connector with faults around it ([`fault::FaultLayer`]).
 //!
 //! Not there yet: TLS, SASL, transactions, consumer groups. Their settings are refused by name.
 //!
-//! Everything needs a tokio runtime with time and I/O enabled; outside of one, constructors return an error. The only
-//! feature, `zstd`, adds encoding of that codec (it needs a C compiler); decoding always works. What happens inside
-//! is told through `tracing` only.
+//! Everything needs a tokio runtime with time and I/O enabled (I/O only for TCP); outside of one, constructors return an
+//! error. What happens inside is told through `tracing` only.
+//!
+//! Features, all off by default: `zstd` adds encoding of that codec (it needs a C compiler; decoding always works);
+//! `mock` adds the module `mock`, and the crate mockall with it.
 
 mod admin;
 mod client;
 mod config;
 mod connection;
 pub mod consumer;
+mod conversation;
 pub mod deserializer;
 mod error;
 #[cfg(test)]
 mod fake;
+pub mod fault;
 pub mod interceptor;
 #[cfg(feature = "mock")]
 pub mod mock;
 pub mod producer;
 pub mod record;
+#[cfg_attr(not(feature = "mock"), allow(unreachable_pub, reason = "`mock` shows it to users"))]
 mod refusal;
 mod rt;
 pub mod serializer;
@@ -75,6 +83,7 @@ pub use deserializer::Deserializer;
 pub use error::{ClientError, ConfigError, MetadataError, Recovery, RequestError};
 pub use interceptor::{Interceptor, Refusal};
 pub use klamm_core::TopicPartition;
+pub use klamm_wire::messages::ApiKey;
 pub use klamm_wire::{BoxConnector, Compression, Connector, Endpoint, ErrorCode, Frame, Link, LinkError};
 pub use producer::{
     Acks, Delivery, PendingDelivery, Producer, ProducerBuilder, RecordMetadata, SendError, TrySendError,

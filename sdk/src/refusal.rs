@@ -20,7 +20,7 @@ use klamm_wire::messages::{
     InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
     OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse, ProducerId,
 };
-use klamm_wire::negotiation::{ApiName, CLIENT_RANGES};
+use klamm_wire::negotiation::CLIENT_RANGES;
 use klamm_wire::{ErrorCode, Frame, Request, StrBytes};
 
 /// A request that can be refused with an error code.
@@ -241,17 +241,13 @@ pub(crate) fn refuse_metadata(request: Frame, answer: Frame, code: ErrorCode) ->
     codec::encode_response::<MetadataRequest>(version, &response).ok()
 }
 
-/// `Produce 12`, for people.
-pub(crate) fn api(api_key: i16, version: i16) -> String {
-    format!("{} {version}", ApiName(api_key))
-}
-
 #[cfg(test)]
 mod tests {
     use klamm_wire::messages::TopicName;
     use klamm_wire::messages::fetch_request::{FetchPartition, FetchTopic};
     use klamm_wire::messages::metadata_request::MetadataRequestTopic;
     use klamm_wire::messages::metadata_response::MetadataResponseBroker;
+    use klamm_wire::negotiation::ApiName;
 
     use super::*;
 
@@ -264,7 +260,7 @@ mod tests {
         for &(key, min, max) in CLIENT_RANGES {
             assert!(KEYS.contains(&key), "{}", ApiName(key));
             for version in min..=max {
-                let what = api(key, version);
+                let what = format!("{} {version}", ApiName(key));
                 let request = empty_request(key, version);
                 let answer = refuse(request, ErrorCode::KAFKA_STORAGE_ERROR, Some("why")).expect(&what);
                 assert_eq!((answer.api_key, answer.api_version), (key, version), "{what}");

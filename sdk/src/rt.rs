@@ -58,6 +58,11 @@ impl Rt {
         Ok(Self { handle, origin, seed: 0, simulated_wall_ms })
     }
 
+    /// `true` inside of a simulation.
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.simulated_wall_ms.is_some()
+    }
+
     /// Time since this `Rt` was made.
     pub(crate) fn now(&self) -> Tick {
         self.origin.elapsed()
@@ -113,11 +118,7 @@ impl Rt {
 
     /// A stream of random numbers of its own for each name.
     pub(crate) fn rng(&self, stream: &str) -> fastrand::Rng {
-        // FNV-1a: std's hashers promise no stable result, and a seed must replay.
-        let hash = stream.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        fastrand::Rng::with_seed(self.seed ^ hash)
+        fastrand::Rng::with_seed(self.seed ^ stable_hash(stream))
     }
 
     /// Runs something that takes long on a worker of its own; `None` if it panicked or the runtime is gone.
@@ -125,12 +126,19 @@ impl Rt {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        if self.simulated_wall_ms.is_some() {
+        if self.is_simulated() {
             // Threads end in an order that no seed knows; virtual time waits for no work anyway.
             return std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok();
         }
         self.handle.spawn_blocking(work).await.ok()
     }
+}
+
+/// FNV-1a: std's hashers promise no stable result, and a seed must replay.
+pub(crate) fn stable_hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// A running task. Dropping it ends the task; awaiting it yields `None` if the task was ended or panicked.

@@ -14,7 +14,7 @@ use crate::source::{Offsets, RecordSource};
 
 /// A [`RecordSink`] that does what a test expects of it; see the [module](super) for an example.
 ///
-/// Futures are part of an expectation: [`answer`] makes one that is ready, [`never`] one that is not.
+/// Futures are part of an expectation: [`answer`] makes one that is ready, [`never()`] one that is not.
 pub type MockProducer<K = Bytes, V = Bytes> = MockRecordSink<K, V>;
 
 /// A [`RecordSource`] that does what a test expects of it.

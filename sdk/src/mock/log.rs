@@ -52,6 +52,7 @@ struct Remembered {
     producer_id: i64,
     epoch: i16,
     base_sequence: i32,
+    last_sequence: i32,
     base_offset: i64,
 }
 
@@ -59,7 +60,7 @@ struct Remembered {
 #[derive(Debug, Default)]
 pub(super) struct Log {
     batches: Vec<RawBatch>,
-    /// The newest of each producer, so that a batch sent again is not written twice.
+    /// The newest of each producer, so that a batch sent again is not written twice, and none before its turn.
     remembered: Vec<Remembered>,
 }
 
@@ -92,30 +93,43 @@ impl Log {
         while let Some(batch) = RawBatch::split(&mut records) {
             let batch = batch.map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;
             batch.verify_crc().map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;
-            first.get_or_insert(self.append_once(&batch, leader_epoch));
+            let offset = self.append_in_sequence(&batch, leader_epoch)?;
+            first.get_or_insert(offset);
         }
         first.ok_or(ErrorCode::INVALID_RECORD)
     }
 
-    fn append_once(&mut self, batch: &RawBatch, leader_epoch: i32) -> i64 {
+    fn append_in_sequence(&mut self, batch: &RawBatch, leader_epoch: i32) -> Result<i64, ErrorCode> {
         let header = batch.header();
         let (producer_id, epoch, base_sequence) =
             (header.producer_id, header.producer_epoch, header.base_sequence);
         if producer_id < 0 {
-            return self.append(batch, leader_epoch);
+            return Ok(self.append(batch, leader_epoch));
         }
-        let mine = |known: &&Remembered| known.producer_id == producer_id && known.epoch == epoch;
-        if let Some(known) = self.remembered.iter().filter(mine).find(|k| k.base_sequence == base_sequence) {
-            return known.base_offset;
+        let mine = || self.remembered.iter().filter(|known| known.producer_id == producer_id);
+        let mut again = mine().filter(|known| (known.epoch, known.base_sequence) == (epoch, base_sequence));
+        if let Some(known) = again.next() {
+            return Ok(known.base_offset);
         }
-        let base_offset = self.append(batch, leader_epoch);
-        if self.remembered.iter().filter(mine).count() >= REMEMBERED
-            && let Some(oldest) = self.remembered.iter().position(|known| mine(&known))
+        if let Some(newest) = mine().next_back() {
+            let next =
+                if newest.epoch == epoch { newest.last_sequence.wrapping_add(1) & i32::MAX } else { 0 };
+            if epoch < newest.epoch {
+                return Err(ErrorCode::INVALID_PRODUCER_EPOCH);
+            }
+            if base_sequence != next {
+                return Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+            }
+        }
+        if mine().count() >= REMEMBERED
+            && let Some(oldest) = self.remembered.iter().position(|known| known.producer_id == producer_id)
         {
             self.remembered.remove(oldest);
         }
-        self.remembered.push(Remembered { producer_id, epoch, base_sequence, base_offset });
-        base_offset
+        let last_sequence = header.last_sequence();
+        let base_offset = self.append(batch, leader_epoch);
+        self.remembered.push(Remembered { producer_id, epoch, base_sequence, last_sequence, base_offset });
+        Ok(base_offset)
     }
 
     fn append(&mut self, batch: &RawBatch, leader_epoch: i32) -> i64 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use klamm_wire::negotiation::ApiName;
 use klamm_wire::{Frame, Request, codec};
 
 /// What a request says about itself, and where it came from.
@@ -71,7 +72,7 @@ pub enum Action {
     Silence,
     /// The same, but so much later.
     Delayed(Duration, Box<Action>),
-    /// To be seen.
+    /// To be seen; in the end it must be an answer, or none.
     Later(BoxFuture<'static, Action>),
 }
 
@@ -131,7 +132,12 @@ impl fmt::Display for Head {
     /// `Produce 12 (client "svc", broker 1)`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let client = self.client_id.as_deref().unwrap_or_default();
-        let api = crate::refusal::api(self.api_key, self.api_version);
+        let api = api(self.api_key, self.api_version);
         write!(f, "{api} (client {client:?}, broker {})", self.broker)
     }
+}
+
+/// `Produce 12`
+pub(super) fn api(api_key: i16, version: i16) -> String {
+    format!("{} {version}", ApiName(api_key))
 }

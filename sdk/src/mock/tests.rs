@@ -211,6 +211,23 @@ async fn a_lost_answer_is_a_record_that_was_written_and_it_is_not_written_again(
     mock.verify().unwrap();
 }
 
+/// Goal: batches behind one that was refused wait for it, as at a broker that checks sequences.
+#[tokio::test(start_paused = true)]
+async fn order_survives_a_refusal_with_several_requests_in_flight() {
+    let mock = mock();
+    let producer = producer(&mock).batch_size(200).build().unwrap();
+    producer.send_and_wait(order(0, "first")).await.unwrap();
+    mock.on::<ProduceRequest>().times(1).delay(S).error(ErrorCode::NOT_ENOUGH_REPLICAS);
+    let mut deliveries = Vec::new();
+    for n in 0..40 {
+        deliveries.push(producer.send(order(0, &n.to_string())).await.unwrap());
+    }
+    for (offset, delivery) in (1..).zip(deliveries) {
+        assert_eq!(delivery.await.unwrap().offset, Some(offset));
+    }
+    assert!(producer.retries() > 1, "those in flight behind it as well");
+}
+
 #[tokio::test(start_paused = true)]
 async fn late_answers_and_silence_take_virtual_time_only() {
     let mock = mock();

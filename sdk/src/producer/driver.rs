@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,7 +45,14 @@ pub(super) struct Setup {
     pub(super) settings: Settings,
     pub(super) request_timeout: Duration,
     pub(super) told: Option<mpsc::UnboundedSender<Told>>,
-    pub(super) in_flight: Arc<AtomicUsize>,
+    pub(super) counts: Arc<Counts>,
+}
+
+/// What applications may ask about the sender at any time.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) in_flight: AtomicUsize,
+    pub(super) retries: AtomicU64,
 }
 
 /// A batch that somebody still needs.
@@ -73,7 +80,7 @@ pub(super) struct Driver {
     acks: Acks,
     request_timeout: Duration,
     told: Option<mpsc::UnboundedSender<Told>>,
-    in_flight: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
     slots: Vec<Arc<Slot>>,
     batches: BTreeMap<BatchId, Held>,
     flushes: BTreeMap<u64, oneshot::Sender<()>>,
@@ -96,7 +103,7 @@ impl Driver {
             sender: Sender::new(setup.settings, rng),
             request_timeout: setup.request_timeout,
             told: setup.told,
-            in_flight: setup.in_flight,
+            counts: setup.counts,
             slots: Vec::new(),
             batches: BTreeMap::new(),
             flushes: BTreeMap::new(),
@@ -156,7 +163,8 @@ impl Driver {
                 self.apply(effect);
             }
         }
-        self.in_flight.store(self.sender.in_flight(), Ordering::Relaxed);
+        self.counts.in_flight.store(self.sender.in_flight(), Ordering::Relaxed);
+        self.counts.retries.store(self.sender.retries(), Ordering::Relaxed);
     }
 
     // ---- in
@@ -464,7 +472,7 @@ impl Driver {
             self.free(batch);
         }
         self.accumulator.memory.close();
-        self.in_flight.store(0, Ordering::Relaxed);
+        self.counts.in_flight.store(0, Ordering::Relaxed);
         records
     }
 }

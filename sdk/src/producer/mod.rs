@@ -22,7 +22,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,7 +39,7 @@ use crate::rt::Task;
 use crate::serializer::{SerializeError, Serializer};
 
 use builder::Checked;
-use driver::{Driver, Setup};
+use driver::{Counts, Driver, Setup};
 use inbox::Note;
 use intercept::Chain;
 use memory::{Memory, Room};
@@ -77,7 +77,7 @@ struct Inner<K, V> {
     chain: Chain<K, V>,
     scratch: Mutex<Vec<Scratch>>,
     closed: AtomicBool,
-    in_flight: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
     tasks: Mutex<Vec<Task>>,
 }
 
@@ -136,12 +136,12 @@ impl<K: 'static, V: 'static> Producer<K, V> {
             tasks.push(rt.spawn(chain.clone().tell(news, accumulator.clone())));
             told
         });
-        let in_flight = Arc::new(AtomicUsize::new(0));
+        let counts = Arc::<Counts>::default();
         let setup = Setup {
             settings: settings.core.clone(),
             request_timeout: settings.request_timeout,
             told,
-            in_flight: in_flight.clone(),
+            counts: counts.clone(),
         };
         tasks.insert(0, rt.spawn(Driver::new(accumulator.clone(), setup).run()));
         let inner = Inner {
@@ -152,7 +152,7 @@ impl<K: 'static, V: 'static> Producer<K, V> {
             chain,
             scratch: Mutex::default(),
             closed: AtomicBool::new(false),
-            in_flight,
+            counts,
             tasks: Mutex::new(tasks),
         };
         Self { inner: Arc::new(inner) }
@@ -275,7 +275,12 @@ impl<K, V> Producer<K, V> {
 
     /// Requests that wait for an answer.
     pub fn requests_in_flight(&self) -> usize {
-        self.inner.in_flight.load(Ordering::Relaxed)
+        self.inner.counts.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How often a batch was sent again since the producer was made.
+    pub fn retries(&self) -> u64 {
+        self.inner.counts.retries.load(Ordering::Relaxed)
     }
 
     /// Bytes of `buffer.memory` that are not taken.

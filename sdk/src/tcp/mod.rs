@@ -6,12 +6,15 @@
 mod link;
 mod pipe;
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::FutureExt;
 use klamm_wire::seam::BoxFuture;
 use klamm_wire::{Endpoint, Link, LinkError};
 use tokio::net::{TcpSocket, TcpStream};
@@ -19,7 +22,13 @@ use tower::Service;
 
 use crate::rt::Rt;
 
+const SIMULATED: &str =
+    "sockets do not work in virtual time; give the client the cluster's handle as its connector";
+const NO_IO: &str = "the tokio runtime has no I/O: build it with `enable_io` or `enable_all`";
+
 /// Opens conversations over TCP. Cheap to clone.
+///
+/// In a simulation, and in a runtime without I/O, dialling fails with [`LinkError::Unusable`], which says so.
 #[derive(Debug, Clone)]
 pub struct TcpConnector {
     options: Arc<Options>,
@@ -129,13 +138,19 @@ impl Service<Endpoint> for TcpConnector {
 }
 
 async fn dial(rt: &Rt, options: &Options, endpoint: &Endpoint) -> Result<TcpStream, LinkError> {
+    if rt.is_simulated() {
+        return Err(LinkError::Unusable { reason: SIMULATED });
+    }
     let unresolved =
         |cause: io::Error| LinkError::Resolve { host: endpoint.host.clone(), cause: Arc::new(cause) };
     let mut causes = Vec::new();
     for address in tokio::net::lookup_host((&*endpoint.host, endpoint.port)).await.map_err(unresolved)? {
-        match dial_one(rt, options, address).await {
-            Ok(stream) => return Ok(stream),
-            Err(cause) => causes.push((address, cause)),
+        // tokio tells by a panic only that a runtime has no I/O.
+        match AssertUnwindSafe(dial_one(rt, options, address)).catch_unwind().await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(cause)) => causes.push((address, cause)),
+            Err(panic) if is_about_io(&*panic) => return Err(LinkError::Unusable { reason: NO_IO }),
+            Err(panic) => resume_unwind(panic),
         }
     }
     match causes.len() {
@@ -143,6 +158,12 @@ async fn dial(rt: &Rt, options: &Options, endpoint: &Endpoint) -> Result<TcpStre
         1 => Err(causes.into_iter().map(one_cause).next().unwrap_or_else(LinkError::closed)),
         _ => Err(LinkError::ConnectAny { causes: causes.into() }),
     }
+}
+
+fn is_about_io(panic: &(dyn Any + Send)) -> bool {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.is_some_and(|text| text.contains("IO is disabled"))
 }
 
 fn one_cause((address, cause): (SocketAddr, io::Error)) -> LinkError {

@@ -210,3 +210,17 @@ async fn an_ipv6_address_is_dialled_without_brackets() {
     ready(&mut link).await.unwrap();
     link.call(frame()).await.unwrap();
 }
+
+#[test]
+fn in_virtual_time_and_without_io_there_is_an_error_that_says_so_and_no_panic() {
+    let dial = || {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let dialled = runtime.block_on(TcpConnector::new().call(Endpoint::new("127.0.0.1", 9)));
+        dialled.unwrap_err().to_string()
+    };
+    assert_eq!(dial(), "the tokio runtime has no I/O: build it with `enable_io` or `enable_all`");
+    let _entered = klamm_wire::ambient::enter(1, || 0);
+    let error = dial();
+    assert!(error.starts_with("sockets do not work in virtual time"), "{error}");
+}

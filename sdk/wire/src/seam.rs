@@ -134,6 +134,12 @@ pub enum LinkError {
         /// What the operating system said, if anything.
         cause: Option<Arc<io::Error>>,
     },
+    /// This connector cannot work where it was called; dialling again is no better.
+    #[error("{reason}")]
+    Unusable {
+        /// What is missing, and what to do.
+        reason: &'static str,
+    },
     /// The peer does not speak the protocol.
     #[error("malformed bytes from the broker: {reason}")]
     Malformed {

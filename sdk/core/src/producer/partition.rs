@@ -37,6 +37,8 @@ pub(super) struct Batch {
     /// Sequence of the first record under the partition's identity, from the first attempt on.
     pub(super) sequence: Option<i32>,
     pub(super) failures: u32,
+    /// Has been in a request before.
+    pub(super) sent: bool,
     pub(super) not_before: Tick,
     pub(super) maybe_written: bool,
     pub(super) last: Option<Cause>,
@@ -55,6 +57,7 @@ impl Batch {
             records: 0,
             sequence: None,
             failures: 0,
+            sent: false,
             not_before: Tick::ZERO,
             maybe_written: false,
             last: None,

@@ -29,6 +29,7 @@ pub struct Sender {
     brokers: BTreeMap<i32, Broker>,
     requests: BTreeMap<RequestId, Request>,
     next_request: u64,
+    retries: u64,
     identity: ProducerId,
     /// Batches whose fate the application does not know yet.
     unresolved: BTreeMap<BatchId, PartitionId>,
@@ -100,6 +101,7 @@ impl Sender {
             brokers: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_request: 0,
+            retries: 0,
             identity: ProducerId::Unasked,
             unresolved: BTreeMap::new(),
             flushes: VecDeque::new(),
@@ -120,6 +122,11 @@ impl Sender {
     /// Requests that wait for an answer.
     pub fn in_flight(&self) -> usize {
         self.requests.len()
+    }
+
+    /// How often a batch was sent again.
+    pub fn retries(&self) -> u64 {
+        self.retries
     }
 
     /// Requests that wait for an answer of one broker.
@@ -505,6 +512,7 @@ impl Sender {
                     };
                     let batch = &mut partition.queue[at];
                     batch.state = State::InFlight { request, broker: id };
+                    self.retries += u64::from(std::mem::replace(&mut batch.sent, true));
                     taken.push((p, batch.id));
                     batches.push(Drained { partition: p, batch: batch.id, stamp });
                 }

@@ -181,6 +181,7 @@ fn a_failed_batch_is_sent_again_before_those_behind_it() {
     expected.push(produce(4, [drained(P0, 2, 0, 6)]));
     assert_eq!(desk.answer(3, P0, ErrorCode::NONE, 3), expected);
     assert_eq!(desk.answer(4, P0, ErrorCode::DUPLICATE_SEQUENCE_NUMBER, 6), written(2, 6));
+    assert_eq!(desk.sender.retries(), 2, "each of the two was sent again once");
 }
 
 #[test]

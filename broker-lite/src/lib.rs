@@ -20,6 +20,7 @@ mod handle;
 mod journal;
 mod node;
 mod rt;
+mod rules;
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -29,8 +30,13 @@ mod support;
 extern crate self as broker_lite;
 
 pub use cluster::{
-    CheckReport, Cluster, ClusterBuilder, ClusterError, Cut, Latency, LeaderChange, Loss, Profile, Violation,
+    CheckReport, Cluster, ClusterBuilder, ClusterError, Cut, Latency, LeaderChange, Loss, Profile,
+    RuleBuilder, Violation,
 };
 pub use handle::Handle;
+pub use journal::{Ending, Event, RequestEntry, RequestJournal};
+pub use klamm_wire::messages::{self, ApiKey};
 pub use klamm_wire::seam::{Connector, Endpoint, Frame, Link, LinkError};
+pub use klamm_wire::{ErrorCode, Request};
 pub use node::{Party, Side};
+pub use rules::{Answers, Call, Edit, Fault, Gate, Rule, Stage};

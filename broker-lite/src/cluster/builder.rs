@@ -176,8 +176,8 @@ impl ClusterBuilder {
         let listening = self.listen_all().await?;
         let mut rng = rt.rng("cluster");
         let cluster_id: Arc<str> = Arc::from(base64(random_uuid(&mut rng)));
-        let network = Network::new(rt.clone());
         let journal = Arc::new(Journal::default());
+        let network = Network::new(rt.clone(), journal.clone());
         let limits = limits(&config);
         let controller = start_controller(&rt, &cluster_id, &config, &network, &journal, limits);
         let mut slots = BTreeMap::new();

@@ -2,7 +2,9 @@
 
 mod builder;
 mod check;
+mod events;
 mod network;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,6 +24,7 @@ use parking_lot::Mutex;
 pub use builder::{ClusterBuilder, Profile};
 pub use check::{CheckReport, Violation};
 pub use network::{Cut, Latency, Loss};
+pub use rules::RuleBuilder;
 
 use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, Committed, Disk, TopicRef};
 use crate::handle::Handle;
@@ -391,11 +394,6 @@ impl Cluster {
     /// How many elections there were, the first one of each partition not counted.
     pub fn elections(&self) -> usize {
         self.started.journal.elections()
-    }
-
-    /// Every change of a leader or leader epoch, in the order of the metadata log.
-    pub fn events(&self) -> Vec<LeaderChange> {
-        self.started.journal.events()
     }
 
     /// Waits until the metadata names a leader (or none) that satisfies `wanted`.

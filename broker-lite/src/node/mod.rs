@@ -8,6 +8,7 @@ mod network;
 mod party;
 mod server;
 mod tap;
+mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,8 @@ pub(crate) use life::{Life, Owed};
 pub(crate) use network::Network;
 pub use party::{Party, Side};
 pub(crate) use server::{Listening, serve};
-pub(crate) use tap::Carried;
 #[cfg(test)]
-pub(crate) use tap::Tap;
+pub(crate) use tap::{Carried, Tap};
 
 use crate::broker::Broker;
 use crate::controller::ControllerNode;
@@ -79,13 +79,6 @@ impl Node {
         });
         let owes = api_key == PRODUCE && !matches!(answer, Answer::Now(Reply::Nothing | Reply::Close));
         let owed = owes.then(|| self.life.produce_arrived());
-        Pending { answer, owed, abandonable: api_key == FETCH, to }
-    }
-
-    /// The same while somebody watches.
-    fn take_in_watched<T>(&self, frame: Frame, peer: &Peer, to: T) -> Pending<T> {
-        let watched = self.network.watched();
-        self.network.tell(watched, peer.party(), &Party::Node(self.id), Carried::Request(&frame));
-        self.take_in(frame, peer, to)
+        Pending { answer, owed, abandonable: api_key == FETCH, noted: None, to }
     }
 }

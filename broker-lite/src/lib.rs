@@ -10,6 +10,10 @@
 //!  client ──TCP─────┘    (in order)      └──▶ controller   └── fetchers of the other brokers
 //! ```
 //!
+//! Failure is as easy to ask for as success: [`Cluster::kill`] and [`Cluster::pause`] for processes, [`Cluster::cut`],
+//! [`Cluster::latency`] and [`Cluster::loss`] for the network, [`Cluster::on`] for single requests. What holds is held
+//! by a guard and ends with it; what happened is told by [`Cluster::events`] and [`Cluster::record_requests`].
+//!
 //! Invariant: decisions are taken in `broker-lite-core`; this crate moves bytes, time and messages.
 
 mod api;

@@ -132,7 +132,7 @@ async fn a_journal_of_requests_tells_who_asked_what_and_how_it_ended() {
     let follower =
         fetched.iter().find(|entry| matches!(entry.from, Party::Node(_)) && entry.broker == leader);
     assert_eq!(follower.unwrap().topics, [("t".to_owned(), Some(0))]);
-    assert!(journal.entries().iter().any(|entry| entry.broker == 0));
+    journal.until(|entries| entries.iter().any(|entry| entry.broker == 0)).await;
     journal.clear();
     assert!(journal.entries().is_empty());
 }

@@ -183,6 +183,11 @@ mod tests {
         let cut = cluster.cut(leader, Side::Controller);
         cluster.until_leader("t", 0, |now| now.is_some_and(|id| id != leader)).await;
         cut.heal();
+        let second = cluster.leader_of("t", 0).unwrap();
+        let kill = cluster.on(ApiKey::Fetch).broker(second).from(Side::Brokers).times(1).then(Fault::Kill);
+        kill.hit().await;
+        cluster.until_leader("t", 0, |now| now.is_some_and(|id| id != second)).await;
+        cluster.restart(second).await.unwrap();
         drop((latency, loss));
         cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
         cluster.started.network.set_tap(None);

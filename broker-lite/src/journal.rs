@@ -1,16 +1,28 @@
-//! What the metadata log says about leaders, kept for whoever embeds the cluster.
+//! What happened in a cluster, kept for whoever embeds it.
 //!
-//! In: every committed record, in order. Out: the journal of leaders, and waits on the state.
+//! In: every committed record, in order. Out: the journal of events, and waits on it and on the state.
+//!
+//! Invariant: an event is in the journal before anybody can see the state that it led to.
 
-use std::collections::BTreeMap;
+mod event;
+mod requests;
 
-use broker_lite_core::metadata::{Delta, Image, MetadataRecord};
+use std::collections::{BTreeMap, VecDeque};
+
+use broker_lite_core::metadata::{Delta, Image, METADATA_TOPIC, METADATA_TOPIC_ID, MetadataRecord};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::cluster::LeaderChange;
 use crate::rt::Tick;
+
+pub use event::{Event, NodeEvent};
+pub use requests::{Ending, RequestEntry, RequestJournal};
+pub(crate) use requests::{Noted, Recording};
+
+/// Events kept; older ones are given up.
+const EVENTS_KEPT: usize = 100_000;
 
 /// An observer of the metadata log.
 #[derive(Debug, Default)]
@@ -22,44 +34,27 @@ pub(crate) struct Journal {
 #[derive(Debug, Default)]
 struct State {
     image: Image,
-    leaders: BTreeMap<(Uuid, i32), (Option<i32>, i32)>,
-    events: Vec<LeaderChange>,
-    node_events: Vec<(Tick, i32, NodeEvent)>,
+    seen: Seen,
+    events: VecDeque<Event>,
+    /// Number of the first event that is kept.
+    first: u64,
+    elections: usize,
     truncations: usize,
 }
 
-/// Most node events kept.
-const NODE_EVENTS: usize = 100_000;
+/// What the journal has told of, to tell of changes only.
+#[derive(Debug, Default)]
+struct Seen {
+    partitions: BTreeMap<(Uuid, i32), Partition>,
+    /// Epoch of the registration, and whether the broker is fenced.
+    brokers: BTreeMap<i32, (i64, bool)>,
+}
 
-/// Something that was done to a node, or that it has come to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NodeEvent {
-    /// Its process was killed.
-    Killed,
-    /// It lost power.
-    PoweredOff,
-    /// It was shut down in order.
-    ShutDown,
-    /// It was stopped, with its connections open.
-    Paused,
-    /// It goes on.
-    Resumed,
-    /// A new process of it was started.
-    Started,
-    /// Its disk failed, and it has ended by that.
-    DiskFailed {
-        /// What the disk said.
-        cause: String,
-    },
-    /// One of its replicas gave up the end of its log.
-    Truncated {
-        /// Topic.
-        topic: String,
-        /// Partition.
-        partition: i32,
-        /// Offset at which the log ends now.
-        to: i64,
-    },
+#[derive(Debug, PartialEq, Eq)]
+struct Partition {
+    leader: Option<i32>,
+    leader_epoch: i32,
+    isr: Vec<i32>,
 }
 
 impl Journal {
@@ -67,13 +62,16 @@ impl Journal {
     pub(crate) fn note(&self, at: Tick, records: &[MetadataRecord]) {
         {
             let mut state = self.state.lock();
-            let mut delta = Delta::default();
             for record in records {
+                let mut delta = Delta::default();
                 if let Err(error) = state.image.apply(record, &mut delta) {
                     tracing::error!(%error, "journal cannot follow the metadata");
+                } else if let MetadataRecord::Topic(topic) = record {
+                    let (topic, topic_id) = (topic.name.clone(), topic.topic_id);
+                    state.push(Event::TopicCreated { at, topic, topic_id });
                 }
+                state.compare(at, &delta);
             }
-            state.compare(at, &delta);
         }
         self.changed.notify_waiters();
     }
@@ -83,35 +81,78 @@ impl Journal {
         self.state.lock().truncations
     }
 
+    /// The name of a topic, by its id.
+    pub(crate) fn topic_name(&self, id: Uuid) -> Option<String> {
+        match id {
+            METADATA_TOPIC_ID => Some(METADATA_TOPIC.to_owned()),
+            id => self.image(|image| image.topic_by_id(id).map(|topic| topic.name.to_string())),
+        }
+    }
+
     /// Looks at the metadata.
     pub(crate) fn image<R>(&self, look: impl FnOnce(&Image) -> R) -> R {
         look(&self.state.lock().image)
     }
 
-    /// Every change of a leader so far.
-    pub(crate) fn events(&self) -> Vec<LeaderChange> {
-        self.state.lock().events.clone()
+    /// The events that are kept.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.state.lock().events.iter().cloned().collect()
     }
 
-    /// Takes what happened to a node; nothing more once there are very many.
-    pub(crate) fn node_event(&self, at: Tick, node: i32, event: NodeEvent) {
-        let mut state = self.state.lock();
-        state.truncations += usize::from(matches!(event, NodeEvent::Truncated { .. }));
-        if state.node_events.len() < NODE_EVENTS {
-            state.node_events.push((at, node, event));
-        }
+    /// Takes what happened to a node.
+    pub(crate) fn node_event(&self, at: Tick, node: i32, what: NodeEvent) {
+        self.state.lock().push(Event::Node { at, node, what });
+        self.changed.notify_waiters();
     }
 
     /// What happened to nodes so far.
     #[cfg(test)]
     pub(crate) fn node_events(&self) -> Vec<(Tick, i32, NodeEvent)> {
-        self.state.lock().node_events.clone()
+        let of_node = |event| match event {
+            Event::Node { at, node, what } => Some((at, node, what)),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(of_node).collect()
     }
 
-    /// How many of them replaced a leader.
-    pub(crate) fn elections(&self) -> usize {
+    /// How many events there were, and how many of them are not kept any more.
+    pub(crate) fn event_counts(&self) -> (u64, u64) {
         let state = self.state.lock();
-        state.events.iter().filter(|event| event.leader.is_some() && event.leader_epoch > 0).count()
+        (state.first + state.events.len() as u64, state.first)
+    }
+
+    /// Every change of a leader that is kept.
+    pub(crate) fn leader_changes(&self) -> Vec<LeaderChange> {
+        let state = self.state.lock();
+        let changes = state.events.iter().filter_map(|event| match event {
+            Event::LeaderChanged(change) => Some(change.clone()),
+            _ => None,
+        });
+        changes.collect()
+    }
+
+    /// How many changes of a leader replaced one.
+    pub(crate) fn elections(&self) -> usize {
+        self.state.lock().elections
+    }
+
+    /// Waits for the first event from number `since` on that is `wanted`.
+    pub(crate) async fn until_event(&self, since: u64, mut wanted: impl FnMut(&Event) -> bool) -> Event {
+        let mut next = since;
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let state = self.state.lock();
+                let skip = usize::try_from(next.saturating_sub(state.first)).unwrap_or(usize::MAX);
+                if let Some(found) = state.events.iter().skip(skip).find(|event| wanted(event)) {
+                    return found.clone();
+                }
+                next = next.max(state.first + state.events.len() as u64);
+            }
+            changed.await;
+        }
     }
 
     /// Waits until `found` finds something in the metadata.
@@ -129,27 +170,96 @@ impl Journal {
 }
 
 impl State {
+    fn push(&mut self, event: Event) {
+        if let Event::LeaderChanged(change) = &event
+            && change.leader.is_some()
+            && change.leader_epoch > 0
+        {
+            self.elections += 1;
+        }
+        if let Event::Node { what: NodeEvent::Truncated { .. }, .. } = &event {
+            self.truncations += 1;
+        }
+        self.events.push_back(event);
+        if self.events.len() > EVENTS_KEPT {
+            self.events.pop_front();
+            self.first += 1;
+        }
+    }
+
     fn compare(&mut self, at: Tick, delta: &Delta) {
+        for broker in &delta.brokers {
+            self.compare_broker(at, *broker);
+        }
+        for removed in &delta.removed_topics {
+            self.seen.partitions.retain(|(id, _), _| *id != removed.id);
+            self.push(Event::TopicDeleted { at, topic: removed.name.to_string(), topic_id: removed.id });
+        }
         for key in &delta.partitions {
-            let (Some(topic), Some(now)) =
-                (self.image.topic_by_id(key.0), self.image.partition(key.0, key.1))
-            else {
-                continue;
-            };
-            let current = (now.leader, now.leader_epoch);
-            let before = self.leaders.insert(*key, current);
-            if before == Some(current) {
-                continue;
-            }
-            self.events.push(LeaderChange {
-                topic: topic.name.to_string(),
+            self.compare_partition(at, *key);
+        }
+    }
+
+    fn compare_broker(&mut self, at: Tick, broker: i32) {
+        let Some(now) = self.image.broker(broker).map(|found| (found.epoch, found.fenced)) else {
+            self.seen.brokers.remove(&broker);
+            return;
+        };
+        let before = self.seen.brokers.insert(broker, now);
+        let (epoch, fenced) = now;
+        if before.is_none_or(|(before, _)| before != epoch) {
+            self.push(Event::BrokerRegistered { at, broker, epoch });
+        }
+        let was_fenced = before.is_none_or(|(_, fenced)| fenced);
+        match (was_fenced, fenced) {
+            (false, true) => self.push(Event::Fenced { at, broker }),
+            (true, false) => self.push(Event::Unfenced { at, broker }),
+            _ => {}
+        }
+    }
+
+    fn compare_partition(&mut self, at: Tick, key: (Uuid, i32)) {
+        let (Some(topic), Some(now)) = (self.image.topic_by_id(key.0), self.image.partition(key.0, key.1))
+        else {
+            return;
+        };
+        let topic = topic.name.to_string();
+        let now = Partition { leader: now.leader, leader_epoch: now.leader_epoch, isr: now.isr.clone() };
+        let (leader, leader_epoch, isr) = (now.leader, now.leader_epoch, now.isr.clone());
+        let before = self.seen.partitions.insert(key, now);
+        let led = before.as_ref().map(|before| (before.leader, before.leader_epoch));
+        if led != Some((leader, leader_epoch)) {
+            self.push(Event::LeaderChanged(LeaderChange {
+                topic: topic.clone(),
                 topic_id: key.0,
                 partition: key.1,
-                leader: now.leader,
-                previous: before.and_then(|(leader, _)| leader),
-                leader_epoch: now.leader_epoch,
+                leader,
+                previous: led.and_then(|(leader, _)| leader),
+                leader_epoch,
                 at,
-            });
+            }));
         }
+        let previous = before.map_or_else(Vec::new, |before| before.isr);
+        if previous != isr {
+            let (topic_id, partition) = key;
+            self.push(Event::IsrChanged { at, topic, topic_id, partition, isr, previous });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_events_are_kept_and_the_others_counted() {
+        let journal = Journal::default();
+        for broker in 0..EVENTS_KEPT as i32 + 5 {
+            journal.state.lock().push(Event::Fenced { at: Tick::ZERO, broker });
+        }
+        assert_eq!(journal.event_counts(), (EVENTS_KEPT as u64 + 5, 5));
+        let events = journal.events();
+        assert_eq!(events.len(), EVENTS_KEPT);
+        assert_eq!(events[0], Event::Fenced { at: Tick::ZERO, broker: 5 });
     }
 }

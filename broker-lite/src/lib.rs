@@ -10,6 +10,10 @@
 //!  client ──TCP─────┘    (in order)      └──▶ controller   └── fetchers of the other brokers
 //! ```
 //!
+//! Failure is as easy to ask for as success: [`Cluster::kill`] and [`Cluster::pause`] for processes, [`Cluster::cut`],
+//! [`Cluster::latency`] and [`Cluster::loss`] for the network, [`Cluster::on`] for single requests. What holds is held
+//! by a guard and ends with it; what happened is told by [`Cluster::events`] and [`Cluster::record_requests`].
+//!
 //! Invariant: decisions are taken in `broker-lite-core`; this crate moves bytes, time and messages.
 
 mod api;
@@ -21,6 +25,7 @@ mod handle;
 mod journal;
 mod node;
 mod rt;
+mod rules;
 #[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(test)]
@@ -33,9 +38,13 @@ extern crate self as broker_lite;
 
 pub use cluster::{
     CheckReport, Cluster, ClusterBuilder, ClusterError, Cut, Latency, LeaderChange, LoggedRecord, Loss,
-    Profile, Violation,
+    Profile, RuleBuilder, Violation,
 };
 pub use disk::{DiskFault, DiskFaults, PowerLoss};
 pub use handle::Handle;
+pub use journal::{Ending, Event, NodeEvent, RequestEntry, RequestJournal};
+pub use klamm_wire::messages::{self, ApiKey};
 pub use klamm_wire::seam::{Connector, Endpoint, Frame, Link, LinkError};
+pub use klamm_wire::{ErrorCode, Request};
 pub use node::{Party, Side};
+pub use rules::{Answers, Call, Edit, Fault, Gate, Rule, Stage};

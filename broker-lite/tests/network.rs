@@ -6,13 +6,9 @@ mod support;
 use std::time::Duration;
 
 use broker_lite::{Cluster, Side};
-use bytes::{BufMut, BytesMut};
 use klamm_wire::ErrorCode;
-use klamm_wire::codec::{decode_response_header, encode_request_header};
 use klamm_wire::seam::Frame;
-use support::{Talk, batch, code, produce, produced, stamped, values};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use support::{Socket, Talk, batch, code, produce, produced, stamped, values};
 use tokio::time::{Instant, sleep, timeout};
 
 const MS: Duration = Duration::from_millis(1);
@@ -310,7 +306,7 @@ async fn keep_the_contract(cluster: &Cluster, leader: i32) -> Vec<(i16, i64)> {
         answers.push(talk.send(frame).await.unwrap());
     }
     // A dropped response future cancels nothing.
-    answers.remove(3);
+    drop(answers.remove(3));
     let written = talk.send(produce("t", 0, 0, 1_000, batch(&["unanswered"]))).await.unwrap().await.unwrap();
     assert_eq!(written.len_bytes(), 0, "resolves when it is written");
     let fetched = talk.ask(12, &support::fetch("t", 0, 0, 0)).await;
@@ -355,36 +351,6 @@ async fn without_faults_with_faults_of_others_and_with_latency_the_contract_is_t
     }
 }
 
-/// A client over a socket, as far as it is needed here.
-struct Socket(TcpStream);
-
-impl Socket {
-    async fn connect(cluster: &Cluster, broker: i32) -> Self {
-        let endpoint = support::endpoint(cluster, broker);
-        Self(TcpStream::connect((&*endpoint.host, endpoint.port)).await.unwrap())
-    }
-
-    async fn send(&mut self, correlation_id: i32, frame: Frame) {
-        let header = encode_request_header(frame.api_key, frame.api_version, correlation_id, Some("socket"));
-        let body = frame.into_contiguous();
-        let mut bytes = BytesMut::new();
-        bytes.put_u32((header.len() + body.len()) as u32);
-        bytes.put_slice(&header);
-        bytes.put_slice(&body);
-        self.0.write_all(&bytes).await.unwrap();
-    }
-
-    /// The offset that a Produce was given, `None` if the connection was closed instead.
-    async fn produced(&mut self, correlation_id: i32) -> Option<i64> {
-        let length = self.0.read_u32().await.ok()?;
-        let mut body = vec![0; length as usize];
-        self.0.read_exact(&mut body).await.unwrap();
-        let mut body = bytes::Bytes::from(body);
-        assert_eq!(decode_response_header(0, 9, &mut body), Ok(correlation_id));
-        Some(produced(Frame::new(0, 9, body)).base_offset)
-    }
-}
-
 /// Goal: the same over sockets, on a real clock.
 #[tokio::test]
 async fn over_sockets_cuts_hold_whole_messages_and_loss_closes() {
@@ -399,13 +365,13 @@ async fn over_sockets_cuts_hold_whole_messages_and_loss_closes() {
         socket.send(correlation_id, produce("t", 0, 1, 1_000, batch(&["b"]))).await;
     }
     until_end(&cluster, leader, 3).await;
-    assert!(timeout(100 * MS, socket.0.peek(&mut [0])).await.is_err(), "applied, and no answer");
+    assert!(timeout(100 * MS, socket.peek()).await.is_err(), "applied, and no answer");
     let inward = cluster.cut_one_way(Side::client("socket"), leader);
     cut.heal();
     assert_eq!(socket.produced(2).await, Some(1));
     assert_eq!(socket.produced(3).await, Some(2));
     socket.send(4, produce("t", 0, 1, 1_000, batch(&["c"]))).await;
-    assert!(timeout(100 * MS, socket.0.peek(&mut [0])).await.is_err());
+    assert!(timeout(100 * MS, socket.peek()).await.is_err());
     assert_eq!(end(&cluster, leader), 3, "held in front of the broker");
     // What the socket had taken is carried out, although the client is gone.
     drop(socket);

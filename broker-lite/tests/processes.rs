@@ -229,7 +229,7 @@ async fn a_controller_does_not_draw_the_ids_of_its_predecessor() {
     cluster.kill(Cluster::CONTROLLER).unwrap();
     cluster.restart(Cluster::CONTROLLER).await.unwrap();
     cluster.create_topic("t", 1, 3, &[]).await.unwrap();
-    let events = cluster.events();
+    let events = cluster.leader_changes();
     assert_ne!(events.first().unwrap().topic_id, events.last().unwrap().topic_id);
 }
 
@@ -245,7 +245,7 @@ async fn a_controller_that_lost_power_goes_on_where_it_was() {
         "it exists"
     );
     cluster.create_topic("u", 4, 3, &[]).await.unwrap();
-    let mut ids: Vec<_> = cluster.events().into_iter().map(|event| event.topic_id).collect();
+    let mut ids: Vec<_> = cluster.leader_changes().into_iter().map(|event| event.topic_id).collect();
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), 2, "two topics, two ids");

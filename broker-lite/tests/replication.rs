@@ -207,7 +207,7 @@ async fn the_same_seed_gives_the_same_history() {
         let (cluster, leader) = cluster(&[], &[]).await;
         cluster.kill(leader).unwrap();
         cluster.until_leader("t", 0, |new| new.is_some_and(|id| id != leader)).await;
-        histories.push(cluster.events());
+        histories.push(cluster.leader_changes());
         cluster.shutdown().await;
     }
     assert_eq!(histories[0], histories[1]);

@@ -200,14 +200,14 @@ impl ClusterBuilder {
         let listening = self.listen_all().await?;
         let mut rng = rt.rng("cluster");
         let cluster_id: Arc<str> = Arc::from(base64(random_uuid(&mut rng)));
-        let network = Network::new(rt.clone());
+        let journal = Arc::new(Journal::default());
+        let network = Network::new(rt.clone(), journal.clone());
         #[cfg(feature = "sim")]
         if let Some(recorder) = &self.recorder {
             network.set_tap(Some(recorder.clone()));
             let (from, to) = (Side::Anyone, Side::Anyone);
             network.trouble(Between { from, to, both_ways: true }, Trouble::Latency(SIMULATED_LATENCY));
         }
-        let journal = Arc::new(Journal::default());
         let limits = limits(&config);
         let mut slots = BTreeMap::new();
         for (id, listening) in (1..).zip(listening) {

@@ -230,7 +230,7 @@ impl Cluster {
 
     fn check_leaders(&self, report: &mut CheckReport) {
         let mut leaders: BTreeMap<(Uuid, i32, i32), i32> = BTreeMap::new();
-        for event in self.events() {
+        for event in self.leader_changes() {
             let Some(leader) = event.leader else { continue };
             let first =
                 *leaders.entry((event.topic_id, event.partition, event.leader_epoch)).or_insert(leader);

@@ -2,10 +2,12 @@
 
 mod builder;
 mod check;
+mod events;
 mod logs;
 mod network;
 mod processes;
 mod quorum;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -27,6 +29,7 @@ pub use builder::{ClusterBuilder, Profile};
 pub use check::{CheckReport, Violation};
 pub use logs::LoggedRecord;
 pub use network::{Cut, Latency, Loss};
+pub use rules::RuleBuilder;
 
 use crate::broker::{Broker, CONTROLLER_ID, Committed, TopicRef};
 use crate::disk::{Disk, Stored};
@@ -326,11 +329,6 @@ impl Cluster {
     /// How often a replica gave up the end of its log, because a later leader never had it.
     pub fn truncations(&self) -> usize {
         self.started.journal.truncations()
-    }
-
-    /// Every change of a leader or leader epoch, in the order of the metadata log.
-    pub fn events(&self) -> Vec<LeaderChange> {
-        self.started.journal.events()
     }
 
     /// Waits until the metadata names a leader (or none) that satisfies `wanted`.

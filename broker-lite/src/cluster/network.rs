@@ -148,6 +148,7 @@ mod tests {
     use crate::node::{Carried, Party, Tap};
     use crate::rt::Tick;
     use crate::support::{Talk, batch, produce, produced};
+    use crate::{ApiKey, Fault, Stage};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -176,9 +177,17 @@ mod tests {
                 talk.send(produce("t", 0, -1, 60_000, batch(&[value]))).await.unwrap().await.unwrap();
             assert_eq!(produced(answer).error_code, 0);
         }
+        let dropped =
+            cluster.on(ApiKey::Fetch).skip(3).times(2).at(Stage::AfterAppend).then(Fault::DropConnection);
+        dropped.until_hits(2).await;
         let cut = cluster.cut(leader, Side::Controller);
         cluster.until_leader("t", 0, |now| now.is_some_and(|id| id != leader)).await;
         cut.heal();
+        let second = cluster.leader_of("t", 0).unwrap();
+        let kill = cluster.on(ApiKey::Fetch).broker(second).from(Side::Brokers).times(1).then(Fault::Kill);
+        kill.hit().await;
+        cluster.until_leader("t", 0, |now| now.is_some_and(|id| id != second)).await;
+        cluster.restart(second).await.unwrap();
         drop((latency, loss));
         cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
         cluster.started.network.set_tap(None);

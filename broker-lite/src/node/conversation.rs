@@ -28,7 +28,9 @@ use tower_service::Service;
 use super::lane::Lane;
 use super::party::STRANGER;
 use super::tap::Carried;
+use super::watched::{Silenced, TakenIn};
 use super::{Node, Owed, Party};
+use crate::journal::Noted;
 
 /// What becomes of a request.
 pub(crate) enum Reply {
@@ -38,6 +40,8 @@ pub(crate) enum Reply {
     Nothing,
     /// The conversation ends here, as Kafka ends it.
     Close,
+    /// The connection is gone, with everything that is on its way on it.
+    Break,
 }
 
 /// When.
@@ -78,6 +82,8 @@ pub(crate) struct Pending<T> {
     pub(crate) owed: Option<Owed>,
     /// Nobody misses the answer once the client is gone.
     pub(crate) abandonable: bool,
+    /// Stands in a journal.
+    pub(crate) noted: Option<Noted>,
     pub(crate) to: T,
 }
 
@@ -187,7 +193,14 @@ impl Conversation {
                     biased;
                     arrived = lane.arrival(peer.party(), here) => {
                         let Some((frame, to)) = arrived else { return Err(Over::Broken) };
-                        node.take_in_watched(frame, peer, to)
+                        match Box::pin(node.clone().take_in_watched(frame, peer, to)).await {
+                            TakenIn::Pending(pending) => pending,
+                            TakenIn::Broken => return Err(Over::Broken),
+                            TakenIn::Deaf(silenced) => {
+                                self.turn_deaf(silenced, inlet, queue).await;
+                                return Ok(());
+                            }
+                        }
                     }
                     next = inlet.next(peer, Dues { queue, under_way: true }), if end.is_none() && room => {
                         match next {
@@ -201,6 +214,18 @@ impl Conversation {
             };
             if queue.send(Some(pending)).await.is_err() {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Takes in nothing more, and waits until the client has left. What comes meanwhile is kept, so that nobody is told
+    /// that it will not be answered.
+    async fn turn_deaf<I: Inlet>(&self, _first: Silenced<I::To>, inlet: &mut I, queue: &Queue<I::To>) {
+        let mut unheard = Vec::new();
+        while let Ok(Some(request)) = inlet.next(&self.peer, Dues { queue, under_way: true }).await {
+            unheard.push(request);
+            if unheard.len() > self.node.limits.requests_in_progress {
+                return std::future::pending().await;
             }
         }
     }
@@ -231,7 +256,7 @@ impl Conversation {
                 }
             };
             let Some(pending) = pending else { break };
-            let Some(Pending { answer, owed, abandonable, to }) = pending else {
+            let Some(Pending { answer, owed, abandonable, noted, to }) = pending else {
                 lane.send(&self.here, self.peer.party(), Sent::End(None));
                 break;
             };
@@ -251,9 +276,16 @@ impl Conversation {
                 },
             };
             let sent = match reply {
-                Reply::Frame(frame) => Sent::Answer { frame, owed, to },
-                Reply::Nothing => continue,
-                Reply::Close => Sent::End(Some(to)),
+                Reply::Frame(frame) => Sent::Answer { frame, owed, noted, to },
+                Reply::Nothing => {
+                    Noted::unanswered(noted);
+                    continue;
+                }
+                Reply::Break => {
+                    Noted::broken_by_rule(noted);
+                    return;
+                }
+                Reply::Close => Sent::End(Some((noted, to))),
             };
             if !lane.is_empty() || !node.network.watched().nothing() {
                 let last = matches!(sent, Sent::End(_));
@@ -263,8 +295,7 @@ impl Conversation {
                 }
                 continue;
             }
-            let Sent::Answer { frame, owed, to } = sent else { return };
-            if !outlet.deliver(frame, owed, to).await {
+            if !deliver(sent, outlet).await {
                 return;
             }
         }
@@ -283,13 +314,15 @@ impl Conversation {
 
     /// Hands over what has arrived; `false` ends the conversation.
     async fn hand_over<O: Outlet>(&self, arrived: Option<Sent<O::To>>, outlet: &mut O) -> bool {
-        let Some(Sent::Answer { frame, owed, to }) = arrived else { return false };
+        let Some(sent) = arrived else { return false };
         let network = &self.node.network;
         if self.node.life.is_dead() {
             return false;
         }
-        network.tell(network.watched(), &self.here, self.peer.party(), Carried::Answer(&frame));
-        outlet.deliver(frame, owed, to).await
+        if let Sent::Answer { frame, .. } = &sent {
+            network.tell(network.watched(), &self.here, self.peer.party(), Carried::Answer(frame));
+        }
+        deliver(sent, outlet).await
     }
 }
 
@@ -313,10 +346,23 @@ enum Sent<T> {
     Answer {
         frame: Frame,
         owed: Option<Owed>,
+        noted: Option<Noted>,
         to: T,
     },
     /// Nothing more. Whoever waits for the answer that is not sent learns of it when this arrives.
-    End(Option<T>),
+    End(Option<(Option<Noted>, T)>),
+}
+
+/// Passes on what was sent; `false` ends the conversation.
+async fn deliver<O: Outlet>(sent: Sent<O::To>, outlet: &mut O) -> bool {
+    let Sent::Answer { frame, owed, noted, to } = sent else { return false };
+    let Some(noted) = noted else { return outlet.deliver(frame, owed, to).await };
+    let answer = frame.clone();
+    let delivered = outlet.deliver(frame, owed, to).await;
+    if delivered {
+        noted.answered(&answer);
+    }
+    delivered
 }
 
 /// A request on its way from a [`Link`] in this process.

@@ -8,6 +8,7 @@ mod network;
 mod party;
 mod server;
 mod tap;
+mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,13 +80,6 @@ impl Node {
         });
         let owes = api_key == PRODUCE && !matches!(answer, Answer::Now(Reply::Nothing | Reply::Close));
         let owed = owes.then(|| self.life.produce_arrived());
-        Pending { answer, owed, abandonable: api_key == FETCH, to }
-    }
-
-    /// The same while somebody watches.
-    fn take_in_watched<T>(&self, frame: Frame, peer: &Peer, to: T) -> Pending<T> {
-        let watched = self.network.watched();
-        self.network.tell(watched, peer.party(), &Party::Node(self.id), Carried::Request(&frame));
-        self.take_in(frame, peer, to)
+        Pending { answer, owed, abandonable: api_key == FETCH, noted: None, to }
     }
 }

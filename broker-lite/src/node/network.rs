@@ -17,7 +17,9 @@ use tower_service::Service;
 use super::conditions::{Between, Conditions, Fate, Trouble};
 use super::tap::{Carried, Tap};
 use super::{Node, Party, conversation};
+use crate::journal::{Journal, Noted, Recording};
 use crate::rt::Rt;
+use crate::rules::{Chosen, RuleState, Rules, named};
 
 /// The nodes that run at the moment, and the network between them and their clients.
 #[derive(Debug)]
@@ -30,6 +32,10 @@ pub(crate) struct Network {
     /// Told after a condition was taken away.
     healed: Notify,
     tap: Mutex<Option<Arc<dyn Tap>>>,
+    rules: Rules,
+    recordings: Mutex<Vec<Arc<Recording>>>,
+    /// Knows topics by their ids.
+    journal: Arc<Journal>,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +51,8 @@ pub(crate) struct Watched(u8);
 impl Watched {
     const CONDITIONS: u8 = 1;
     const TAP: u8 = 2;
+    const RULES: u8 = 4;
+    const RECORDINGS: u8 = 8;
 
     /// Nothing: it takes the short way.
     pub(crate) fn nothing(self) -> bool {
@@ -62,7 +70,7 @@ impl Watched {
 
 impl Network {
     /// A network without nodes, in which nothing is wrong.
-    pub(crate) fn new(rt: Rt) -> Arc<Self> {
+    pub(crate) fn new(rt: Rt, journal: Arc<Journal>) -> Arc<Self> {
         Arc::new(Self {
             rt,
             state: Mutex::default(),
@@ -70,6 +78,9 @@ impl Network {
             conditions: Mutex::default(),
             healed: Notify::new(),
             tap: Mutex::default(),
+            rules: Rules::default(),
+            recordings: Mutex::default(),
+            journal,
         })
     }
 
@@ -220,6 +231,55 @@ impl Network {
         let mut current = self.tap.lock();
         self.watch(Watched::TAP, tap.is_some());
         *current = tap;
+    }
+
+    /// Puts a rule in force, behind those that are.
+    pub(crate) fn add_rule(&self, rule: Arc<RuleState>) {
+        self.rules.change(|rules| rules.push(rule), |any| self.watch(Watched::RULES, any));
+    }
+
+    /// Takes a rule away.
+    pub(crate) fn remove_rule(&self, rule: &Arc<RuleState>) {
+        let remove = |rules: &mut Vec<Arc<RuleState>>| rules.retain(|other| !Arc::ptr_eq(other, rule));
+        self.rules.change(remove, |any| self.watch(Watched::RULES, any));
+    }
+
+    /// Records requests from now on.
+    pub(crate) fn add_recording(&self, recording: Arc<Recording>) {
+        let mut recordings = self.recordings.lock();
+        recordings.push(recording);
+        self.watch(Watched::RECORDINGS, true);
+    }
+
+    /// Records them no more.
+    pub(crate) fn remove_recording(&self, recording: &Arc<Recording>) {
+        let mut recordings = self.recordings.lock();
+        recordings.retain(|other| !Arc::ptr_eq(other, recording));
+        self.watch(Watched::RECORDINGS, !recordings.is_empty());
+    }
+
+    /// Enters a request into the journals, if there are any.
+    pub(super) fn note(&self, watched: Watched, node: i32, from: &Party, request: &Frame) -> Option<Noted> {
+        if watched.0 & Watched::RECORDINGS == 0 {
+            return None;
+        }
+        let recordings = self.recordings.lock().clone();
+        let named = named(request, &|id| self.journal.topic_name(id));
+        Some(Noted::new(&self.rt, &recordings, node, from, request, &named))
+    }
+
+    /// The rule that acts on a request, if there is one.
+    pub(super) fn choose_rule(
+        &self,
+        watched: Watched,
+        node: i32,
+        from: &Party,
+        request: &Frame,
+    ) -> Option<Chosen> {
+        if watched.0 & Watched::RULES == 0 {
+            return None;
+        }
+        self.rules.choose(node, from, request, |id| self.journal.topic_name(id))
     }
 
     /// Tells whoever listens in.

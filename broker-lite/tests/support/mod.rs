@@ -2,7 +2,7 @@
 #![allow(dead_code, missing_docs)]
 
 use broker_lite::{Cluster, Endpoint, Frame, Handle, Link, LinkError};
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use klamm_wire::codec::{self, ProduceHead, ProducePartition, ProduceTopic};
 use klamm_wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use klamm_wire::messages::fetch_response::PartitionData;
@@ -10,6 +10,8 @@ use klamm_wire::messages::metadata_request::MetadataRequestTopic;
 use klamm_wire::messages::produce_response::PartitionProduceResponse;
 use klamm_wire::messages::{FetchRequest, MetadataRequest, MetadataResponse, ProduceRequest, TopicName};
 use klamm_wire::{BatchBuilder, Compression, ErrorCode, ProducerStamp, RawBatch, Request, StrBytes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tower_service::Service;
 
 /// A conversation with one broker.
@@ -163,4 +165,40 @@ pub(crate) fn values(data: &PartitionData) -> Vec<(i64, String)> {
 
 pub(crate) fn code(raw: i16) -> ErrorCode {
     ErrorCode(raw)
+}
+
+/// A client over a socket, as far as it is needed here.
+pub(crate) struct Socket(TcpStream);
+
+impl Socket {
+    pub(crate) async fn connect(cluster: &Cluster, broker: i32) -> Self {
+        let endpoint = endpoint(cluster, broker);
+        Self(TcpStream::connect((&*endpoint.host, endpoint.port)).await.unwrap())
+    }
+
+    pub(crate) async fn send(&mut self, correlation_id: i32, frame: Frame) {
+        let header =
+            codec::encode_request_header(frame.api_key, frame.api_version, correlation_id, Some("socket"));
+        let body = frame.into_contiguous();
+        let mut bytes = BytesMut::new();
+        bytes.put_u32((header.len() + body.len()) as u32);
+        bytes.put_slice(&header);
+        bytes.put_slice(&body);
+        self.0.write_all(&bytes).await.unwrap();
+    }
+
+    /// The offset that a Produce was given, `None` if the connection was closed instead.
+    pub(crate) async fn produced(&mut self, correlation_id: i32) -> Option<i64> {
+        let length = self.0.read_u32().await.ok()?;
+        let mut body = vec![0; length as usize];
+        self.0.read_exact(&mut body).await.unwrap();
+        let mut body = Bytes::from(body);
+        assert_eq!(codec::decode_response_header(0, 9, &mut body), Ok(correlation_id));
+        Some(produced(Frame::new(0, 9, body)).base_offset)
+    }
+
+    /// Waits for something to read.
+    pub(crate) async fn peek(&self) -> std::io::Result<usize> {
+        self.0.peek(&mut [0]).await
+    }
 }

@@ -17,6 +17,7 @@ use klamm_wire::messages::{CreateTopicsRequest, TopicName};
 use klamm_wire::seam::Endpoint;
 use klamm_wire::{ErrorCode, StrBytes};
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use builder::{ClusterBuilder, Profile};
 pub use check::{CheckReport, Violation};
@@ -24,7 +25,7 @@ pub use check::{CheckReport, Violation};
 use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, Committed, Disk, TopicRef};
 use crate::handle::Handle;
 use crate::journal::Journal;
-use crate::node::{Life, Limits, Listening, Network, Node, Role, serve};
+use crate::node::{Life, Limits, Listening, Network, Node, Role, converse, serve};
 use crate::rt::Rt;
 use builder::random_uuid;
 
@@ -145,6 +146,28 @@ impl Cluster {
     /// Connector for clients in this process. Works beside sockets, too.
     pub fn handle(&self) -> Handle {
         Handle(self.started.network.clone())
+    }
+
+    /// Has a broker serve a client over any byte stream, as if it had come in through a socket: for fuzzing the front
+    /// door and for simulated sockets. `name` is what the log calls the client.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such broker, or it is down.
+    #[doc(hidden)]
+    pub fn serve_stream(
+        &self,
+        broker: i32,
+        name: &str,
+        read: impl AsyncRead + Send + Unpin + 'static,
+        write: impl AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<(), ClusterError> {
+        self.running(broker)?;
+        let down = ClusterError::Broker { broker, state: "down" };
+        let node = self.started.network.node(broker).ok_or(down)?;
+        let served = converse(node.clone(), Box::new(read), Box::new(write), name.to_owned());
+        node.life.spawn(served);
+        Ok(())
     }
 
     /// `host:port,...` of all brokers, as a client's `bootstrap.servers` wants it.

@@ -13,7 +13,7 @@ use klamm_wire::seam::Frame;
 pub(crate) use conversation::{Answer, Peer, Pending, Reply};
 pub(crate) use life::{Life, Owed};
 pub(crate) use network::Network;
-pub(crate) use server::{Listening, serve};
+pub(crate) use server::{Listening, converse, serve};
 
 use crate::broker::Broker;
 use crate::controller::ControllerNode;

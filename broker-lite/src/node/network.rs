@@ -34,9 +34,13 @@ impl Network {
 
     /// Opens a conversation with a node by id.
     pub(crate) fn dial(&self, id: i32, name: &str) -> Result<Link, LinkError> {
-        let node = self.state.lock().nodes.get(&id).filter(|node| !node.life.is_dead()).cloned();
-        let node = node.ok_or_else(|| no_broker(Endpoint::new(format!("node-{id}"), 0)))?;
+        let node = self.node(id).ok_or_else(|| no_broker(Endpoint::new(format!("node-{id}"), 0)))?;
         Ok(conversation::open(&node, name))
+    }
+
+    /// A node that runs.
+    pub(crate) fn node(&self, id: i32) -> Option<Arc<Node>> {
+        self.state.lock().nodes.get(&id).filter(|node| !node.life.is_dead()).cloned()
     }
 
     /// Opens a conversation with the node that has this address.

@@ -123,6 +123,38 @@ fn an_acknowledged_record_must_be_in_the_log() {
 }
 
 #[test]
+fn a_record_acknowledged_without_an_offset_must_be_in_the_log_somewhere() {
+    let sentence = "record 0 of writer (sent at 0.001000 s) was acknowledged in orders-0 at no offset, \
+                    at 0.002000 s, and is not in the log";
+    assert_breaks(Rule::Lost, sentence, |mistaken| {
+        let mut run = Run::new();
+        let writer = run.writer();
+        let op = run.send(writer);
+        let at = run.now();
+        run.history.acked(at, writer, op, run.orders, None); // as brokers answer an old duplicate
+        if !mistaken {
+            run.hold(op);
+        }
+        run.check()
+    });
+}
+
+#[test]
+fn nothing_is_known_of_what_a_log_no_longer_keeps() {
+    let mut run = Run::new();
+    let (writer, reader) = (run.writer(), run.reader("reader"));
+    let op = run.send(writer);
+    run.ack(writer, op, 4);
+    run.read(reader, 4, op);
+    let unplaced = run.send(writer);
+    let at = run.now();
+    run.history.acked(at, writer, unplaced, run.orders, None);
+    run.history.final_log(run.orders, Log { start: 5, end: 5, records: Vec::new() });
+    let report = check(&run.history, &Promises::default());
+    assert!(report.is_ok(), "{report}");
+}
+
+#[test]
 fn what_one_acks_promised_is_held_only_where_the_run_promises_it() {
     let lost_with = |acks, kept| {
         let mut run = Run::new();
@@ -449,6 +481,41 @@ fn the_offsets_of_a_log_grow() {
         if mistaken {
             run.log.push(LogRecord { offset: 0, op: second, leader_epoch: 1 });
         }
+        run.check()
+    });
+}
+
+#[test]
+fn a_log_keeps_within_its_bounds_and_its_epochs_do_not_fall() {
+    let with = |start, end, epochs: [i32; 2]| {
+        let mut run = Run::new();
+        let writer = run.writer();
+        let records = (1..).zip(epochs).map(|(offset, leader_epoch)| {
+            let op = run.send(writer);
+            LogRecord { offset, op, leader_epoch }
+        });
+        let records = records.collect();
+        run.history.final_log(run.orders, Log { start, end, records });
+        check(&run.history, &Promises::default()).broken()
+    };
+    assert_eq!(with(1, 3, [1, 1]), []);
+    assert_eq!(with(1, 3, [1, 2]), []);
+    assert_eq!(with(1, 3, [1, -1]), [], "unknown");
+    assert_eq!(with(1, 3, [2, 1]), [Rule::LogBroken]);
+    assert_eq!(with(2, 3, [1, 1]), [Rule::LogBroken]);
+    assert_eq!(with(1, 2, [1, 1]), [Rule::LogBroken]);
+}
+
+#[test]
+fn an_offset_between_records_holds_nothing() {
+    let sentence =
+        "reader at 0.003000 s read record 0 of epoch 1 at orders-0 offset 1, where the log holds nothing";
+    assert_breaks(Rule::ReadUncommitted, sentence, |mistaken| {
+        let mut run = Run::new();
+        let (writer, reader) = (run.writer(), run.reader("reader"));
+        let op = run.send(writer);
+        run.log.push(LogRecord { offset: 2, op, leader_epoch: 1 });
+        run.read(reader, if mistaken { 1 } else { 2 }, op);
         run.check()
     });
 }

@@ -30,7 +30,7 @@ use uuid::Uuid;
 pub(crate) use lifecycle::FEATURES;
 pub(crate) use partition::{Partition, Signal, Until};
 
-use crate::disk::{Disk, Leave};
+use crate::disk::{Disk, Leave, PowerLoss};
 use crate::journal::{Journal, NodeEvent};
 use crate::node::{Life, Network, Party};
 use crate::rt::Rt;
@@ -245,6 +245,19 @@ impl Broker {
     /// Says how this process will have left its disk. Call it before the broker's life is ended.
     pub(crate) fn leave_as(&self, leave: Leave) {
         *self.leave.lock() = leave;
+    }
+
+    /// Ends this process, or its power, from inside.
+    pub(crate) fn die(&self, power_off: bool) {
+        let (leave, event) = match power_off {
+            true => (Leave::PowerOff(PowerLoss::Unsynced), NodeEvent::PoweredOff),
+            false => (Leave::Killed, NodeEvent::Killed),
+        };
+        self.leave_as(leave);
+        if self.life.kill().is_some() {
+            self.release_storage();
+            self.journal.node_event(self.rt.now(), self.id(), event);
+        }
     }
 
     /// Ends this incarnation's hold on its replicas and leaves their bytes on the disk. A second call changes nothing.

@@ -24,6 +24,7 @@ use klamm_wire::messages::{CreateTopicsRequest, TopicName};
 use klamm_wire::seam::Endpoint;
 use klamm_wire::{ErrorCode, StrBytes};
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use builder::{ClusterBuilder, Profile};
 pub use check::{CheckReport, Violation};
@@ -35,7 +36,7 @@ use crate::broker::{Broker, CONTROLLER_ID, Committed, TopicRef};
 use crate::disk::{Disk, Stored};
 use crate::handle::Handle;
 use crate::journal::Journal;
-use crate::node::{Life, Limits, Listening, Network, Party};
+use crate::node::{Life, Limits, Listening, Network, Party, converse};
 use crate::rt::Rt;
 use quorum::Quorum;
 
@@ -177,6 +178,28 @@ impl Cluster {
     /// Connector for clients in this process. Works beside sockets, too.
     pub fn handle(&self) -> Handle {
         Handle(self.started.network.clone())
+    }
+
+    /// Has a broker serve a client over any byte stream, as if it had come in through a socket: for fuzzing the front
+    /// door and for simulated sockets. `name` is what the log calls the client.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such broker, or it is down.
+    #[doc(hidden)]
+    pub fn serve_stream(
+        &self,
+        broker: i32,
+        name: &str,
+        read: impl AsyncRead + Send + Unpin + 'static,
+        write: impl AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<(), ClusterError> {
+        self.running(broker)?;
+        let down = ClusterError::Broker { broker, state: "down" };
+        let node = self.started.network.node(broker).ok_or(down)?;
+        let served = converse(node.clone(), Box::new(read), Box::new(write), name.to_owned());
+        node.life.spawn(served);
+        Ok(())
     }
 
     /// `host:port,...` of all brokers, as a client's `bootstrap.servers` wants it.

@@ -20,7 +20,7 @@ pub(crate) use conversation::{Answer, Peer, Pending, Reply};
 pub(crate) use life::{Life, Owed};
 pub(crate) use network::Network;
 pub use party::{Party, Side};
-pub(crate) use server::{Listening, serve};
+pub(crate) use server::{Listening, converse, serve};
 pub(crate) use tap::Carried;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use tap::Tap;

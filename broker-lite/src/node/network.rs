@@ -94,6 +94,11 @@ impl Network {
         self.state.lock().addresses.insert((host.to_owned(), port), id);
     }
 
+    /// A node that runs.
+    pub(crate) fn node(&self, id: i32) -> Option<Arc<Node>> {
+        self.state.lock().nodes.get(&id).filter(|node| !node.life.is_dead()).cloned()
+    }
+
     /// Lets go of every node: each holds the network, too, and they would keep each other for ever.
     pub(crate) fn detach_all(&self) {
         let nodes = std::mem::take(&mut self.state.lock().nodes);
@@ -106,8 +111,7 @@ impl Network {
         if watched.conditions() {
             self.handshake(from, &Party::Node(id)).await?;
         }
-        let node = self.state.lock().nodes.get(&id).filter(|node| !node.life.is_dead()).cloned();
-        let node = node.ok_or_else(|| no_broker(Endpoint::new(format!("node-{id}"), 0)))?;
+        let node = self.node(id).ok_or_else(|| no_broker(Endpoint::new(format!("node-{id}"), 0)))?;
         self.tell(watched, from, &Party::Node(id), Carried::Dial);
         Ok(conversation::open(&node, name, from.clone()))
     }

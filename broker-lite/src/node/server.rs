@@ -13,8 +13,7 @@ use bytes::{Buf, Bytes};
 use klamm_wire::codec::{decode_request_header, encode_response_header};
 use klamm_wire::framing::{FrameSplitter, length_prefix};
 use klamm_wire::seam::Frame;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::conversation::{Conversation, Dues, Inlet, Outlet, Peer};
@@ -26,6 +25,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Chunks handed to one vectored write.
 const SLICES: usize = 64;
+
+/// What comes from a client, whatever carries it.
+pub(crate) type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
+/// What goes to a client.
+pub(crate) type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// A bound port that nobody serves yet.
 #[derive(Debug)]
@@ -68,7 +72,8 @@ fn admit(node: &Arc<Node>, open: &Arc<AtomicUsize>, stream: TcpStream, address: 
     }
     let held = node.clone();
     node.life.spawn(async move {
-        converse(held, stream, address).await;
+        let (read, write) = stream.into_split();
+        converse(held, Box::new(read), Box::new(write), address.to_string()).await;
         drop(slot);
     });
 }
@@ -82,12 +87,12 @@ impl Drop for Slot {
     }
 }
 
-async fn converse(node: Arc<Node>, stream: TcpStream, address: SocketAddr) {
-    let (read, write) = stream.into_split();
+/// Serves one client until it or the node is gone.
+pub(crate) async fn converse(node: Arc<Node>, read: ReadHalf, write: WriteHalf, name: String) {
     let splitter = FrameSplitter::new(node.limits.request_bytes);
     let inlet = SocketIn { node: node.clone(), read, splitter };
     let outlet = SocketOut { node: node.clone(), write };
-    let peer = Peer::stranger(address.to_string());
+    let peer = Peer::stranger(name);
     node.network.tell(node.network.watched(), peer.party(), &Party::Node(node.id), Carried::Dial);
     Conversation::new(node, peer).hold(inlet, outlet).await;
 }
@@ -109,7 +114,7 @@ enum End {
 
 struct SocketIn {
     node: Arc<Node>,
-    read: OwnedReadHalf,
+    read: ReadHalf,
     splitter: FrameSplitter,
 }
 
@@ -153,7 +158,7 @@ async fn idle(node: &Node, dues: &Dues<'_, i32>) {
 
 struct SocketOut {
     node: Arc<Node>,
-    write: OwnedWriteHalf,
+    write: WriteHalf,
 }
 
 impl Outlet for SocketOut {
@@ -182,7 +187,7 @@ impl Outlet for SocketOut {
 }
 
 /// Writes everything; gives up on a client that takes nothing for as long as it may be idle.
-async fn write_all_vectored(node: &Node, write: &mut OwnedWriteHalf, chunks: &mut [Bytes]) -> io::Result<()> {
+async fn write_all_vectored(node: &Node, write: &mut WriteHalf, chunks: &mut [Bytes]) -> io::Result<()> {
     let mut first = 0;
     while first < chunks.len() {
         let mut written = {

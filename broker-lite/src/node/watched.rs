@@ -119,11 +119,10 @@ impl Node {
 
     /// Ends the process of this node from inside, or its power.
     pub(crate) fn die(&self, power_off: bool) {
-        if self.life.kill().is_none() {
-            return;
-        }
         if let Role::Broker(broker) = &self.role {
-            broker.release_storage();
+            broker.die(power_off);
+        } else {
+            self.life.kill();
         }
         tracing::info!(node = self.id, power_off, "killed by a rule");
     }

@@ -8,12 +8,17 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use klamm_wire::messages::ApiKey;
 
 use super::schedule::{Fault, Isolation, Moment, Schedule, Way, What, Who};
 use crate::broker::CONTROLLER_ID;
 use crate::cluster::{Cluster, ClusterError, Cut};
 use crate::disk::{DiskFault, DiskFaults, PowerLoss};
 use crate::node::Side;
+use crate::rules::{Gate, Stage};
+
+/// Longest wait for a moment that a request brings.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pause between attempts to bring a node back.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -50,17 +55,21 @@ impl Schedule {
 }
 
 impl Fault {
+    /// `false` if it did not happen.
     async fn play(&self, cluster: &Cluster) -> bool {
-        let here = self.when.come(cluster).await;
+        let Some(Came { here, held }) = self.when.come(cluster).await else { return false };
         let lasts = Duration::from_millis(self.lasts_ms);
         match &self.what {
             What::Kill(who) => {
                 let downed = who.nodes(cluster, here).into_iter().filter(|id| cluster.kill(*id).is_ok());
-                restart_later(cluster, downed.collect(), lasts).await
+                let downed = downed.collect();
+                drop(held);
+                restart_later(cluster, downed, lasts).await
             }
             What::Pause(who) => {
                 let paused: Vec<_> =
                     who.nodes(cluster, here).into_iter().filter(|id| cluster.pause(*id).is_ok()).collect();
+                drop(held);
                 cluster.rt().sleep(lasts).await;
                 // One that was killed meanwhile is another fault's to bring back.
                 paused.iter().for_each(|id| drop(cluster.resume(*id)));
@@ -73,6 +82,7 @@ impl Fault {
                     .flat_map(|node| from.sides().iter().map(move |side| (node, side.clone())))
                     .map(|(node, side)| cut(cluster, node, side, *way))
                     .collect();
+                drop(held);
                 cluster.rt().sleep(lasts).await;
                 drop(cuts);
                 true
@@ -99,6 +109,7 @@ impl Fault {
                         victims.filter(|id| cluster.power_off_with(*id, loss).is_ok()).collect()
                     }
                 };
+                drop(held);
                 restart_later(cluster, downed, lasts).await
             }
             What::SlowDisk { who, ms } => {
@@ -206,16 +217,48 @@ fn busiest(cluster: &Cluster) -> Option<i32> {
     counts.max_by_key(|(id, count)| (*count, std::cmp::Reverse(*id))).map(|(id, _)| id)
 }
 
+/// A moment that came.
+struct Came {
+    /// Where, if it was the moment of a broker.
+    here: Option<i32>,
+    /// Holds the request whose moment it was until the fault has happened.
+    held: Option<Gate>,
+}
+
 impl Moment {
-    /// Waits for it; where it came, if it is the moment of a broker.
-    async fn come(self, cluster: &Cluster) -> Option<i32> {
-        let ms = match self {
-            Self::At { ms } => ms,
-            Self::Arrived { after_ms, .. }
-            | Self::Appended { after_ms, .. }
-            | Self::Committed { after_ms, .. } => after_ms,
+    /// Waits for it; `None` if it does not come within [`PATIENCE`].
+    async fn come(self, cluster: &Cluster) -> Option<Came> {
+        let (after_ms, skip, stage) = match self {
+            Self::At { ms } => {
+                cluster.rt().sleep(Duration::from_millis(ms)).await;
+                return Some(Came { here: None, held: None });
+            }
+            Self::Arrived { after_ms, skip } => (after_ms, skip, Stage::BeforeApply),
+            Self::Appended { after_ms, skip } => (after_ms, skip, Stage::AfterAppend),
+            Self::Committed { after_ms, skip } => (after_ms, skip, Stage::AfterCommit),
         };
-        cluster.rt().sleep(Duration::from_millis(ms)).await;
-        None
+        cluster.rt().sleep(Duration::from_millis(after_ms)).await;
+        let gate = |broker| {
+            let of_clients = cluster.on(ApiKey::Produce).from(Side::Clients).broker(broker);
+            (broker, of_clients.skip(skip as usize).times(1).at(stage).hold())
+        };
+        // One for each broker, so that it is known where the moment came.
+        let gates: Vec<_> = cluster.broker_ids().into_iter().map(gate).collect();
+        let first = {
+            let mut hits: FuturesUnordered<_> = gates
+                .iter()
+                .map(|(broker, gate)| async move {
+                    gate.hit().await;
+                    *broker
+                })
+                .collect();
+            tokio::select! {
+                biased;
+                first = hits.next() => first,
+                () = cluster.rt().sleep(PATIENCE) => None,
+            }
+        };
+        let (here, held) = gates.into_iter().find(|(broker, _)| Some(*broker) == first)?;
+        Some(Came { here: Some(here), held: Some(held) })
     }
 }

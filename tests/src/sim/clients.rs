@@ -110,7 +110,7 @@ pub(super) async fn produce(shared: Shared, client: Client, name: String) -> Res
     while let Some(done) = waiting.next().await {
         told(done);
     }
-    let retries = 0;
+    let retries = producer.retries();
     producer.close(Duration::from_secs(30)).await.map_err(|error| format!("{name}: close: {error}"))?;
     Ok(Sent { operations: u64::from(records), retries })
 }

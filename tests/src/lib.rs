@@ -2,6 +2,7 @@
 //! are found or reported as missing.
 
 pub mod backend;
+pub mod contract;
 pub mod fuzz;
 pub mod history;
 pub mod process;

@@ -25,7 +25,7 @@ use crate::refusal;
 use crate::rt::{Rt, Task};
 
 /// Requests that may wait in front of the link behind.
-const MOST_WAITING: usize = 64;
+const MOST_WAITING: usize = 16;
 /// Requests that are sent although nothing is answered any more.
 const MOST_WITHHELD: usize = 128;
 
@@ -214,7 +214,9 @@ impl Talk {
                 due = due.max(*until).saturating_add(passage(frame.len_bytes(), rate));
                 *until = due;
             }
-            rt.sleep_until(due).await;
+            if due > rt.now() {
+                rt.sleep_until(due).await;
+            }
             let outcome = match answer {
                 Ok(answer) => spoilt(request, answer, &plan),
                 Err(failure) => Outcome::Is(Err(failure)),
@@ -250,7 +252,10 @@ impl Talk {
 
 /// Waits until the first request may go: for ever if there is none.
 async fn may_send(rt: &Rt, behind: &Mutex<Behind>, due: Option<Tick>) -> Result<(), LinkError> {
-    rt.sleep_until_some(due).await;
+    // Timers tick in milliseconds: what is due now must not wait for the next tick.
+    if due.is_none_or(|due| due > rt.now()) {
+        rt.sleep_until_some(due).await;
+    }
     std::future::poll_fn(|cx| {
         let mut behind = behind.lock();
         let ready = behind.poll_ready(cx);

@@ -5,10 +5,9 @@
 //! what it would see of a bad network.
 //!
 //! ```
-//! use klamm::fault::{Fault, FaultLayer};
+//! use klamm::fault::{Fault, FaultLayer, Layer};
 //! use klamm::{ApiKey, Client, ErrorCode, TcpConnector};
 //! use std::time::Duration;
-//! use tower::Layer;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! let layer = FaultLayer::new(7); // the seed of all chances
@@ -33,7 +32,7 @@
 //!
 //! Chances depend on the seed, the rule, the address, the client id and the number of the request on its connection; so
 //! the same seed makes the same decisions about the same requests. A request that is held back holds back those
-//! behind it; up to 64 wait in front of a connection beyond what it takes itself.
+//! behind it; up to 16 wait in front of a connection beyond what it takes itself.
 
 mod link;
 mod rule;
@@ -51,12 +50,13 @@ use futures::future::BoxFuture;
 use klamm_wire::messages::ApiKey;
 use klamm_wire::{Endpoint, Link, LinkError};
 use pin_project::pin_project;
-use tower::{Layer, Service};
+use tower::Service;
 
 use self::rule::{Armed, Line, Matcher, Rules, Subject};
 use crate::rt::Rt;
 
 pub use rule::{Delay, DialFault, Fault};
+pub use tower::Layer;
 
 /// Puts faults between a client and the connector it goes around. Clones have the same rules.
 #[derive(Debug, Clone)]

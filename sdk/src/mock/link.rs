@@ -124,7 +124,10 @@ async fn carry_out(rt: Rt, arrived: Duration, head: Head, mut action: Action) ->
             }
         };
     };
-    rt.sleep_until(arrived.saturating_add(wait)).await;
+    // Timers tick in milliseconds: what is not late must not wait for the next tick.
+    if !wait.is_zero() {
+        rt.sleep_until(arrived.saturating_add(wait)).await;
+    }
     outcome
 }
 

@@ -193,7 +193,7 @@ impl History {
         self.push(at, consumer, Event::Read { partition, offset, op, leader_epoch });
     }
 
-    /// The consumer has given the partition back.
+    /// The consumer gives the partition back; recorded when it will read no more of it, before it says so.
     pub fn revoked(&mut self, at: Duration, consumer: Client, partition: Partition) {
         self.push(at, consumer, Event::Revoked { partition });
     }

@@ -274,6 +274,26 @@ fn a_record_read_twice_is_a_step_back() {
 }
 
 #[test]
+fn a_read_of_a_partition_that_was_given_back_is_told() {
+    expect(Rule::NotOwned, Promises::default(), |history, random| {
+        let gone = |e: &Entry| matches!(e.event, Event::Revoked { .. } | Event::Lost { .. });
+        let at = pick(random, places(history, gone))?;
+        let (Event::Revoked { partition: mine } | Event::Lost { partition: mine }) =
+            history.entries[at].event
+        else {
+            return None;
+        };
+        let of = |e: &Entry| {
+            e.client == history.entries[at].client
+                && matches!(e.event, Event::Read { partition, .. } if partition == mine)
+        };
+        let read = history.entries[..at].iter().rposition(of)?;
+        history.entries.swap(read, at);
+        Some(())
+    });
+}
+
+#[test]
 fn a_commit_that_goes_back_is_told() {
     expect(Rule::CommitMovedBack, Promises::default(), |history, random| {
         let at = pick(

@@ -43,6 +43,16 @@ fn a_correct_history_has_no_violation() {
 fn the_same_seed_gives_the_same_history_and_another_one_another() {
     assert_eq!(some_history(7).digest(), some_history(7).digest());
     assert_ne!(some_history(7).digest(), some_history(8).digest());
+    let (one, mut other) = (some_history(7), some_history(7));
+    assert_eq!(one.first_difference(&other), None);
+    let place = one.entries().len() / 2;
+    other.entries[place].at_ns += 1;
+    assert_eq!(one.first_difference(&other), Some(place));
+    assert_ne!(one.digest(), other.digest());
+    assert!(one.event(place).is_some_and(|event| event.contains(" s ")));
+    other.entries.truncate(place);
+    assert_eq!(one.first_difference(&other), Some(place));
+    assert_eq!(other.event(place), None);
 }
 
 /// Applies `mutate` to correct histories, as far as it finds a place in them, and expects the rule to be broken.

@@ -1,7 +1,7 @@
 //! Mutated bytes into every fuzz target, on stable Rust: none may panic, hang, or allocate more than the bytes justify.
 //!
-//! It begins with bytes recorded from Apache Kafka; mutations are seeded, so a failing run is replayed with `--seed`. A
-//! failing input is written to a file, which `--replay` takes. With `--corpus` it writes what cargo-fuzz begins with.
+//! It begins with bytes recorded from Apache Kafka; mutations are seeded, so a failing run is replayed by the `--seed` that
+//! it began with. A failing input is written to a file, which `--replay` takes. With `--corpus` it writes what cargo-fuzz begins with.
 #![allow(clippy::print_stdout, reason = "a tool prints")]
 
 use std::alloc::System;

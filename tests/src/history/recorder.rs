@@ -193,7 +193,7 @@ impl History {
         self.push(at, consumer, Event::Read { partition, offset, op, leader_epoch });
     }
 
-    /// The consumer has given the partition back.
+    /// The consumer gives the partition back; recorded when it will read no more of it, before it says so.
     pub fn revoked(&mut self, at: Duration, consumer: Client, partition: Partition) {
         self.push(at, consumer, Event::Revoked { partition });
     }
@@ -259,6 +259,25 @@ impl History {
             (place, log.start, log.end, &log.records).hash(&mut hasher);
         }
         hasher.finish()
+    }
+
+    /// Place of the first event in which two runs differ; where one merely ends, the place behind its last.
+    pub fn first_difference(&self, other: &Self) -> Option<usize> {
+        let equal =
+            self.entries.iter().zip(&other.entries).take_while(|(ours, theirs)| ours == theirs).count();
+        let longest = self.entries.len().max(other.entries.len());
+        (equal < longest).then_some(equal)
+    }
+
+    /// One event in words: when, who, what.
+    pub fn event(&self, place: usize) -> Option<String> {
+        let Entry { at_ns, client, event } = self.entries.get(place)?;
+        let name = self.clients.get(client.0 as usize).map_or("", |client| &client.name);
+        let at = Duration::from_nanos(*at_ns).as_secs_f64();
+        Some(match event {
+            Event::Mark { text } => format!("{at:.6} s {}", self.marks.get(*text as usize)?),
+            event => format!("{at:.6} s {name} {event:?}"),
+        })
     }
 
     fn push(&mut self, at: Duration, client: Client, event: Event) {

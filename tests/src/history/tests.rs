@@ -43,6 +43,16 @@ fn a_correct_history_has_no_violation() {
 fn the_same_seed_gives_the_same_history_and_another_one_another() {
     assert_eq!(some_history(7).digest(), some_history(7).digest());
     assert_ne!(some_history(7).digest(), some_history(8).digest());
+    let (one, mut other) = (some_history(7), some_history(7));
+    assert_eq!(one.first_difference(&other), None);
+    let place = one.entries().len() / 2;
+    other.entries[place].at_ns += 1;
+    assert_eq!(one.first_difference(&other), Some(place));
+    assert_ne!(one.digest(), other.digest());
+    assert!(one.event(place).is_some_and(|event| event.contains(" s ")));
+    other.entries.truncate(place);
+    assert_eq!(one.first_difference(&other), Some(place));
+    assert_eq!(other.event(place), None);
 }
 
 /// Applies `mutate` to correct histories, as far as it finds a place in them, and expects the rule to be broken.
@@ -269,6 +279,26 @@ fn a_record_read_twice_is_a_step_back() {
     expect(Rule::MovedBack, Promises::default(), |history, random| {
         let at = pick(random, places(history, is_read))?;
         history.entries.insert(at + 1, history.entries[at]);
+        Some(())
+    });
+}
+
+#[test]
+fn a_read_of_a_partition_that_was_given_back_is_told() {
+    expect(Rule::NotOwned, Promises::default(), |history, random| {
+        let gone = |e: &Entry| matches!(e.event, Event::Revoked { .. } | Event::Lost { .. });
+        let at = pick(random, places(history, gone))?;
+        let (Event::Revoked { partition: mine } | Event::Lost { partition: mine }) =
+            history.entries[at].event
+        else {
+            return None;
+        };
+        let of = |e: &Entry| {
+            e.client == history.entries[at].client
+                && matches!(e.event, Event::Read { partition, .. } if partition == mine)
+        };
+        let read = history.entries[..at].iter().rposition(of)?;
+        history.entries[read..=at].rotate_left(1);
         Some(())
     });
 }

@@ -19,6 +19,7 @@ pub enum Rule {
     ReadUncommitted,
     Skipped,
     MovedBack,
+    NotOwned,
     CommitMovedBack,
     TwoOwners,
     LogsDiffer,
@@ -30,7 +31,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Lost,
         Self::WrongOffset,
         Self::Duplicated,
@@ -40,6 +41,7 @@ impl Rule {
         Self::ReadUncommitted,
         Self::Skipped,
         Self::MovedBack,
+        Self::NotOwned,
         Self::CommitMovedBack,
         Self::TwoOwners,
         Self::LogsDiffer,
@@ -161,6 +163,8 @@ pub enum Violation {
     },
     /// A consumer went back by itself.
     MovedBack { reader: Seen, partition: Where, expected: i64, read: i64 },
+    /// A consumer read from a partition that it had given back or lost.
+    NotOwned { reader: Seen, spot: Spot, gone_at: Duration },
     /// What a group has committed went back by itself: in a later commit, or in the answer to a member.
     CommitMovedBack {
         group: Arc<str>,
@@ -198,6 +202,7 @@ impl Violation {
             Self::ReadUncommitted { .. } => Rule::ReadUncommitted,
             Self::Skipped { .. } => Rule::Skipped,
             Self::MovedBack { .. } => Rule::MovedBack,
+            Self::NotOwned { .. } => Rule::NotOwned,
             Self::CommitMovedBack { .. } => Rule::CommitMovedBack,
             Self::TwoOwners { .. } => Rule::TwoOwners,
             Self::LogsDiffer { .. } => Rule::LogsDiffer,
@@ -319,6 +324,9 @@ impl fmt::Display for Violation {
             }
             Self::MovedBack { reader, partition, expected, read } => {
                 write!(f, "{reader} read offset {read} of {partition}, although {expected} was next")
+            }
+            Self::NotOwned { reader, spot, gone_at } => {
+                write!(f, "{reader} read {spot}, which was no longer its own since {}", At(*gone_at))
             }
             Self::CommitMovedBack { group, partition, before, offset, after, then, fetched } => {
                 let verb = if *fetched { "was told" } else { "committed" };

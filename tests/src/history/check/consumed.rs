@@ -11,6 +11,8 @@ struct Cursor {
     partition: Partition,
     /// Offset that comes next, unless the broker decides.
     next: Option<i64>,
+    /// Event with which it was given back or lost.
+    gone: Option<u32>,
 }
 
 /// A read that is not what the final log says.
@@ -31,16 +33,23 @@ impl Checker<'_> {
             let Some(mine) = cursors.get_mut(entry.client.0 as usize) else { continue };
             match entry.event {
                 Event::Invoked { .. } => sent += 1,
-                Event::Assigned { partition, start, .. } => cursor(mine, partition).next = start,
+                Event::Assigned { partition, start, .. } => {
+                    *cursor(mine, partition) = Cursor { partition, next: start, gone: None };
+                }
                 Event::Seek { partition, to } => cursor(mine, partition).next = to,
                 Event::Revoked { partition } | Event::Lost { partition } => {
-                    if let Ok(at) = mine.binary_search_by_key(&partition, |cursor| cursor.partition) {
-                        mine.remove(at);
-                    }
+                    cursor(mine, partition).gone = Some(number);
                 }
                 Event::Read { partition, offset, op, .. } => {
                     self.report.reads += 1;
-                    let expected = cursor(mine, partition).next.replace(offset + 1);
+                    let cursor = cursor(mine, partition);
+                    let (expected, gone) = (cursor.next.replace(offset + 1), cursor.gone);
+                    if let Some(gone) = gone {
+                        self.found(Rule::NotOwned, self.at_ns(gone), |names| {
+                            let (reader, spot) = (names.seen(number), names.spot(partition, offset));
+                            Violation::NotOwned { reader, spot, gone_at: names.seen(gone).at }
+                        });
+                    }
                     if op.number() >= sent {
                         self.found(Rule::Phantom, entry.at_ns, |names| {
                             let (spot, not_from) =
@@ -168,7 +177,7 @@ fn cursor(mine: &mut Vec<Cursor>, partition: Partition) -> &mut Cursor {
     let at = match mine.binary_search_by_key(&partition, |cursor| cursor.partition) {
         Ok(at) => at,
         Err(at) => {
-            mine.insert(at, Cursor { partition, next: None });
+            mine.insert(at, Cursor { partition, next: None, gone: None });
             at
         }
     };

@@ -84,11 +84,7 @@ impl Checker<'_> {
                 generation,
             });
         }
-        // Of those who gave it back, only the newest generation can clash with anybody.
-        let newest = state.owners.iter().filter_map(|owned| owned.generation).max().max(new.generation);
-        state.owners.retain(|old| {
-            old.member != new.member && (!old.given_back || (old.generation == newest && newest.is_some()))
-        });
+        state.owners.retain(|old| old.member != new.member && !old.given_back);
         state.owners.push(new);
     }
 

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use klamm_tests::backend::Can::{
-    self, CreateTopics, Freeze, KeepRecords, Kill, Pause, Replicate, RestartQuickly,
+    ControllerApart, CreateTopics, Freeze, KeepRecords, Kill, Pause, Replicate, RestartQuickly, SeeLogs,
 };
 use klamm_tests::backend::KINDS;
 use klamm_tests::suite::{Arguments, Behaviour, Suite, run};
@@ -115,7 +115,7 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     ],
     surviving::close_with_a_time_limit_tells_what_is_lost_when_the_cluster_is_silent[Freeze, KeepRecords],
     surviving::a_silent_cluster_is_heard_again_without_a_new_client[Freeze, KeepRecords],
-    surviving::all_logs_agree_in_the_end[Can::SeeLogs],
+    surviving::all_logs_agree_in_the_end[SeeLogs],
 ];
 
 /// What chance comes from in virtual time, unless `SEED` says otherwise.
@@ -134,7 +134,10 @@ fn main() -> ExitCode {
         }
     };
     let require_all = std::env::var("REQUIRE").is_ok_and(|value| value == "all");
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
+    let Ok(seed) = std::env::var("SEED").map_or(Ok(SEED), |seed| seed.parse()) else {
+        eprintln!("behaviour: SEED is not a number");
+        return ExitCode::from(2);
+    };
     let suite = Suite { behaviours: BEHAVIOURS, kinds: KINDS, limit: LIMIT, require_all, seed };
     if run(suite, &arguments) { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }

@@ -11,7 +11,7 @@ use super::{System, Unavailable, kafka, lite, mock, up};
 pub enum Can {
     /// What is produced can be consumed.
     KeepRecords,
-    /// Topics are created with settings, described and deleted. A mock makes them up.
+    /// It can be administered: topics are created with settings, described and deleted. A mock makes them up.
     CreateTopics,
     /// Followers copy from leaders, and one of them leads when the leader is gone.
     Replicate,

@@ -51,7 +51,7 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     consuming::a_new_assignment_hands_out_nothing_of_the_old_one[KeepRecords],
     consuming::every_partition_is_read_however_many_there_are[KeepRecords],
     administering::a_topic_is_created_described_and_deleted[CreateTopics],
-    administering::the_cluster_describes_itself[],
+    administering::the_cluster_describes_itself[CreateTopics],
     failing::an_unknown_topic_is_named_when_auto_creation_is_not_asked_for[CreateTopics],
     failing::an_invalid_topic_name_is_refused_at_once[CreateTopics],
     failing::a_record_over_max_request_size_is_refused_and_the_next_one_goes_through[],

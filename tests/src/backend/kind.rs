@@ -9,9 +9,9 @@ use super::{System, Unavailable, kafka, lite, mock, up};
 /// Something that a behaviour may need of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Can {
-    /// What is produced can be consumed. A mock only answers.
+    /// What is produced can be consumed.
     KeepRecords,
-    /// Topics are created, described and deleted.
+    /// It can be administered: topics are created with settings, described and deleted. A mock makes them up.
     CreateTopics,
     /// Followers copy from leaders, and one of them leads when the leader is gone.
     Replicate,
@@ -19,6 +19,8 @@ pub enum Can {
     Kill,
     /// A killed broker can be started on its own data, and is back in a moment. A JVM takes too long to do it often.
     RestartQuickly,
+    /// The controller is a node of its own: leaders are elected also while two of three brokers are away.
+    ControllerApart,
     /// One broker can be stopped and go on.
     Pause,
     /// All brokers together can be stopped and go on.
@@ -31,6 +33,9 @@ pub enum Can {
     RealSockets,
 }
 
+/// A cluster on its way.
+pub type Starting = BoxFuture<'static, Result<Arc<dyn System>, Unavailable>>;
+
 /// One kind of cluster.
 #[derive(Debug)]
 pub struct Kind {
@@ -41,7 +46,7 @@ pub struct Kind {
     /// What it can do.
     pub can: &'static [Can],
     /// Starts one.
-    pub start: fn() -> BoxFuture<'static, Result<Arc<dyn System>, Unavailable>>,
+    pub start: fn() -> Starting,
 }
 
 impl Kind {
@@ -68,6 +73,7 @@ pub const KINDS: &[Kind] = &[
             Can::Replicate,
             Can::Kill,
             Can::RestartQuickly,
+            Can::ControllerApart,
             Can::Pause,
             Can::Freeze,
             Can::SeeLogs,
@@ -83,6 +89,7 @@ pub const KINDS: &[Kind] = &[
             Can::Replicate,
             Can::Kill,
             Can::RestartQuickly,
+            Can::ControllerApart,
             Can::Pause,
             Can::Freeze,
             Can::SeeLogs,
@@ -99,6 +106,7 @@ pub const KINDS: &[Kind] = &[
             Can::Replicate,
             Can::Kill,
             Can::RestartQuickly,
+            Can::ControllerApart,
             Can::Pause,
             Can::Freeze,
             Can::SeeLogs,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{System, Unavailable};
 
-/// The place for `klamm::MockConnector`: return a [`System`] whose clients are built with it and that answers
-/// ApiVersions, Metadata, DescribeCluster, InitProducerId and Produce for any topic of three partitions.
+/// The place for `klamm::MockConnector`: a [`System`] whose clients are built with it and whose `invent_topic` adds the
+/// topic to it. What it can do stands in [`super::KINDS`].
 pub(super) async fn start() -> Result<Arc<dyn System>, Unavailable> {
     Err(Unavailable::Missing("klamm has no mock in this build".to_owned()))
 }

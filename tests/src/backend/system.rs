@@ -40,6 +40,9 @@ pub trait System: Send + Sync {
     /// A client's builder that leads to it.
     fn client_builder(&self) -> ClientBuilder;
 
+    /// Makes up a topic where none can be created.
+    fn invent_topic(&self, _name: &str, _partitions: i32) {}
+
     /// See [`super::Backend::kill`].
     fn kill(&self, _broker: i32) -> Done<'_> {
         cannot("kill a broker")

@@ -127,7 +127,7 @@ impl Report {
                 self.say(&format!("    {}: {error}", self.suite.cell(behaviour, kind)));
                 let kind = &self.suite.kinds[kind];
                 let seed =
-                    kind.is_virtual().then(|| format!("SEED={} ", self.suite.seed)).unwrap_or_default();
+                    if kind.is_virtual() { format!("SEED={} ", self.suite.seed) } else { String::new() };
                 self.say(&format!(
                     "        {seed}cargo test -p klamm-tests --test behaviour -- --backend {} {sentence}",
                     kind.id

@@ -176,7 +176,7 @@ pub(crate) async fn a_topic_deleted_and_created_again_under_a_stream_of_records_
     for (offset, fate) in (0..).zip(&fates[first..]) {
         match fate {
             Ok(written) => {
-                assert!(written.offset.is_none_or(|told| told == offset), "{written:?} at {offset}")
+                assert!(written.offset.is_none_or(|told| told == offset), "{written:?} at {offset}");
             }
             Err(error) => return Err(format!("record at offset {offset}: {error}").into()),
         }

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use klamm_tests::backend::Can::{
-    self, CreateTopics, Freeze, KeepRecords, Kill, Pause, Replicate, RestartQuickly,
+    ControllerApart, CreateTopics, Freeze, KeepRecords, Kill, Pause, Replicate, RestartQuickly, SeeLogs,
 };
 use klamm_tests::backend::KINDS;
 use klamm_tests::suite::{Arguments, Behaviour, Suite, run};
@@ -37,45 +37,39 @@ macro_rules! behaviours {
 }
 
 const BEHAVIOURS: &[Behaviour] = behaviours![
-    producing::what_is_sent_comes_back_with_null_and_empty_kept_apart[CreateTopics, KeepRecords],
-    producing::every_codec_round_trips[CreateTopics, KeepRecords],
-    producing::records_of_one_key_stay_in_order_in_one_partition[CreateTopics, KeepRecords],
-    producing::acks_none_and_leader_deliver_as_well[CreateTopics, KeepRecords],
+    producing::what_is_sent_comes_back_with_null_and_empty_kept_apart[KeepRecords],
+    producing::every_codec_round_trips[KeepRecords],
+    producing::records_of_one_key_stay_in_order_in_one_partition[KeepRecords],
+    producing::acks_none_and_leader_deliver_as_well[KeepRecords],
     producing::an_explicit_partition_is_obeyed[],
-    producing::interceptors_see_every_record_twice_even_if_one_panics[CreateTopics, KeepRecords],
-    producing::typed_records_are_serialized_and_deserialized[CreateTopics, KeepRecords],
-    consuming::reading_starts_at_the_beginning_the_end_an_offset_or_a_time[CreateTopics, KeepRecords],
-    consuming::the_stream_hands_out_each_record_once[CreateTopics, KeepRecords],
-    consuming::a_paused_partition_is_silent_until_resumed[CreateTopics, KeepRecords],
-    consuming::a_batch_larger_than_the_fetch_limit_still_makes_progress[CreateTopics, KeepRecords],
-    consuming::a_new_assignment_hands_out_nothing_of_the_old_one[CreateTopics, KeepRecords],
-    consuming::every_partition_is_read_however_many_there_are[CreateTopics, KeepRecords],
+    producing::interceptors_see_every_record_twice_even_if_one_panics[KeepRecords],
+    producing::typed_records_are_serialized_and_deserialized[KeepRecords],
+    consuming::reading_starts_at_the_beginning_the_end_an_offset_or_a_time[KeepRecords],
+    consuming::the_stream_hands_out_each_record_once[KeepRecords],
+    consuming::a_paused_partition_is_silent_until_resumed[KeepRecords],
+    consuming::a_batch_larger_than_the_fetch_limit_still_makes_progress[KeepRecords],
+    consuming::a_new_assignment_hands_out_nothing_of_the_old_one[KeepRecords],
+    consuming::every_partition_is_read_however_many_there_are[KeepRecords],
     administering::a_topic_is_created_described_and_deleted[CreateTopics],
-    administering::the_cluster_describes_itself[],
+    administering::the_cluster_describes_itself[CreateTopics],
     failing::an_unknown_topic_is_named_when_auto_creation_is_not_asked_for[CreateTopics],
     failing::an_invalid_topic_name_is_refused_at_once[CreateTopics],
     failing::a_record_over_max_request_size_is_refused_and_the_next_one_goes_through[],
     failing::a_topic_cannot_be_created_twice[CreateTopics],
-    failing::an_offset_out_of_range_follows_the_policy[CreateTopics, KeepRecords],
+    failing::an_offset_out_of_range_follows_the_policy[KeepRecords],
     acknowledging::flush_returns_once_everything_accepted_before_is_acknowledged[],
     acknowledging::close_sends_what_lingers[],
-    acknowledging::send_and_wait_dropped_before_it_is_accepted_is_never_sent_and_after_that_is_sent[
-        CreateTopics,
-        KeepRecords
-    ],
-    acknowledging::what_was_acknowledged_to_a_client_that_vanishes_is_kept[CreateTopics, KeepRecords],
-    acknowledging::two_consumers_of_one_partition_both_read_everything[CreateTopics, KeepRecords],
-    acknowledging::a_consumer_at_the_end_hears_of_new_records_in_the_middle_of_its_long_poll[
-        CreateTopics,
-        KeepRecords
-    ],
-    limits::the_largest_record_allowed_arrives_and_one_byte_more_is_refused[CreateTopics, KeepRecords],
+    acknowledging::send_and_wait_dropped_before_it_is_accepted_is_never_sent_and_after_that_is_sent[KeepRecords],
+    acknowledging::what_was_acknowledged_to_a_client_that_vanishes_is_kept[KeepRecords],
+    acknowledging::two_consumers_of_one_partition_both_read_everything[KeepRecords],
+    acknowledging::a_consumer_at_the_end_hears_of_new_records_in_the_middle_of_its_long_poll[KeepRecords],
+    limits::the_largest_record_allowed_arrives_and_one_byte_more_is_refused[KeepRecords],
     limits::a_record_over_the_topics_limit_is_refused_and_the_next_one_goes_through[CreateTopics],
     limits::a_batch_over_the_topics_limit_fails_as_a_whole_and_the_next_one_goes_through[CreateTopics, KeepRecords],
     limits::create_time_is_the_producers_and_log_append_time_the_brokers[CreateTopics, KeepRecords],
     limits::a_timestamp_too_far_in_the_future_is_refused[CreateTopics],
-    limits::reading_can_start_in_the_middle_of_a_compressed_batch[CreateTopics, KeepRecords],
-    limits::headers_come_back_as_they_were_sent[CreateTopics, KeepRecords],
+    limits::reading_can_start_in_the_middle_of_a_compressed_batch[KeepRecords],
+    limits::headers_come_back_as_they_were_sent[KeepRecords],
     changing::a_producer_goes_on_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::a_consumer_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::producing_to_a_deleted_topic_fails_by_name_and_other_topics_go_on[CreateTopics],
@@ -101,6 +95,7 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     surviving::a_retry_is_recognized_by_the_leader_that_has_the_record_from_the_one_before[
         Pause,
         Kill,
+        ControllerApart,
         Replicate,
         KeepRecords
     ],
@@ -120,7 +115,7 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     ],
     surviving::close_with_a_time_limit_tells_what_is_lost_when_the_cluster_is_silent[Freeze, KeepRecords],
     surviving::a_silent_cluster_is_heard_again_without_a_new_client[Freeze, KeepRecords],
-    surviving::all_logs_agree_in_the_end[Can::SeeLogs],
+    surviving::all_logs_agree_in_the_end[SeeLogs],
 ];
 
 /// What chance comes from in virtual time, unless `SEED` says otherwise.
@@ -139,7 +134,10 @@ fn main() -> ExitCode {
         }
     };
     let require_all = std::env::var("REQUIRE").is_ok_and(|value| value == "all");
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
+    let Ok(seed) = std::env::var("SEED").map_or(Ok(SEED), |seed| seed.parse()) else {
+        eprintln!("behaviour: SEED is not a number");
+        return ExitCode::from(2);
+    };
     let suite = Suite { behaviours: BEHAVIOURS, kinds: KINDS, limit: LIMIT, require_all, seed };
     if run(suite, &arguments) { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }

@@ -216,6 +216,7 @@ pub(crate) async fn a_record_is_written_once_although_its_answers_come_too_late(
     // The leader appends and waits for the follower; the client does not wait so long, and asks again.
     let deliveries = send_ten(&producer, &topic).await?;
     backend.until_in_sync(&topic, 0, BROKERS - 1).await?;
+    backend.resume(follower).await?;
     assert_ten_once(backend, &topic, deliveries).await
 }
 

@@ -460,9 +460,10 @@ async fn a_broker_whose_heartbeats_were_not_answered_comes_back_by_itself() {
 #[tokio::test(start_paused = true)]
 async fn brokers_whose_fetches_were_not_answered_come_back_by_themselves() {
     let (cluster, leader) = cluster().await;
-    let silence = cluster.on(ApiKey::Fetch).from(Side::Brokers).then(Fault::Silence);
-    silence.until_hits(4).await;
-    drop(silence);
+    for (node, fetchers) in [(leader, 2), (0, 3)] {
+        let silence = cluster.on(ApiKey::Fetch).broker(node).from(Side::Brokers).then(Fault::Silence);
+        silence.until_hits(fetchers).await;
+    }
     cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
     let answer =
         Talk::to(&cluster, leader).await.send(produce("t", 0, -1, 60_000, batch(&["a"]))).await.unwrap();

@@ -261,3 +261,20 @@ impl Drop for Gate {
         self.held.release(true);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    /// Goal: a request that comes to a gate in the moment it is dropped, on another thread, is not held for ever.
+    #[test]
+    fn whoever_comes_to_a_gate_that_is_gone_passes() {
+        let held = Held::default();
+        let before = held.join();
+        assert_eq!((held.count(), held.release(true)), (1, 1));
+        let after = held.join();
+        assert_eq!((before.now_or_never(), after.now_or_never()), (Some(()), Some(())));
+    }
+}

@@ -171,6 +171,17 @@ where
     first.outcome.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
+/// One run, and everything that happened in it: to compare runs, or to judge them by other means than [`run`], which
+/// says more where something fails.
+///
+/// # Errors
+///
+/// What a panic of the body said.
+pub fn traced<F: Future>(seed: u64, body: impl FnOnce(Sim) -> F) -> (Result<F::Output, String>, Trace) {
+    let Ended { outcome, trace } = once(seed, body);
+    (outcome.map_err(|panic| said(panic.as_ref())), trace)
+}
+
 /// Whether two runs of one seed were the same, in words.
 pub(crate) fn repeated(first: &Trace, again: &Trace) -> String {
     match first.difference(again) {

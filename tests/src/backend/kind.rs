@@ -63,7 +63,12 @@ impl Kind {
 
 /// Every kind of cluster, the cheapest first.
 pub const KINDS: &[Kind] = &[
-    Kind { id: "mock", title: "klamm's MockConnector", can: &[Can::KeepRecords], start: || Box::pin(mock::start()) },
+    Kind {
+        id: "mock",
+        title: "klamm's MockConnector",
+        can: &[Can::KeepRecords],
+        start: || Box::pin(mock::start()),
+    },
     Kind {
         id: "memory",
         title: "broker-lite in process",

@@ -29,9 +29,87 @@ struct Options {
     #[cfg(feature = "planted")]
     #[arg(long)]
     planted: Option<String>,
-    /// Print the scenario of every seed
-    #[arg(long)]
-    show: bool,
+}
+
+/// Looks for bugs that are planted on purpose: the test of the checker, the schedules and the seeds.
+#[cfg(feature = "planted")]
+mod planted {
+    use std::process::ExitCode;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Instant;
+
+    use broker_lite::sim::traced;
+    use klamm_tests::sim::{Scenario, Workload, run};
+    use klamm_wire::planted::{Bug, plant};
+
+    use super::Options;
+
+    /// Finds every bug named within the seeds allowed; workloads take turns.
+    pub(super) fn find(options: &Options, name: &str) -> ExitCode {
+        let wanted = |bug: &&Bug| name == "all" || format!("{bug:?}").eq_ignore_ascii_case(name);
+        let bugs: Vec<_> = Bug::ALL.iter().filter(wanted).copied().collect();
+        if bugs.is_empty() {
+            let all: Vec<_> = Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
+            println!("no bug is called {name:?}; there are: {}", all.join(", "));
+            return ExitCode::FAILURE;
+        }
+        let caught = bugs.iter().filter(|bug| hunt(options, **bug)).count();
+        println!("{caught} of {} planted bugs caught, each within {} seeds", bugs.len(), options.seeds);
+        println!("{caught} passed, {} failed", bugs.len() - caught);
+        if caught == bugs.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    fn hunt(options: &Options, bug: Bug) -> bool {
+        let began = Instant::now();
+        let next = AtomicU64::new(options.first);
+        let found = Mutex::new(None::<(u64, String)>);
+        let end = options.first + options.seeds;
+        let least = || found.lock().ok().and_then(|found| found.as_ref().map(|(seed, _)| *seed));
+        std::thread::scope(|scope| {
+            for _ in 0..options.threads {
+                scope.spawn(|| {
+                    while let Some(seed) =
+                        Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < end)
+                    {
+                        if least().is_some_and(|least| least < seed) {
+                            return;
+                        }
+                        if let Err(failure) = judge(options, seed, Some(bug))
+                            && let Ok(mut found) = found.lock()
+                            && found.as_ref().is_none_or(|(least, _)| seed < *least)
+                        {
+                            *found = Some((seed, failure));
+                        }
+                    }
+                });
+            }
+        });
+        let found = found.into_inner().ok().flatten();
+        let Some((seed, failure)) = found else {
+            println!("{bug:?}: NOT CAUGHT in {} seeds, {:.0?}", options.seeds, began.elapsed());
+            return false;
+        };
+        let without = judge(options, seed, None);
+        let fell = failure.lines().next().unwrap_or_default();
+        let fell: String = fell.chars().take(160).collect();
+        println!("{bug:?}: seed {seed}, {:.0?}: {fell}", began.elapsed());
+        if let Err(failure) = without {
+            println!("    but the same seed fails without it: {failure}");
+            return false;
+        }
+        true
+    }
+
+    /// One seed with a bug planted, or none.
+    fn judge(options: &Options, seed: u64, bug: Option<Bug>) -> Result<(), String> {
+        let turn = usize::try_from(seed % 3).unwrap_or_default();
+        let workload = options.workload.unwrap_or(Workload::ALL[turn]);
+        plant(bug);
+        let (outcome, _) = traced(seed, |sim| run(sim, Scenario::draw(workload, seed)));
+        plant(None);
+        outcome.and_then(|outcome| outcome.map(drop))
+    }
 }
 
 /// What all runs of a workload have counted.
@@ -63,6 +141,10 @@ impl Totals {
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    #[cfg(feature = "planted")]
+    if let Some(name) = &options.planted {
+        return planted::find(&options, name);
+    }
     let mut failed = false;
     let workloads = options.workload.map_or_else(|| Workload::ALL.to_vec(), |one| vec![one]);
     for workload in workloads {

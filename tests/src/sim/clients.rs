@@ -7,7 +7,10 @@ use broker_lite::Cluster;
 use broker_lite::sim::Sim;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use klamm::{Acks, Client, Consumer, Delivery, Producer, Record, StartOffset, TopicPartition};
+use klamm::{
+    Acks, Client, Consumer, ConsumerError, Delivery, OffsetReset, Producer, Record, StartOffset,
+    TopicPartition,
+};
 use parking_lot::Mutex;
 
 use super::scenario::{Scenario, Workload};
@@ -18,6 +21,9 @@ pub(super) const TOPIC: &str = "t";
 
 /// A producer that cannot deliver gives up after this time; long after the last fault.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(120);
+
+/// Pause of a consumer that was told that its position does not exist.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// What all clients of a run share.
 #[derive(Clone)]
@@ -144,10 +150,18 @@ pub(super) async fn consume(
             told = ends.recv(), if until.is_none() => {
                 until = Some(told.map_err(|_| format!("{name}: the run ended early"))?);
             }
-            record = reader.consumer.recv() => {
-                let record = record.map_err(|error| format!("{name}: {error}"))?;
-                reader.tell(&shared, &record);
-                read += 1;
+            record = reader.consumer.recv() => match record {
+                Ok(record) => {
+                    reader.tell(&shared, &record);
+                    read += 1;
+                }
+                // A consumer that has just been made knows no leader epoch: a leader that was deposed without
+                // hearing of it may tell it so. With another policy than `none` it would jump.
+                Err(ConsumerError::OutOfRange { partition, .. }) => {
+                    reader.insist(&partition)?;
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(error) => return Err(format!("{name}: {error}")),
             }
         }
         // Undisturbed once everything is written, or the end might never be reached.
@@ -174,6 +188,7 @@ impl Reader {
         let next = from.unwrap_or_else(|| vec![0; shared.partitions.len()]);
         let consumer: Consumer = Consumer::builder()
             .client(client)
+            .auto_offset_reset(OffsetReset::None)
             .fetch_max_wait_ms(Duration::from_millis(200))
             .build()
             .map_err(|error| error.to_string())?;
@@ -213,6 +228,13 @@ impl Reader {
         self.consumer.seek(&place, StartOffset::Offset(to)).map_err(|error| error.to_string())?;
         self.next[index] = to;
         Ok(())
+    }
+
+    /// Goes on where it was.
+    fn insist(&self, partition: &TopicPartition) -> Result<(), String> {
+        let next = self.next.get(usize::try_from(partition.partition).unwrap_or_default());
+        let to = StartOffset::Offset(next.copied().unwrap_or_default());
+        self.consumer.seek(partition, to).map_err(|error| error.to_string())
     }
 
     async fn pause_for_a_while(&self, chance: &mut fastrand::Rng) {

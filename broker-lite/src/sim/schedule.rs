@@ -207,7 +207,32 @@ impl Chaos {
         let count = fastrand::Rng::with_seed(seed).usize(self.faults.0..=self.faults.1.max(self.faults.0));
         // A stream for each fault: one more of them does not change the others.
         let fault = |index: u64| self.fault(&mut fastrand::Rng::with_seed(mix(seed, index + 1)));
-        Schedule { faults: (0..count as u64).map(fault).collect() }
+        let mut faults: Vec<_> = (0..count as u64).map(fault).collect();
+        let mut rng = fastrand::Rng::with_seed(mix(seed, u64::MAX));
+        if self.power && rng.u8(0..3) == 0 {
+            faults.extend(self.outage(&mut rng));
+        }
+        Schedule { faults }
+    }
+
+    /// A process dies with records that its slow disk has not got yet, comes back, and then the power goes: what it had
+    /// in its memory only must not have counted in between.
+    fn outage(&self, rng: &mut fastrand::Rng) -> [Fault; 3] {
+        let begin = rng.u64(0..=self.length_ms);
+        let slow = What::SlowDisk { who: Who::AllBrokers, ms: rng.u64(300..=1_500) };
+        let kill = Moment::Appended { after_ms: begin + 200, skip: rng.u32(0..=3) };
+        let restart_ms = rng.u64(1..=600);
+        let dark = begin + 200 + restart_ms + rng.u64(500..=2_500);
+        let who = if rng.bool() { Who::AllBrokers } else { self.who(rng) };
+        [
+            Fault { when: Moment::At { ms: begin }, what: slow, lasts_ms: 4_000 },
+            Fault { when: kill, what: What::Kill(Who::Leader), lasts_ms: restart_ms },
+            Fault {
+                when: Moment::At { ms: dark },
+                what: What::PowerOff { who, torn: rng.bool() },
+                lasts_ms: 200,
+            },
+        ]
     }
 
     fn fault(&self, rng: &mut fastrand::Rng) -> Fault {

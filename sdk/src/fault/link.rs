@@ -102,7 +102,7 @@ impl Drop for FaultLink {
     }
 }
 
-/// A request that waits to be sent.
+/// The request that is sent next; none overtakes it.
 struct Sending {
     due: Tick,
     plan: Plan,
@@ -129,7 +129,7 @@ struct Talk {
     line: Line,
     number: u64,
     sending: Option<Sending>,
-    /// When everything sent so far has passed at the bandwidth there is.
+    /// When everything so far has passed that is bound to a bandwidth.
     sent_until: Tick,
     /// The same for answers.
     received_until: Arc<Mutex<Tick>>,
@@ -176,10 +176,8 @@ impl Talk {
         let mut due = queued.at.saturating_add(plan.delay_request);
         if let Some(rate) = plan.bandwidth {
             due = due.max(self.sent_until).saturating_add(passage(queued.frame.len_bytes(), rate));
+            self.sent_until = due;
         }
-        // What is in front is never overtaken.
-        due = due.max(self.sent_until);
-        self.sent_until = due;
         Sending { due, plan, queued }
     }
 

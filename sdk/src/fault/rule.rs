@@ -140,8 +140,7 @@ impl Armed {
 
     pub(super) async fn until_hits(&self, count: u64) {
         loop {
-            let mut hit = std::pin::pin!(self.hit.notified());
-            hit.as_mut().enable();
+            let hit = self.hit.notified();
             if self.hits() >= count {
                 return;
             }
@@ -340,6 +339,19 @@ mod tests {
         assert_ne!(first[..64], first[64..], "every connection has chances of its own");
         let met = first.iter().filter(|cut| **cut).count();
         assert!((40..88).contains(&met), "{met} of 128");
+    }
+
+    #[test]
+    fn rules_of_equal_probability_do_not_meet_the_same_requests() {
+        let rules = Rules::new(5);
+        let fault = || Subject::Request(None, Fault::DelayAnswer(MS.into()));
+        let both = [rules.arm(matcher(0.5), fault()), rules.arm(matcher(0.5), fault())];
+        let line = line(&rules);
+        let delays: Vec<_> = (0..64).map(|number| rules.plan(&line, number, 0).delay_answer).collect();
+        for delay in [Duration::ZERO, MS, 2 * MS] {
+            assert!(delays.contains(&delay), "{delays:?}");
+        }
+        assert_ne!(both[0].hits(), 0);
     }
 
     #[test]

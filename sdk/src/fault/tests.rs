@@ -181,6 +181,30 @@ async fn after_a_cut_everything_in_flight_and_everything_later_fails() {
     }
 }
 
+/// Goal: the peer sees the end of a connection that was cut, also while the client has not noticed.
+#[tokio::test(start_paused = true)]
+async fn a_cut_closes_the_connection_behind_at_once() {
+    let open = std::sync::Arc::new(());
+    let held = open.clone();
+    let connector = tower::service_fn(move |_: Endpoint| {
+        let held = held.clone();
+        let answer = move |frame: Frame| {
+            let _held = &held;
+            std::future::ready(Ok(Frame { body: vec![crate::Bytes::new()], ..frame }))
+        };
+        std::future::ready(Ok::<_, LinkError>(Link::new(tower::service_fn(answer))))
+    });
+    let layer = FaultLayer::new(1);
+    let mut connector = layer.layer(connector);
+    let mut link = connector.call(Endpoint::new("here", 1)).await.unwrap();
+    link.call(metadata()).await.unwrap();
+    let before = std::sync::Arc::strong_count(&open);
+    let _rule = layer.handle().on_any().then(Fault::CutAfter);
+    assert!(link.call(metadata()).await.is_err());
+    tokio::task::yield_now().await;
+    assert!(std::sync::Arc::strong_count(&open) < before, "the link behind is gone");
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_answered_behind_a_dropped_answer_and_no_more_is_taken_than_fits() {
     for fault in [Fault::DropAnswer, Fault::DropRequest] {
@@ -209,7 +233,8 @@ async fn a_request_without_answer_does_not_wait_for_the_answers_in_front_of_it()
     let _fetch = link.call(codec::encode_request(12, &FetchRequest::default()).unwrap());
     let mut written = codec::encode_request(9, &ProduceRequest::default()).unwrap();
     written.expects_reply = false;
-    assert_eq!(link.call(written).await.unwrap().len_bytes(), 0);
+    let resolved = bench.rt.before(bench.rt.now() + 60 * S, link.call(written)).await;
+    assert_eq!(resolved.expect("it does not wait for the Fetch").unwrap().len_bytes(), 0);
     let producer = bench.producer().acks(Acks::None).build().unwrap();
     producer.send_and_wait(record("v")).await.unwrap();
 }

@@ -265,8 +265,7 @@ impl Cluster {
         let (cluster, rt, head) = (self.clone(), rt.clone(), head.clone());
         Ok(Action::Later(Box::pin(async move {
             loop {
-                let mut changed = std::pin::pin!(cluster.changed.notified());
-                changed.as_mut().enable();
+                let changed = cluster.changed.notified();
                 let (response, ready) = cluster.harvest(&head, &request);
                 if ready || rt.before(until, changed).await.is_none() {
                     return Action::answer::<FetchRequest>(&head, &response);

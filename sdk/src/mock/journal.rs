@@ -67,8 +67,7 @@ impl Journal {
 
     pub(super) async fn until(&self, api_key: i16, count: usize) {
         loop {
-            let mut written = std::pin::pin!(self.written.notified());
-            written.as_mut().enable();
+            let written = self.written.notified();
             if self.count(api_key) >= count {
                 return;
             }

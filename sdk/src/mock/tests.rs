@@ -357,6 +357,17 @@ async fn what_was_called_is_carried_out_although_the_link_is_dropped() {
     mock.until_requests::<MetadataRequest>(3).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn dropping_a_link_fails_what_is_in_flight() {
+    let mock = MockConnector::new();
+    mock.on::<MetadataRequest>().silence();
+    let mut link = link(&mock).await;
+    let answer = link.call(metadata());
+    drop(link);
+    let rt = Rt::current().unwrap();
+    assert!(rt.before(rt.now() + 60 * S, answer).await.expect("nobody waits for ever").is_err());
+}
+
 /// What an application would write: it knows the traits only.
 async fn forward(source: &dyn RecordSource, sink: Arc<dyn RecordSink>) -> Result<usize, SendError> {
     source.assign(vec![(TopicPartition::new("in", 0), StartOffset::Beginning)]);

@@ -355,4 +355,16 @@ mod tests {
         let error = ClusterBuilder::default().config("num.partition", "3").settings().unwrap_err();
         assert!(error.to_string().contains("num.partitions"), "{error}");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_that_is_dropped_leaves_nothing_behind() {
+        let builder = ClusterBuilder::default().brokers(2).seed(1).topic("orders", Some(2), None);
+        let cluster = builder.start().await.unwrap();
+        let (network, rt) = (Arc::downgrade(&cluster.started.network), cluster.started.rt.clone());
+        drop(cluster);
+        for _ in 0..100 {
+            rt.sleep(Duration::from_millis(10)).await; // virtual; tasks that are told to stop need a turn
+        }
+        assert_eq!(network.strong_count(), 0);
+    }
 }

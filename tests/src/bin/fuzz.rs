@@ -25,6 +25,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// The first panic of an input, wherever it was: a runtime catches those of its tasks.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
+/// What a target may still hold after all its inputs, such as a cluster for the next one.
+const KEPT_BYTES: usize = 4 << 20;
+
 /// Inputs from one seed.
 const INPUTS_PER_SEED: usize = 50;
 
@@ -102,6 +105,7 @@ fn fuzz(target: &Target, first_seed: u64, time: Duration) -> io::Result<bool> {
     let samples = samples(target.name)?;
     let end = Instant::now() + time;
     let (mut inputs, mut seed, mut worst) = (0_u64, first_seed, 0);
+    let before = live_bytes();
     let bent = |seed: u64| {
         let mut random = fastrand::Rng::with_seed(seed);
         let samples = &samples;
@@ -128,12 +132,23 @@ fn fuzz(target: &Target, first_seed: u64, time: Duration) -> io::Result<bool> {
         next = bent(seed).take(INPUTS_PER_SEED).collect();
         seed += 1;
     }
+    drop(next);
+    let kept = live_bytes().saturating_sub(before);
+    if kept > KEPT_BYTES {
+        println!("{}: {kept} bytes are still allocated after {inputs} inputs", target.name);
+        return Ok(false);
+    }
     println!(
         "{:16} {inputs} inputs from {} samples, seeds {first_seed} to {seed}, at most {worst} bytes allocated for one: no finding",
         target.name,
         samples.len(),
     );
     Ok(true)
+}
+
+fn live_bytes() -> usize {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated.saturating_sub(stats.bytes_deallocated)
 }
 
 /// Runs one input; bytes allocated, or what is wrong.

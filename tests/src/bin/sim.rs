@@ -112,11 +112,16 @@ mod planted {
     }
 }
 
+/// What makes a history count.
+const FULL_OPERATIONS: u64 = 500;
+const FULL_FAULTS: u64 = 3;
+
 /// What all runs of a workload have counted.
 #[derive(Debug, Default)]
 struct Totals {
     operations: u64,
-    least_operations: u64,
+    /// Histories of less than 500 operations or 3 faults.
+    slight: u64,
     faults: u64,
     elections: u64,
     retries: u64,
@@ -127,10 +132,7 @@ struct Totals {
 impl Totals {
     fn add(&mut self, stats: &Stats) {
         self.operations += stats.operations;
-        self.least_operations = match self.least_operations {
-            0 => stats.operations,
-            least => least.min(stats.operations),
-        };
+        self.slight += u64::from(stats.operations < FULL_OPERATIONS || stats.faults < FULL_FAULTS);
         self.faults += stats.faults;
         self.elections += stats.elections;
         self.retries += stats.retries;
@@ -211,13 +213,26 @@ fn report(workload: Workload, took: Duration, all: &[Explored<Scenario>], totals
         totals.time.as_secs_f64() / seconds
     );
     println!(
-        "    per history: {:.0} operations (least {}), {:.2} faults, {:.2} elections, {:.2} batches retried, {:.3} truncations",
+        "    {} of at least {FULL_OPERATIONS} operations and {FULL_FAULTS} faults; per history: {:.0} operations, {:.2} \
+         faults, {:.2} elections, {:.2} batches retried, {:.3} truncations",
+        runs.saturating_sub(totals.slight),
         each(totals.operations),
-        totals.least_operations,
         each(totals.faults),
         each(totals.elections),
         each(totals.retries),
         each(totals.truncations)
     );
-    failures.is_empty()
+    // A run in which nothing went wrong proves nothing.
+    let busy = [totals.elections, totals.retries, totals.truncations].iter().all(|count| count * 100 >= runs);
+    let full = totals.slight * 10 <= runs;
+    if !busy || !full {
+        println!("    too little happened: this run does not count");
+    }
+    let ok = failures.is_empty() && busy && full;
+    println!(
+        "{} passed, {} failed",
+        runs - failures.len() as u64,
+        failures.len() as u64 + u64::from(!ok && failures.is_empty())
+    );
+    ok
 }

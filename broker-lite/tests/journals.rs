@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use broker_lite::messages::{DeleteTopicsRequest, FetchRequest, ProduceRequest};
-use broker_lite::{ApiKey, Cluster, Ending, ErrorCode, Event, Fault, Party, Side, Stage};
+use broker_lite::{ApiKey, Cluster, Ending, ErrorCode, Event, Fault, NodeEvent, Party, Side, Stage};
 use klamm_wire::messages::delete_topics_request::DeleteTopicState;
 use support::{Socket, Talk, batch, produce, topic_name};
 use tokio::time::sleep;
@@ -48,7 +48,16 @@ async fn events_tell_the_life_of_a_topic_and_of_its_leader_in_order() {
     let events = cluster.events();
     assert!(events.is_sorted_by_key(Event::at));
     assert_eq!((cluster.event_count(), cluster.dropped_events()), (events.len() as u64, 0));
-    let mut all: Vec<_> = events.iter().map(told).collect();
+    let of_nodes = |event: &Event| match event {
+        Event::Node { node, what, .. } => Some((*node, what.clone())),
+        _ => None,
+    };
+    assert_eq!(
+        events.iter().filter_map(of_nodes).skip(3).collect::<Vec<_>>(),
+        [(leader, NodeEvent::Killed), (leader, NodeEvent::Started)],
+        "behind the start of all three"
+    );
+    let mut all: Vec<_> = events.iter().filter(|event| of_nodes(event).is_none()).map(told).collect();
     let mut start = all.drain(..6).collect::<Vec<_>>();
     start.sort();
     let expected = ["1 registered", "1 unfenced", "2 registered", "2 unfenced", "3 registered", "3 unfenced"];

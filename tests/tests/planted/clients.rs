@@ -6,7 +6,7 @@ use crate::frame::{Done, Run, ms};
 use crate::logs::depose;
 
 /// A record is committed, and the leader dies before it says so.
-pub async fn the_leader_dies_before_its_answer(run: &Run) -> Done {
+pub(crate) async fn the_leader_dies_before_its_answer(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     writer.begin().await?;
     let (leader, _, _) = run.leader_and_followers()?;
@@ -20,7 +20,7 @@ pub async fn the_leader_dies_before_its_answer(run: &Run) -> Done {
 }
 
 /// A leader takes a record that it cannot replicate; its producer gives up, a consumer asks for it, and the leader dies.
-pub async fn a_reader_of_a_leader_without_followers(run: &Run) -> Done {
+pub(crate) async fn a_reader_of_a_leader_without_followers(run: &Run) -> Done {
     let (writer, rival) = (run.impatient_writer("writer")?, run.writer("rival")?);
     let reader = run.reader("reader")?;
     rival.write().await?;
@@ -40,7 +40,7 @@ pub async fn a_reader_of_a_leader_without_followers(run: &Run) -> Done {
 }
 
 /// A record is committed, and the connection breaks before it is said.
-pub async fn an_answer_is_lost(run: &Run) -> Done {
+pub(crate) async fn an_answer_is_lost(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     writer.begin().await?;
     let lost = run.cluster.on(ApiKey::Produce).times(1).at(Stage::AfterCommit).then(Fault::DropConnection);
@@ -50,7 +50,7 @@ pub async fn an_answer_is_lost(run: &Run) -> Done {
 }
 
 /// A producer without idempotence has two records to send, and the first is refused once.
-pub async fn the_first_of_two_requests_is_refused(run: &Run) -> Done {
+pub(crate) async fn the_first_of_two_requests_is_refused(run: &Run) -> Done {
     let writer = run.plain_writer("writer")?;
     writer.begin().await?;
     let refuse = Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS);
@@ -63,7 +63,7 @@ pub async fn the_first_of_two_requests_is_refused(run: &Run) -> Done {
 }
 
 /// A leader that was deposed gives up what it could not replicate, and says so.
-pub async fn a_deposed_leader_refuses(run: &Run) -> Done {
+pub(crate) async fn a_deposed_leader_refuses(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     writer.begin().await?;
     let (_, sent, alone) = depose(run, &writer).await?;
@@ -73,7 +73,7 @@ pub async fn a_deposed_leader_refuses(run: &Run) -> Done {
 }
 
 /// A consumer's connection breaks while it waits for an answer.
-pub async fn a_connection_breaks_under_a_fetch(run: &Run) -> Done {
+pub(crate) async fn a_connection_breaks_under_a_fetch(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     for _ in 0..3 {
         writer.write().await?;
@@ -86,7 +86,7 @@ pub async fn a_connection_breaks_under_a_fetch(run: &Run) -> Done {
 }
 
 /// A consumer that has read everything goes on at another leader.
-pub async fn a_reader_follows_an_election(run: &Run) -> Done {
+pub(crate) async fn a_reader_follows_an_election(run: &Run) -> Done {
     let (writer, reader) = (run.writer("writer")?, run.reader("reader")?);
     writer.write().await?;
     writer.write().await?;

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
+use std::pin::Pin;
 use std::time::Duration;
 
 use broker_lite::sim::Sim;
@@ -20,9 +21,12 @@ use klamm_tests::history::{
 use tokio::time::{sleep, timeout};
 
 /// What a schedule may fail with: it could not be carried out.
-pub type Done<T = ()> = Result<T, Box<dyn Error>>;
+pub(crate) type Done<T = ()> = Result<T, Box<dyn Error>>;
 
-pub const TOPIC: &str = "t";
+/// What is done to a run.
+pub(crate) type Schedule = for<'a> fn(&'a Run) -> Pin<Box<dyn Future<Output = Done> + 'a>>;
+
+pub(crate) const TOPIC: &str = "t";
 const BROKERS: i32 = 3;
 
 /// Longest schedule, and longest way to rest after it, in virtual time.
@@ -35,25 +39,25 @@ const IMPATIENT: (Duration, Duration) = (Duration::from_millis(500), Duration::f
 
 /// One run: a cluster, and what its clients saw. Every broker has a replica, two must be in sync, and records are
 /// synced before they count.
-pub struct Run {
-    pub cluster: Cluster,
+pub(crate) struct Run {
+    pub(crate) cluster: Cluster,
     sim: Sim,
     history: RefCell<History>,
     place: Partition,
 }
 
 /// What is to be said of a run.
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// Every replica was in sync and had everything in the end.
-    pub rested: bool,
+    pub(crate) rested: bool,
     /// What clients saw.
-    pub seen: Report,
+    pub(crate) seen: Report,
     /// What the logs hold.
-    pub held: CheckReport,
+    pub(crate) held: CheckReport,
 }
 
 impl Verdict {
-    pub fn is_ok(&self) -> bool {
+    pub(crate) fn is_ok(&self) -> bool {
         self.rested && self.seen.is_ok() && self.held.is_ok()
     }
 }
@@ -65,12 +69,12 @@ impl fmt::Display for Verdict {
     }
 }
 
-pub fn ms(ms: u64) -> Duration {
+pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
 impl Run {
-    pub async fn start(sim: Sim) -> Done<Self> {
+    pub(crate) async fn start(sim: Sim) -> Done<Self> {
         let cluster = sim.cluster().brokers(BROKERS as u32).start().await?;
         let configs = [("min.insync.replicas", "2"), ("flush.messages", "1")];
         cluster.create_topic(TOPIC, 1, 3, &configs).await?;
@@ -80,46 +84,59 @@ impl Run {
     }
 
     /// Carries out a schedule, lets everything come to rest, and judges.
-    pub async fn play(self, schedule: impl AsyncFnOnce(&Self) -> Done) -> Done<Verdict> {
+    pub(crate) async fn play(self, schedule: Schedule) -> Done<Verdict> {
         timeout(SCHEDULE_LIMIT, schedule(&self)).await.map_err(|_| "the schedule hangs")??;
         let rested = timeout(REST_LIMIT, self.rest()).await.is_ok();
         self.judge(rested)
     }
 
-    /// The leader, and the other two in the order in which they would be elected.
-    pub fn leader_and_followers(&self) -> Done<(i32, i32, i32)> {
-        let leader = self.cluster.leader_of(TOPIC, 0).ok_or("no leader")?;
-        // The replicas of the partition begin with its first leader and go round.
-        let next = |id: i32| id % BROKERS + 1;
-        Ok((leader, next(leader), next(next(leader))))
+    /// The leader, and the other two in the order in which they would be elected. All must be in sync.
+    pub(crate) fn leader_and_followers(&self) -> Done<(i32, i32, i32)> {
+        let leader = self.cluster.leader_of(TOPIC, 0);
+        match self.cluster.isr_of(TOPIC, 0)[..] {
+            [first, second, third] if Some(first) == leader => Ok((first, second, third)),
+            _ => Err("the first replica does not lead, or not all are in sync".into()),
+        }
     }
 
-    pub async fn until_leader_is_not(&self, old: i32) -> Done<i32> {
+    /// The processes of the others die, and start again when `survivor` leads.
+    pub(crate) async fn leave_alone(&self, survivor: i32, others: [i32; 2]) -> Done {
+        for other in others {
+            self.cluster.kill(other)?;
+        }
+        self.until_leader_is(survivor).await;
+        for other in others {
+            self.cluster.restart(other).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn until_leader_is_not(&self, old: i32) -> Done<i32> {
         self.cluster.until_leader(TOPIC, 0, |now| now.is_some_and(|now| now != old)).await;
         Ok(self.cluster.leader_of(TOPIC, 0).ok_or("no leader")?)
     }
 
-    pub async fn until_leader_is(&self, wanted: i32) {
+    pub(crate) async fn until_leader_is(&self, wanted: i32) {
         self.cluster.until_leader(TOPIC, 0, |now| now == Some(wanted)).await;
     }
 
-    pub async fn until_isr(&self, wanted: &[i32]) {
+    pub(crate) async fn until_isr(&self, wanted: &[i32]) {
         let same = |isr: &[i32]| isr.len() == wanted.len() && isr.iter().all(|id| wanted.contains(id));
         self.cluster.until_isr(TOPIC, 0, same).await;
     }
 
     /// An idempotent producer.
-    pub fn writer(&self, name: &str) -> Done<Writer<'_>> {
+    pub(crate) fn writer(&self, name: &str) -> Done<Writer<'_>> {
         self.writer_with(name, true, PATIENT)
     }
 
     /// An idempotent producer that soon gives up.
-    pub fn impatient_writer(&self, name: &str) -> Done<Writer<'_>> {
+    pub(crate) fn impatient_writer(&self, name: &str) -> Done<Writer<'_>> {
         self.writer_with(name, true, IMPATIENT)
     }
 
     /// A producer without idempotence, which keeps the order by having one request in flight.
-    pub fn plain_writer(&self, name: &str) -> Done<Writer<'_>> {
+    pub(crate) fn plain_writer(&self, name: &str) -> Done<Writer<'_>> {
         self.writer_with(name, false, PATIENT)
     }
 
@@ -144,8 +161,9 @@ impl Run {
     }
 
     /// A consumer that begins at the first record.
-    pub fn reader(&self, name: &str) -> Done<Reader<'_>> {
-        let consumer = Consumer::builder().client(&self.client(name, PATIENT.0)?).fetch_max_wait_ms(ms(200)).build()?;
+    pub(crate) fn reader(&self, name: &str) -> Done<Reader<'_>> {
+        let consumer =
+            Consumer::builder().client(&self.client(name, PATIENT.0)?).fetch_max_wait_ms(ms(200)).build()?;
         let mut history = self.history.borrow_mut();
         let me = history.consumer(name, None);
         history.assigned(self.sim.now(), me, self.place, Some(0), None);
@@ -199,21 +217,21 @@ fn log(cluster: &Cluster, broker: i32) -> Option<Log> {
 }
 
 /// A producer that tells the history what it does.
-pub struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     run: &'a Run,
     me: history::Client,
     producer: Producer,
 }
 
 /// A record that is on its way.
-pub struct Sent {
+pub(crate) struct Sent {
     op: Op,
     delivery: Delivery,
 }
 
 impl Writer<'_> {
     /// Hands one record over, in a batch of its own, and does not wait for what comes of it.
-    pub async fn send(&self) -> Done<Sent> {
+    pub(crate) async fn send(&self) -> Done<Sent> {
         let Run { history, sim, place, .. } = self.run;
         let op = history.borrow_mut().invoke(sim.now(), self.me, Some(*place));
         let delivery = self.producer.send(Record::new(TOPIC).partition(0).value(op.value().to_vec())).await?;
@@ -223,7 +241,7 @@ impl Writer<'_> {
     }
 
     /// Waits for what comes of a record.
-    pub async fn settle(&self, Sent { op, delivery }: Sent) {
+    pub(crate) async fn settle(&self, Sent { op, delivery }: Sent) {
         let outcome = delivery.await;
         let Run { history, sim, place, .. } = self.run;
         let (mut history, at) = (history.borrow_mut(), sim.now());
@@ -234,14 +252,14 @@ impl Writer<'_> {
     }
 
     /// Sends a record, and waits for what comes of it.
-    pub async fn write(&self) -> Done {
+    pub(crate) async fn write(&self) -> Done {
         let sent = self.send().await?;
         self.settle(sent).await;
         Ok(())
     }
 
     /// Sends a first record, and waits until everybody knows that everybody has it.
-    pub async fn begin(&self) -> Done {
+    pub(crate) async fn begin(&self) -> Done {
         self.write().await?;
         sleep(ms(700)).await;
         Ok(())
@@ -249,7 +267,7 @@ impl Writer<'_> {
 }
 
 /// A consumer that tells the history what it reads.
-pub struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     run: &'a Run,
     me: history::Client,
     consumer: Consumer,
@@ -257,7 +275,7 @@ pub struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads whatever comes within this time.
-    pub async fn read_for(&self, time: Duration) -> Done {
+    pub(crate) async fn read_for(&self, time: Duration) -> Done {
         let end = self.run.sim.now() + time;
         while let Ok(record) = timeout(end.saturating_sub(self.run.sim.now()), self.consumer.recv()).await {
             self.tell(&record?);

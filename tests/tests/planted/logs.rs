@@ -21,7 +21,7 @@ async fn restart_all(run: &Run) -> Done {
 }
 
 /// All lose power in the moment in which a record is acknowledged.
-pub async fn power_fails_after_the_answer(run: &Run) -> Done {
+pub(crate) async fn power_fails_after_the_answer(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     let slow = slow_disks(run)?;
     writer.write().await?;
@@ -32,7 +32,7 @@ pub async fn power_fails_after_the_answer(run: &Run) -> Done {
 
 /// Every process dies with a record that no disk has yet. They start again, the record is acknowledged, and the power
 /// fails.
-pub async fn power_fails_after_a_restart(run: &Run) -> Done {
+pub(crate) async fn power_fails_after_a_restart(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     let slow = slow_disks(run)?;
     let sent = writer.send().await?;
@@ -47,11 +47,11 @@ pub async fn power_fails_after_a_restart(run: &Run) -> Done {
     restart_all(run).await
 }
 
-/// A follower loses power while it writes; more is appended when it is back.
-pub async fn power_fails_within_a_write(run: &Run) -> Done {
+/// A follower loses power while it writes; when it is back and has got more, it leads.
+pub(crate) async fn power_fails_within_a_write(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     writer.begin().await?;
-    let (_, follower, _) = run.leader_and_followers()?;
+    let (leader, follower, other) = run.leader_and_followers()?;
     let slow = run.cluster.disk(follower)?.slow(ms(SLOW));
     let sent = writer.send().await?;
     sleep(ms(SLOW / 2)).await;
@@ -59,21 +59,25 @@ pub async fn power_fails_within_a_write(run: &Run) -> Done {
     drop(slow);
     run.cluster.restart(follower).await?;
     writer.settle(sent).await;
-    writer.write().await
+    run.until_isr(&[leader, follower, other]).await;
+    writer.write().await?;
+    run.leave_alone(follower, [leader, other]).await
 }
 
 /// The leader takes a record that it cannot replicate, and another broker is elected. Returns the new leader, the
 /// record, and what keeps the old leader alone.
-pub async fn depose(run: &Run, writer: &Writer<'_>) -> Done<(i32, Sent, [Cut; 2])> {
+pub(crate) async fn depose(run: &Run, writer: &Writer<'_>) -> Done<(i32, Sent, [Cut; 2])> {
     let (old, _, _) = run.leader_and_followers()?;
     let alone = [run.cluster.cut(old, Side::Brokers), run.cluster.cut(old, Side::Controller)];
     let sent = writer.send().await?;
     let new = run.until_leader_is_not(old).await?;
+    // The others learn of it before what the old leader has sent reaches them.
+    sleep(ms(100)).await;
     Ok((new, sent, alone))
 }
 
 /// The old leader comes back when the new one has gone on for longer than its log.
-pub async fn a_deposed_leader_returns(run: &Run) -> Done {
+pub(crate) async fn a_deposed_leader_returns(run: &Run) -> Done {
     let (writer, rival) = (run.writer("writer")?, run.writer("rival")?);
     writer.begin().await?;
     rival.begin().await?;
@@ -91,7 +95,7 @@ pub async fn a_deposed_leader_returns(run: &Run) -> Done {
 
 /// The leader dies before its followers know what is committed; the one that leads next dies, too, before the last
 /// one has fetched anything from it.
-pub async fn two_leaders_die_in_turn(run: &Run) -> Done {
+pub(crate) async fn two_leaders_die_in_turn(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     writer.begin().await?;
     let (first, second, third) = run.leader_and_followers()?;

@@ -10,7 +10,7 @@ use crate::logs::depose;
 const MOMENT: u64 = 200;
 
 /// The leader takes a record that it cannot replicate, and dies.
-pub async fn the_leader_dies_with_what_only_it_has(run: &Run) -> Done {
+pub(crate) async fn the_leader_dies_with_what_only_it_has(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     writer.begin().await?;
     let (leader, _, _) = run.leader_and_followers()?;
@@ -26,31 +26,22 @@ pub async fn the_leader_dies_with_what_only_it_has(run: &Run) -> Done {
 }
 
 /// One follower gets a record, and dies with the leader; the other one does not, and leads.
-pub async fn one_follower_lags_and_survives(run: &Run) -> Done {
+pub(crate) async fn one_follower_lags_and_survives(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     writer.begin().await?;
     let (leader, fast, slow) = run.leader_and_followers()?;
     let apart = run.cluster.cut(leader, slow);
     let sent = writer.send().await?;
     sleep(ms(MOMENT)).await;
-    kill_both_and_restart(run, leader, fast, slow).await?;
+    run.leave_alone(slow, [leader, fast]).await?;
     drop(apart);
     writer.settle(sent).await;
     Ok(())
 }
 
-/// The third is elected before the others come back.
-async fn kill_both_and_restart(run: &Run, first: i32, second: i32, third: i32) -> Done {
-    run.cluster.kill(first)?;
-    run.cluster.kill(second)?;
-    run.until_leader_is(third).await;
-    run.cluster.restart(first).await?;
-    run.cluster.restart(second).await.map_err(Into::into)
-}
-
 /// The leader proposes to go on without a follower that lags, the controller does not hear of it, and the leader dies
 /// with the other follower.
-pub async fn a_shrink_waits_and_the_lagging_one_survives(run: &Run) -> Done {
+pub(crate) async fn a_shrink_waits_and_the_lagging_one_survives(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     writer.begin().await?;
     let (leader, fast, slow) = run.leader_and_followers()?;
@@ -60,15 +51,29 @@ pub async fn a_shrink_waits_and_the_lagging_one_survives(run: &Run) -> Done {
     gate.hit().await;
     // The next fetch of the other follower at the latest.
     sleep(ms(500)).await;
-    kill_both_and_restart(run, leader, fast, slow).await?;
+    run.leave_alone(slow, [leader, fast]).await?;
     drop((apart, gate));
     writer.settle(sent).await;
     Ok(())
 }
 
+/// The processes of these die, and start again when their sessions are long over and the network has healed. Nobody
+/// has to lead meanwhile.
+async fn die_for_a_while<C>(run: &Run, brokers: [i32; 2], cuts: C) -> Done {
+    for broker in brokers {
+        run.cluster.kill(broker)?;
+    }
+    sleep(ms(2_000)).await;
+    drop(cuts);
+    for broker in brokers {
+        run.cluster.restart(broker).await?;
+    }
+    Ok(())
+}
+
 /// A follower lags, leaves the ISR, returns, and leaves it again; a proposal to take it in that was on its way all the
 /// time arrives when it is gone. Then the others die.
-pub async fn an_expansion_comes_late_and_the_lagging_one_survives(run: &Run) -> Done {
+pub(crate) async fn an_expansion_comes_late_and_the_lagging_one_survives(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     writer.begin().await?;
     let (leader, fast, slow) = run.leader_and_followers()?;
@@ -89,31 +94,19 @@ pub async fn an_expansion_comes_late_and_the_lagging_one_survives(run: &Run) -> 
     let unheard = run.cluster.cut(leader, Side::Controller);
     gate.release();
     sleep(ms(50)).await;
-    run.cluster.kill(leader)?;
-    run.cluster.kill(fast)?;
-    sleep(ms(2_000)).await;
-    drop((apart, unheard));
-    run.cluster.restart(leader).await?;
-    run.cluster.restart(fast).await?;
+    die_for_a_while(run, [leader, fast], [apart, unheard]).await?;
     writer.write().await
 }
 
 /// A deposed leader asks its successor where their logs part. The answer is held, until the successor is deposed, too,
 /// and both others have committed more; then the third leader dies before anybody can fetch from it again.
-pub async fn an_earlier_leader_answers_late(run: &Run) -> Done {
+pub(crate) async fn an_earlier_leader_answers_late(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     writer.begin().await?;
     let (first, _, _) = run.leader_and_followers()?;
     let (second, sent, alone) = depose(run, &writer).await?;
-    let gate = run
-        .cluster
-        .on(ApiKey::Fetch)
-        .broker(second)
-        .from(first)
-        .topic(TOPIC, 0)
-        .times(1)
-        .at(Stage::BeforeAnswer)
-        .hold();
+    let fetches = run.cluster.on(ApiKey::Fetch).broker(second).from(first).topic(TOPIC, 0);
+    let gate = fetches.at(Stage::BeforeAnswer).hold();
     drop(alone);
     gate.hit().await;
     let deaf = run.cluster.cut(second, Side::Controller);
@@ -132,7 +125,7 @@ pub async fn an_earlier_leader_answers_late(run: &Run) -> Done {
 }
 
 /// A replica out of sync is the only one that is left for a while.
-pub async fn the_one_out_of_sync_survives(run: &Run) -> Done {
+pub(crate) async fn the_one_out_of_sync_survives(run: &Run) -> Done {
     let writer = run.writer("writer")?;
     writer.begin().await?;
     let (leader, fast, slow) = run.leader_and_followers()?;
@@ -140,11 +133,6 @@ pub async fn the_one_out_of_sync_survives(run: &Run) -> Done {
     let sent = writer.send().await?;
     run.until_isr(&[leader, fast]).await;
     writer.settle(sent).await;
-    run.cluster.kill(leader)?;
-    run.cluster.kill(fast)?;
-    sleep(ms(2_000)).await;
-    drop(apart);
-    run.cluster.restart(leader).await?;
-    run.cluster.restart(fast).await?;
+    die_for_a_while(run, [leader, fast], apart).await?;
     writer.write().await
 }

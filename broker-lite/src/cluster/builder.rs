@@ -181,7 +181,8 @@ impl ClusterBuilder {
     #[cfg(feature = "sim")]
     pub(crate) fn simulated(mut self, recorder: Arc<crate::sim::Recorder>) -> Self {
         self.recorder = Some(recorder);
-        self
+        // With Kafka's 30 s a request that is late would outlast most runs.
+        self.config("controller.socket.timeout.ms", "1000")
     }
 
     /// Starts the cluster; returns once every broker serves complete metadata and every topic

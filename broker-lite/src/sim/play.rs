@@ -122,6 +122,19 @@ impl Fault {
             What::FullDisk(who) => {
                 disk_fault(cluster, &who.nodes(cluster, here), lasts, DiskFaults::full).await
             }
+            What::LateProposal => {
+                let proposals = cluster.on(ApiKey::AlterPartition).broker(CONTROLLER_ID).times(1);
+                let gate = proposals.at(Stage::BeforeApply).hold();
+                let came = tokio::select! {
+                    biased;
+                    () = gate.hit() => true,
+                    () = cluster.rt().sleep(PATIENCE) => false,
+                };
+                if came {
+                    cluster.rt().sleep(lasts).await;
+                }
+                came
+            }
             What::ClockJump { who, ms } => {
                 let jumped = who.nodes(cluster, here);
                 let set = |ms| jumped.iter().filter(|id| cluster.set_clock_off(**id, ms).is_ok()).count();
@@ -206,6 +219,7 @@ impl Who {
             Self::Broker(id) => vec![id],
             Self::Controller => vec![CONTROLLER_ID],
             Self::AllBrokers => cluster.broker_ids(),
+            Self::Others(id) => cluster.broker_ids().into_iter().filter(|other| *other != id).collect(),
             Self::Leader => here.or_else(|| busiest(cluster)).into_iter().collect(),
         }
     }

@@ -63,6 +63,8 @@ pub enum Who {
     Leader,
     /// All brokers in the same instant.
     AllBrokers,
+    /// All brokers but this one.
+    Others(i32),
     /// The controller.
     Controller,
 }
@@ -137,6 +139,8 @@ pub enum What {
     FailingDisk(Who),
     /// There is no room for another record.
     FullDisk(Who),
+    /// The next change of an ISR that a leader proposes reaches the controller late.
+    LateProposal,
     /// The wall clock jumps by so many ms, and back.
     ClockJump {
         /// Whose.
@@ -212,7 +216,28 @@ impl Chaos {
         if self.power && rng.u8(0..3) == 0 {
             faults.extend(self.outage(&mut rng));
         }
+        if self.network && self.processes && rng.u8(0..6) == 0 {
+            faults.extend(self.late_return(&mut rng));
+        }
         Schedule { faults }
+    }
+
+    /// A follower falls behind, returns, and falls behind again; that it had returned reaches the controller only then.
+    /// If that counts, it may lead without what was committed in between.
+    fn late_return(&self, rng: &mut fastrand::Rng) -> [Fault; 4] {
+        let (begin, follower) = (rng.u64(0..=1_000), rng.i32(1..=self.brokers.max(1)));
+        let at = |after: u64| Moment::At { ms: begin + after };
+        let apart = || What::Cut { who: Who::Broker(follower), from: Isolation::Brokers, way: Way::Both };
+        [
+            Fault { when: at(0), what: apart(), lasts_ms: 2_500 },
+            Fault { when: at(2_000), what: What::LateProposal, lasts_ms: 4_500 },
+            Fault { when: at(4_000), what: apart(), lasts_ms: 6_000 },
+            Fault {
+                when: at(7_050 + rng.u64(0..=500)),
+                what: What::Kill(Who::Others(follower)),
+                lasts_ms: 3_000,
+            },
+        ]
     }
 
     /// A process dies with records that its slow disk has not got yet, comes back, and then the power goes: what it had

@@ -18,8 +18,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // One way: what the leader says does not reach clients. It is done, and nobody knows.
     let committed = cluster.on(ApiKey::Produce).times(1).at(Stage::AfterCommit).call(|_| {});
     let mute = cluster.cut_one_way(leader, Side::Clients);
-    let delivery = producer.send(Record::new("orders").value("acknowledged late")).await?;
+    let mut delivery = producer.send(Record::new("orders").value("acknowledged late")).await?;
     committed.hit().await;
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut delivery).await.is_err());
     mute.heal();
     delivery.await?;
 
@@ -32,8 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     drop(cuts);
     delivery.await?;
     cluster.until_isr("orders", 0, |isr| isr.len() == 3).await;
-    assert_eq!(cluster.high_watermark("orders", 0), Some(3));
-    assert!(cluster.check().is_ok());
+    assert_eq!((cluster.high_watermark("orders", 0), cluster.check().is_ok()), (Some(3), true));
     println!("three records, each once: one answered late, one given to a leader that was none any more");
     Ok(())
 }

@@ -25,6 +25,10 @@ pub enum Can {
     Pause,
     /// All brokers together can be stopped and go on.
     Freeze,
+    /// The network between one broker and the rest of the cluster can be cut; clients still reach it.
+    Cut,
+    /// All brokers can lose power in one instant, with what was not synced.
+    PowerOff,
     /// The brokers' logs can be held against each other.
     SeeLogs,
     /// Time passes only while everybody waits, and chance comes from a seed.
@@ -81,6 +85,7 @@ pub const KINDS: &[Kind] = &[
             Can::ControllerApart,
             Can::Pause,
             Can::Freeze,
+            Can::Cut,
             Can::SeeLogs,
         ],
         start: || Box::pin(lite::in_process()),
@@ -97,6 +102,7 @@ pub const KINDS: &[Kind] = &[
             Can::ControllerApart,
             Can::Pause,
             Can::Freeze,
+            Can::Cut,
             Can::SeeLogs,
             Can::RealSockets,
         ],
@@ -114,6 +120,8 @@ pub const KINDS: &[Kind] = &[
             Can::ControllerApart,
             Can::Pause,
             Can::Freeze,
+            Can::Cut,
+            Can::PowerOff,
             Can::SeeLogs,
             Can::VirtualTime,
         ],

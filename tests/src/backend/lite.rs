@@ -3,8 +3,9 @@
 use std::io::Error;
 use std::sync::Arc;
 
-use broker_lite::{Cluster, ClusterBuilder};
+use broker_lite::{Cluster, ClusterBuilder, Cut, Side};
 use klamm::{Client, ClientBuilder};
+use parking_lot::Mutex;
 
 use super::system::Done;
 use super::{BROKERS, System, Unavailable};
@@ -12,6 +13,7 @@ use super::{BROKERS, System, Unavailable};
 struct Lite {
     cluster: Cluster,
     tcp: bool,
+    cuts: Mutex<Vec<Cut>>,
 }
 
 fn builder() -> ClusterBuilder {
@@ -20,7 +22,7 @@ fn builder() -> ClusterBuilder {
 
 async fn start(builder: ClusterBuilder, tcp: bool) -> Result<Arc<dyn System>, Unavailable> {
     let cluster = builder.tcp(tcp).start().await.map_err(Unavailable::broken)?;
-    Ok(Arc::new(Lite { cluster, tcp }))
+    Ok(Arc::new(Lite { cluster, tcp, cuts: Mutex::default() }))
 }
 
 pub(super) async fn in_process() -> Result<Arc<dyn System>, Unavailable> {
@@ -32,7 +34,9 @@ pub(super) async fn over_tcp() -> Result<Arc<dyn System>, Unavailable> {
 }
 
 pub(super) async fn in_virtual_time() -> Result<Arc<dyn System>, Unavailable> {
-    start(builder(), false).await // chance comes from the simulation that it is started in
+    // Chance comes from the simulation that it is started in. All brokers may lose power here, so that every topic has to be
+    // synced before it is acknowledged.
+    start(builder().config("log.flush.interval.messages", "1"), false).await
 }
 
 fn done<T>(result: Result<T, broker_lite::ClusterError>) -> Result<(), Error> {
@@ -65,8 +69,20 @@ impl System for Lite {
         Box::pin(async move { done(self.cluster.resume(broker)) })
     }
 
+    fn cut_off(&self, broker: i32) -> Done<'_> {
+        let cuts = [Side::Brokers, Side::Controller].map(|side| self.cluster.cut(broker, side));
+        self.cuts.lock().extend(cuts);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn power_off_all(&self) -> Done<'_> {
+        self.cluster.power_off_all();
+        Box::pin(async { Ok(()) })
+    }
+
     fn revive(&self) -> Done<'_> {
         Box::pin(async move {
+            self.cuts.lock().clear();
             // All at once: a paused one may be who the others wait for.
             for broker in self.cluster.broker_ids() {
                 let _ = self.cluster.resume(broker); // refused by those that run

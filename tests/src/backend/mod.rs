@@ -268,6 +268,34 @@ impl Backend {
         self.system.resume(broker).await
     }
 
+    /// Cuts the network between a broker and the other nodes; clients still reach it. Ends with [`Self::mend`], or when
+    /// the cluster is healed.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be done.
+    pub async fn cut_off(&self, broker: i32) -> Result<(), Error> {
+        self.system.cut_off(broker).await
+    }
+
+    /// Undoes every fault: the dead run again, the paused go on, cuts heal.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be done.
+    pub async fn mend(&self) -> Result<(), Error> {
+        self.system.revive().await
+    }
+
+    /// All brokers lose power in one instant, and with it what they had not synced.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be done.
+    pub async fn power_off_all(&self) -> Result<(), Error> {
+        self.system.power_off_all().await
+    }
+
     /// Stops all brokers from doing anything, at once.
     ///
     /// # Errors

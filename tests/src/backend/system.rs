@@ -88,6 +88,16 @@ pub trait System: Send + Sync {
         })
     }
 
+    /// See [`super::Backend::cut_off`].
+    fn cut_off(&self, _broker: i32) -> Done<'_> {
+        cannot("cut the network")
+    }
+
+    /// See [`super::Backend::power_off_all`].
+    fn power_off_all(&self) -> Done<'_> {
+        cannot("take the power away")
+    }
+
     /// Undoes every fault: whatever is paused goes on, whatever is dead is started again.
     fn revive(&self) -> Done<'_> {
         Box::pin(async { Ok(()) })

@@ -45,7 +45,7 @@ pub struct Behaviour {
 impl Behaviour {
     /// Whether the cluster must be healed afterwards.
     fn breaks_something(&self) -> bool {
-        let breaking = [Can::Kill, Can::RestartQuickly, Can::Pause, Can::Freeze];
+        let breaking = [Can::Kill, Can::RestartQuickly, Can::Pause, Can::Freeze, Can::Cut, Can::PowerOff];
         self.needs.iter().any(|need| breaking.contains(need))
     }
 }

@@ -20,7 +20,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use klamm_tests::backend::Can::{
-    ControllerApart, CreateTopics, Freeze, KeepRecords, Kill, Pause, Replicate, RestartQuickly, SeeLogs,
+    ControllerApart, CreateTopics, Cut, Freeze, KeepRecords, Kill, Pause, PowerOff, Replicate,
+    RestartQuickly, SeeLogs,
 };
 use klamm_tests::backend::KINDS;
 use klamm_tests::suite::{Arguments, Behaviour, Suite, run};
@@ -91,6 +92,8 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
         Replicate,
         KeepRecords
     ],
+    surviving::what_a_leader_without_its_cluster_takes_is_acknowledged_by_its_successor[Cut, KeepRecords],
+    surviving::what_was_synced_before_its_acknowledgement_survives_a_loss_of_power_of_all[PowerOff, KeepRecords],
     surviving::a_record_is_written_once_although_its_answers_come_too_late[Pause, Replicate, KeepRecords],
     surviving::a_retry_is_recognized_by_the_leader_that_has_the_record_from_the_one_before[
         Pause,

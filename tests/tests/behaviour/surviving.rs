@@ -2,12 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io::Error;
 use std::time::Duration;
 
 use futures::FutureExt;
-use klamm::{Acks, Consumer, Delivery, ErrorCode, Producer, Record, SendError, StartOffset, TopicPartition};
+use klamm::{
+    Acks, Consumer, Delivery, ErrorCode, Producer, Record, RecordMetadata, SendError, StartOffset,
+    TopicPartition,
+};
 use klamm_tests::backend::{BROKERS, Backend};
 use klamm_tests::suite::Outcome;
 use tokio::time::sleep;
@@ -169,6 +172,41 @@ pub(crate) async fn what_was_acknowledged_is_there_after_all_brokers_were_dead_a
     Ok(())
 }
 
+pub(crate) async fn what_a_leader_without_its_cluster_takes_is_acknowledged_by_its_successor(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic("split-brain", 1).await?;
+    backend.until_in_sync(&topic, 0, BROKERS).await?;
+    let producer = hasty_producer(backend, &topic).await?;
+    let leader = backend.leader_of(&topic, 0).await?;
+    backend.cut_off(leader).await?;
+    // It does not know yet, takes them, and must give them up when it is back.
+    let mut written = Vec::new();
+    for delivery in send_ten(&producer, &topic).await? {
+        written.push(ready(delivery.await));
+    }
+    backend.mend().await?;
+    assert_ten_once(backend, &topic, written).await
+}
+
+pub(crate) async fn what_was_synced_before_its_acknowledgement_survives_a_loss_of_power_of_all(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic_with("dark", 2, &[("flush.messages", "1")]).await?;
+    let outages = async {
+        for _ in 0..3 {
+            for partition in 0..2 {
+                backend.until_in_sync(&topic, partition, BROKERS).await?;
+            }
+            backend.power_off_all().await?;
+            backend.mend().await?;
+        }
+        backend.until_in_sync(&topic, 0, BROKERS).await
+    };
+    write_through(backend, &topic, 2, outages).await?;
+    Ok(())
+}
+
 /// How long a client waits for an answer that gives up before the cluster gives up on a silent follower.
 fn haste(backend: &Backend) -> Duration {
     backend.patience() / 5
@@ -195,7 +233,11 @@ async fn send_ten(producer: &Producer, topic: &str) -> Result<Vec<Delivery>, Sen
 }
 
 /// All ten are acknowledged, and eleven lie in the log, once each and in order.
-async fn assert_ten_once(backend: &Backend, topic: &str, deliveries: Vec<Delivery>) -> Outcome {
+async fn assert_ten_once(
+    backend: &Backend,
+    topic: &str,
+    deliveries: Vec<impl Future<Output = Result<RecordMetadata, SendError>>>,
+) -> Outcome {
     for (index, delivery) in (1..).zip(deliveries) {
         let written = delivery.await?;
         assert!(written.offset.is_none_or(|offset| offset == index), "record {index}: {written:?}");

@@ -21,9 +21,8 @@ pub(crate) use life::{Life, Owed};
 pub(crate) use network::Network;
 pub use party::{Party, Side};
 pub(crate) use server::{Listening, converse, serve};
-pub(crate) use tap::Carried;
 #[cfg(any(test, feature = "sim"))]
-pub(crate) use tap::Tap;
+pub(crate) use tap::{Carried, Tap};
 
 use crate::broker::Broker;
 use crate::controller::ControllerNode;

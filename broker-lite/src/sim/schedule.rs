@@ -219,7 +219,24 @@ impl Chaos {
         if self.network && self.processes && rng.u8(0..6) == 0 {
             faults.extend(self.late_return(&mut rng));
         }
+        if self.network && self.processes && rng.u8(0..6) == 0 {
+            faults.extend(self.late_answer(&mut rng));
+        }
         Schedule { faults }
+    }
+
+    /// A leader is deposed without knowing, and what its successor tells it of their logs reaches it only after a third
+    /// one leads, which then dies.
+    fn late_answer(&self, rng: &mut fastrand::Rng) -> [Fault; 4] {
+        let begin = rng.u64(0..=300);
+        let at = |after: u64| Moment::At { ms: begin + after };
+        let cut = |from, way| What::Cut { who: Who::Leader, from, way };
+        [
+            Fault { when: at(0), what: cut(Isolation::Cluster, Way::Both), lasts_ms: 2_000 },
+            Fault { when: at(1_950), what: cut(Isolation::Brokers, Way::Out), lasts_ms: 4_050 },
+            Fault { when: at(2_100), what: cut(Isolation::Controller, Way::Both), lasts_ms: 6_000 },
+            Fault { when: at(6_000 + rng.u64(0..=16)), what: What::Kill(Who::Leader), lasts_ms: 2_000 },
+        ]
     }
 
     /// A follower falls behind, returns, and falls behind again; that it had returned reaches the controller only then.

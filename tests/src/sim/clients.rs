@@ -186,9 +186,14 @@ struct Reader {
 impl Reader {
     fn start(shared: &Shared, client: &Client, name: &str, from: Option<Vec<i64>>) -> Result<Self, String> {
         let next = from.unwrap_or_else(|| vec![0; shared.partitions.len()]);
+        // One that stays knows the leaders' epochs, and no leader that is deposed can make it jump.
+        let policy = match shared.scenario.workload {
+            Workload::Consume => OffsetReset::None,
+            Workload::Idempotent | Workload::Plain => OffsetReset::Latest,
+        };
         let consumer: Consumer = Consumer::builder()
             .client(client)
-            .auto_offset_reset(OffsetReset::None)
+            .auto_offset_reset(policy)
             .fetch_max_wait_ms(Duration::from_millis(200))
             .build()
             .map_err(|error| error.to_string())?;

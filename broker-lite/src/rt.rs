@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::FutureExt;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -95,6 +96,9 @@ impl Rt {
 
     /// Runs `task` until it ends or is aborted.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        if klamm_wire::ambient::current().is_some() {
+            return self.origin.tokio.spawn(told(task)).abort_handle();
+        }
         self.origin.tokio.spawn(task).abort_handle()
     }
 
@@ -104,6 +108,14 @@ impl Rt {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
         fastrand::Rng::with_seed(mix)
+    }
+}
+
+/// A task whose panic the simulation hears of: the runtime would keep it to itself.
+async fn told(task: impl Future<Output = ()>) {
+    if let Err(panic) = std::panic::AssertUnwindSafe(task).catch_unwind().await {
+        klamm_wire::ambient::panicked(panic.as_ref());
+        std::panic::resume_unwind(panic);
     }
 }
 

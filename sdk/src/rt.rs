@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::FutureExt;
 use klamm_core::Tick;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -113,6 +114,9 @@ impl Rt {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
+        if self.simulated_wall_ms.is_some() {
+            return Task { join: Some(self.handle.spawn(told(future))) };
+        }
         Task { join: Some(self.handle.spawn(future)) }
     }
 
@@ -139,6 +143,17 @@ pub(crate) fn stable_hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
+}
+
+/// A task whose panic the simulation hears of: the runtime would keep it to itself.
+async fn told<F: Future>(future: F) -> F::Output {
+    match std::panic::AssertUnwindSafe(future).catch_unwind().await {
+        Ok(output) => output,
+        Err(panic) => {
+            klamm_wire::ambient::panicked(panic.as_ref());
+            std::panic::resume_unwind(panic)
+        }
+    }
 }
 
 /// A running task. Dropping it ends the task; awaiting it yields `None` if the task was ended or panicked.

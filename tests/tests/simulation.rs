@@ -15,7 +15,7 @@ fn every_workload_gives_the_same_history_for_the_same_seed_byte_for_byte() {
             assert_eq!((one.hash(), one.events()), (two.hash(), two.events()));
             assert_eq!(format!("{first:?}"), format!("{second:?}"));
             assert!(one.events() > 1_000, "{one}");
-            assert!(first.operations >= 500 && first.faults >= 1, "{first:?}");
+            assert!(first.operations >= 500, "{first:?}");
         }
     }
 }
@@ -63,4 +63,33 @@ fn a_failing_seed_is_shrunk_to_what_makes_it_fail() {
     assert!(told.contains("the same seed gave the same history again"), "{told}");
     let data = told.split("KLAMM_SIM_SCENARIO='").nth(1).and_then(|rest| rest.strip_suffix('\'')).unwrap();
     assert_eq!(&serde_json::from_str::<Scenario>(data).unwrap(), shrunk);
+}
+
+/// Goal: a panic in a task of broker or client, which a runtime keeps to itself, is no closed connection and a retry.
+#[test]
+fn a_task_that_panics_fails_the_run() {
+    let (outcome, _) = traced(1, |sim| async move {
+        let cluster = sim.cluster().start().await.unwrap();
+        // The call of a rule runs on the broker's own task.
+        let _rule = cluster.on_any().from(broker_lite::Side::Clients).call(|_| panic!("on purpose"));
+        let client =
+            klamm::Client::builder().bootstrap_servers(cluster.bootstrap()).connector(cluster.handle());
+        // For the client it is a connection that closed.
+        let ready = client.build().unwrap().ready(std::time::Duration::from_secs(1)).await;
+        assert!(ready.is_err());
+    });
+    assert_eq!(outcome, Err("a task panicked: on purpose".to_owned()));
+}
+
+#[test]
+fn the_program_runs_the_one_seed_that_is_named_and_refuses_nonsense() {
+    let program = |seed: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sim"));
+        command.args(["--workload", "plain", "--seeds", "50"]).env("KLAMM_SIM_SEED", seed);
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (ok, said) = program("7");
+    assert!(ok && said.starts_with("Plain: 1 histories (1 distinct), 0 violations"), "{said}");
+    assert!(!program("seven").0);
 }

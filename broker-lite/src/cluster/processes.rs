@@ -301,7 +301,7 @@ impl Cluster {
         Ok(())
     }
 
-    pub(super) fn running(&self, broker: i32) -> Result<Arc<Broker>, ClusterError> {
+    pub(crate) fn running(&self, broker: i32) -> Result<Arc<Broker>, ClusterError> {
         let slots = self.slots.lock();
         let slot = slots.get(&broker).ok_or(ClusterError::NoSuchBroker(broker))?;
         let running = slot.broker.clone().filter(|broker| !broker.life.is_dead());

@@ -262,6 +262,11 @@ impl Network {
         self.watch(Watched::RECORDINGS, !recordings.is_empty());
     }
 
+    /// What happened in the cluster.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     /// Enters a request into the journals, if there are any.
     pub(super) fn note(&self, watched: Watched, node: i32, from: &Party, request: &Frame) -> Option<Noted> {
         if watched.0 & Watched::RECORDINGS == 0 {

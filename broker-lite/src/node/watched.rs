@@ -14,7 +14,7 @@ use klamm_wire::seam::{BoxFuture, Frame};
 use super::conversation::{Answer, Peer, Pending, Reply};
 use super::tap::Carried;
 use super::{Node, Party, Role};
-use crate::journal::Noted;
+use crate::journal::{NodeEvent, Noted};
 use crate::rules::{Chosen, Stage, Strike};
 
 /// What came of a request.
@@ -121,8 +121,9 @@ impl Node {
     pub(crate) fn die(&self, power_off: bool) {
         if let Role::Broker(broker) = &self.role {
             broker.die(power_off);
-        } else {
-            self.life.kill();
+        } else if self.life.kill().is_some() {
+            let event = if power_off { NodeEvent::PoweredOff } else { NodeEvent::Killed };
+            self.network.journal().node_event(self.rt.now(), self.id, event);
         }
         tracing::info!(node = self.id, power_off, "killed by a rule");
     }

@@ -53,7 +53,7 @@ pub enum Fault {
     /// Another answer is given: see [`Fault::answer`].
     Answer(Answers),
     /// The process of the node that has the request dies, as by [`Cluster::kill`](crate::Cluster::kill), before it
-    /// writes another answer. The controller cannot be started again.
+    /// writes another answer.
     ///
     /// Finds: records that were acknowledged too early; failovers that lose or double what was in flight.
     Kill,

@@ -13,14 +13,15 @@ use std::future::Future;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Sim, Verdict, once, repeated, replay_command};
+use super::{STILL_WAITS, Sim, Verdict, once, repeated, replay_command};
 use crate::rt::simulated;
 
 /// Environment variable that holds a scenario to run instead of that of the seed: JSON, or `@` and the path of a file.
 pub const SCENARIO_VARIABLE: &str = "KLAMM_SIM_SCENARIO";
 
-/// Runs spent on shrinking one failure.
+/// Runs spent on shrinking one failure; fewer where each of them waits for hours of virtual time.
 const MOST_SHRINKING_RUNS: u32 = 200;
+const MOST_WAITING_RUNS: u32 = 8;
 
 /// Data of which there are smaller versions.
 pub trait Shrink: Sized {
@@ -34,8 +35,8 @@ pub trait Shrink: Sized {
 pub struct Explored<S> {
     /// Runs made, without those that shrink or repeat.
     pub runs: u64,
-    /// How many of them had a history of their own.
-    pub distinct: u64,
+    /// A hash of each history; there are as many as there were different ones.
+    pub histories: BTreeSet<u64>,
     /// Events in all of them.
     pub events: u64,
     /// What failed.
@@ -113,8 +114,7 @@ where
     F: Future,
     F::Output: Verdict,
 {
-    let mut explored = Explored { runs: 0, distinct: 0, events: 0, failures: Vec::new() };
-    let mut histories = BTreeSet::new();
+    let mut explored = Explored { runs: 0, histories: BTreeSet::new(), events: 0, failures: Vec::new() };
     let given = given::<S>();
     for seed in seeds {
         let scenario = match &given {
@@ -124,7 +124,7 @@ where
         let ended = once(seed, |sim| body(sim, scenario.clone()));
         explored.runs += 1;
         explored.events += ended.trace.events();
-        explored.distinct += u64::from(histories.insert(ended.trace.hash()));
+        explored.histories.insert(ended.trace.hash());
         let unreadable = given.as_ref().err().cloned();
         let Some(failure) = unreadable.or_else(|| ended.failure()) else { continue };
         let again = once(seed, |sim| body(sim, scenario.clone()));
@@ -149,11 +149,12 @@ where
     F: Future,
     F::Output: Verdict,
 {
+    let most = if failure.starts_with(STILL_WAITS) { MOST_WAITING_RUNS } else { MOST_SHRINKING_RUNS };
     let (mut best, mut runs) = ((scenario, failure), 0);
     loop {
         let mut fails = best.0.smaller().into_iter().filter_map(|candidate| {
             runs += 1;
-            let within = runs <= MOST_SHRINKING_RUNS;
+            let within = runs <= most;
             let failure =
                 within.then(|| once(seed, |sim| body(sim, candidate.clone())).failure()).flatten()?;
             Some((candidate, failure))

@@ -40,7 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use klamm_wire::ambient;
+use klamm_wire::ambient::{self, said};
 
 pub use explore::{Explored, Failed, SCENARIO_VARIABLE, Shrink, explore};
 pub use play::Played;
@@ -55,12 +55,23 @@ pub(crate) use trace::Recorder;
 pub const SEED_VARIABLE: &str = "KLAMM_SIM_SEED";
 
 /// Longest run in virtual time; a run that takes longer waits for something that never comes.
-const VIRTUAL_LIMIT: Duration = Duration::from_secs(24 * 3600);
+const VIRTUAL_LIMIT: Duration = Duration::from_secs(2 * 3600);
+/// How the failure of such a run begins.
+pub(crate) const STILL_WAITS: &str = "the run still waits after";
 
 /// The seeds to run: those given, or only the one that `KLAMM_SIM_SEED` names.
+///
+/// # Panics
+///
+/// If the variable is set, but is no number: all seeds would run instead of the one that was meant.
 pub fn seeds(all: impl IntoIterator<Item = u64>) -> Vec<u64> {
-    let named = simulated::variable(SEED_VARIABLE).and_then(|seed| seed.trim().parse().ok());
-    named.map_or_else(|| all.into_iter().collect(), |seed| vec![seed])
+    let Some(named) = simulated::variable(SEED_VARIABLE) else { return all.into_iter().collect() };
+    match named.trim().parse() {
+        Ok(seed) => vec![seed],
+        Err(_) => {
+            resume_unwind(Box::new(format!("{SEED_VARIABLE}={named} is not a number from 0 to 2^64 - 1")))
+        }
+    }
 }
 
 /// One run, as its body sees it. Cheap to clone.
@@ -141,12 +152,6 @@ impl<T: Verdict> Ended<T> {
     }
 }
 
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".into())
-}
-
 /// Runs `body` to its end in virtual time, on a runtime of its own, and returns what it returned.
 ///
 /// A body that panics, or returns an error, is run once more with the same seed. What that shows, and how to repeat it,
@@ -208,10 +213,15 @@ pub(crate) fn once<F: Future>(seed: u64, body: impl FnOnce(Sim) -> F) -> Ended<F
         simulated::run(seed, |clock| async move {
             recorder.begin(clock.clone());
             let ended = clock.within(VIRTUAL_LIMIT, AssertUnwindSafe(body(sim)).catch_unwind()).await;
-            let outcome = ended.unwrap_or_else(|| {
-                let waits = format!("the run still waits after {VIRTUAL_LIMIT:?} of virtual time");
-                Err(Box::new(waits))
+            let mut outcome = ended.unwrap_or_else(|| {
+                let waits: Box<dyn Any + Send> =
+                    Box::new(format!("{STILL_WAITS} {VIRTUAL_LIMIT:?} of virtual time"));
+                Err(waits)
             });
+            if let Some(panic) = ambient::current().and_then(|run| run.first_panic()) {
+                let told: Box<dyn Any + Send> = Box::new(format!("a task panicked: {panic}"));
+                outcome = outcome.and(Err(told));
+            }
             Ended { outcome, trace: recorder.trace() }
         })
     });

@@ -76,8 +76,9 @@ impl Fault {
                 !paused.is_empty()
             }
             What::Cut { who, from, way } => {
-                let cuts: Vec<_> = who
-                    .nodes(cluster, here)
+                let victims = who.nodes(cluster, here);
+                let happened = victims.iter().any(|node| is_up(cluster, *node));
+                let cuts: Vec<_> = victims
                     .into_iter()
                     .flat_map(|node| from.sides().iter().map(move |side| (node, side.clone())))
                     .map(|(node, side)| cut(cluster, node, side, *way))
@@ -85,7 +86,7 @@ impl Fault {
                 drop(held);
                 cluster.rt().sleep(lasts).await;
                 drop(cuts);
-                true
+                happened
             }
             What::SlowNetwork { up_to_ms } => {
                 let range = Duration::ZERO..=Duration::from_millis(*up_to_ms);
@@ -154,8 +155,8 @@ async fn disk_fault(
     lasts: Duration,
     fault: impl Fn(&DiskFaults) -> DiskFault,
 ) -> bool {
+    let happened = nodes.iter().any(|node| is_up(cluster, *node));
     let faults: Vec<_> = nodes.iter().filter_map(|id| Some(fault(&cluster.disk(*id).ok()?))).collect();
-    let happened = !faults.is_empty();
     cluster.rt().sleep(lasts).await;
     drop(faults);
     for node in nodes {
@@ -186,6 +187,10 @@ async fn bring_back(cluster: &Cluster, node: i32) {
         }
         cluster.rt().sleep(AGAIN).await;
     }
+}
+
+fn is_up(cluster: &Cluster, node: i32) -> bool {
+    node == CONTROLLER_ID || cluster.running(node).is_ok()
 }
 
 fn nodes(cluster: &Cluster) -> Vec<i32> {

@@ -1,6 +1,6 @@
 //! What happened in a run, message by message, so that two runs can be compared.
 //!
-//! In: every message in the moment it arrives, every fsync, notes. Out: a hash over all of it, and the first place
+//! In: every message in the moment it arrives, and notes. Out: a hash over all of it, and the first place
 //! where two runs differ.
 //!
 //! Invariant: the hash covers every byte of every message; an entry keeps a digest of them, not the bytes.

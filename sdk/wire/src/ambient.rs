@@ -6,6 +6,7 @@
 //!
 //! Invariant: outside of a simulation [`current`] is `None`, and nothing depends on this module.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,6 +20,7 @@ struct Inner {
     seed: u64,
     wall_ms: Box<dyn Fn() -> i64>,
     streams: Cell<u64>,
+    panicked: RefCell<Option<String>>,
 }
 
 impl fmt::Debug for Inner {
@@ -43,6 +45,11 @@ impl Ambient {
         mix(self.0.seed, stream)
     }
 
+    /// What the first task of the run that panicked has said: its runtime would keep that to itself.
+    pub fn first_panic(&self) -> Option<String> {
+        self.0.panicked.borrow().clone()
+    }
+
     /// Milliseconds since the Unix epoch, as the run's clock has it.
     pub fn wall_ms(&self) -> i64 {
         (self.0.wall_ms)()
@@ -54,11 +61,29 @@ pub fn current() -> Option<Ambient> {
     slot::CURRENT.with(|current| current.borrow().clone())
 }
 
+/// Tells the simulation on this thread, if there is one, that a task has panicked.
+pub fn panicked(panic: &(dyn Any + Send)) {
+    if let Some(run) = current() {
+        run.0.panicked.borrow_mut().get_or_insert_with(|| said(panic));
+    }
+}
+
+/// What a panic said.
+pub fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".into())
+}
+
 /// Makes a simulation known on this thread until the guard is dropped. `wall_ms` is its clock: milliseconds since the
 /// Unix epoch.
 #[must_use = "the simulation ends when this is dropped"]
 pub fn enter(seed: u64, wall_ms: impl Fn() -> i64 + 'static) -> Entered {
-    let ambient = Ambient(Rc::new(Inner { seed, wall_ms: Box::new(wall_ms), streams: Cell::new(0) }));
+    let ambient = Ambient(Rc::new(Inner {
+        seed,
+        wall_ms: Box::new(wall_ms),
+        streams: Cell::new(0),
+        panicked: RefCell::default(),
+    }));
     let before = slot::CURRENT.with(|current| current.borrow_mut().replace(ambient));
     Entered { before, _here: PhantomData }
 }

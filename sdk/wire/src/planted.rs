@@ -1,7 +1,7 @@
 //! Bugs that can be planted on purpose, to test what is meant to find bugs.
 //!
-//! Without the feature `planted`, which no other crate of the workspace turns on, [`planted`] is `false` for the
-//! compiler too. With it, at most one bug is planted at a time, on one thread, by [`plant`].
+//! Without the feature `planted`, which only the workspace's tests turn on, [`planted`] is `false` for the
+//! compiler too. With it, at most one bug is planted at a time, on one thread, by `plant`.
 
 /// One mistake that can be made on purpose. What each does stands where it is asked for.
 #[doc(hidden)]

@@ -2,18 +2,19 @@
 
 #![allow(clippy::print_stdout, reason = "a program that reports")]
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use broker_lite::sim::{Explored, explore};
+use broker_lite::sim::{Explored, explore, seeds};
 use clap::Parser;
-use klamm_tests::sim::{Scenario, Stats, Workload, run};
+use klamm_tests::sim::{Broken, Scenario, Stats, Workload, run};
 
 #[derive(Debug, Parser)]
 struct Options {
-    /// Seeds to run for each workload
+    /// Histories to count for each workload: of at least 500 operations and 3 faults
     #[arg(long, default_value_t = 200)]
     seeds: u64,
     /// First seed
@@ -25,7 +26,7 @@ struct Options {
     /// Threads, each with runs of its own
     #[arg(long, default_value_t = 2)]
     threads: u64,
-    /// Plant a bug, by name, or `all`: each must be found
+    /// Plant bugs, by name with commas between, or `all`: each must be found
     #[cfg(feature = "planted")]
     #[arg(long)]
     planted: Option<String>,
@@ -40,14 +41,15 @@ mod planted {
     use std::time::Instant;
 
     use broker_lite::sim::traced;
-    use klamm_tests::sim::{Scenario, Workload, run};
+    use klamm_tests::sim::{Broken, Scenario, Workload, run};
     use klamm_wire::planted::{Bug, plant};
 
     use super::Options;
 
     /// Finds every bug named within the seeds allowed; workloads take turns.
     pub(super) fn find(options: &Options, name: &str) -> ExitCode {
-        let wanted = |bug: &&Bug| name == "all" || format!("{bug:?}").eq_ignore_ascii_case(name);
+        let named = |bug: &Bug| name.split(',').any(|name| format!("{bug:?}").eq_ignore_ascii_case(name));
+        let wanted = |bug: &&Bug| name == "all" || named(bug);
         let bugs: Vec<_> = Bug::ALL.iter().filter(wanted).copied().collect();
         if bugs.is_empty() {
             let all: Vec<_> = Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
@@ -63,7 +65,7 @@ mod planted {
     fn hunt(options: &Options, bug: Bug) -> bool {
         let began = Instant::now();
         let next = AtomicU64::new(options.first);
-        let found = Mutex::new(None::<(u64, String)>);
+        let found = Mutex::new(None::<(u64, Vec<String>)>);
         let end = options.first + options.seeds;
         let least = || found.lock().ok().and_then(|found| found.as_ref().map(|(seed, _)| *seed));
         std::thread::scope(|scope| {
@@ -75,25 +77,26 @@ mod planted {
                         if least().is_some_and(|least| least < seed) {
                             return;
                         }
-                        if let Err(failure) = judge(options, seed, Some(bug))
+                        // Only a broken promise counts: a run that hangs or panics says nothing about the checker.
+                        if let Err(Broken::Promise { fell, .. }) = judge(options, seed, Some(bug))
                             && let Ok(mut found) = found.lock()
                             && found.as_ref().is_none_or(|(least, _)| seed < *least)
                         {
-                            *found = Some((seed, failure));
+                            *found = Some((seed, fell));
                         }
                     }
                 });
             }
         });
         let found = found.into_inner().ok().flatten();
-        let Some((seed, failure)) = found else {
+        let Some((seed, fell)) = found else {
             println!("{bug:?}: NOT CAUGHT in {} seeds, {:.0?}", options.seeds, began.elapsed());
             return false;
         };
         let without = judge(options, seed, None);
-        let fell = failure.lines().next().unwrap_or_default();
-        let fell: String = fell.chars().take(160).collect();
-        println!("{bug:?}: seed {seed}, {:.0?}: {fell}", began.elapsed());
+        let workload = workload(options, seed);
+        let how = format!("--planted {bug:?} --workload {workload} --first {seed} --seeds 1");
+        println!("{bug:?}: {} fell, {:.0?}; {how}", fell.join(", "), began.elapsed());
         if let Err(failure) = without {
             println!("    but the same seed fails without it: {failure}");
             return false;
@@ -102,26 +105,27 @@ mod planted {
     }
 
     /// One seed with a bug planted, or none.
-    fn judge(options: &Options, seed: u64, bug: Option<Bug>) -> Result<(), String> {
-        let turn = usize::try_from(seed % 3).unwrap_or_default();
-        let workload = options.workload.unwrap_or(Workload::ALL[turn]);
+    fn judge(options: &Options, seed: u64, bug: Option<Bug>) -> Result<(), Broken> {
+        let workload = workload(options, seed);
         plant(bug);
         let (outcome, _) = traced(seed, |sim| run(sim, Scenario::draw(workload, seed)));
         plant(None);
-        outcome.and_then(|outcome| outcome.map(drop))
+        outcome.map_err(Broken::Unjudged)?.map(drop)
+    }
+
+    /// Workloads take turns.
+    fn workload(options: &Options, seed: u64) -> Workload {
+        let turn = usize::try_from(seed % 3).unwrap_or_default();
+        options.workload.unwrap_or(Workload::ALL[turn])
     }
 }
-
-/// What makes a history count.
-const FULL_OPERATIONS: u64 = 500;
-const FULL_FAULTS: u64 = 3;
 
 /// What all runs of a workload have counted.
 #[derive(Debug, Default)]
 struct Totals {
     operations: u64,
-    /// Histories of less than 500 operations or 3 faults.
-    slight: u64,
+    /// Histories that count.
+    full: u64,
     faults: u64,
     elections: u64,
     retries: u64,
@@ -132,7 +136,7 @@ struct Totals {
 impl Totals {
     fn add(&mut self, stats: &Stats) {
         self.operations += stats.operations;
-        self.slight += u64::from(stats.operations < FULL_OPERATIONS || stats.faults < FULL_FAULTS);
+        self.full += u64::from(stats.counts());
         self.faults += stats.faults;
         self.elections += stats.elections;
         self.retries += stats.retries;
@@ -158,27 +162,31 @@ fn main() -> ExitCode {
 /// Runs all seeds of a workload; `false` if one failed or too little happened.
 fn explored(options: &Options, workload: Workload) -> bool {
     let totals = Mutex::new(Totals::default());
-    let next = AtomicU64::new(options.first);
     let all = Mutex::new(Vec::<Explored<Scenario>>::new());
-    let end = options.first + options.seeds;
+    // As many as it takes, within reason; or the one that `KLAMM_SIM_SEED` names.
+    let candidates = seeds(options.first..options.first + 2 * options.seeds);
+    let (next, counted) = (AtomicUsize::new(0), AtomicU64::new(0));
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..options.threads {
             scope.spawn(|| {
-                let seeds = std::iter::from_fn(|| {
-                    Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < end)
+                let untried = std::iter::from_fn(|| {
+                    let enough = counted.load(Ordering::Relaxed) >= options.seeds;
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    candidates.get(at).copied().filter(|_| !enough)
                 });
                 let explored = explore(
-                    seeds,
+                    untried,
                     |seed| Scenario::draw(workload, seed),
                     |sim, scenario| {
-                        let totals = &totals;
+                        let (totals, counted) = (&totals, &counted);
                         async move {
                             let stats = run(sim, scenario).await?;
+                            counted.fetch_add(u64::from(stats.counts()), Ordering::Relaxed);
                             if let Ok(mut totals) = totals.lock() {
                                 totals.add(&stats);
                             }
-                            Ok::<_, String>(())
+                            Ok::<_, Broken>(())
                         }
                     },
                 );
@@ -188,17 +196,27 @@ fn explored(options: &Options, workload: Workload) -> bool {
             });
         }
     });
+    let wanted = if candidates.len() > 1 { options.seeds } else { 0 };
     report(
         workload,
+        wanted,
         began.elapsed(),
         &all.into_inner().unwrap_or_default(),
         &totals.into_inner().unwrap_or_default(),
     )
 }
 
-fn report(workload: Workload, took: Duration, all: &[Explored<Scenario>], totals: &Totals) -> bool {
+fn report(
+    workload: Workload,
+    wanted: u64,
+    took: Duration,
+    all: &[Explored<Scenario>],
+    totals: &Totals,
+) -> bool {
     let sum = |of: fn(&Explored<Scenario>) -> u64| all.iter().map(of).sum::<u64>();
-    let (runs, distinct, events) = (sum(|e| e.runs), sum(|e| e.distinct), sum(|e| e.events));
+    let (runs, events) = (sum(|e| e.runs), sum(|e| e.events));
+    let histories: BTreeSet<u64> = all.iter().flat_map(|explored| &explored.histories).copied().collect();
+    let distinct = histories.len() as u64;
     let failures: Vec<_> = all.iter().flat_map(|explored| &explored.failures).collect();
     for failure in &failures {
         println!("{failure}");
@@ -213,9 +231,9 @@ fn report(workload: Workload, took: Duration, all: &[Explored<Scenario>], totals
         totals.time.as_secs_f64() / seconds
     );
     println!(
-        "    {} of at least {FULL_OPERATIONS} operations and {FULL_FAULTS} faults; per history: {:.0} operations, {:.2} \
+        "    {} of at least 500 operations and 3 faults; per history: {:.0} operations, {:.2} \
          faults, {:.2} elections, {:.2} batches retried, {:.3} truncations",
-        runs.saturating_sub(totals.slight),
+        totals.full,
         each(totals.operations),
         each(totals.faults),
         each(totals.elections),
@@ -224,11 +242,11 @@ fn report(workload: Workload, took: Duration, all: &[Explored<Scenario>], totals
     );
     // A run in which nothing went wrong proves nothing.
     let busy = [totals.elections, totals.retries, totals.truncations].iter().all(|count| count * 100 >= runs);
-    let full = totals.slight * 10 <= runs;
-    if !busy || !full {
-        println!("    too little happened: this run does not count");
+    let enough = wanted == 0 || busy && totals.full >= wanted && distinct == runs;
+    if !enough {
+        println!("    too little happened, or the same again: this run does not count");
     }
-    let ok = failures.is_empty() && busy && full;
+    let ok = failures.is_empty() && enough;
     println!(
         "{} passed, {} failed",
         runs - failures.len() as u64,

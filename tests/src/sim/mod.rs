@@ -10,5 +10,5 @@ mod clients;
 mod run;
 mod scenario;
 
-pub use run::{Stats, run};
+pub use run::{Broken, Stats, run};
 pub use scenario::{Scenario, Workload};

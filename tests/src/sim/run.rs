@@ -26,7 +26,7 @@ pub struct Stats {
     pub operations: u64,
     /// Faults that happened.
     pub faults: u64,
-    /// Leaders that were replaced.
+    /// Elections, the first one of each partition not counted.
     pub elections: u64,
     /// Batches that a producer sent again.
     pub retries: u64,
@@ -36,12 +36,48 @@ pub struct Stats {
     pub time: Duration,
 }
 
+impl Stats {
+    /// Whether enough happened for the run to count: at least 500 operations and 3 faults.
+    pub fn counts(&self) -> bool {
+        self.operations >= 500 && self.faults >= 3
+    }
+}
+
+/// Why a run failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Broken {
+    /// A promise: which rules of the history fell, whether [`Cluster::check`] found something, and all of it in words.
+    Promise {
+        /// By name.
+        fell: Vec<String>,
+        /// The evidence.
+        told: String,
+    },
+    /// The run did not come to an end that could be judged.
+    Unjudged(String),
+}
+
+impl From<String> for Broken {
+    fn from(cause: String) -> Self {
+        Self::Unjudged(cause)
+    }
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Promise { fell, told } => write!(f, "{}: {told}", fell.join(", ")),
+            Self::Unjudged(cause) => f.write_str(cause),
+        }
+    }
+}
+
 /// Runs a scenario and judges it.
 ///
 /// # Errors
 ///
 /// Every violation of what the workload promises, or what the run hangs at.
-pub async fn run(sim: Sim, scenario: Scenario) -> Result<Stats, String> {
+pub async fn run(sim: Sim, scenario: Scenario) -> Result<Stats, Broken> {
     let cluster = start(&sim, &scenario).await?;
     let mut history = History::new();
     let partitions: Vec<_> = (0..scenario.partitions).map(|index| history.partition(TOPIC, index)).collect();
@@ -129,10 +165,10 @@ fn stuck(cluster: &Cluster, shared: &Shared) -> String {
 }
 
 /// Holds what clients saw against what the logs hold, and the logs against each other.
-fn judge(cluster: &Cluster, shared: &Shared) -> Result<(), String> {
+fn judge(cluster: &Cluster, shared: &Shared) -> Result<(), Broken> {
     let mut history = shared.history.lock();
     for (index, place) in (0..).zip(shared.partitions.iter()) {
-        let leader = cluster.leader_of(TOPIC, index).ok_or("no leader at the end")?;
+        let leader = cluster.leader_of(TOPIC, index).ok_or_else(|| "no leader at the end".to_owned())?;
         for broker in 1..=BROKERS {
             let log = log(cluster, broker, index)
                 .ok_or_else(|| format!("broker {broker} holds no {TOPIC}-{index}"))?;
@@ -147,9 +183,13 @@ fn judge(cluster: &Cluster, shared: &Shared) -> Result<(), String> {
         return Ok(());
     }
     // The names of what fell first: a planted bug is known by them.
-    let fell: Vec<_> = seen.broken().iter().map(ToString::to_string).collect();
-    let held = if held.is_ok() { String::new() } else { format!("\n     {held}") };
-    Err(format!("{}: {seen}{held}", fell.join(", ")))
+    let mut fell: Vec<_> = seen.broken().iter().map(ToString::to_string).collect();
+    let mut told = seen.to_string();
+    if !held.is_ok() {
+        fell.push("Cluster::check".to_owned());
+        told = format!("{told}\n     {held}");
+    }
+    Err(Broken::Promise { fell, told })
 }
 
 fn log(cluster: &Cluster, broker: i32, partition: i32) -> Option<Log> {

@@ -16,6 +16,16 @@ pub enum Workload {
     Consume,
 }
 
+impl std::fmt::Display for Workload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Idempotent => "idempotent",
+            Self::Plain => "plain",
+            Self::Consume => "consume",
+        })
+    }
+}
+
 impl Workload {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Idempotent, Self::Plain, Self::Consume];
@@ -51,6 +61,8 @@ impl Scenario {
         // Without an fsync a loss of power loses what was acknowledged, in Kafka too.
         let sync = rng.u8(0..3) > 0;
         let mut chaos = if sync { Chaos::default().with_power_loss() } else { Chaos::default() };
+        // Where nothing is synced, a disk cannot be late.
+        chaos.disks = sync;
         chaos.length_ms = 8_000;
         chaos.longest_ms = 3_000;
         // Some do not come about, as their victim is down already; three must.

@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pause between attempts to bring a node back.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Attempts before it is given up; each may wait for half a minute itself.
+const MOST_ATTEMPTS: u32 = 600;
 
 /// What came of a schedule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -174,9 +176,9 @@ async fn restart_later(cluster: &Cluster, downed: Vec<i32>, lasts: Duration) -> 
     !downed.is_empty()
 }
 
-/// Lets a node run, whatever it takes.
+/// Lets a node run, whatever it takes; gives up, with a word, where it takes too long.
 async fn bring_back(cluster: &Cluster, node: i32) {
-    loop {
+    for _ in 0..MOST_ATTEMPTS {
         drop(cluster.resume(node));
         match cluster.restart(node).await {
             Ok(()) | Err(ClusterError::Broker { state: "running", .. } | ClusterError::NoSuchBroker(_)) => {
@@ -187,6 +189,7 @@ async fn bring_back(cluster: &Cluster, node: i32) {
         }
         cluster.rt().sleep(AGAIN).await;
     }
+    tracing::error!(node, attempts = MOST_ATTEMPTS, "a node that a fault took down does not come back");
 }
 
 fn is_up(cluster: &Cluster, node: i32) -> bool {

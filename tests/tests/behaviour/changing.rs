@@ -11,9 +11,25 @@ use klamm_tests::suite::Outcome;
 
 use crate::tools::{SOON, next, number, read_all};
 
+/// Deletes a topic. Apache Kafka names any broker as the controller, which may be the one that is paused: then another one
+/// has to be asked.
 async fn delete(backend: &Backend, topic: &str) -> Outcome {
-    backend.client()?.admin().delete_topics([topic]).await?.all()?;
-    Ok(())
+    let mut asked = 0;
+    loop {
+        // A new client asks a broker that answers who the controller is.
+        let deleted = backend.impatient_client()?.admin().delete_topics([topic]).await;
+        asked += 1;
+        match deleted.map(|results| results.of(topic).cloned()) {
+            Ok(Some(Ok(_))) => return Ok(()),
+            // An attempt that was not answered in time was carried out.
+            Ok(Some(Err(refused))) if asked > 1 && refused.code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
+                return Ok(());
+            }
+            Ok(refused) => return Err(format!("{topic}: {refused:?}").into()),
+            Err(silent) if asked < 20 => drop(silent),
+            Err(silent) => return Err(silent.into()),
+        }
+    }
 }
 
 /// Creates a topic again and waits until a broker knows the new one.

@@ -93,3 +93,25 @@ fn the_program_runs_the_one_seed_that_is_named_and_refuses_nonsense() {
     assert!(ok && said.starts_with("Plain: 1 histories (1 distinct), 0 violations"), "{said}");
     assert!(!program("seven").0);
 }
+
+/// What seeds have found, each as the scenario that was left of it.
+#[test]
+fn no_scenario_that_once_failed_fails_again() {
+    #[derive(serde::Deserialize)]
+    struct Found {
+        what: String,
+        seed: u64,
+        scenario: Scenario,
+    }
+    let folder = klamm_tests::workspace().join("tests/tests/scenarios");
+    let mut held = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let Found { what, seed, scenario } =
+            serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap();
+        let (outcome, _) = traced(seed, |sim| run(sim, scenario));
+        let failure = outcome.unwrap().err().map(|failure| failure.to_string());
+        assert_eq!(failure, None, "{what}");
+        held += 1;
+    }
+    assert!(held > 0);
+}

@@ -232,6 +232,9 @@ fn a_leader_epoch_never_goes_back_but_a_new_topic_of_the_same_name_starts_again(
     assert_eq!(tell(&mut machine, ID, &[(2, 5)]), Some((2, 5)));
     assert_eq!(tell(&mut machine, ID, &[(1, 4)]), Some((2, 5)), "an outdated broker");
     assert_eq!(tell(&mut machine, ID, &[]), Some((2, 5)), "a partition does not vanish");
+    assert_eq!(tell(&mut machine, ID, &[(-1, -1)]), None, "no leader, and no epoch told");
+    assert_eq!(tell(&mut machine, ID, &[(1, 4)]), None, "still outdated");
+    assert_eq!(tell(&mut machine, ID, &[(3, 6)]), Some((3, 6)));
     assert_eq!(tell(&mut machine, Uuid::from_u128(8), &[(1, 0)]), Some((1, 0)), "created anew");
 }
 
@@ -381,7 +384,8 @@ proptest! {
                 let Some(new) = machine.snapshot().topics.get(name) else { continue };
                 for (old_partition, new_partition) in old.partitions.iter().zip(&new.partitions) {
                     let same = old.id == new.id || old.id.is_nil() || new.id.is_nil();
-                    prop_assert!(!same || new_partition.leader_epoch == -1
+                    let untold = new_partition.leader_epoch == -1 && new_partition.leader.is_some();
+                    prop_assert!(!same || untold
                         || new_partition.leader_epoch >= old_partition.leader_epoch);
                 }
             }

@@ -51,10 +51,16 @@ pub(super) fn topic(
         new.partitions.iter().map(|new| (new.partition_index, partition(new))).collect();
     let same = old.filter(|old| old.id == new.topic_id || old.id.is_nil() || new.topic_id.is_nil());
     for known in same.iter().flat_map(|old| &old.partitions) {
-        let outdated =
-            |told: &PartitionMetadata| told.leader_epoch >= 0 && told.leader_epoch < known.leader_epoch;
-        if partitions.get(&known.partition).is_none_or(outdated) {
+        let Some(told) = partitions.get_mut(&known.partition) else {
             partitions.insert(known.partition, known.clone());
+            continue;
+        };
+        if told.leader_epoch >= 0 && told.leader_epoch < known.leader_epoch {
+            *told = known.clone();
+        } else if told.leader_epoch < 0 && told.leader.is_none() {
+            // Without a leader there may be no epoch in the answer. Forgotten, the next leader to be believed could be
+            // one that was deposed without hearing of it.
+            told.leader_epoch = known.leader_epoch;
         }
     }
     TopicMetadata {

@@ -92,7 +92,8 @@ impl Sim {
         seed_for(self.seed, purpose)
     }
 
-    /// Describes a cluster with simulated network and disks: a message takes 1 to 10 ms, an fsync 1 to 5 ms.
+    /// Describes a cluster with simulated network and disks: a message takes 1 to 10 ms, an fsync 1 to 5 ms. A broker waits
+    /// one second for the controller (`controller.socket.timeout.ms`, in Kafka 30 s).
     pub fn cluster(&self) -> ClusterBuilder {
         ClusterBuilder::default().seed(self.seed_for("cluster")).simulated(self.recorder.clone())
     }
@@ -154,12 +155,15 @@ impl<T: Verdict> Ended<T> {
 
 /// Runs `body` to its end in virtual time, on a runtime of its own, and returns what it returned.
 ///
+/// A run in which a task of broker or client panics, or that takes more than two hours of virtual time, has failed.
+///
 /// A body that panics, or returns an error, is run once more with the same seed. What that shows, and how to repeat it,
 /// is written to standard error; then the panic goes on, or the error is returned.
 ///
 /// # Panics
 ///
-/// Where the body does; also inside of another runtime, where no second one can be driven.
+/// Where the body does, and where the run has failed otherwise; also inside of another runtime, where no second one can be
+/// driven.
 pub fn run<F>(seed: u64, body: impl Fn(Sim) -> F) -> F::Output
 where
     F: Future,

@@ -26,7 +26,7 @@ pub enum Bug {
     ForgetProducers,
     /// `acks=all` is answered as soon as the leader has the records.
     AnswerBeforeCommit,
-    /// A follower whose log parts from the leader's does not truncate.
+    /// A leader does not tell a follower that their logs part, so that it does not truncate.
     NoTruncation,
     /// A new follower truncates to its high watermark, as before KIP-101.
     TruncateToHighWatermark,

@@ -208,15 +208,18 @@ impl Backend {
         self.until_partition(topic, partition, |found| (found.isr.len() == count).then_some(())).await
     }
 
-    /// A replica of the partition that does not lead it.
+    /// A replica of the partition that does not lead it, and is not the active controller either: whatever happens to
+    /// it, topics are created and deleted, and leaders elected, without a failover of the controller first.
     ///
     /// # Errors
     ///
-    /// As [`Self::until_described`].
+    /// As [`Self::until_described`]; or the controller is not known.
     pub async fn follower_of(&self, topic: &str, partition: usize) -> Result<i32, Error> {
+        let controller = self.system.controller().await?;
         let follower = |found: &PartitionDescription| {
             let leader = found.leader?;
-            found.replicas.iter().copied().find(|replica| *replica != leader)
+            let fit = |replica: &i32| *replica != leader && Some(*replica) != controller;
+            found.replicas.iter().copied().find(fit)
         };
         self.until_partition(topic, partition, follower).await
     }

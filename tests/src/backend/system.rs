@@ -43,6 +43,11 @@ pub trait System: Send + Sync {
     /// Makes up a topic where none can be created.
     fn invent_topic(&self, _name: &str, _partitions: i32) {}
 
+    /// The node that is the active controller now, where it is one of the brokers.
+    fn controller(&self) -> BoxFuture<'_, Result<Option<i32>, Error>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// See [`super::Backend::kill`].
     fn kill(&self, _broker: i32) -> Done<'_> {
         cannot("kill a broker")

@@ -17,6 +17,7 @@ use std::io::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use klamm::fault::{FaultHandle, FaultLayer, Layer};
 use klamm::{Client, ClientBuilder, ErrorCode, NewTopic, PartitionDescription, TopicDescription};
 use tokio::time::{Instant, sleep};
 
@@ -80,6 +81,13 @@ impl Backend {
     /// A setting is impossible.
     pub fn impatient_client(&self) -> Result<Client, Error> {
         self.client_builder().request_timeout_ms(self.patience()).build().map_err(Error::other)
+    }
+
+    /// A client's builder that leads to this cluster through faults, and what says which.
+    pub fn faulty_client_builder(&self) -> (ClientBuilder, FaultHandle) {
+        let layer = FaultLayer::new(self.chance(u64::MAX));
+        let connector = layer.layer(self.system.connector());
+        (self.client_builder().connector(connector), layer.handle())
     }
 
     /// A topic name that no other behaviour uses.

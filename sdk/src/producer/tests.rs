@@ -46,7 +46,7 @@ async fn records_arrive_as_they_were_sent_with_null_and_empty_kept_apart() {
     let first = producer.send(record()).await.unwrap();
     let second = producer.send(record().key("").value("").header("h", "").null_header("n")).await.unwrap();
     let third = producer.send_and_wait(record().key("k").value("v").timestamp(99)).await.unwrap();
-    assert_eq!((&*third.topic, third.partition, third.offset, third.timestamp), ("t", 1, Some(2), 99));
+    assert_eq!((third.topic(), third.partition, third.offset, third.timestamp), ("t", 1, Some(2), 99));
     assert_eq!((first.await.unwrap().offset, second.await.unwrap().offset), (Some(0), Some(1)));
     let (empty, header) = (Some(vec![]), |name: &str, value| (name.as_bytes().to_vec(), value));
     assert_eq!(

@@ -25,7 +25,7 @@ pub(crate) async fn what_is_sent_comes_back_with_null_and_empty_kept_apart(backe
     for (offset, record) in [null, empty, full].into_iter().enumerate() {
         let written = producer.send_and_wait(record).await?;
         assert_eq!(written.offset, Some(offset as i64));
-        assert_eq!((&*written.topic, written.partition), (topic.as_str(), 0));
+        assert_eq!((written.topic(), written.partition), (topic.as_str(), 0));
     }
     producer.close(SOON).await?;
 

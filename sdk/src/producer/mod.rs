@@ -17,6 +17,7 @@ mod inbox;
 mod intercept;
 mod memory;
 mod slot;
+mod split;
 #[cfg(test)]
 mod tests;
 
@@ -269,7 +270,7 @@ impl<K, V> Producer<K, V> {
         }
         match flushed {
             Some(_) => Ok(()),
-            None => Err(SendError::TimedOut { waited: timeout, maybe_written: true, last: None }),
+            None => Err(SendError::TimedOut { at: None, waited: timeout, maybe_written: true, last: None }),
         }
     }
 

@@ -136,6 +136,7 @@ pub(crate) async fn records_accepted_for_a_topic_that_is_deleted_fail_by_name_an
         .client(&backend.impatient_client()?)
         .linger_ms(Duration::from_secs(3600))
         .delivery_timeout_ms(Duration::from_secs(7200))
+        .max_block_ms(backend.patience())
         .build()?;
     let hurried: Producer = Producer::builder()
         .client(&backend.impatient_client()?)
@@ -153,11 +154,17 @@ pub(crate) async fn records_accepted_for_a_topic_that_is_deleted_fail_by_name_an
         assert!(matches!(error, SendError::TimedOut { .. }), "{error:?}");
         assert!(said.contains("UNKNOWN_TOPIC") && said.contains(&format!("{topic}-0")), "{said}");
     }
+    // Whoever looks for a partition hears that the topic is gone.
+    let looked = producer.send(Record::new(topic.as_str()).partition(9).value("9")).await;
+    assert!(matches!(looked, Err(SendError::Metadata(_))), "{looked:?}");
     create_again(backend, &topic, 1).await?;
     // What still has time goes into the new topic, and so does what comes later.
+    let behind = producer.send(Record::new(topic.as_str()).value("3")).await?;
     producer.flush().await?;
-    assert_eq!(lingering.await?.offset, Some(0));
-    assert_eq!(hurried.send_and_wait(Record::new(topic.as_str()).value("3")).await?.offset, Some(1));
+    assert_eq!((lingering.await?.offset, behind.await?.offset), (Some(0), Some(1)));
+    assert_eq!(hurried.send_and_wait(Record::new(topic.as_str()).value("4")).await?.offset, Some(2));
+    let found = read_all(backend, &topic, 0).await?.iter().map(number).collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(found, [1, 3, 4]);
     Ok(())
 }
 

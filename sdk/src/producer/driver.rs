@@ -70,7 +70,7 @@ type Named = Vec<(Arc<str>, Uuid, i32, PartitionId)>;
 /// Something the sender asked for that has come about.
 enum Done {
     Event(Event),
-    Produced { request: RequestId, named: Named, answer: Result<Frame, RequestError> },
+    Produced { request: RequestId, broker: i32, named: Named, answer: Result<Frame, RequestError> },
     Nothing,
 }
 
@@ -246,23 +246,37 @@ impl Driver {
         for (partition, leader) in leaders {
             self.step(Event::Leader { partition, leader });
         }
+        for broker in metadata.brokers.keys() {
+            self.obey_throttle(*broker);
+        }
     }
 
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Event(event) => self.step(event),
-            Done::Produced { request, named, answer } => self.on_produced(request, &named, answer),
+            Done::Produced { request, broker, named, answer } => {
+                self.on_produced(request, broker, &named, answer);
+            }
             Done::Nothing => {}
         }
     }
 
-    fn on_produced(&mut self, request: RequestId, named: &Named, answer: Result<Frame, RequestError>) {
+    fn on_produced(
+        &mut self,
+        request: RequestId,
+        broker: i32,
+        named: &Named,
+        answer: Result<Frame, RequestError>,
+    ) {
         let answer = answer.and_then(|frame| match self.acks {
             Acks::None => Ok(ProduceResponse::default()),
             _ => codec::decode_response::<ProduceRequest>(frame).map_err(RequestError::from),
         });
         match answer {
             Ok(response) => {
+                let pause = u64::try_from(response.throttle_time_ms).unwrap_or_default();
+                self.accumulator.client.mute(broker, Lane::Main, Duration::from_millis(pause));
+                self.obey_throttle(broker);
                 let answers = self.answers(named, &response);
                 self.step(Event::Answered { request, answers });
             }
@@ -271,6 +285,13 @@ impl Driver {
                 let retriable = !matches!(error, RequestError::Version(_));
                 self.step(Event::Lost { request, maybe_written: error.maybe_written(), retriable });
             }
+        }
+    }
+
+    /// Tells the sender if a broker has asked for a pause, in an answer to whichever request.
+    fn obey_throttle(&mut self, broker: i32) {
+        if let Some(until) = self.accumulator.client.muted_until(broker, Lane::Main) {
+            self.step(Event::Throttled { broker, until });
         }
     }
 
@@ -383,8 +404,9 @@ impl Driver {
         match codec::encode_produce(version, &head, &topics) {
             Ok(frame) => {
                 let answer = client.send_frame(broker, Lane::Main, frame);
-                self.running
-                    .push(Box::pin(async move { Done::Produced { request, named, answer: answer.await } }));
+                self.running.push(Box::pin(async move {
+                    Done::Produced { request, broker, named, answer: answer.await }
+                }));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot encode a produce request");

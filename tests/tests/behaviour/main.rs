@@ -12,6 +12,7 @@ mod changing;
 mod consuming;
 mod failing;
 mod limits;
+mod pacing;
 mod producing;
 mod surviving;
 mod tools;
@@ -71,6 +72,9 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     limits::a_timestamp_too_far_in_the_future_is_refused[CreateTopics],
     limits::reading_can_start_in_the_middle_of_a_compressed_batch[KeepRecords],
     limits::headers_come_back_as_they_were_sent[KeepRecords],
+    pacing::a_producer_obeys_a_brokers_throttle_time[],
+    pacing::a_throttled_broker_holds_up_no_other_one[CreateTopics, Replicate],
+    pacing::a_consumer_obeys_a_brokers_throttle_time[KeepRecords],
     changing::a_producer_goes_on_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::a_consumer_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::producing_to_a_deleted_topic_fails_by_name_and_other_topics_go_on[CreateTopics],

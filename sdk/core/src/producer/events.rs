@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use klamm_wire::{ErrorCode, ProducerStamp};
 
+use crate::Tick;
 use crate::backoff::Backoff;
 
 /// One partition of one topic, numbered by the driver from 0 without gaps.
@@ -104,6 +105,13 @@ pub enum Event {
     Unreachable {
         /// Broker id.
         broker: i32,
+    },
+    /// The broker asks for silence: nothing more is sent to it until then (`throttle_time_ms`, KIP-219).
+    Throttled {
+        /// Broker id.
+        broker: i32,
+        /// When it may be sent to again.
+        until: Tick,
     },
     /// A request was answered, or written if `acks` is [`Acks::None`].
     Answered {

@@ -66,6 +66,8 @@ struct Broker {
     link: Conversation,
     failures: u32,
     in_flight: usize,
+    /// It is not sent to before, as it asked for.
+    muted: Option<Tick>,
     /// Partitions led by it of which a batch could go.
     ready: BTreeSet<PartitionId>,
     /// Where the last request had no more room.
@@ -160,6 +162,10 @@ impl Sender {
                 broker.failures = 0;
             }
             Event::Unreachable { broker } => self.on_unreachable(now, broker, out),
+            Event::Throttled { broker, until } => {
+                let broker = self.brokers.entry(broker).or_default();
+                broker.muted = broker.muted.max(Some(until));
+            }
             Event::Answered { request, answers } => self.on_answered(now, request, answers, out),
             Event::Lost { request, maybe_written, retriable } => {
                 self.on_lost(now, request, maybe_written, retriable, out);
@@ -202,9 +208,10 @@ impl Sender {
 
     /// When [`Self::advance`] wants to run without an event; `None` if only an event can change anything.
     pub fn deadline(&self) -> Option<Tick> {
-        let brokers = self.brokers.values().filter_map(|broker| match broker.link {
-            Conversation::Backoff(until) if !broker.ready.is_empty() => Some(until),
-            _ => None,
+        let waited_for = self.brokers.values().filter(|broker| !broker.ready.is_empty());
+        let brokers = waited_for.filter_map(|broker| match broker.link {
+            Conversation::Backoff(until) => broker.muted.max(Some(until)),
+            _ => broker.muted,
         });
         let identity = match self.identity {
             ProducerId::Backoff { until, .. } if !self.unresolved.is_empty() => Some(until),
@@ -448,7 +455,7 @@ impl Sender {
         let ids: Vec<i32> =
             self.brokers.iter().filter(|(_, broker)| !broker.ready.is_empty()).map(|(id, _)| *id).collect();
         for id in ids {
-            if !self.connected(id, now, out) {
+            if self.muted(id, now) || !self.connected(id, now, out) {
                 continue;
             }
             while self.in_flight_at(id) < self.settings.max_in_flight || planted(Bug::IgnoreInFlightLimit) {
@@ -464,6 +471,12 @@ impl Sender {
                 }
             }
         }
+    }
+
+    fn muted(&mut self, id: i32, now: Tick) -> bool {
+        let Some(broker) = self.brokers.get_mut(&id) else { return false };
+        broker.muted = broker.muted.filter(|until| *until > now);
+        broker.muted.is_some()
     }
 
     fn connected(&mut self, id: i32, now: Tick, out: &mut Vec<Effect>) -> bool {

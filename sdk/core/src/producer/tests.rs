@@ -195,6 +195,47 @@ fn a_new_leader_is_tried_at_once() {
     assert_eq!((request.broker, request.batches), (2, vec![drained(P0, 0, 0, 0)]));
 }
 
+/// Goal: KIP-219. The broker answers nothing meanwhile anyway, and other brokers have nothing to do with it.
+#[test]
+fn a_broker_that_asks_for_silence_gets_it_and_others_go_on() {
+    let mut desk = Desk::new(settings());
+    desk.feed(Event::Leader { partition: P1, leader: Some(2) });
+    desk.feed(Event::Connected { broker: 2 });
+    desk.full(P0);
+    desk.feed(Event::Throttled { broker: 1, until: 501 * MS });
+    desk.feed(Event::Throttled { broker: 1, until: 301 * MS });
+    assert_eq!(desk.answer(0, P0, ErrorCode::NONE, 0), written(0, 0), "what was sent before is answered");
+    assert_eq!(desk.full(P0), []);
+    assert_eq!(desk.sender.deadline(), Some(501 * MS), "the longest pause counts");
+    let Some(Effect::Produce(other)) = desk.full(P1).pop() else { panic!("broker 2 has not asked") };
+    assert_eq!(other.broker, 2);
+    assert_eq!(desk.at(500 * MS), []);
+    assert_eq!(desk.at(501 * MS), [produce(2, [drained(P0, 1, 0, 3)])]);
+}
+
+/// Goal: a pause is no reason to wake up again and again.
+#[test]
+fn a_pause_is_waited_for_once_also_where_the_connection_is_to_be_made_again() {
+    let mut desk = Desk::new(settings());
+    desk.feed(Event::Throttled { broker: 1, until: 2001 * MS });
+    assert_eq!(desk.sender.deadline(), None, "with nothing to send there is nothing to wait for");
+    desk.feed(Event::Unreachable { broker: 1 });
+    assert_eq!(desk.full(P0), []);
+    assert_eq!(desk.sender.deadline(), Some(2001 * MS));
+    assert_eq!(desk.at(2001 * MS), [Effect::Connect(1)]);
+}
+
+/// Goal: `delivery.timeout.ms` holds whatever the broker asks for.
+#[test]
+fn a_pause_longer_than_the_delivery_timeout_fails_what_waits_for_its_end() {
+    let mut desk = Desk::new(settings());
+    desk.feed(Event::Throttled { broker: 1, until: 9000 * MS });
+    desk.full(P0);
+    let failure = Failure::TimedOut { waited: 3000 * MS, maybe_written: false, last: None };
+    let failed = Effect::Resolve(BatchId(0), Outcome::Failed(failure));
+    assert_eq!(desk.at(3001 * MS), [failed, Effect::Free(BatchId(0))]);
+}
+
 #[test]
 fn without_a_leader_metadata_are_asked_for_again_and_again() {
     let mut desk = Desk::new(settings());

@@ -32,6 +32,8 @@ enum Op {
     /// ...or when the ghosts come: whatever a broken connection still had in its buffers.
     Ghosts,
     Connections(bool),
+    /// A broker asks for silence.
+    Throttle(i32, u64),
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +88,7 @@ struct World {
     ghosts: VecDeque<Produce>,
     dialled: BTreeSet<i32>,
     reachable: bool,
+    muted: BTreeMap<i32, Tick>,
     open: BTreeMap<u32, BatchId>,
     next_batch: u64,
     partition_of: BTreeMap<BatchId, u32>,
@@ -108,6 +111,7 @@ impl World {
             ghosts: VecDeque::new(),
             dialled: BTreeSet::new(),
             reachable: true,
+            muted: BTreeMap::new(),
             open: BTreeMap::new(),
             next_batch: 0,
             partition_of: BTreeMap::new(),
@@ -161,6 +165,8 @@ impl World {
                     request.batches.iter().map(|b| b.partition).collect::<BTreeSet<_>>().len()
                         == request.batches.len()
                 );
+                let muted = self.muted.get(&request.broker);
+                assert!(muted.is_none_or(|until| *until <= self.now), "broker {} is muted", request.broker);
                 let pipe = self.pipes.get_mut(&request.broker).unwrap();
                 pipe.push_back(request);
                 assert!(pipe.len() <= self.most_in_flight, "max.in.flight");
@@ -265,6 +271,12 @@ impl World {
                 for ghost in std::mem::take(&mut self.ghosts) {
                     self.carry_out_at(&ghost);
                 }
+            }
+            Op::Throttle(broker, ms) => {
+                let until = self.now + Duration::from_millis(ms);
+                let muted = self.muted.entry(broker).or_default();
+                *muted = until.max(*muted);
+                self.feed(Event::Throttled { broker, until });
             }
             Op::Connections(work) => {
                 self.reachable = work;
@@ -387,6 +399,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (broker(), 0usize..4).prop_map(|(b, n)| Op::Break(b, n)),
         1 => Just(Op::Ghosts),
         1 => any::<bool>().prop_map(Op::Connections),
+        1 => (broker(), 1u64..1500).prop_map(|(b, ms)| Op::Throttle(b, ms)),
     ]
 }
 

@@ -81,12 +81,13 @@ pub use consumer::{
 };
 pub use deserializer::Deserializer;
 pub use error::{ClientError, ConfigError, MetadataError, Recovery, RequestError};
-pub use interceptor::{Interceptor, Refusal};
+pub use interceptor::{Extensions, Interceptor, Refusal};
 pub use klamm_core::TopicPartition;
 pub use klamm_wire::messages::ApiKey;
 pub use klamm_wire::{BoxConnector, Compression, Connector, Endpoint, ErrorCode, Frame, Link, LinkError};
 pub use producer::{
-    Acks, Delivery, PendingDelivery, Producer, ProducerBuilder, RecordMetadata, SendError, TrySendError,
+    Acks, Callback, Delivery, PendingDelivery, Producer, ProducerBuilder, RecordMetadata, SendError,
+    TrySendError,
 };
 pub use record::{Headers, Record};
 pub use serializer::{Plain, SerializeError, Serializer};

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use klamm_core::producer::{
-    Acks, Answer, BatchId, Effect, Event, Failure, Outcome, PartitionId, Produce, RequestId, Sender, Settings,
+    Acks, Answer, BatchId, Effect, Event, Failure, Outcome, Part, PartitionId, Produce, RequestId, Sender,
+    Settings,
 };
 use klamm_wire::codec::{self, ProduceHead, ProducePartition, ProduceTopic};
 use klamm_wire::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse, ProducerId};
@@ -29,6 +30,7 @@ use super::delivery::Fate;
 use super::inbox::Note;
 use super::intercept::Told;
 use super::slot::{Accumulator, Slot};
+use super::split::Split;
 
 const PRODUCE: i16 = 0;
 /// From here on Produce names topics by id.
@@ -67,6 +69,7 @@ type Named = Vec<(Arc<str>, Uuid, i32, PartitionId)>;
 /// Something the sender asked for that has come about.
 enum Done {
     Event(Event),
+    Split { batch: BatchId, split: Option<Split> },
     Produced { request: RequestId, broker: i32, named: Named, answer: Result<Frame, RequestError> },
     Nothing,
 }
@@ -182,6 +185,7 @@ impl Driver {
             }
             Note::Recreated(slots) => {
                 for slot in slots {
+                    slot.limit_batches(None);
                     self.step(Event::Recreated { partition: slot.id });
                 }
             }
@@ -257,8 +261,41 @@ impl Driver {
             Done::Produced { request, broker, named, answer } => {
                 self.on_produced(request, broker, &named, answer);
             }
+            Done::Split { batch, split } => self.on_split(batch, split),
             Done::Nothing => {}
         }
+    }
+
+    /// Puts the parts of a batch in its place.
+    fn on_split(&mut self, batch: BatchId, split: Option<Split>) {
+        // Given up in the meantime, there is nothing to replace.
+        let Some(mut held) = self.batches.remove(&batch) else { return };
+        let fates = split.as_ref().map_or_else(Vec::new, |split| held.fate.split(&split.firsts()));
+        let Some(split) = split.filter(|_| !fates.is_empty()) else {
+            self.batches.insert(batch, held);
+            return self.step(Event::Unsealable { batch });
+        };
+        for slot in self.slots.iter().filter(|slot| slot.topic == held.slot.topic) {
+            slot.limit_batches(Some(split.limit_bytes));
+        }
+        let (mut parts, mut before) = (Vec::with_capacity(fates.len()), 0);
+        for (left, (fate, sealed)) in (1..=fates.len()).rev().zip(fates.into_iter().zip(split.parts)) {
+            let records = sealed.count();
+            parts.push(Part { bytes: sealed.len_bytes(), records });
+            // Each takes its share of the memory along, so that all of it is free in the end.
+            let bytes = held.bytes / left;
+            held.bytes -= bytes;
+            let later = match &mut held.attached {
+                Some(attached) if left > 1 => Some(attached.split_at(records)),
+                _ => None,
+            };
+            let attached = std::mem::replace(&mut held.attached, later);
+            let slot = held.slot.clone();
+            let part = Held { slot, fate, bytes, sealed: Some(sealed), attached, turn: None };
+            self.batches.insert(batch.part(before), part);
+            before += records;
+        }
+        self.step(Event::Split { batch, parts });
     }
 
     fn on_produced(
@@ -330,6 +367,7 @@ impl Driver {
     fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::Seal(batch) => self.seal(batch),
+            Effect::Split(batch) => self.split(batch),
             Effect::Connect(broker) => self.connect(broker),
             Effect::Produce(produce) => self.produce(&produce),
             Effect::InitProducerId => {
@@ -365,6 +403,16 @@ impl Driver {
                 None => return Done::Event(Event::Unsealable { batch }),
             }
             Done::Nothing
+        }));
+    }
+
+    fn split(&mut self, batch: BatchId) {
+        let Some(sealed) = self.batches.get(&batch).and_then(|held| held.sealed.clone()) else { return };
+        let accumulator = self.accumulator.clone();
+        self.running.push(Box::pin(async move {
+            let (batch_size, level) = (accumulator.batch_size, accumulator.packing.level);
+            let split = accumulator.client.rt().offload(move || Split::of(&sealed, batch_size, level)).await;
+            Done::Split { batch, split: split.flatten() }
         }));
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use klamm_core::TopicPartition;
 use klamm_core::producer::{Cause, Failure};
 use klamm_wire::ErrorCode;
 
@@ -16,29 +17,35 @@ use crate::record::Record;
 #[non_exhaustive]
 pub enum SendError {
     /// `delivery.timeout.ms` passed before a broker acknowledged the record.
-    #[error("record not acknowledged within {waited:?}{}", Last(*.last))]
+    #[error("record{} not acknowledged within {waited:?}{}", Of(.at), Last(*.last))]
     TimedOut {
+        /// Where the record was to go; not known of what is left when a producer is closed.
+        at: Option<TopicPartition>,
         /// Time since the batch was opened.
         waited: Duration,
         /// `true` once the batch has touched a socket: the record may be in the log.
         maybe_written: bool,
-        /// What a broker said to the last attempt, if one answered.
+        /// What a broker said to the last attempt, if one answered, or about the topic since then.
         last: Option<ErrorCode>,
     },
     /// All `retries` failed.
-    #[error("record not acknowledged in any of the attempts allowed{}", Last(*.last))]
+    #[error("record{} not acknowledged in any of the attempts allowed{}", Of(.at), Last(*.last))]
     RetriesExhausted {
+        /// Where the record was to go.
+        at: Option<TopicPartition>,
         /// The record may be in the log.
         maybe_written: bool,
         /// What a broker said to the last attempt, if one answered.
         last: Option<ErrorCode>,
     },
     /// The broker refuses the record and would again.
-    #[error("refused by the broker: {code}{}", .message.as_ref().map(|m| format!(": {m}")).unwrap_or_default())]
+    #[error("record{} refused by the broker: {code}{}", Of(.at), Why(.message.as_deref()))]
     Rejected {
+        /// Where the record was to go.
+        at: Option<TopicPartition>,
         /// The broker's error code.
         code: ErrorCode,
-        /// The broker's explanation.
+        /// The broker's explanation, or what helps.
         message: Option<Arc<str>>,
         /// An earlier attempt may have been written all the same.
         maybe_written: bool,
@@ -158,21 +165,27 @@ impl SendError {
     }
 }
 
-impl From<Failure> for SendError {
-    fn from(failure: Failure) -> Self {
+impl SendError {
+    /// Why a batch was given up that was to go to `at`.
+    pub(super) fn of(failure: Failure, at: TopicPartition) -> Self {
+        let at = Some(at);
         let code = |cause| match cause {
             Cause::Code(code) => Some(code),
             Cause::NoAnswer => None,
         };
         match failure {
             Failure::TimedOut { waited, maybe_written, last } => {
-                Self::TimedOut { waited, maybe_written, last: last.and_then(code) }
+                Self::TimedOut { at, waited, maybe_written, last: last.and_then(code) }
             }
             Failure::Exhausted { maybe_written, last } => {
-                Self::RetriesExhausted { maybe_written, last: code(last) }
+                Self::RetriesExhausted { at, maybe_written, last: code(last) }
             }
             Failure::Rejected { code, message, maybe_written } => {
-                Self::Rejected { code, message, maybe_written }
+                Self::Rejected { at, code, message, maybe_written }
+            }
+            Failure::TooLarge { code, bytes, maybe_written } => {
+                let message = Some(too_large(code, bytes).into());
+                Self::Rejected { at, code, message, maybe_written }
             }
             Failure::Unsupported { maybe_written } => Self::Unsupported { maybe_written },
             Failure::NoProducerId { code } => Self::NoProducerId { code },
@@ -180,6 +193,17 @@ impl From<Failure> for SendError {
             Failure::Aborted { maybe_written } => Self::Closed { maybe_written },
         }
     }
+}
+
+/// What a single record that is too large needs.
+fn too_large(code: ErrorCode, bytes: usize) -> String {
+    let limit = match code {
+        ErrorCode::RECORD_LIST_TOO_LARGE => "segment.bytes",
+        _ => "max.message.bytes",
+    };
+    format!(
+        "alone it takes {bytes} B: raise {limit} of the topic, or send smaller records or better compressed ones"
+    )
 }
 
 /// A record that [`try_send`](crate::Producer::try_send) could not accept, and why.
@@ -191,6 +215,24 @@ pub struct TrySendError<K = Bytes, V = Bytes> {
     /// Why it was not accepted.
     #[source]
     pub reason: SendError,
+}
+
+/// Prints ` of TOPIC-PARTITION`.
+struct Of<'a>(&'a Option<TopicPartition>);
+
+impl std::fmt::Display for Of<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |at| write!(f, " of {at}"))
+    }
+}
+
+/// Prints `: REASON`.
+struct Why<'a>(Option<&'a str>);
+
+impl std::fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |reason| write!(f, ": {reason}"))
+    }
 }
 
 /// Prints `; last answer: CODE`.

@@ -19,6 +19,7 @@ mod inbox;
 mod intercept;
 mod memory;
 mod slot;
+mod split;
 #[cfg(test)]
 mod tests;
 
@@ -306,7 +307,7 @@ impl<K, V> Producer<K, V> {
         }
         match flushed {
             Some(_) if all_told => Ok(()),
-            _ => Err(SendError::TimedOut { waited: timeout, maybe_written: true, last: None }),
+            _ => Err(SendError::TimedOut { at: None, waited: timeout, maybe_written: true, last: None }),
         }
     }
 

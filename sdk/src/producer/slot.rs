@@ -41,6 +41,8 @@ struct SlotState {
     clock: CoarseClock,
     /// Of the last batch of which something is to be told.
     turn: Option<Arc<Turn>>,
+    /// What a batch may hold, if the broker took none of `batch.size`.
+    limit: Option<usize>,
 }
 
 /// A batch that takes records.
@@ -80,6 +82,12 @@ pub(super) struct Packing {
 impl Slot {
     fn new(id: PartitionId, topic: Arc<str>, index: i32) -> Self {
         Self { id, topic, index, state: Mutex::default() }
+    }
+
+    /// From now on batches hold at most so many bytes before they are compressed, or again `batch.size`.
+    pub(super) fn limit_batches(&self, bytes: Option<usize>) {
+        let mut state = self.state.lock();
+        state.limit = bytes.map(|bytes| state.limit.map_or(bytes, |limit| limit.min(bytes)));
     }
 
     /// Takes the open batch, if it is this one.
@@ -273,7 +281,8 @@ impl Accumulator {
         attachment: &mut Option<Attachment>,
     ) -> Option<Delivery> {
         let open = state.open.as_mut()?;
-        if !open.builder.is_empty() && open.builder.len_bytes() + record.need > self.batch_size {
+        let limit = state.limit.unwrap_or(self.batch_size);
+        if !open.builder.is_empty() && open.builder.len_bytes() + record.need > limit {
             return None;
         }
         let now = || self.client.rt().wall_ms();

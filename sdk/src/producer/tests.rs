@@ -185,7 +185,10 @@ async fn a_record_whose_time_is_up_says_whether_it_may_be_written() {
     broker.0.lock().always = Some(Produced::Refused(ErrorCode::NOT_ENOUGH_REPLICAS));
     producer.inner.accumulator.client.rt().sleep(3 * S).await;
     let error = producer.send_and_wait(line("refused")).await.unwrap_err();
-    assert_eq!(error.to_string(), "record not acknowledged within 3s; last answer: NOT_ENOUGH_REPLICAS (19)");
+    assert_eq!(
+        error.to_string(),
+        "record of t-0 not acknowledged within 3s; last answer: NOT_ENOUGH_REPLICAS (19)"
+    );
     assert!(!error.maybe_written());
     check_memory(&producer).await;
 }
@@ -421,6 +424,40 @@ async fn dropping_the_last_clone_ends_the_sender_and_fails_what_is_left() {
     drop(clone);
     assert!(matches!(delivery.await, Err(SendError::Closed { maybe_written: false })));
     assert_eq!(broker.0.lock().requests, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_split_while_everybody_waits_for_room() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).batch_size(1_000).buffer_memory(1_000).build().unwrap();
+    broker.0.lock().script.push_back(Produced::Refused(ErrorCode::MESSAGE_TOO_LARGE));
+    let mut deliveries = Vec::new();
+    for i in 0..40 {
+        deliveries.push(producer.send(line(format!("{i} {}", "x".repeat(100)))).await.unwrap());
+    }
+    for (delivery, i) in deliveries.into_iter().zip(0..) {
+        assert_eq!(delivery.await.unwrap().offset, Some(i));
+    }
+    check_memory(&producer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_record_that_is_too_large_names_where_it_was_to_go_and_what_helps() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).retries(0).build().unwrap();
+    for (code, cure) in [
+        (ErrorCode::MESSAGE_TOO_LARGE, "max.message.bytes"),
+        (ErrorCode::RECORD_LIST_TOO_LARGE, "segment.bytes"),
+    ] {
+        broker.0.lock().script.push_back(Produced::Refused(code));
+        let error = producer.send_and_wait(line("x".repeat(500))).await.unwrap_err();
+        let SendError::Rejected { at: Some(at), maybe_written: false, .. } = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((at.to_string().as_str(), error.recovery()), ("t-0", Recovery::Fix));
+        let said = error.to_string();
+        assert!(said.contains("570 B") && said.contains(cure), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

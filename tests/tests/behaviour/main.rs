@@ -67,7 +67,7 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     acknowledging::a_consumer_at_the_end_hears_of_new_records_in_the_middle_of_its_long_poll[KeepRecords],
     limits::the_largest_record_allowed_arrives_and_one_byte_more_is_refused[KeepRecords],
     limits::a_record_over_the_topics_limit_is_refused_and_the_next_one_goes_through[CreateTopics],
-    limits::a_batch_over_the_topics_limit_fails_as_a_whole_and_the_next_one_goes_through[CreateTopics, KeepRecords],
+    limits::a_batch_over_the_topics_limit_is_split_and_all_of_it_arrives_in_order[CreateTopics, KeepRecords],
     limits::create_time_is_the_producers_and_log_append_time_the_brokers[CreateTopics, KeepRecords],
     limits::a_timestamp_too_far_in_the_future_is_refused[CreateTopics],
     limits::reading_can_start_in_the_middle_of_a_compressed_batch[KeepRecords],

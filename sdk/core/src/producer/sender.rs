@@ -6,8 +6,8 @@ use klamm_wire::planted::{Bug, planted};
 use klamm_wire::{ErrorCode, ProducerStamp};
 
 use super::events::{
-    Acks, Answer, BatchId, Cause, Drained, Effect, Event, Failure, Outcome, PartitionId, Produce, RequestId,
-    Settings,
+    Acks, Answer, BatchId, Cause, Drained, Effect, Event, Failure, Outcome, Part, PartitionId, Produce,
+    RequestId, Settings,
 };
 use super::partition::{Batch, Identity, Next, Partition, State};
 use crate::Tick;
@@ -33,7 +33,8 @@ pub struct Sender {
     identity: ProducerId,
     /// Batches whose fate the application does not know yet.
     unresolved: BTreeMap<BatchId, PartitionId>,
-    flushes: VecDeque<(u64, BatchId)>,
+    /// Each with the number of the last batch that it waits for.
+    flushes: VecDeque<(u64, u64)>,
     /// Every delay is the same for all batches, so these are in order of time.
     lingering: Timers,
     expiring: Timers,
@@ -148,6 +149,7 @@ impl Sender {
             }
             Event::Opened { partition, batch } => self.on_opened(now, partition, batch),
             Event::Sealed { batch, bytes, records } => self.on_sealed(now, batch, bytes, records, out),
+            Event::Split { batch, parts } => self.on_split(now, batch, &parts, out),
             Event::Unsealable { batch } => {
                 if let Some(&p) = self.unresolved.get(&batch) {
                     self.give_up(p, batch, Failure::Unsealable, out);
@@ -189,7 +191,9 @@ impl Sender {
             }
         }
         while let Some((_, p, id)) = pop_due(&mut self.expiring, now) {
-            self.expire(now, p, id, out);
+            for part in self.partitions[p.0 as usize].parts_of(id.number) {
+                self.expire(now, p, part, out);
+            }
             self.look(p, now);
         }
         while let Some(&(at, p)) = self.timers.first().filter(|(at, _)| *at <= now) {
@@ -267,6 +271,27 @@ impl Sender {
         self.look(p, now);
     }
 
+    fn on_split(&mut self, now: Tick, id: BatchId, parts: &[Part], out: &mut Vec<Effect>) {
+        let Some(&p) = self.unresolved.get(&id) else { return };
+        if !self.partitions[p.0 as usize].split(id, parts) {
+            return;
+        }
+        // All of them before any is given up: a flush ends with the last.
+        let mut before = 0;
+        let mut ids = Vec::with_capacity(parts.len());
+        for part in parts {
+            ids.push(id.part(before));
+            before += part.records;
+        }
+        self.unresolved.extend(ids.iter().map(|id| (*id, p)));
+        let partition = &self.partitions[p.0 as usize];
+        let opened = partition.find(id).map(|at| partition.queue[at].opened);
+        if opened.is_some_and(|opened| now >= opened + self.settings.delivery_timeout) {
+            ids.into_iter().for_each(|id| self.expire(now, p, id, out));
+        }
+        self.look(p, now);
+    }
+
     /// Nothing that is open now lingers any longer.
     fn hurry(&mut self, now: Tick) {
         while let Some((_, p, id)) = self.lingering.pop_front() {
@@ -291,7 +316,7 @@ impl Sender {
     fn on_flush(&mut self, now: Tick, ticket: u64, out: &mut Vec<Effect>) {
         self.hurry(now);
         match self.unresolved.last_key_value() {
-            Some((last, _)) => self.flushes.push_back((ticket, *last)),
+            Some((last, _)) => self.flushes.push_back((ticket, last.number)),
             None => out.push(Effect::Flushed(ticket)),
         }
     }
@@ -310,8 +335,8 @@ impl Sender {
                 batch.state = State::Sealing;
                 out.push(Effect::Seal(id));
             }
-            // It is looked at again when it is sealed, which is soon.
-            State::Sealing => {}
+            // It is looked at again when it is sealed or split, which is soon.
+            State::Sealing | State::Splitting => {}
             State::Ready => self.give_up(p, id, failure, out),
             State::InFlight { .. } => {
                 batch.given_up = true;
@@ -345,7 +370,7 @@ impl Sender {
     fn resolve(&mut self, id: BatchId, outcome: Outcome, out: &mut Vec<Effect>) {
         self.unresolved.remove(&id);
         out.push(Effect::Resolve(id, outcome));
-        let oldest = self.unresolved.first_key_value().map(|(id, _)| *id);
+        let oldest = self.unresolved.first_key_value().map(|(id, _)| id.number);
         while let Some(&(ticket, last)) = self.flushes.front()
             && oldest.is_none_or(|oldest| oldest > last)
         {
@@ -353,7 +378,7 @@ impl Sender {
             out.push(Effect::Flushed(ticket));
         }
         for timers in [&mut self.lingering, &mut self.expiring] {
-            while timers.front().is_some_and(|(.., id)| oldest.is_none_or(|oldest| *id < oldest)) {
+            while timers.front().is_some_and(|(.., id)| oldest.is_none_or(|oldest| id.number < oldest)) {
                 timers.pop_front();
             }
         }
@@ -596,6 +621,9 @@ impl Sender {
                     self.requeue(p, id, out);
                 }
             }
+            ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => {
+                self.too_large(p, id, code, out)
+            }
             code if code.is_retriable() => {
                 if is_about_metadata(code) {
                     out.push(Effect::Refresh("a broker is not the leader it was taken for"));
@@ -616,6 +644,21 @@ impl Sender {
         let base_offset = (base >= 0).then_some(base);
         let log_append_time = (append_time >= 0).then_some(append_time);
         self.finish(&batch, Outcome::Written { base_offset, log_append_time }, out);
+    }
+
+    /// The broker takes no batch of this size: in parts, it may.
+    fn too_large(&mut self, p: PartitionId, id: BatchId, code: ErrorCode, out: &mut Vec<Effect>) {
+        let Some(batch) = self.partitions[p.0 as usize].batch_mut(id) else { return };
+        batch.last = Some(Cause::Code(code));
+        let (bytes, maybe_written) = (batch.bytes, batch.maybe_written);
+        if batch.given_up {
+            self.drop_given_up(p, id, out);
+        } else if batch.records > 1 {
+            batch.state = State::Splitting;
+            out.push(Effect::Split(id));
+        } else {
+            self.give_up(p, id, Failure::TooLarge { code, bytes, maybe_written }, out);
+        }
     }
 
     fn maybe_written(&mut self, p: PartitionId, id: BatchId) -> bool {

@@ -14,6 +14,7 @@ mod clock;
 mod delivery;
 mod driver;
 mod error;
+mod futures_sink;
 pub(crate) mod guard;
 mod inbox;
 mod intercept;
@@ -30,6 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::Sink;
 use klamm_core::{Tick, partitioner};
 use klamm_wire::BatchBuilder;
 use parking_lot::Mutex;
@@ -44,6 +46,7 @@ use crate::serializer::{SerializeError, Serializer};
 use attached::{Attachment, Audience};
 use builder::Checked;
 use driver::{Counts, Driver, Setup};
+use futures_sink::FuturesSink;
 use inbox::Note;
 use intercept::{Chain, Member, Teller, Underway};
 use memory::{Memory, Room};
@@ -257,6 +260,47 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
     /// only the answer is lost. Use [`send`](Self::send) where the two must be told apart.
     pub async fn send_and_wait(&self, record: Record<K, V>) -> Result<RecordMetadata, SendError> {
         self.send(record).await?.await
+    }
+}
+
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
+    /// This producer as a [`futures::Sink`], for code that pours a stream into it.
+    ///
+    /// `poll_ready` waits until the record before is accepted: for metadata and room, as [`send`](Self::send) does.
+    /// `poll_flush` sends without lingering and waits until everything that was put into this sink is acknowledged.
+    /// `poll_close` does the same, and then the sink takes nothing more; the producer is closed by
+    /// [`close`](Self::close) only. Records are written in the order in which they are put into the sink.
+    ///
+    /// ```no_run
+    /// # async fn run(producer: klamm::Producer) -> Result<(), klamm::SendError> {
+    /// use futures::{SinkExt, StreamExt};
+    /// let lines = futures::stream::iter(["one", "two"]).map(|line| klamm::Record::new("lines").value(line));
+    /// let mut sink = Box::pin(producer.sink());
+    /// sink.send_all(&mut lines.map(Ok)).await?; // returns when both are acknowledged
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A record that was not accepted is reported by whichever call comes next. So is the first of those that were
+    /// accepted and failed; others that fail before it is reported are not reported. The sink goes on after an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping futures of `SinkExt` loses nothing that the sink has taken. Dropping the sink loses the record that was
+    /// put into it last, if that was not accepted yet, and news of those that are not acknowledged: they are sent.
+    pub fn sink(&self) -> impl Sink<Record<K, V>, Error = SendError> + Send + 'static + use<K, V> {
+        let (producer, hurrying) = (self.clone(), self.clone());
+        let send = move |record| {
+            let producer = producer.clone();
+            async move { producer.send(record).await }
+        };
+        // Whoever waits for room wants no lingering either.
+        let hurry = move || {
+            hurrying.inner.accumulator.inbox.leave(Note::NoRoom);
+        };
+        FuturesSink::new(send, hurry)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::rt::Rt;
 use crate::serializer::Plain;
 
 mod broker;
+mod pouring;
 mod telling;
 
 use broker::{Broker, Produced};

@@ -42,7 +42,7 @@
 //! error. What happens inside is told through `tracing` only.
 //!
 //! Features, all off by default: `zstd` adds encoding of that codec (it needs a C compiler; decoding always works);
-//! `mock` adds the module `mock`, and the crate mockall with it.
+//! `mock` adds the module `mock`, and the crate mockall with it; `json` adds `Json`, keys and values by serde.
 
 mod admin;
 mod client;
@@ -56,6 +56,8 @@ mod error;
 mod fake;
 pub mod fault;
 pub mod interceptor;
+#[cfg(feature = "json")]
+mod json;
 #[cfg(feature = "mock")]
 pub mod mock;
 pub mod producer;
@@ -81,12 +83,15 @@ pub use consumer::{
 };
 pub use deserializer::Deserializer;
 pub use error::{ClientError, ConfigError, MetadataError, Recovery, RequestError};
-pub use interceptor::{Interceptor, Refusal};
+pub use interceptor::{Extensions, Interceptor, Refusal};
+#[cfg(feature = "json")]
+pub use json::Json;
 pub use klamm_core::TopicPartition;
 pub use klamm_wire::messages::ApiKey;
 pub use klamm_wire::{BoxConnector, Compression, Connector, Endpoint, ErrorCode, Frame, Link, LinkError};
 pub use producer::{
-    Acks, Delivery, PendingDelivery, Producer, ProducerBuilder, RecordMetadata, SendError, TrySendError,
+    Acks, Callback, Delivery, PendingDelivery, Producer, ProducerBuilder, RecordMetadata, SendError,
+    TrySendError,
 };
 pub use record::{Headers, Record};
 pub use serializer::{Plain, SerializeError, Serializer};

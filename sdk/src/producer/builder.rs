@@ -16,6 +16,7 @@ use crate::interceptor::Interceptor;
 use crate::serializer::{Plain, Serializer};
 
 use super::Producer;
+use super::intercept::Member;
 use super::slot::Packing;
 
 /// Describes a [`Producer`]. Methods carry Kafka's property names.
@@ -26,7 +27,7 @@ pub struct ProducerBuilder<K = Bytes, V = Bytes> {
     connector: Option<BoxConnector>,
     key_serializer: Arc<dyn Serializer<K>>,
     value_serializer: Arc<dyn Serializer<V>>,
-    interceptors: Vec<Arc<dyn Interceptor<K, V>>>,
+    interceptors: Vec<Member<K, V>>,
 }
 
 /// What a builder was told; `None` where the default depends on the rest.
@@ -281,9 +282,14 @@ impl<K, V> ProducerBuilder<K, V> {
         }
     }
 
-    /// Adds an interceptor behind the others (`interceptor.classes`).
-    pub fn interceptor(mut self, interceptor: impl Interceptor<K, V>) -> Self {
-        self.interceptors.push(Arc::new(interceptor));
+    /// Adds an interceptor behind the others (`interceptor.classes`). Each is shown a record that was cloned before, so
+    /// that one that panics leaves no trace in it.
+    pub fn interceptor(mut self, interceptor: impl Interceptor<K, V>) -> Self
+    where
+        K: Clone,
+        V: Clone,
+    {
+        self.interceptors.push(Member::new(interceptor));
         self
     }
 

@@ -25,8 +25,10 @@ use uuid::Uuid;
 use crate::client::{Client, Lane, Target};
 use crate::error::RequestError;
 
+use super::attached::{Attachments, Turn};
 use super::delivery::Fate;
 use super::inbox::Note;
+use super::intercept::Told;
 use super::slot::{Accumulator, Slot};
 use super::split::Split;
 
@@ -34,19 +36,11 @@ const PRODUCE: i16 = 0;
 /// From here on Produce names topics by id.
 const PRODUCE_WITH_IDS: i16 = 13;
 
-/// What the task that runs `on_acknowledgement` is told.
-pub(super) enum Told {
-    /// The batch is resolved; the timestamps of its records.
-    Resolved(Arc<Fate>, Vec<i64>),
-    /// This much of `buffer.memory` is free once everything before has been told.
-    Freed(usize),
-}
-
 /// What [`Driver`] needs beside the accumulator.
 pub(super) struct Setup {
     pub(super) settings: Settings,
     pub(super) request_timeout: Duration,
-    pub(super) told: Option<mpsc::UnboundedSender<Told>>,
+    pub(super) told: mpsc::UnboundedSender<Told>,
     pub(super) counts: Arc<Counts>,
 }
 
@@ -63,7 +57,10 @@ struct Held {
     fate: Arc<Fate>,
     bytes: usize,
     sealed: Option<SealedBatch>,
-    timestamps: Vec<i64>,
+    /// What is to be told of its records, until it is resolved.
+    attached: Option<Box<Attachments>>,
+    /// Of what was told, from then on.
+    turn: Option<Arc<Turn>>,
 }
 
 /// Which partitions a request names: topic, its id, partition index.
@@ -82,7 +79,9 @@ pub(super) struct Driver {
     sender: Sender,
     acks: Acks,
     request_timeout: Duration,
-    told: Option<mpsc::UnboundedSender<Told>>,
+    told: mpsc::UnboundedSender<Told>,
+    /// Something was told: whoever flushes waits for the teller, too.
+    tells: bool,
     counts: Arc<Counts>,
     slots: Vec<Arc<Slot>>,
     batches: BTreeMap<BatchId, Held>,
@@ -106,6 +105,7 @@ impl Driver {
             sender: Sender::new(setup.settings, rng),
             request_timeout: setup.request_timeout,
             told: setup.told,
+            tells: false,
             counts: setup.counts,
             slots: Vec::new(),
             batches: BTreeMap::new(),
@@ -192,11 +192,11 @@ impl Driver {
             Note::Opened { batch, slot, fate, held } => {
                 let partition = slot.id;
                 self.keep_topic(&slot.topic);
-                let held = Held { slot, fate, bytes: held, sealed: None, timestamps: Vec::new() };
+                let held = Held { slot, fate, bytes: held, sealed: None, attached: None, turn: None };
                 self.batches.insert(batch, held);
                 self.step(Event::Opened { partition, batch });
             }
-            Note::Sealed { batch, sealed, timestamps } => {
+            Note::Sealed { batch, sealed, attached } => {
                 let event = match &sealed {
                     Some(sealed) => {
                         Event::Sealed { batch, bytes: sealed.len_bytes(), records: sealed.count() }
@@ -205,7 +205,7 @@ impl Driver {
                 };
                 if let Some(held) = self.batches.get_mut(&batch) {
                     held.sealed = sealed;
-                    held.timestamps = timestamps;
+                    held.attached = attached;
                 }
                 self.step(event);
             }
@@ -291,9 +291,13 @@ impl Driver {
             // Each takes its share of the memory along, so that all of it is free in the end.
             let bytes = held.bytes / left;
             held.bytes -= bytes;
-            let later = held.timestamps.split_off(held.timestamps.len().min(records as usize));
-            let timestamps = std::mem::replace(&mut held.timestamps, later);
-            let part = Held { slot: held.slot.clone(), fate, bytes, sealed: Some(sealed), timestamps };
+            let later = match &mut held.attached {
+                Some(attached) if left > 1 => Some(attached.split_at(records)),
+                _ => None,
+            };
+            let attached = std::mem::replace(&mut held.attached, later);
+            let slot = held.slot.clone();
+            let part = Held { slot, fate, bytes, sealed: Some(sealed), attached, turn: None };
             self.batches.insert(batch.part(before), part);
             before += records;
         }
@@ -381,7 +385,10 @@ impl Driver {
             Effect::Free(batch) => self.free(batch),
             Effect::Flushed(ticket) => {
                 if let Some(done) = self.flushes.remove(&ticket) {
-                    let _ = done.send(());
+                    match self.tells {
+                        true => drop(self.told.send(Told::Flushed(done))),
+                        false => drop(done.send(())),
+                    }
                 }
             }
         }
@@ -495,9 +502,10 @@ impl Driver {
     fn resolve(&mut self, batch: BatchId, outcome: Outcome) {
         let Some(held) = self.batches.get_mut(&batch) else { return };
         held.fate.resolve(outcome);
-        if let Some(told) = &self.told {
-            let timestamps = std::mem::take(&mut held.timestamps);
-            let _ = told.send(Told::Resolved(held.fate.clone(), timestamps));
+        if let Some(attached) = held.attached.take() {
+            held.turn = Some(attached.turn().clone());
+            self.tells = true;
+            let _ = self.told.send(Told::Resolved(held.fate.clone(), attached));
         }
     }
 
@@ -507,10 +515,10 @@ impl Driver {
         if let Some(buffer) = held.sealed.and_then(SealedBatch::reclaim) {
             memory.recycle(buffer);
         }
-        match &self.told {
-            // Callbacks that are slow hold back new records, so that what they have not seen is bounded.
-            Some(told) if told.send(Told::Freed(held.bytes)).is_ok() => {}
-            _ => memory.give_back(held.bytes),
+        match held.turn {
+            // Not before its records have been told.
+            Some(turn) => drop(self.told.send(Told::Freed(turn, held.bytes))),
+            None => memory.give_back(held.bytes),
         }
     }
 
@@ -525,7 +533,7 @@ impl Driver {
         for (batch, held) in &mut self.batches {
             if let Some(open) = held.slot.take(*batch) {
                 records += u64::from(open.records());
-                held.timestamps = open.into_timestamps();
+                held.attached = open.into_attached();
             } else if let Some(sealed) = held.sealed.as_ref().filter(|_| !held.fate.is_resolved()) {
                 records += u64::from(sealed.count());
             }

@@ -96,19 +96,28 @@ pub enum SendError {
         count: usize,
     },
     /// A serializer failed.
-    #[error("cannot serialize the {part}: {source}")]
+    #[error("cannot serialize the {part} ({type_name}) for topic {topic:?}: {source}")]
     Serialize {
+        /// Name of the topic.
+        topic: Arc<str>,
         /// `"key"` or `"value"`.
         part: &'static str,
+        /// The Rust type that was to be serialized.
+        type_name: &'static str,
         /// What the serializer said.
         source: Arc<dyn Error + Send + Sync>,
     },
     /// An interceptor refused the record.
-    #[error("refused by an interceptor: {source}")]
+    #[error("refused by interceptor {interceptor}: {source}")]
     Refused {
+        /// Its [name](crate::Interceptor::name).
+        interceptor: Arc<str>,
         /// What the interceptor said.
         source: Arc<dyn Error + Send + Sync>,
     },
+    /// The future of `send` was dropped before the record was accepted. Only interceptors hear of it.
+    #[error("nobody waits for the record to be accepted any more")]
+    Cancelled,
     /// The batch could not be compressed.
     #[error("the batch cannot be compressed")]
     Compression,
@@ -127,7 +136,8 @@ impl SendError {
             Self::TimedOut { .. }
             | Self::RetriesExhausted { .. }
             | Self::BufferFull { .. }
-            | Self::NotReady { .. } => Recovery::Retry,
+            | Self::NotReady { .. }
+            | Self::Cancelled => Recovery::Retry,
             Self::Metadata(error) => error.recovery(),
             Self::Closed { .. } | Self::NoProducerId { .. } => Recovery::Rebuild,
             Self::Rejected { .. }

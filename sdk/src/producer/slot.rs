@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::client::Client;
 
+use super::attached::{Attachment, Attachments, Audience, Turn};
 use super::clock::CoarseClock;
 use super::delivery::{Delivery, Fate};
 use super::inbox::{Inbox, Note};
@@ -38,6 +39,8 @@ struct SlotState {
     open: Option<Open>,
     sticky: Sticky,
     clock: CoarseClock,
+    /// Of the last batch of which something is to be told.
+    turn: Option<Arc<Turn>>,
     /// What a batch may hold, if the broker took none of `batch.size`.
     limit: Option<usize>,
 }
@@ -48,7 +51,8 @@ pub(super) struct Open {
     pub(super) batch: BatchId,
     builder: BatchBuilder,
     fate: Arc<Fate>,
-    timestamps: Vec<i64>,
+    /// What is to be told of its records, if anything.
+    attached: Option<Box<Attachments>>,
 }
 
 impl Open {
@@ -56,15 +60,15 @@ impl Open {
         self.builder.count()
     }
 
-    pub(super) fn into_timestamps(self) -> Vec<i64> {
-        self.timestamps
+    pub(super) fn into_attached(self) -> Option<Box<Attachments>> {
+        self.attached
     }
 
     /// Closes the batch, compressing it, and tells the sender about it in a note.
     pub(super) fn seal(self, packing: Packing) -> Note {
         let sealed = self.builder.seal(packing.compression, packing.level);
         let sealed = sealed.inspect_err(|error| tracing::warn!(%error, "cannot close a batch")).ok();
-        Note::Sealed { batch: self.batch, sealed, timestamps: self.timestamps }
+        Note::Sealed { batch: self.batch, sealed, attached: self.attached }
     }
 }
 
@@ -115,15 +119,14 @@ struct Topics {
 }
 
 /// Everything that appending needs.
-#[derive(Debug)]
 pub(super) struct Accumulator {
     pub(super) client: Client,
     pub(super) inbox: Inbox,
     pub(super) memory: Memory,
     pub(super) batch_size: usize,
     pub(super) packing: Packing,
-    /// Interceptors want the timestamp of every record.
-    pub(super) keep_timestamps: bool,
+    /// Hears of every record.
+    audience: Option<Arc<dyn Audience>>,
     pub(super) rng: Mutex<fastrand::Rng>,
     topics: RwLock<Topics>,
 }
@@ -162,7 +165,7 @@ impl Accumulator {
         memory: Memory,
         batch_size: usize,
         packing: Packing,
-        keep_timestamps: bool,
+        audience: Option<Arc<dyn Audience>>,
     ) -> Self {
         let rng = Mutex::new(client.rt().rng("producer.partitioner"));
         Self {
@@ -171,7 +174,7 @@ impl Accumulator {
             memory,
             batch_size,
             packing,
-            keep_timestamps,
+            audience,
             rng,
             topics: RwLock::default(),
         }
@@ -246,12 +249,14 @@ impl Accumulator {
 
     /// Appends a record to the open batch of its partition, opening one if need be. Never waits.
     ///
-    /// `room` is what an earlier [`Appended::NoRoom`] asked for; what is not needed of it is given back.
+    /// `attachment` is taken if the record is appended. `room` is what an earlier [`Appended::NoRoom`] asked for; what is
+    /// not needed of it is given back.
     pub(super) fn append(
         &self,
         topic: &Topic,
         pick: Pick,
         record: Encoded<'_>,
+        attachment: &mut Option<Attachment>,
         room: &mut Option<Room<'_>>,
     ) -> Appended {
         loop {
@@ -264,7 +269,7 @@ impl Accumulator {
             if pick == Pick::Sticky && topic.sticky.load(Ordering::Relaxed) as usize != index {
                 continue; // someone moved on while this waited for the lock
             }
-            if let Some(delivery) = self.append_to(&mut state, record) {
+            if let Some(delivery) = self.append_to(slot, &mut state, record, attachment) {
                 return Appended::Done(delivery);
             }
             let full = state.open.take();
@@ -275,7 +280,7 @@ impl Accumulator {
                 self.seal(full);
                 continue;
             }
-            let appended = self.open(&mut state, slot, record, room);
+            let appended = self.open(&mut state, slot, record, attachment, room);
             drop(state);
             self.seal(full);
             return appended;
@@ -283,7 +288,13 @@ impl Accumulator {
     }
 
     /// Appends to the open batch if there is one with room.
-    fn append_to(&self, state: &mut SlotState, record: Encoded<'_>) -> Option<Delivery> {
+    fn append_to(
+        &self,
+        slot: &Slot,
+        state: &mut SlotState,
+        record: Encoded<'_>,
+        attachment: &mut Option<Attachment>,
+    ) -> Option<Delivery> {
         let open = state.open.as_mut()?;
         let limit = state.limit.unwrap_or(self.batch_size);
         if !open.builder.is_empty() && open.builder.len_bytes() + record.need > limit {
@@ -294,8 +305,11 @@ impl Accumulator {
         let before = open.builder.len_bytes();
         let index = open.builder.append(timestamp, record.key, record.value, record.headers);
         state.sticky.appended(open.builder.len_bytes() - before);
-        if self.keep_timestamps {
-            open.timestamps.push(timestamp);
+        if let Some(attachment) = attachment.take() {
+            let attached = open.attached.get_or_insert_with(|| {
+                Attachments::new(slot.topic.clone(), slot.index, self.audience.clone(), &mut state.turn)
+            });
+            attached.push(index, timestamp, attachment);
         }
         Some(Delivery::new(open.fate.clone(), index, timestamp))
     }
@@ -305,6 +319,7 @@ impl Accumulator {
         state: &mut SlotState,
         slot: &Arc<Slot>,
         record: Encoded<'_>,
+        attachment: &mut Option<Attachment>,
         room: &mut Option<Room<'_>>,
     ) -> Appended {
         let price = self.memory.price(HEADER_BYTES + record.need);
@@ -319,9 +334,9 @@ impl Accumulator {
         if self.memory.is_short() {
             self.inbox.leave(Note::NoRoom);
         }
-        state.open = Some(Open { batch, builder, fate, timestamps: Vec::new() });
+        state.open = Some(Open { batch, builder, fate, attached: None });
         state.clock.doubt();
-        self.append_to(state, record).map_or(Appended::Closed, Appended::Done)
+        self.append_to(slot, state, record, attachment).map_or(Appended::Closed, Appended::Done)
     }
 
     /// Closes a batch that is full, in the task that filled it.

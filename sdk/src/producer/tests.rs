@@ -7,11 +7,12 @@ use klamm_wire::{Compression, ErrorCode};
 
 use super::*;
 use crate::error::Recovery;
-use crate::interceptor::Refusal;
 use crate::rt::Rt;
 use crate::serializer::Plain;
 
 mod broker;
+mod pouring;
+mod telling;
 
 use broker::{Broker, Produced};
 
@@ -96,7 +97,7 @@ async fn typed_records_go_through_their_serializers() {
         builder(&broker).key_serializer(Plain).value_serializer(Failing).build().unwrap();
     let record = |value: u8| Record::new("t").partition(0).key(258).value(value);
     let error = producer.send(record(0)).await.unwrap_err();
-    assert_eq!(error.to_string(), "cannot serialize the value: zero");
+    assert_eq!(error.to_string(), "cannot serialize the value (u8) for topic \"t\": zero");
     producer.send_and_wait(record(5)).await.unwrap();
     producer.send_and_wait(record(6)).await.unwrap();
     let header = vec![(b"type".to_vec(), None)];
@@ -420,96 +421,10 @@ async fn dropping_the_last_clone_ends_the_sender_and_fails_what_is_left() {
     let clone = producer.clone();
     let delivery = producer.send(line("gone")).await.unwrap();
     drop(producer);
-    assert!(clone.inner.tasks.lock().iter().all(|task| !task.is_finished()));
+    assert!(clone.inner.tasks.lock().as_ref().is_some_and(|(sender, _)| !sender.is_finished()));
     drop(clone);
     assert!(matches!(delivery.await, Err(SendError::Closed { maybe_written: false })));
     assert_eq!(broker.0.lock().requests, 0);
-}
-
-type Seen = Arc<Mutex<Vec<String>>>;
-
-struct Tagging(&'static str, Seen);
-
-impl Interceptor for Tagging {
-    fn on_send(&self, record: &mut Record) -> Result<(), Refusal> {
-        if record.value_ref().is_some_and(|value| value == "forbidden") {
-            return Err("not this one".into());
-        }
-        record.headers_mut().push((self.0.to_owned(), None));
-        Ok(())
-    }
-
-    fn on_acknowledgement(&self, topic: &str, partition: i32, outcome: Result<&RecordMetadata, &SendError>) {
-        let outcome = outcome.map(|metadata| metadata.offset).map_err(ToString::to_string);
-        self.1.lock().push(format!("{} {topic}-{partition} {outcome:?}", self.0));
-    }
-}
-
-struct Panicking;
-
-impl Interceptor for Panicking {
-    fn on_send(&self, _: &mut Record) -> Result<(), Refusal> {
-        panic!("on purpose")
-    }
-
-    fn on_acknowledgement(&self, _: &str, _: i32, _: Result<&RecordMetadata, &SendError>) {
-        panic!("on purpose")
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn interceptors_change_refuse_and_hear_of_every_record_even_behind_one_that_panics() {
-    let broker = Broker::default();
-    let seen = Seen::default();
-    let chain = builder(&broker).interceptor(Tagging("a", seen.clone())).interceptor(Panicking);
-    let producer: Producer = chain.interceptor(Tagging("b", seen.clone())).build().unwrap();
-    producer.send_and_wait(line("fine")).await.unwrap();
-    let error = producer.send(line("forbidden")).await.unwrap_err();
-    assert_eq!(error.to_string(), "refused by an interceptor: not this one");
-    broker.0.lock().script.push_back(Produced::Refused(ErrorCode::INVALID_RECORD));
-    assert!(producer.send_and_wait(line("bad")).await.is_err());
-    let headers = |name: &str| (name.as_bytes().to_vec(), None);
-    assert_eq!(broker.records(0)[0].2, [headers("a"), headers("b")]);
-    check_memory(&producer).await;
-    producer.close(S).await.unwrap();
-    let refused = "t-0 Err(\"record of t-0 refused by the broker: INVALID_RECORD (87)\")";
-    assert_eq!(
-        *seen.lock(),
-        [
-            "a t-0 Ok(Some(0))".into(),
-            "b t-0 Ok(Some(0))".into(),
-            format!("a {refused}"),
-            format!("b {refused}")
-        ]
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_records_of_a_batch_that_is_split_keep_their_offsets_timestamps_and_interceptors() {
-    let broker = Broker::default();
-    let seen = Seen::default();
-    let producer: Producer = builder(&broker).interceptor(Tagging("a", seen.clone())).build().unwrap();
-    for _ in 0..2 {
-        broker.0.lock().script.push_back(Produced::Refused(ErrorCode::MESSAGE_TOO_LARGE));
-    }
-    let mut deliveries = Vec::new();
-    for i in 0..5 {
-        let value = format!("{i} {}", "x".repeat(100));
-        deliveries.push(producer.send(line(value).timestamp(70 + i)).await.unwrap());
-    }
-    // Dropped before it resolves: only its answer is lost.
-    drop(deliveries.remove(3));
-    for (delivery, i) in deliveries.into_iter().zip([0, 1, 2, 4]) {
-        let written = delivery.await.unwrap();
-        assert_eq!((written.offset, written.timestamp), (Some(i), 70 + i));
-    }
-    let values = broker.values(0);
-    let numbers: Vec<_> = values.iter().map(|value| &value[..1]).collect();
-    assert_eq!(numbers, ["0", "1", "2", "3", "4"]);
-    check_memory(&producer).await;
-    producer.close(S).await.unwrap();
-    let expected: Vec<_> = (0..5).map(|i| format!("a t-0 Ok(Some({i}))")).collect();
-    assert_eq!(*seen.lock(), expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use klamm::{
-    Acks, Compression, Consumer, Interceptor, Plain, Producer, Record, RecordMetadata, SendError,
+    Acks, Compression, Consumer, Extensions, Interceptor, Plain, Producer, Record, RecordMetadata, SendError,
     StartOffset, TopicPartition,
 };
 use klamm_tests::backend::Backend;
@@ -143,7 +143,7 @@ struct Counter {
 struct Counting(Arc<Counter>);
 
 impl Interceptor for Counting {
-    fn on_send(&self, record: &mut Record) -> Result<(), klamm::Refusal> {
+    fn on_send(&self, record: &mut Record, _: &mut Extensions) -> Result<(), klamm::Refusal> {
         self.0.sent.fetch_add(1, Ordering::SeqCst);
         record.headers_mut().push(("seen".into(), Some(Bytes::from("yes"))));
         Ok(())
@@ -154,6 +154,7 @@ impl Interceptor for Counting {
         _topic: &str,
         _partition: i32,
         outcome: Result<&RecordMetadata, &SendError>,
+        _extensions: &mut Extensions,
     ) {
         if outcome.is_ok() {
             self.0.acknowledged.fetch_add(1, Ordering::SeqCst);
@@ -164,7 +165,7 @@ impl Interceptor for Counting {
 struct Panicking;
 
 impl Interceptor for Panicking {
-    fn on_send(&self, _record: &mut Record) -> Result<(), klamm::Refusal> {
+    fn on_send(&self, _record: &mut Record, _: &mut Extensions) -> Result<(), klamm::Refusal> {
         std::panic::resume_unwind(Box::new("an interceptor of the user's panics on purpose")) // without printing it
     }
 
@@ -173,6 +174,7 @@ impl Interceptor for Panicking {
         _topic: &str,
         _partition: i32,
         _outcome: Result<&RecordMetadata, &SendError>,
+        _extensions: &mut Extensions,
     ) {
         std::panic::resume_unwind(Box::new("an interceptor of the user's panics on purpose")) // without printing it
     }

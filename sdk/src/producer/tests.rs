@@ -12,6 +12,8 @@ use crate::serializer::Plain;
 
 mod broker;
 mod pouring;
+#[cfg(feature = "mock")]
+mod retrying;
 mod telling;
 
 use broker::{Broker, Produced};

@@ -232,7 +232,7 @@ impl Driver {
 
     fn on_metadata(&mut self) {
         let metadata = self.accumulator.client.metadata();
-        for name in self.accumulator.names() {
+        for name in self.accumulator.topics.names() {
             if let Some(topic) = metadata.topics.get(&name).filter(|topic| topic.error.is_ok()) {
                 self.accumulator.adopt(topic);
             }

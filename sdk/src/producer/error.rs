@@ -14,6 +14,7 @@ use crate::record::Record;
 /// Why a record was not accepted, or not acknowledged. Cheap to clone: all records of a batch share it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
+#[repr(u64)]
 pub enum SendError {
     /// `delivery.timeout.ms` passed before a broker acknowledged the record.
     #[error("record not acknowledged within {waited:?}{}", Last(*.last))]

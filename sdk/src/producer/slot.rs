@@ -1,18 +1,16 @@
-//! The open batch of each partition, and the topics that hold them.
+//! The open batch of each partition.
 //!
 //! A record is encoded straight into the open batch in the caller's own task, under the lock of its partition.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
 use klamm_core::metadata::TopicMetadata;
 use klamm_core::partitioner::{self, Sticky};
 use klamm_core::producer::{BatchId, PartitionId};
 use klamm_wire::{BatchBuilder, Compression};
-use parking_lot::{Mutex, RwLock};
-use uuid::Uuid;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::client::Client;
 
@@ -21,6 +19,7 @@ use super::clock::CoarseClock;
 use super::delivery::{Delivery, Fate};
 use super::inbox::{Inbox, Note};
 use super::memory::{Memory, Room};
+use super::topics::{Topic, Topics};
 
 /// Bytes of a batch before its records.
 pub(super) const HEADER_BYTES: usize = klamm_wire::batch::HEADER_BYTES;
@@ -89,25 +88,6 @@ impl Slot {
     }
 }
 
-/// One topic as callers see it. Replaced when the topic gets more partitions, or is created again.
-#[derive(Debug)]
-pub(super) struct Topic {
-    pub(super) name: Arc<str>,
-    id: Uuid,
-    /// Partitions there are.
-    pub(super) count: usize,
-    /// Every partition there ever was: sequences go on where a topic of the same name left off.
-    pub(super) slots: Vec<Arc<Slot>>,
-    /// Where records without a key go now.
-    sticky: AtomicU32,
-}
-
-#[derive(Debug, Default)]
-struct Topics {
-    by_name: BTreeMap<Arc<str>, Arc<Topic>>,
-    next_slot: u32,
-}
-
 /// Everything that appending needs.
 pub(super) struct Accumulator {
     pub(super) client: Client,
@@ -118,7 +98,7 @@ pub(super) struct Accumulator {
     /// Hears of every record.
     audience: Option<Arc<dyn Audience>>,
     pub(super) rng: Mutex<fastrand::Rng>,
-    topics: RwLock<Topics>,
+    pub(super) topics: Topics,
 }
 
 /// Which partition a record is to go to.
@@ -166,47 +146,38 @@ impl Accumulator {
             packing,
             audience,
             rng,
-            topics: RwLock::default(),
+            topics: Topics::default(),
         }
-    }
-
-    pub(super) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
-        self.topics.read().by_name.get(name).cloned()
-    }
-
-    pub(super) fn names(&self) -> Vec<Arc<str>> {
-        self.topics.read().by_name.keys().cloned().collect()
     }
 
     /// Takes over what the metadata say of a topic: new topics, new partitions, a topic created again.
-    pub(super) fn adopt(&self, metadata: &TopicMetadata) -> Arc<Topic> {
-        let mut topics = self.topics.write();
-        let known = topics.by_name.get(&metadata.name).cloned();
+    pub(super) fn adopt(&self, metadata: &TopicMetadata) -> &Topic {
+        let mut topics = self.topics.change();
+        let known = topics.known(&metadata.name);
         let told = metadata.partitions.len();
-        let recreated = known
-            .as_ref()
-            .is_some_and(|known| known.id != metadata.id && !known.id.is_nil() && !metadata.id.is_nil());
-        if let Some(known) = known.as_ref().filter(|known| !recreated && known.count >= told) {
-            return known.clone();
+        let recreated =
+            known.is_some_and(|known| known.id != metadata.id && !known.id.is_nil() && !metadata.id.is_nil());
+        if let Some(known) = known.filter(|known| !recreated && known.count >= told) {
+            return known;
         }
-        let name = known.as_ref().map_or_else(|| metadata.name.clone(), |topic| topic.name.clone());
+        let name = known.map_or_else(|| metadata.name.clone(), |topic| topic.name.clone());
         let mut added = Vec::new();
-        for index in known.as_ref().map_or(0, |topic| topic.slots.len())..told {
-            let id = PartitionId(topics.next_slot);
-            topics.next_slot += 1;
+        for index in known.map_or(0, |topic| topic.slots.len())..told {
+            let id = PartitionId(topics.next_slot());
             added.push(Arc::new(Slot::new(id, name.clone(), index as i32)));
         }
-        let mut slots = known.as_ref().map_or_else(Vec::new, |topic| topic.slots.clone());
-        slots.extend(added.iter().cloned());
-        let current = known.as_ref().map(|topic| topic.sticky.load(Ordering::Relaxed));
+        let before = known.map_or_else(Vec::new, |topic| topic.slots.clone());
+        let slots: Vec<_> = before.iter().chain(&added).cloned().collect();
+        let current = known.map(|topic| topic.sticky.load(Ordering::Relaxed));
         let sticky = current.filter(|current| (*current as usize) < told);
         let sticky = AtomicU32::new(sticky.unwrap_or_else(|| self.draw(&name, told, None)));
         if recreated {
-            self.inbox.leave(Note::Recreated(known.map_or_else(Vec::new, |topic| topic.slots.clone())));
+            self.inbox.leave(Note::Recreated(before));
         }
-        let topic = Arc::new(Topic { name: name.clone(), id: metadata.id, count: told, slots, sticky });
-        topics.by_name.insert(name, topic.clone());
-        // Under the lock, so that the sender hears of the partitions in the order of their numbers.
+        let superseded = AtomicBool::new(false);
+        let topic = Topic { name, id: metadata.id, count: told, slots, sticky, superseded };
+        let topic = topics.put(topic);
+        // Before others may change topics, so that the sender hears of the partitions in the order of their numbers.
         self.inbox.leave(Note::Slots(added));
         topic
     }
@@ -228,6 +199,7 @@ impl Accumulator {
     ///
     /// `attachment` is taken if the record is appended. `room` is what an earlier [`Appended::NoRoom`] asked for; what is
     /// not needed of it is given back.
+    #[inline]
     pub(super) fn append(
         &self,
         topic: &Topic,
@@ -249,22 +221,15 @@ impl Accumulator {
             if let Some(delivery) = self.append_to(slot, &mut state, record, attachment) {
                 return Appended::Done(delivery);
             }
-            let full = state.open.take();
-            if pick == Pick::Sticky && state.sticky.leaves(record.need, self.batch_size) {
-                let next = self.draw(&topic.name, topic.count, Some(index as u32));
-                topic.sticky.store(next, Ordering::Relaxed);
-                drop(state);
-                self.seal(full);
-                continue;
+            let sticky = (pick == Pick::Sticky).then_some(topic);
+            if let Some(appended) = self.next_batch(sticky, slot, state, record, attachment, room) {
+                return appended;
             }
-            let appended = self.open(&mut state, slot, record, attachment, room);
-            drop(state);
-            self.seal(full);
-            return appended;
         }
     }
 
     /// Appends to the open batch if there is one with room.
+    #[inline]
     fn append_to(
         &self,
         slot: &Slot,
@@ -273,21 +238,61 @@ impl Accumulator {
         attachment: &mut Option<Attachment>,
     ) -> Option<Delivery> {
         let open = state.open.as_mut()?;
-        if !open.builder.is_empty() && open.builder.len_bytes() + record.need > self.batch_size {
+        let before = open.builder.len_bytes();
+        if before + record.need > self.batch_size && !open.builder.is_empty() {
             return None;
         }
         let now = || self.client.rt().wall_ms();
         let timestamp = record.timestamp.unwrap_or_else(|| state.clock.next(now));
-        let before = open.builder.len_bytes();
         let index = open.builder.append(timestamp, record.key, record.value, record.headers);
         state.sticky.appended(open.builder.len_bytes() - before);
-        if let Some(attachment) = attachment.take() {
-            let attached = open.attached.get_or_insert_with(|| {
-                Attachments::new(slot.topic.clone(), slot.index, self.audience.clone(), &mut state.turn)
-            });
-            attached.push(index, timestamp, attachment);
+        if attachment.is_some() {
+            self.attach(slot, open, &mut state.turn, index, timestamp, attachment);
         }
         Some(Delivery::new(open.fate.clone(), index, timestamp))
+    }
+
+    #[cold]
+    fn attach(
+        &self,
+        slot: &Slot,
+        open: &mut Open,
+        last: &mut Option<Arc<Turn>>,
+        index: u32,
+        timestamp: i64,
+        attachment: &mut Option<Attachment>,
+    ) {
+        let Some(attachment) = attachment.take() else { return };
+        let attached = open.attached.get_or_insert_with(|| {
+            Attachments::new(slot.topic.clone(), slot.index, self.audience.clone(), last)
+        });
+        attached.push(index, timestamp, attachment);
+    }
+
+    /// Closes the open batch, which is full, and opens another one with the record in it; or, told by `None`, moves on to
+    /// another partition of the topic, if the record may go to any.
+    #[cold]
+    fn next_batch(
+        &self,
+        sticky: Option<&Topic>,
+        slot: &Arc<Slot>,
+        mut state: MutexGuard<'_, SlotState>,
+        record: Encoded<'_>,
+        attachment: &mut Option<Attachment>,
+        room: &mut Option<Room<'_>>,
+    ) -> Option<Appended> {
+        let full = state.open.take();
+        let leaves = |state: &mut SlotState| state.sticky.leaves(record.need, self.batch_size);
+        let appended = if let Some(topic) = sticky.filter(|_| leaves(&mut state)) {
+            let next = self.draw(&topic.name, topic.count, Some(slot.index as u32));
+            topic.sticky.store(next, Ordering::Relaxed);
+            None
+        } else {
+            Some(self.open(&mut state, slot, record, attachment, room))
+        };
+        drop(state);
+        self.seal(full);
+        appended
     }
 
     fn open(

@@ -234,7 +234,7 @@ impl Driver {
         let metadata = self.accumulator.client.metadata();
         for name in self.accumulator.topics.names() {
             if let Some(topic) = metadata.topics.get(&name).filter(|topic| topic.error.is_ok()) {
-                self.accumulator.adopt(topic);
+                self.accumulator.adopt(topic, None);
             }
         }
         let leaders: Vec<_> = self

@@ -208,18 +208,16 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
                 return Box::pin(inner.send(record, None)).await;
             };
             let mut scratch = inner.take_scratch();
-            let accepted = inner.accept(topic, &mut record, &mut None, &mut scratch);
-            match accepted {
+            let stuck = match inner.accept(topic, &mut record, &mut None, &mut scratch) {
                 Ok(delivery) => {
-                    inner.keep_scratch(scratch);
-                    Ok(delivery)
+                    inner.keep_scratch(&mut scratch);
+                    return Ok(delivery);
                 }
-                Err(stuck) => {
-                    let accepted = Box::pin(inner.accept_later_alone(stuck, topic)).await;
-                    inner.keep_scratch(scratch);
-                    accepted
-                }
-            }
+                Err(stuck) => stuck,
+            };
+            let accepted = Box::pin(inner.accept_later_alone(stuck, topic)).await;
+            inner.keep_scratch(&mut scratch);
+            accepted
         }
     }
 
@@ -418,7 +416,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
             Ok(delivery) => Ok(delivery),
             Err(stuck) => self.accept_later(stuck, topic, attachment, &mut budget).await,
         };
-        self.keep_scratch(scratch);
+        self.keep_scratch(&mut scratch);
         accepted
     }
 
@@ -431,11 +429,11 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         (known && self.chain.is_empty() && self.check_open().is_ok()).then_some(topic)
     }
 
-    async fn learn_topic(&self, name: &str, budget: &mut Budget) -> Result<&Topic, SendError> {
+    async fn learn_topic(&self, name: &Arc<str>, budget: &mut Budget) -> Result<&Topic, SendError> {
         self.check_open()?;
         let client = &self.accumulator.client;
         let metadata = client.topic(name, true, budget.deadline(self)).await?;
-        Ok(self.accumulator.adopt(&metadata))
+        Ok(self.accumulator.adopt(&metadata, Some(name)))
     }
 
     /// Asks for the metadata of a topic until it has the partition that a record names.
@@ -453,7 +451,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
             client.request_refresh("a record names a partition that is not known");
             let in_time = client.rt().before(deadline, changed).await.is_some();
             let topic = match client.cached_topic(&topic.name) {
-                Some(metadata) => self.accumulator.adopt(&metadata),
+                Some(metadata) => self.accumulator.adopt(&metadata, None),
                 None => self.learn_topic(&topic.name, budget).await?,
             };
             if topic.has(partition) {
@@ -526,7 +524,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         let topic = match self.accumulator.topics.get(&record.topic) {
             Some(topic) => topic,
             None => match self.accumulator.client.topic_now(&record.topic, true)? {
-                Some(metadata) => self.accumulator.adopt(&metadata),
+                Some(metadata) => self.accumulator.adopt(&metadata, Some(&record.topic)),
                 None => return Err(SendError::NotReady { topic: record.topic.clone() }),
             },
         };
@@ -543,7 +541,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
                 SendError::BufferFull { waited: Duration::ZERO }
             }
         });
-        self.keep_scratch(scratch);
+        self.keep_scratch(&mut scratch);
         accepted
     }
 
@@ -603,20 +601,18 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
     }
 
     #[inline]
-    fn keep_scratch(&self, scratch: Scratch) {
+    fn keep_scratch(&self, scratch: &mut Scratch) {
         if self.uses_scratch {
-            self.keep_used_scratch(scratch);
+            self.keep_used_scratch(std::mem::take(scratch));
         }
     }
 
     fn keep_used_scratch(&self, mut scratch: Scratch) {
-        if scratch.key.capacity() + scratch.value.capacity() > 0 {
-            scratch.key.clear();
-            scratch.value.clear();
-            let mut kept = self.scratch.lock();
-            if kept.len() < MOST_SCRATCHES {
-                kept.push(scratch);
-            }
+        scratch.key.clear();
+        scratch.value.clear();
+        let mut kept = self.scratch.lock();
+        if kept.len() < MOST_SCRATCHES {
+            kept.push(scratch);
         }
     }
 }

@@ -151,7 +151,9 @@ impl Accumulator {
     }
 
     /// Takes over what the metadata say of a topic: new topics, new partitions, a topic created again.
-    pub(super) fn adopt(&self, metadata: &TopicMetadata) -> &Topic {
+    ///
+    /// `asked` is the name as a record gives it, if it is one that asks.
+    pub(super) fn adopt(&self, metadata: &TopicMetadata, asked: Option<&Arc<str>>) -> &Topic {
         let mut topics = self.topics.change();
         let known = topics.known(&metadata.name);
         let told = metadata.partitions.len();
@@ -175,7 +177,8 @@ impl Accumulator {
             self.inbox.leave(Note::Recreated(before));
         }
         let superseded = AtomicBool::new(false);
-        let topic = Topic { name, id: metadata.id, count: told, slots, sticky, superseded };
+        let asked = known.map(|topic| &topic.asked).or(asked).unwrap_or(&name).clone();
+        let topic = Topic { name, asked, id: metadata.id, count: told, slots, sticky, superseded };
         let topic = topics.put(topic);
         // Before others may change topics, so that the sender hears of the partitions in the order of their numbers.
         self.inbox.leave(Note::Slots(added));

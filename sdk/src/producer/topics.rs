@@ -15,6 +15,8 @@ use super::slot::Slot;
 #[derive(Debug)]
 pub(super) struct Topic {
     pub(super) name: Arc<str>,
+    /// The name as the first record gave it, which the next ones are likely to share.
+    pub(super) asked: Arc<str>,
     pub(super) id: Uuid,
     /// Partitions there are.
     pub(super) count: usize,
@@ -23,6 +25,13 @@ pub(super) struct Topic {
     /// Where records without a key go now.
     pub(super) sticky: AtomicU32,
     pub(super) superseded: AtomicBool,
+}
+
+impl Topic {
+    #[inline]
+    fn is(&self, name: &Arc<str>) -> bool {
+        Arc::ptr_eq(&self.asked, name) || *self.name == **name
+    }
 }
 
 /// All topics. A version of one that is superseded is kept: there are few, and somebody may be looking at it.
@@ -50,7 +59,7 @@ impl Topics {
         let guess = &self.recent[guess_of(name)];
         let at = guess.load(Ordering::Relaxed);
         match self.versions.get(at.wrapping_sub(1) as usize) {
-            Some(topic) if *topic.name == **name && !topic.superseded.load(Ordering::Relaxed) => Some(topic),
+            Some(topic) if topic.is(name) && !topic.superseded.load(Ordering::Relaxed) => Some(topic),
             _ => self.look_up(name, guess),
         }
     }
@@ -166,7 +175,15 @@ mod tests {
 
     fn topic(name: &str, count: usize) -> Topic {
         let (sticky, superseded) = (AtomicU32::new(0), AtomicBool::new(false));
-        Topic { name: name.into(), id: Uuid::nil(), count, slots: Vec::new(), sticky, superseded }
+        Topic {
+            name: name.into(),
+            asked: name.into(),
+            id: Uuid::nil(),
+            count,
+            slots: Vec::new(),
+            sticky,
+            superseded,
+        }
     }
 
     /// Goal: a guess is only a guess, whichever names come by the same address.

@@ -7,6 +7,7 @@
 //! | creating, describing, deleting topics | [`Admin`], from [`Client::admin`] |
 //! | sharing connections, health checks | [`Client`], [`Client::ready`] |
 //! | code that is tested without a broker | [`RecordSink`], [`RecordSource`], and `mock` (a feature) |
+//! | which partition a record goes to | [`partitioner`] |
 //! | what happens when the network fails | [`fault`] |
 //!
 //! ```no_run
@@ -58,6 +59,7 @@ pub mod fault;
 pub mod interceptor;
 #[cfg(feature = "mock")]
 pub mod mock;
+pub mod partitioner;
 pub mod producer;
 pub mod record;
 #[cfg_attr(not(feature = "mock"), allow(unreachable_pub, reason = "`mock` shows it to users"))]
@@ -85,6 +87,7 @@ pub use interceptor::{Extensions, Interceptor, Refusal};
 pub use klamm_core::TopicPartition;
 pub use klamm_wire::messages::ApiKey;
 pub use klamm_wire::{BoxConnector, Compression, Connector, Endpoint, ErrorCode, Frame, Link, LinkError};
+pub use partitioner::Partitioner;
 pub use producer::{
     Acks, Callback, Delivery, PendingDelivery, Producer, ProducerBuilder, RecordMetadata, SendError,
     TrySendError,

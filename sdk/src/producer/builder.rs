@@ -10,14 +10,17 @@ use klamm_core::producer::{Acks, Settings};
 use klamm_wire::{BoxConnector, Compression, Connector};
 
 use crate::client::Client;
-use crate::config::{ClientSettings, HasClient, Kind, Property, apply, client_settings, property};
+use crate::config::{ClientSettings, HasClient, Kind, Property, Value, apply, client_settings, property};
 use crate::error::ConfigError;
 use crate::interceptor::Interceptor;
+use crate::partitioner::{Librdkafka, Partitioner, RoundRobin};
 use crate::serializer::{Plain, Serializer};
 
 use super::Producer;
 use super::intercept::Member;
+use super::place::Placing;
 use super::slot::Packing;
+use super::spread::Spreading;
 
 /// Describes a [`Producer`]. Methods carry Kafka's property names.
 #[must_use = "a builder does nothing until `build` is called"]
@@ -47,6 +50,15 @@ struct Options {
     compression: Compression,
     levels: Levels,
     ignore_keys: bool,
+    partitioner: Option<Chosen>,
+    spreading: Spreading,
+}
+
+/// A partitioner, and the name of the property that chose it.
+#[derive(Clone)]
+struct Chosen {
+    by: &'static str,
+    partitioner: Arc<dyn Partitioner>,
 }
 
 /// `compression.*.level`; only that of the codec in use counts.
@@ -65,7 +77,8 @@ pub(super) struct Checked {
     pub(super) batch_size: usize,
     pub(super) buffer_memory: usize,
     pub(super) max_block: Duration,
-    pub(super) ignore_keys: bool,
+    pub(super) placing: Placing,
+    pub(super) spreading: Spreading,
     pub(super) packing: Packing,
 }
 
@@ -86,6 +99,8 @@ impl Default for Options {
             compression: Compression::None,
             levels: Levels::default(),
             ignore_keys: false,
+            partitioner: None,
+            spreading: Spreading { adaptive: true, availability_timeout: Duration::ZERO },
         }
     }
 }
@@ -107,6 +122,10 @@ const CODECS: &[(&str, Compression)] = &[
 const ACKS: &[(&str, Acks)] =
     &[("all", Acks::All), ("-1", Acks::All), ("1", Acks::Leader), ("0", Acks::None)];
 
+const ROUND_ROBIN: &str = "org.apache.kafka.clients.producer.RoundRobinPartitioner";
+const CLASSES: &str = "empty for the default, or org.apache.kafka.clients.producer.RoundRobinPartitioner; \
+    other classes cannot be loaded, write a Partitioner and give it to the builder";
+
 const PROPERTIES: &[Property<Options>] = &[
     property("acks", |o, v| v.one_of(ACKS).map(|acks| o.acks = acks)),
     property("enable.idempotence", |o, v| v.flag().map(|on| o.idempotence = Some(on))),
@@ -127,6 +146,22 @@ const PROPERTIES: &[Property<Options>] = &[
         v.number(-131_072..=22).map(|level| o.levels.zstd = Some(level))
     }),
     property("partitioner.ignore.keys", |o, v| v.flag().map(|on| o.ignore_keys = on)),
+    property("partitioner.adaptive.partitioning.enable", |o, v| v.flag().map(|on| o.spreading.adaptive = on)),
+    property("partitioner.availability.timeout.ms", |o, v| {
+        v.millis(0).map(|limit| o.spreading.availability_timeout = limit)
+    }),
+    property("partitioner.class", |o, v| match v.text() {
+        "" => Ok(()),
+        ROUND_ROBIN | "RoundRobinPartitioner" => {
+            o.choose(v, "partitioner.class", Arc::new(RoundRobin::new()))
+        }
+        _ => Err(v.must_be(CLASSES)),
+    }),
+    property("partitioner", |o, v| {
+        let known = Librdkafka::ALL.map(|known| (known.name(), known));
+        let known = v.one_of(&known)?;
+        o.choose(v, "partitioner", Arc::new(known))
+    }),
 ];
 
 impl ProducerBuilder {
@@ -250,7 +285,33 @@ impl<K, V> ProducerBuilder<K, V> {
         self
     }
 
-    /// Spreads records with a key like those without (`partitioner.ignore.keys`). Default: off.
+    /// Lets something else than Kafka's default choose the partitions of records that name none
+    /// (`partitioner.class`; librdkafka's own by `partitioner`): see [`crate::partitioner`]. Default: murmur2 of the
+    /// key as in Java; records without one fill a batch of one partition, then one of another.
+    pub fn partitioner_class(mut self, partitioner: impl Partitioner) -> Self {
+        self.options.partitioner =
+            Some(Chosen { by: "partitioner.class", partitioner: Arc::new(partitioner) });
+        self
+    }
+
+    /// Whether records without a key prefer partitions that have few batches waiting, so that a slow broker gets
+    /// less of them (`partitioner.adaptive.partitioning.enable`, KIP-794). Off, all partitions get as much. Default:
+    /// on.
+    pub fn partitioner_adaptive_partitioning_enable(mut self, on: bool) -> Self {
+        self.options.spreading.adaptive = on;
+        self
+    }
+
+    /// Leaves partitions out for records without a key whose broker has been taking nothing of what is ready for it
+    /// for longer than this, unless all are so; 0 leaves none out (`partitioner.availability.timeout.ms`, KIP-794).
+    /// Needs adaptive partitioning. Default: 0.
+    pub fn partitioner_availability_timeout_ms(mut self, limit: Duration) -> Self {
+        self.options.spreading.availability_timeout = limit;
+        self
+    }
+
+    /// Spreads records with a key like those without (`partitioner.ignore.keys`). Without effect on a partitioner of
+    /// your own. Default: off.
     pub fn partitioner_ignore_keys(mut self, on: bool) -> Self {
         self.options.ignore_keys = on;
         self
@@ -318,6 +379,28 @@ impl<K, V> ProducerBuilder<K, V> {
 }
 
 impl Options {
+    /// Takes a partitioner by name; two properties that name one would leave it to their order which is meant.
+    fn choose(
+        &mut self,
+        value: &Value<'_>,
+        by: &'static str,
+        partitioner: Arc<dyn Partitioner>,
+    ) -> Result<(), ConfigError> {
+        if let Some(other) = self.partitioner.as_ref().filter(|chosen| chosen.by != by) {
+            return Err(value.must_be(format!("left out, because {} is given, too", other.by)));
+        }
+        self.partitioner = Some(Chosen { by, partitioner });
+        Ok(())
+    }
+
+    fn placing(&self) -> Placing {
+        match &self.partitioner {
+            Some(chosen) => Placing::Custom(chosen.partitioner.clone()),
+            None if self.ignore_keys => Placing::Sticky,
+            None => Placing::ByKey,
+        }
+    }
+
     fn check(&self, client: &ClientSettings) -> Result<Checked, ConfigError> {
         let acks_all = self.acks == Acks::All;
         if self.idempotence == Some(true) {
@@ -352,7 +435,8 @@ impl Options {
             batch_size: self.batch_size,
             buffer_memory: self.buffer_memory,
             max_block: self.max_block,
-            ignore_keys: self.ignore_keys,
+            placing: self.placing(),
+            spreading: self.spreading,
             packing: Packing { compression: self.compression, level },
         })
     }
@@ -386,6 +470,12 @@ impl Options {
             Some(limit) => Ok(limit),
             None => Ok(least.max(Duration::from_secs(120))),
         }
+    }
+}
+
+impl fmt::Debug for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.by)
     }
 }
 
@@ -423,13 +513,18 @@ mod tests {
             ("compression.lz4.level", "9"),
             ("compression.zstd.level", "3"),
             ("partitioner.ignore.keys", "false"),
+            ("partitioner.adaptive.partitioning.enable", "true"),
+            ("partitioner.availability.timeout.ms", "0"),
+            ("partitioner.class", ""),
         ];
         let ours = format!("{:?}", checked(&[]).unwrap());
         for pair in kafkas {
             assert_eq!(format!("{:?}", checked(&[pair]).unwrap()), ours, "{}", pair.0);
         }
         for property in PROPERTIES {
-            assert!(kafkas.iter().any(|(name, _)| *name == property.name), "{} is not listed", property.name);
+            let librdkafkas = property.name == "partitioner";
+            let listed = librdkafkas || kafkas.iter().any(|(name, _)| *name == property.name);
+            assert!(listed, "{} is not listed", property.name);
         }
     }
 

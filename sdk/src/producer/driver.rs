@@ -59,6 +59,16 @@ struct Held {
     attached: Option<Box<Attachments>>,
     /// Of what was told, from then on.
     turn: Option<Arc<Turn>>,
+    /// Counts among those that wait for its partition: it has not been sent yet.
+    waiting: bool,
+}
+
+impl Held {
+    fn waits_no_longer(&mut self) {
+        if std::mem::take(&mut self.waiting) {
+            self.slot.waits_no_longer();
+        }
+    }
 }
 
 /// Which partitions a request names: topic, its id, partition index.
@@ -163,6 +173,9 @@ impl Driver {
                 self.apply(effect);
             }
         }
+        if self.accumulator.spreader.minds_stalls() {
+            self.accumulator.spreader.stalled(self.sender.stalled());
+        }
         self.counts.in_flight.store(self.sender.in_flight(), Ordering::Relaxed);
         self.counts.retries.store(self.sender.retries(), Ordering::Relaxed);
     }
@@ -188,7 +201,8 @@ impl Driver {
             Note::Opened { batch, slot, fate, held } => {
                 let partition = slot.id;
                 self.keep_topic(&slot.topic);
-                let held = Held { slot, fate, bytes: held, sealed: None, attached: None, turn: None };
+                let (sealed, attached, turn) = (None, None, None);
+                let held = Held { slot, fate, bytes: held, sealed, attached, turn, waiting: true };
                 self.batches.insert(batch, held);
                 self.step(Event::Opened { partition, batch });
             }
@@ -419,12 +433,13 @@ impl Driver {
     }
 
     /// The batches of a request by topic, each as a header of its own and the records as they are.
-    fn topics(&self, produce: &Produce) -> (Vec<ProduceTopic>, Named) {
+    fn topics(&mut self, produce: &Produce) -> (Vec<ProduceTopic>, Named) {
         let metadata = self.accumulator.client.metadata();
         let mut topics: Vec<ProduceTopic> = Vec::new();
         let mut named = Named::with_capacity(produce.batches.len());
         for drained in &produce.batches {
-            let Some(held) = self.batches.get(&drained.batch) else { continue };
+            let Some(held) = self.batches.get_mut(&drained.batch) else { continue };
+            held.waits_no_longer();
             let (name, index) = (&held.slot.topic, held.slot.index);
             let Some(sealed) = &held.sealed else { continue };
             let header = Bytes::copy_from_slice(&sealed.header(drained.stamp));
@@ -456,7 +471,8 @@ impl Driver {
     }
 
     fn free(&mut self, batch: BatchId) {
-        let Some(held) = self.batches.remove(&batch) else { return };
+        let Some(mut held) = self.batches.remove(&batch) else { return };
+        held.waits_no_longer();
         let memory = &self.accumulator.memory;
         if let Some(buffer) = held.sealed.and_then(SealedBatch::reclaim) {
             memory.recycle(buffer);

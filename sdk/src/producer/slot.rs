@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use klamm_core::metadata::TopicMetadata;
-use klamm_core::partitioner::{self, Sticky};
+use klamm_core::partitioner::Sticky;
 use klamm_core::producer::{BatchId, PartitionId};
 use klamm_wire::{BatchBuilder, Compression};
 use parking_lot::{Mutex, RwLock};
@@ -21,6 +21,7 @@ use super::clock::CoarseClock;
 use super::delivery::{Delivery, Fate};
 use super::inbox::{Inbox, Note};
 use super::memory::{Memory, Room};
+use super::spread::{Spread, Spreader};
 
 /// Bytes of a batch before its records.
 pub(super) const HEADER_BYTES: usize = klamm_wire::batch::HEADER_BYTES;
@@ -31,6 +32,8 @@ pub(super) struct Slot {
     pub(super) id: PartitionId,
     pub(super) topic: Arc<str>,
     pub(super) index: i32,
+    /// Batches that were opened and not sent yet.
+    waiting: AtomicU32,
     state: Mutex<SlotState>,
 }
 
@@ -79,7 +82,17 @@ pub(super) struct Packing {
 
 impl Slot {
     fn new(id: PartitionId, topic: Arc<str>, index: i32) -> Self {
-        Self { id, topic, index, state: Mutex::default() }
+        Self { id, topic, index, waiting: AtomicU32::new(0), state: Mutex::default() }
+    }
+
+    /// Batches that were opened and not sent yet.
+    pub(super) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// A batch waits no longer: it is sent for the first time, or given up.
+    pub(super) fn waits_no_longer(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Takes the open batch, if it is this one.
@@ -100,6 +113,7 @@ pub(super) struct Topic {
     pub(super) slots: Vec<Arc<Slot>>,
     /// Where records without a key go now.
     sticky: AtomicU32,
+    pub(super) spread: Spread,
 }
 
 #[derive(Debug, Default)]
@@ -115,9 +129,9 @@ pub(super) struct Accumulator {
     pub(super) memory: Memory,
     pub(super) batch_size: usize,
     pub(super) packing: Packing,
+    pub(super) spreader: Spreader,
     /// Hears of every record.
     audience: Option<Arc<dyn Audience>>,
-    pub(super) rng: Mutex<fastrand::Rng>,
     topics: RwLock<Topics>,
 }
 
@@ -155,17 +169,17 @@ impl Accumulator {
         memory: Memory,
         batch_size: usize,
         packing: Packing,
+        spreader: Spreader,
         audience: Option<Arc<dyn Audience>>,
     ) -> Self {
-        let rng = Mutex::new(client.rt().rng("producer.partitioner"));
         Self {
             client,
             inbox: Inbox::default(),
             memory,
             batch_size,
             packing,
+            spreader,
             audience,
-            rng,
             topics: RwLock::default(),
         }
     }
@@ -200,28 +214,18 @@ impl Accumulator {
         slots.extend(added.iter().cloned());
         let current = known.as_ref().map(|topic| topic.sticky.load(Ordering::Relaxed));
         let sticky = current.filter(|current| (*current as usize) < told);
-        let sticky = AtomicU32::new(sticky.unwrap_or_else(|| self.draw(&name, told, None)));
+        let spread = Spread::default();
+        let draw = || self.spreader.draw(&name, &spread, &slots[..told], None);
+        let sticky = AtomicU32::new(sticky.unwrap_or_else(draw));
         if recreated {
             self.inbox.leave(Note::Recreated(known.map_or_else(Vec::new, |topic| topic.slots.clone())));
         }
-        let topic = Arc::new(Topic { name: name.clone(), id: metadata.id, count: told, slots, sticky });
+        let topic =
+            Arc::new(Topic { name: name.clone(), id: metadata.id, count: told, slots, sticky, spread });
         topics.by_name.insert(name, topic.clone());
         // Under the lock, so that the sender hears of the partitions in the order of their numbers.
         self.inbox.leave(Note::Slots(added));
         topic
-    }
-
-    /// Draws a partition for records without a key.
-    fn draw(&self, topic: &str, count: usize, current: Option<u32>) -> u32 {
-        let metadata = self.client.metadata();
-        let partitions = metadata.topics.get(topic).map_or(&[][..], |topic| &topic.partitions[..]);
-        let led: Vec<u32> = (0_u32..)
-            .zip(partitions)
-            .take(count)
-            .filter(|(_, partition)| partition.leader.is_some())
-            .map(|(index, _)| index)
-            .collect();
-        partitioner::draw(current, &led, count as u32, &mut self.rng.lock())
     }
 
     /// Appends a record to the open batch of its partition, opening one if need be. Never waits.
@@ -251,7 +255,8 @@ impl Accumulator {
             }
             let full = state.open.take();
             if pick == Pick::Sticky && state.sticky.leaves(record.need, self.batch_size) {
-                let next = self.draw(&topic.name, topic.count, Some(index as u32));
+                let slots = &topic.slots[..topic.count];
+                let next = self.spreader.draw(&topic.name, &topic.spread, slots, Some(index as u32));
                 topic.sticky.store(next, Ordering::Relaxed);
                 drop(state);
                 self.seal(full);
@@ -305,6 +310,7 @@ impl Accumulator {
         let held = paid.bytes();
         // Under the partition's lock, so that the sender hears of batches in the order of their records.
         let note = |batch| Note::Opened { batch, slot: slot.clone(), fate: fate.clone(), held };
+        slot.waiting.fetch_add(1, Ordering::Relaxed); // before the sender can hear of it
         let Some(batch) = self.inbox.leave_numbered(note) else { return Appended::Closed };
         let builder = BatchBuilder::new(self.memory.buffer(paid.keep()));
         if self.memory.is_short() {

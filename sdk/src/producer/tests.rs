@@ -11,6 +11,7 @@ use crate::rt::Rt;
 use crate::serializer::Plain;
 
 mod broker;
+mod placing;
 mod telling;
 
 use broker::{Broker, Produced};

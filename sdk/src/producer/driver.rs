@@ -17,7 +17,7 @@ use klamm_core::producer::{
 };
 use klamm_wire::codec::{self, ProduceHead, ProducePartition, ProduceTopic};
 use klamm_wire::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse, ProducerId};
-use klamm_wire::{Compression, ErrorCode, Frame, SealedBatch, StrBytes};
+use klamm_wire::{ErrorCode, Frame, SealedBatch, StrBytes};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -365,16 +365,15 @@ impl Driver {
     }
 
     fn seal(&mut self, batch: BatchId) {
-        let packing = self.accumulator.packing;
         let Some(open) = self.batches.get(&batch).and_then(|held| held.slot.take(batch)) else { return };
-        if packing.compression == Compression::None {
-            self.on_note(open.seal(packing));
+        if !open.is_to_be_compressed() {
+            self.on_note(open.seal());
             return;
         }
         let accumulator = self.accumulator.clone();
         self.running.push(Box::pin(async move {
             let rt = accumulator.client.rt();
-            match rt.offload(move || open.seal(packing)).await {
+            match rt.offload(move || open.seal()).await {
                 Some(note) => drop(accumulator.inbox.leave(note)),
                 None => return Done::Event(Event::Unsealable { batch }),
             }

@@ -139,8 +139,8 @@ impl<K: 'static, V: 'static> Producer<K, V> {
         let audience = (!chain.is_empty()).then(|| chain.clone() as Arc<dyn Audience>);
         let memory = Memory::new(settings.buffer_memory, settings.batch_size);
         let spreader = Spreader::new(client.clone(), settings.spreading);
-        let (batch_size, packing) = (settings.batch_size, settings.packing);
-        let accumulator = Accumulator::new(client, memory, batch_size, packing, spreader, audience.clone());
+        let (batch_size, packings) = (settings.batch_size, settings.packings.clone());
+        let accumulator = Accumulator::new(client, memory, batch_size, packings, spreader, audience.clone());
         let accumulator = Arc::new(accumulator);
         let (told, news) = mpsc::unbounded_channel();
         let teller = Teller::new(accumulator.clone(), audience, news);

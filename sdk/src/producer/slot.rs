@@ -32,6 +32,7 @@ pub(super) struct Slot {
     pub(super) id: PartitionId,
     pub(super) topic: Arc<str>,
     pub(super) index: i32,
+    packing: Packing,
     /// Batches that were opened and not sent yet.
     waiting: AtomicU32,
     state: Mutex<SlotState>,
@@ -51,6 +52,7 @@ struct SlotState {
 pub(super) struct Open {
     pub(super) batch: BatchId,
     builder: BatchBuilder,
+    packing: Packing,
     fate: Arc<Fate>,
     /// What is to be told of its records, if anything.
     attached: Option<Box<Attachments>>,
@@ -65,24 +67,42 @@ impl Open {
         self.attached
     }
 
+    /// Whether closing it takes time.
+    pub(super) fn is_to_be_compressed(&self) -> bool {
+        self.packing.compression != Compression::None
+    }
+
     /// Closes the batch, compressing it, and tells the sender about it in a note.
-    pub(super) fn seal(self, packing: Packing) -> Note {
-        let sealed = self.builder.seal(packing.compression, packing.level);
+    pub(super) fn seal(self) -> Note {
+        let sealed = self.builder.seal(self.packing.compression, self.packing.level);
         let sealed = sealed.inspect_err(|error| tracing::warn!(%error, "cannot close a batch")).ok();
         Note::Sealed { batch: self.batch, sealed, attached: self.attached }
     }
 }
 
 /// How batches are compressed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Packing {
     pub(super) compression: Compression,
     pub(super) level: Option<i32>,
 }
 
+/// How the batches of each topic are compressed.
+#[derive(Debug, Clone)]
+pub(super) struct Packings {
+    pub(super) default: Packing,
+    pub(super) by_topic: BTreeMap<String, Packing>,
+}
+
+impl Packings {
+    fn of(&self, topic: &str) -> Packing {
+        self.by_topic.get(topic).copied().unwrap_or(self.default)
+    }
+}
+
 impl Slot {
-    fn new(id: PartitionId, topic: Arc<str>, index: i32) -> Self {
-        Self { id, topic, index, waiting: AtomicU32::new(0), state: Mutex::default() }
+    fn new(id: PartitionId, topic: Arc<str>, index: i32, packing: Packing) -> Self {
+        Self { id, topic, index, packing, waiting: AtomicU32::new(0), state: Mutex::default() }
     }
 
     /// Batches that were opened and not sent yet.
@@ -128,7 +148,7 @@ pub(super) struct Accumulator {
     pub(super) inbox: Inbox,
     pub(super) memory: Memory,
     pub(super) batch_size: usize,
-    pub(super) packing: Packing,
+    packings: Packings,
     pub(super) spreader: Spreader,
     /// Hears of every record.
     audience: Option<Arc<dyn Audience>>,
@@ -168,7 +188,7 @@ impl Accumulator {
         client: Client,
         memory: Memory,
         batch_size: usize,
-        packing: Packing,
+        packings: Packings,
         spreader: Spreader,
         audience: Option<Arc<dyn Audience>>,
     ) -> Self {
@@ -177,7 +197,7 @@ impl Accumulator {
             inbox: Inbox::default(),
             memory,
             batch_size,
-            packing,
+            packings,
             spreader,
             audience,
             topics: RwLock::default(),
@@ -204,11 +224,12 @@ impl Accumulator {
             return known.clone();
         }
         let name = known.as_ref().map_or_else(|| metadata.name.clone(), |topic| topic.name.clone());
+        let packing = self.packings.of(&name);
         let mut added = Vec::new();
         for index in known.as_ref().map_or(0, |topic| topic.slots.len())..told {
             let id = PartitionId(topics.next_slot);
             topics.next_slot += 1;
-            added.push(Arc::new(Slot::new(id, name.clone(), index as i32)));
+            added.push(Arc::new(Slot::new(id, name.clone(), index as i32, packing)));
         }
         let mut slots = known.as_ref().map_or_else(Vec::new, |topic| topic.slots.clone());
         slots.extend(added.iter().cloned());
@@ -316,7 +337,7 @@ impl Accumulator {
         if self.memory.is_short() {
             self.inbox.leave(Note::NoRoom);
         }
-        state.open = Some(Open { batch, builder, fate, attached: None });
+        state.open = Some(Open { batch, builder, packing: slot.packing, fate, attached: None });
         state.clock.doubt();
         self.append_to(slot, state, record, attachment).map_or(Appended::Closed, Appended::Done)
     }
@@ -324,7 +345,7 @@ impl Accumulator {
     /// Closes a batch that is full, in the task that filled it.
     fn seal(&self, full: Option<Open>) {
         if let Some(full) = full {
-            self.inbox.leave(full.seal(self.packing));
+            self.inbox.leave(full.seal());
         }
     }
 }

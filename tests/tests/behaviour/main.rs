@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use klamm_tests::backend::Can::{
-    ControllerApart, CreateTopics, Cut, Freeze, KeepRecords, Kill, Pause, PowerOff, Replicate,
+    ControllerApart, CreateTopics, Cut, Freeze, KeepRecords, Kill, Pause, PowerOff, RealSockets, Replicate,
     RestartQuickly, SeeLogs,
 };
 use klamm_tests::backend::KINDS;
@@ -42,6 +42,7 @@ macro_rules! behaviours {
 const BEHAVIOURS: &[Behaviour] = behaviours![
     producing::what_is_sent_comes_back_with_null_and_empty_kept_apart[KeepRecords],
     producing::every_codec_round_trips[KeepRecords],
+    producing::topics_are_stored_by_the_codec_of_each[RealSockets, KeepRecords],
     producing::records_of_one_key_stay_in_order_in_one_partition[KeepRecords],
     producing::acks_none_and_leader_deliver_as_well[KeepRecords],
     producing::an_explicit_partition_is_obeyed[],

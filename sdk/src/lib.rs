@@ -7,6 +7,7 @@
 //! | creating, describing, deleting topics | [`Admin`], from [`Client::admin`] |
 //! | sharing connections, health checks | [`Client`], [`Client::ready`] |
 //! | code that is tested without a broker | [`RecordSink`], [`RecordSource`], and `mock` (a feature) |
+//! | which partition a record goes to | [`partitioner`] |
 //! | what happens when the network fails | [`fault`] |
 //!
 //! ```no_run
@@ -60,6 +61,7 @@ pub mod interceptor;
 mod json;
 #[cfg(feature = "mock")]
 pub mod mock;
+pub mod partitioner;
 pub mod producer;
 pub mod record;
 #[cfg_attr(not(feature = "mock"), allow(unreachable_pub, reason = "`mock` shows it to users"))]
@@ -89,6 +91,7 @@ pub use json::Json;
 pub use klamm_core::TopicPartition;
 pub use klamm_wire::messages::ApiKey;
 pub use klamm_wire::{BoxConnector, Compression, Connector, Endpoint, ErrorCode, Frame, Link, LinkError};
+pub use partitioner::Partitioner;
 pub use producer::{
     Acks, Callback, Delivery, PendingDelivery, Producer, ProducerBuilder, RecordMetadata, SendError,
     TrySendError,

@@ -18,7 +18,7 @@ use klamm_core::producer::{
 };
 use klamm_wire::codec::{self, ProduceHead, ProducePartition, ProduceTopic};
 use klamm_wire::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse, ProducerId};
-use klamm_wire::{Compression, ErrorCode, Frame, SealedBatch, StrBytes};
+use klamm_wire::{ErrorCode, Frame, SealedBatch, StrBytes};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -61,6 +61,16 @@ struct Held {
     attached: Option<Box<Attachments>>,
     /// Of what was told, from then on.
     turn: Option<Arc<Turn>>,
+    /// Counts among those that wait for its partition: it has not been sent yet.
+    waiting: bool,
+}
+
+impl Held {
+    fn waits_no_longer(&mut self) {
+        if std::mem::take(&mut self.waiting) {
+            self.slot.waits_no_longer();
+        }
+    }
 }
 
 /// Which partitions a request names: topic, its id, partition index.
@@ -166,6 +176,9 @@ impl Driver {
                 self.apply(effect);
             }
         }
+        if self.accumulator.spreader.minds_stalls() {
+            self.accumulator.spreader.stalled(self.sender.stalled());
+        }
         self.counts.in_flight.store(self.sender.in_flight(), Ordering::Relaxed);
         self.counts.retries.store(self.sender.retries(), Ordering::Relaxed);
     }
@@ -192,7 +205,8 @@ impl Driver {
             Note::Opened { batch, slot, fate, held } => {
                 let partition = slot.id;
                 self.keep_topic(&slot.topic);
-                let held = Held { slot, fate, bytes: held, sealed: None, attached: None, turn: None };
+                let (sealed, attached, turn) = (None, None, None);
+                let held = Held { slot, fate, bytes: held, sealed, attached, turn, waiting: true };
                 self.batches.insert(batch, held);
                 self.step(Event::Opened { partition, batch });
             }
@@ -291,7 +305,8 @@ impl Driver {
             };
             let attached = std::mem::replace(&mut held.attached, later);
             let slot = held.slot.clone();
-            let part = Held { slot, fate, bytes, sealed: Some(sealed), attached, turn: None };
+            let (sealed, turn) = (Some(sealed), None);
+            let part = Held { slot, fate, bytes, sealed, attached, turn, waiting: false };
             self.batches.insert(batch.part(before), part);
             before += records;
         }
@@ -389,16 +404,15 @@ impl Driver {
     }
 
     fn seal(&mut self, batch: BatchId) {
-        let packing = self.accumulator.packing;
         let Some(open) = self.batches.get(&batch).and_then(|held| held.slot.take(batch)) else { return };
-        if packing.compression == Compression::None {
-            self.on_note(open.seal(packing));
+        if !open.is_to_be_compressed() {
+            self.on_note(open.seal());
             return;
         }
         let accumulator = self.accumulator.clone();
         self.running.push(Box::pin(async move {
             let rt = accumulator.client.rt();
-            match rt.offload(move || open.seal(packing)).await {
+            match rt.offload(move || open.seal()).await {
                 Some(note) => drop(accumulator.inbox.leave(note)),
                 None => return Done::Event(Event::Unsealable { batch }),
             }
@@ -407,10 +421,11 @@ impl Driver {
     }
 
     fn split(&mut self, batch: BatchId) {
-        let Some(sealed) = self.batches.get(&batch).and_then(|held| held.sealed.clone()) else { return };
+        let Some(held) = self.batches.get(&batch) else { return };
+        let (Some(sealed), level) = (held.sealed.clone(), held.slot.packing.level) else { return };
         let accumulator = self.accumulator.clone();
         self.running.push(Box::pin(async move {
-            let (batch_size, level) = (accumulator.batch_size, accumulator.packing.level);
+            let batch_size = accumulator.batch_size;
             let split = accumulator.client.rt().offload(move || Split::of(&sealed, batch_size, level)).await;
             Done::Split { batch, split: split.flatten() }
         }));
@@ -467,12 +482,13 @@ impl Driver {
     }
 
     /// The batches of a request by topic, each as a header of its own and the records as they are.
-    fn topics(&self, produce: &Produce) -> (Vec<ProduceTopic>, Named) {
+    fn topics(&mut self, produce: &Produce) -> (Vec<ProduceTopic>, Named) {
         let metadata = self.accumulator.client.metadata();
         let mut topics: Vec<ProduceTopic> = Vec::new();
         let mut named = Named::with_capacity(produce.batches.len());
         for drained in &produce.batches {
-            let Some(held) = self.batches.get(&drained.batch) else { continue };
+            let Some(held) = self.batches.get_mut(&drained.batch) else { continue };
+            held.waits_no_longer();
             let (name, index) = (&held.slot.topic, held.slot.index);
             let Some(sealed) = &held.sealed else { continue };
             let header = Bytes::copy_from_slice(&sealed.header(drained.stamp));
@@ -504,7 +520,8 @@ impl Driver {
     }
 
     fn free(&mut self, batch: BatchId) {
-        let Some(held) = self.batches.remove(&batch) else { return };
+        let Some(mut held) = self.batches.remove(&batch) else { return };
+        held.waits_no_longer();
         let memory = &self.accumulator.memory;
         if let Some(buffer) = held.sealed.and_then(SealedBatch::reclaim) {
             memory.recycle(buffer);

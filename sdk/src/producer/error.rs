@@ -10,6 +10,7 @@ use klamm_core::producer::{Cause, Failure};
 use klamm_wire::ErrorCode;
 
 use crate::error::{MetadataError, Recovery};
+use crate::partitioner::PartitionerError;
 use crate::record::Record;
 
 /// Why a record was not accepted, or not acknowledged. Cheap to clone: all records of a batch share it.
@@ -95,6 +96,14 @@ pub enum SendError {
         /// Partitions there are.
         count: usize,
     },
+    /// The partitioner failed; this record only.
+    #[error("partitioner for topic {topic:?}: {source}")]
+    Partitioner {
+        /// Name of the topic.
+        topic: Arc<str>,
+        /// What it did wrong.
+        source: PartitionerError,
+    },
     /// A serializer failed.
     #[error("cannot serialize the {part} ({type_name}) for topic {topic:?}: {source}")]
     Serialize {
@@ -144,6 +153,7 @@ impl SendError {
             | Self::Unsupported { .. }
             | Self::TooLarge { .. }
             | Self::NoSuchPartition { .. }
+            | Self::Partitioner { .. }
             | Self::Serialize { .. }
             | Self::Refused { .. }
             | Self::Compression => Recovery::Fix,

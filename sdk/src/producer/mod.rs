@@ -19,8 +19,10 @@ pub(crate) mod guard;
 mod inbox;
 mod intercept;
 mod memory;
+mod place;
 mod slot;
 mod split;
+mod spread;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +34,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Sink;
-use klamm_core::{Tick, partitioner};
+use klamm_core::Tick;
 use klamm_wire::BatchBuilder;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -51,6 +53,7 @@ use inbox::Note;
 use intercept::{Chain, Member, Teller, Underway};
 use memory::{Memory, Room};
 use slot::{Accumulator, Appended, Encoded, HEADER_BYTES, Pick, Topic};
+use spread::Spreader;
 
 pub use attached::Callback;
 pub use builder::ProducerBuilder;
@@ -139,8 +142,9 @@ impl<K: 'static, V: 'static> Producer<K, V> {
         let chain = Arc::new(Chain(interceptors));
         let audience = (!chain.is_empty()).then(|| chain.clone() as Arc<dyn Audience>);
         let memory = Memory::new(settings.buffer_memory, settings.batch_size);
-        let accumulator =
-            Accumulator::new(client, memory, settings.batch_size, settings.packing, audience.clone());
+        let spreader = Spreader::new(client.clone(), settings.spreading);
+        let (batch_size, packings) = (settings.batch_size, settings.packings.clone());
+        let accumulator = Accumulator::new(client, memory, batch_size, packings, spreader, audience.clone());
         let accumulator = Arc::new(accumulator);
         let (told, news) = mpsc::unbounded_channel();
         let teller = Teller::new(accumulator.clone(), audience, news);
@@ -546,12 +550,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         if HEADER_BYTES + need > limit_bytes {
             return Err(SendError::TooLarge { size_bytes: HEADER_BYTES + need, limit_bytes });
         }
-        let pick = match (record.partition, key) {
-            (Some(partition), _) => Pick::Index(partition as usize),
-            (None, Some(key)) if !self.settings.ignore_keys => {
-                Pick::Index(partitioner::for_key(key, topic.count as u32) as usize)
-            }
-            (None, _) => Pick::Sticky,
+        let pick = match record.partition {
+            Some(partition) => Pick::Index(partition as usize),
+            None => self.settings.placing.pick(&self.accumulator.spreader, topic, key, value)?,
         };
         Ok((pick, Encoded { key, value, headers, timestamp: record.timestamp, need }))
     }

@@ -13,6 +13,7 @@ mod consuming;
 mod failing;
 mod limits;
 mod pacing;
+mod partitioning;
 mod producing;
 mod surviving;
 mod tools;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use klamm_tests::backend::Can::{
-    ControllerApart, CreateTopics, Cut, Freeze, KeepRecords, Kill, Pause, PowerOff, Replicate,
+    ControllerApart, CreateTopics, Cut, Freeze, KeepRecords, Kill, Pause, PowerOff, RealSockets, Replicate,
     RestartQuickly, SeeLogs,
 };
 use klamm_tests::backend::KINDS;
@@ -41,11 +42,18 @@ macro_rules! behaviours {
 const BEHAVIOURS: &[Behaviour] = behaviours![
     producing::what_is_sent_comes_back_with_null_and_empty_kept_apart[KeepRecords],
     producing::every_codec_round_trips[KeepRecords],
+    producing::topics_are_stored_by_the_codec_of_each[RealSockets, KeepRecords],
     producing::records_of_one_key_stay_in_order_in_one_partition[KeepRecords],
     producing::acks_none_and_leader_deliver_as_well[KeepRecords],
     producing::an_explicit_partition_is_obeyed[],
     producing::interceptors_see_every_record_twice_even_if_one_panics[KeepRecords],
     producing::typed_records_are_serialized_and_deserialized[KeepRecords],
+    partitioning::keys_land_where_the_named_client_puts_them[KeepRecords],
+    partitioning::a_partitioner_that_panics_or_errs_fails_its_record_only[KeepRecords],
+    partitioning::records_without_a_key_spread_evenly[],
+    partitioning::records_without_a_key_go_mostly_to_leaders_that_are_not_paused[Pause, Replicate],
+    partitioning::without_adaption_records_without_a_key_go_to_a_paused_leader_as_well[Pause, Replicate],
+    partitioning::a_leader_that_takes_nothing_for_the_availability_timeout_gets_nothing[Pause, Replicate],
     consuming::reading_starts_at_the_beginning_the_end_an_offset_or_a_time[KeepRecords],
     consuming::the_stream_hands_out_each_record_once[KeepRecords],
     consuming::a_paused_partition_is_silent_until_resumed[KeepRecords],

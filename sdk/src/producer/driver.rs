@@ -251,8 +251,14 @@ impl Driver {
     fn on_metadata(&mut self) {
         let metadata = self.accumulator.client.metadata();
         for name in self.accumulator.names() {
-            if let Some(topic) = metadata.topics.get(&name).filter(|topic| topic.error.is_ok()) {
-                self.accumulator.adopt(topic);
+            match metadata.topics.get(&name) {
+                Some(topic) if topic.error.is_ok() => drop(self.accumulator.adopt(topic)),
+                Some(topic) if topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
+                    for slot in self.accumulator.forget(&name) {
+                        self.step(Event::Unknown { partition: slot.id, code: topic.error });
+                    }
+                }
+                _ => {}
             }
         }
         let leaders: Vec<_> = self

@@ -86,6 +86,10 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     changing::a_producer_goes_on_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::a_consumer_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::producing_to_a_deleted_topic_fails_by_name_and_other_topics_go_on[CreateTopics],
+    changing::records_accepted_for_a_topic_that_is_deleted_fail_by_name_and_later_ones_reach_the_new_one[
+        CreateTopics,
+        KeepRecords
+    ],
     changing::a_record_that_waits_for_replicas_fails_when_its_topic_is_deleted[Pause, CreateTopics, Replicate],
     changing::a_topic_deleted_and_created_again_under_a_stream_of_records_takes_the_later_ones[
         CreateTopics,

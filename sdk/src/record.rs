@@ -76,6 +76,31 @@ impl<K, V> Record<K, V> {
         self
     }
 
+    /// The topic, to change.
+    pub fn topic_mut(&mut self) -> &mut Arc<str> {
+        &mut self.topic
+    }
+
+    /// The partition chosen instead of the partitioner, if any, to read and change.
+    pub fn partition_mut(&mut self) -> &mut Option<i32> {
+        &mut self.partition
+    }
+
+    /// The key, to change; `None` is null.
+    pub fn key_mut(&mut self) -> &mut Option<K> {
+        &mut self.key
+    }
+
+    /// The value, to change; `None` is null.
+    pub fn value_mut(&mut self) -> &mut Option<V> {
+        &mut self.value
+    }
+
+    /// The create time in milliseconds since the Unix epoch, if it was set, to read and change.
+    pub fn timestamp_mut(&mut self) -> &mut Option<i64> {
+        &mut self.timestamp
+    }
+
     /// Name of the topic.
     pub fn topic(&self) -> &str {
         &self.topic

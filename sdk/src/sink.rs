@@ -6,8 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use crate::producer::{Delivery, Producer, RecordMetadata, SendError, TrySendError};
+use crate::producer::guard::guarded;
+use crate::producer::{Callback, Delivery, Producer, RecordMetadata, SendError, TrySendError};
 use crate::record::Record;
+use crate::rt::Rt;
 
 /// Sends records. [`Producer`] implements it; so does `MockProducer` (feature `mock`).
 ///
@@ -40,6 +42,37 @@ pub trait RecordSink<K = Bytes, V = Bytes>: Send + Sync {
     ///
     /// Before the record is accepted, dropping the future means that it is never sent.
     fn send(&self, record: Record<K, V>) -> BoxFuture<'_, Result<Delivery, SendError>>;
+
+    /// Accepts one record, and runs the callback once with what becomes of it.
+    ///
+    /// The default is made of [`send`](Self::send): the callback runs on a task of its own, so callbacks have no order.
+    ///
+    /// # Errors
+    ///
+    /// The record was not accepted and is not sent, and the callback was dropped without being called.
+    ///
+    /// # Cancel safety
+    ///
+    /// Before the record is accepted, dropping the future means that it is never sent and the callback never called.
+    fn send_with_callback(
+        &self,
+        record: Record<K, V>,
+        callback: Callback,
+    ) -> BoxFuture<'_, Result<(), SendError>> {
+        let accepted = self.send(record);
+        Box::pin(async move {
+            let delivery = accepted.await?;
+            let tell = async move {
+                let outcome = delivery.await;
+                guarded("callback", "a sink", || callback(outcome));
+            };
+            match Rt::without_chance() {
+                Ok(rt) => rt.spawn(tell).detach(),
+                Err(_) => tell.await, // nowhere to do it later
+            }
+            Ok(())
+        })
+    }
 
     /// Accepts one record at once, or gives it back with the reason.
     ///
@@ -90,6 +123,14 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> RecordSink<K, V> for Pr
         Box::pin(self.send(record))
     }
 
+    fn send_with_callback(
+        &self,
+        record: Record<K, V>,
+        callback: Callback,
+    ) -> BoxFuture<'_, Result<(), SendError>> {
+        Box::pin(self.send_with_callback(record, callback))
+    }
+
     fn try_send(&self, record: Record<K, V>) -> Result<Delivery, TrySendError<K, V>> {
         self.try_send(record)
     }
@@ -112,6 +153,14 @@ macro_rules! behind_a_pointer {
         impl<K, V, S: RecordSink<K, V> + ?Sized> RecordSink<K, V> for $pointer {
             fn send(&self, record: Record<K, V>) -> BoxFuture<'_, Result<Delivery, SendError>> {
                 (**self).send(record)
+            }
+
+            fn send_with_callback(
+                &self,
+                record: Record<K, V>,
+                callback: Callback,
+            ) -> BoxFuture<'_, Result<(), SendError>> {
+                (**self).send_with_callback(record, callback)
             }
 
             fn try_send(&self, record: Record<K, V>) -> Result<Delivery, TrySendError<K, V>> {

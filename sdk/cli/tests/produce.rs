@@ -250,7 +250,7 @@ async fn a_cluster_that_dies_on_the_way_leaves_a_count() {
     let (status, said) = end(child).await;
     assert_eq!(status, 1, "{said}");
     assert!(said.contains("3 of 10 records were not acknowledged"), "{said}");
-    assert!(said.contains("record not acknowledged within 1.5"), "{said}");
+    assert!(said.contains("record of lines-0 not acknowledged within 1.5"), "{said}");
 }
 
 /// Partitions of the keys `a` and `d`, of two.

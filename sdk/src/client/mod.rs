@@ -7,6 +7,7 @@
 mod builder;
 mod refresh;
 mod shared;
+pub(crate) mod throttle;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -216,6 +217,22 @@ impl Client {
     /// `true` if a frame sent now would not wait for a connection.
     pub(crate) fn is_connected(&self, broker: i32, lane: Lane) -> bool {
         self.inner.shared.connection(broker, lane).is_ok_and(|to| to.in_flight().is_some())
+    }
+
+    /// A broker asks for a pause: until it is over, [`Self::call`] sends nothing more on that connection.
+    ///
+    /// Answers to [`Self::call`] are obeyed by themselves; whoever uses [`Self::send_frame`] paces itself.
+    pub(crate) fn mute(&self, broker: i32, lane: Lane, pause: Duration) {
+        if !pause.is_zero()
+            && let Ok(connection) = self.inner.shared.connection(broker, lane)
+        {
+            connection.mute(pause);
+        }
+    }
+
+    /// Until when a broker has asked for silence on a connection, if that is not over.
+    pub(crate) fn muted_until(&self, broker: i32, lane: Lane) -> Option<Tick> {
+        self.inner.shared.known(broker, lane)?.muted_until()
     }
 
     /// The current snapshot. Looking does not keep a topic from being dropped after `metadata.max.idle.ms`;

@@ -13,38 +13,34 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use klamm_core::producer::{
-    Acks, Answer, BatchId, Effect, Event, Failure, Outcome, PartitionId, Produce, RequestId, Sender, Settings,
+    Acks, Answer, BatchId, Effect, Event, Failure, Outcome, Part, PartitionId, Produce, RequestId, Sender,
+    Settings,
 };
 use klamm_wire::codec::{self, ProduceHead, ProducePartition, ProduceTopic};
 use klamm_wire::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse, ProducerId};
-use klamm_wire::{Compression, ErrorCode, Frame, SealedBatch, StrBytes};
+use klamm_wire::{ErrorCode, Frame, SealedBatch, StrBytes};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::client::{Client, Lane, Target};
 use crate::error::RequestError;
 
+use super::attached::{Attachments, Turn};
 use super::delivery::Fate;
 use super::inbox::Note;
+use super::intercept::Told;
 use super::slot::{Accumulator, Slot};
+use super::split::Split;
 
 const PRODUCE: i16 = 0;
 /// From here on Produce names topics by id.
 const PRODUCE_WITH_IDS: i16 = 13;
 
-/// What the task that runs `on_acknowledgement` is told.
-pub(super) enum Told {
-    /// The batch is resolved; the timestamps of its records.
-    Resolved(Arc<Fate>, Vec<i64>),
-    /// This much of `buffer.memory` is free once everything before has been told.
-    Freed(usize),
-}
-
 /// What [`Driver`] needs beside the accumulator.
 pub(super) struct Setup {
     pub(super) settings: Settings,
     pub(super) request_timeout: Duration,
-    pub(super) told: Option<mpsc::UnboundedSender<Told>>,
+    pub(super) told: mpsc::UnboundedSender<Told>,
     pub(super) counts: Arc<Counts>,
 }
 
@@ -61,7 +57,20 @@ struct Held {
     fate: Arc<Fate>,
     bytes: usize,
     sealed: Option<SealedBatch>,
-    timestamps: Vec<i64>,
+    /// What is to be told of its records, until it is resolved.
+    attached: Option<Box<Attachments>>,
+    /// Of what was told, from then on.
+    turn: Option<Arc<Turn>>,
+    /// Counts among those that wait for its partition: it has not been sent yet.
+    waiting: bool,
+}
+
+impl Held {
+    fn waits_no_longer(&mut self) {
+        if std::mem::take(&mut self.waiting) {
+            self.slot.waits_no_longer();
+        }
+    }
 }
 
 /// Which partitions a request names: topic, its id, partition index.
@@ -70,7 +79,8 @@ type Named = Vec<(Arc<str>, Uuid, i32, PartitionId)>;
 /// Something the sender asked for that has come about.
 enum Done {
     Event(Event),
-    Produced { request: RequestId, named: Named, answer: Result<Frame, RequestError> },
+    Split { batch: BatchId, split: Option<Split> },
+    Produced { request: RequestId, broker: i32, named: Named, answer: Result<Frame, RequestError> },
     Nothing,
 }
 
@@ -79,7 +89,9 @@ pub(super) struct Driver {
     sender: Sender,
     acks: Acks,
     request_timeout: Duration,
-    told: Option<mpsc::UnboundedSender<Told>>,
+    told: mpsc::UnboundedSender<Told>,
+    /// Something was told: whoever flushes waits for the teller, too.
+    tells: bool,
     counts: Arc<Counts>,
     slots: Vec<Arc<Slot>>,
     batches: BTreeMap<BatchId, Held>,
@@ -103,6 +115,7 @@ impl Driver {
             sender: Sender::new(setup.settings, rng),
             request_timeout: setup.request_timeout,
             told: setup.told,
+            tells: false,
             counts: setup.counts,
             slots: Vec::new(),
             batches: BTreeMap::new(),
@@ -163,6 +176,9 @@ impl Driver {
                 self.apply(effect);
             }
         }
+        if self.accumulator.spreader.minds_stalls() {
+            self.accumulator.spreader.stalled(self.sender.stalled());
+        }
         self.counts.in_flight.store(self.sender.in_flight(), Ordering::Relaxed);
         self.counts.retries.store(self.sender.retries(), Ordering::Relaxed);
     }
@@ -182,17 +198,19 @@ impl Driver {
             }
             Note::Recreated(slots) => {
                 for slot in slots {
+                    slot.limit_batches(None);
                     self.step(Event::Recreated { partition: slot.id });
                 }
             }
             Note::Opened { batch, slot, fate, held } => {
                 let partition = slot.id;
                 self.keep_topic(&slot.topic);
-                let held = Held { slot, fate, bytes: held, sealed: None, timestamps: Vec::new() };
+                let (sealed, attached, turn) = (None, None, None);
+                let held = Held { slot, fate, bytes: held, sealed, attached, turn, waiting: true };
                 self.batches.insert(batch, held);
                 self.step(Event::Opened { partition, batch });
             }
-            Note::Sealed { batch, sealed, timestamps } => {
+            Note::Sealed { batch, sealed, attached } => {
                 let event = match &sealed {
                     Some(sealed) => {
                         Event::Sealed { batch, bytes: sealed.len_bytes(), records: sealed.count() }
@@ -201,7 +219,7 @@ impl Driver {
                 };
                 if let Some(held) = self.batches.get_mut(&batch) {
                     held.sealed = sealed;
-                    held.timestamps = timestamps;
+                    held.attached = attached;
                 }
                 self.step(event);
             }
@@ -246,23 +264,71 @@ impl Driver {
         for (partition, leader) in leaders {
             self.step(Event::Leader { partition, leader });
         }
+        for broker in metadata.brokers.keys() {
+            self.obey_throttle(*broker);
+        }
     }
 
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Event(event) => self.step(event),
-            Done::Produced { request, named, answer } => self.on_produced(request, &named, answer),
+            Done::Produced { request, broker, named, answer } => {
+                self.on_produced(request, broker, &named, answer);
+            }
+            Done::Split { batch, split } => self.on_split(batch, split),
             Done::Nothing => {}
         }
     }
 
-    fn on_produced(&mut self, request: RequestId, named: &Named, answer: Result<Frame, RequestError>) {
+    /// Puts the parts of a batch in its place.
+    fn on_split(&mut self, batch: BatchId, split: Option<Split>) {
+        // Given up in the meantime, there is nothing to replace.
+        let Some(mut held) = self.batches.remove(&batch) else { return };
+        let fates = split.as_ref().map_or_else(Vec::new, |split| held.fate.split(&split.firsts()));
+        let Some(split) = split.filter(|_| !fates.is_empty()) else {
+            self.batches.insert(batch, held);
+            return self.step(Event::Unsealable { batch });
+        };
+        for slot in self.slots.iter().filter(|slot| slot.topic == held.slot.topic) {
+            slot.limit_batches(Some(split.limit_bytes));
+        }
+        let (mut parts, mut before) = (Vec::with_capacity(fates.len()), 0);
+        for (left, (fate, sealed)) in (1..=fates.len()).rev().zip(fates.into_iter().zip(split.parts)) {
+            let records = sealed.count();
+            parts.push(Part { bytes: sealed.len_bytes(), records });
+            // Each takes its share of the memory along, so that all of it is free in the end.
+            let bytes = held.bytes / left;
+            held.bytes -= bytes;
+            let later = match &mut held.attached {
+                Some(attached) if left > 1 => Some(attached.split_at(records)),
+                _ => None,
+            };
+            let attached = std::mem::replace(&mut held.attached, later);
+            let slot = held.slot.clone();
+            let (sealed, turn) = (Some(sealed), None);
+            let part = Held { slot, fate, bytes, sealed, attached, turn, waiting: false };
+            self.batches.insert(batch.part(before), part);
+            before += records;
+        }
+        self.step(Event::Split { batch, parts });
+    }
+
+    fn on_produced(
+        &mut self,
+        request: RequestId,
+        broker: i32,
+        named: &Named,
+        answer: Result<Frame, RequestError>,
+    ) {
         let answer = answer.and_then(|frame| match self.acks {
             Acks::None => Ok(ProduceResponse::default()),
             _ => codec::decode_response::<ProduceRequest>(frame).map_err(RequestError::from),
         });
         match answer {
             Ok(response) => {
+                let pause = u64::try_from(response.throttle_time_ms).unwrap_or_default();
+                self.accumulator.client.mute(broker, Lane::Main, Duration::from_millis(pause));
+                self.obey_throttle(broker);
                 let answers = self.answers(named, &response);
                 self.step(Event::Answered { request, answers });
             }
@@ -271,6 +337,13 @@ impl Driver {
                 let retriable = !matches!(error, RequestError::Version(_));
                 self.step(Event::Lost { request, maybe_written: error.maybe_written(), retriable });
             }
+        }
+    }
+
+    /// Tells the sender if a broker has asked for a pause, in an answer to whichever request.
+    fn obey_throttle(&mut self, broker: i32) {
+        if let Some(until) = self.accumulator.client.muted_until(broker, Lane::Main) {
+            self.step(Event::Throttled { broker, until });
         }
     }
 
@@ -309,6 +382,7 @@ impl Driver {
     fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::Seal(batch) => self.seal(batch),
+            Effect::Split(batch) => self.split(batch),
             Effect::Connect(broker) => self.connect(broker),
             Effect::Produce(produce) => self.produce(&produce),
             Effect::InitProducerId => {
@@ -320,27 +394,40 @@ impl Driver {
             Effect::Free(batch) => self.free(batch),
             Effect::Flushed(ticket) => {
                 if let Some(done) = self.flushes.remove(&ticket) {
-                    let _ = done.send(());
+                    match self.tells {
+                        true => drop(self.told.send(Told::Flushed(done))),
+                        false => drop(done.send(())),
+                    }
                 }
             }
         }
     }
 
     fn seal(&mut self, batch: BatchId) {
-        let packing = self.accumulator.packing;
         let Some(open) = self.batches.get(&batch).and_then(|held| held.slot.take(batch)) else { return };
-        if packing.compression == Compression::None {
-            self.on_note(open.seal(packing));
+        if !open.is_to_be_compressed() {
+            self.on_note(open.seal());
             return;
         }
         let accumulator = self.accumulator.clone();
         self.running.push(Box::pin(async move {
             let rt = accumulator.client.rt();
-            match rt.offload(move || open.seal(packing)).await {
+            match rt.offload(move || open.seal()).await {
                 Some(note) => drop(accumulator.inbox.leave(note)),
                 None => return Done::Event(Event::Unsealable { batch }),
             }
             Done::Nothing
+        }));
+    }
+
+    fn split(&mut self, batch: BatchId) {
+        let Some(held) = self.batches.get(&batch) else { return };
+        let (Some(sealed), level) = (held.sealed.clone(), held.slot.packing.level) else { return };
+        let accumulator = self.accumulator.clone();
+        self.running.push(Box::pin(async move {
+            let batch_size = accumulator.batch_size;
+            let split = accumulator.client.rt().offload(move || Split::of(&sealed, batch_size, level)).await;
+            Done::Split { batch, split: split.flatten() }
         }));
     }
 
@@ -383,8 +470,9 @@ impl Driver {
         match codec::encode_produce(version, &head, &topics) {
             Ok(frame) => {
                 let answer = client.send_frame(broker, Lane::Main, frame);
-                self.running
-                    .push(Box::pin(async move { Done::Produced { request, named, answer: answer.await } }));
+                self.running.push(Box::pin(async move {
+                    Done::Produced { request, broker, named, answer: answer.await }
+                }));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot encode a produce request");
@@ -394,12 +482,13 @@ impl Driver {
     }
 
     /// The batches of a request by topic, each as a header of its own and the records as they are.
-    fn topics(&self, produce: &Produce) -> (Vec<ProduceTopic>, Named) {
+    fn topics(&mut self, produce: &Produce) -> (Vec<ProduceTopic>, Named) {
         let metadata = self.accumulator.client.metadata();
         let mut topics: Vec<ProduceTopic> = Vec::new();
         let mut named = Named::with_capacity(produce.batches.len());
         for drained in &produce.batches {
-            let Some(held) = self.batches.get(&drained.batch) else { continue };
+            let Some(held) = self.batches.get_mut(&drained.batch) else { continue };
+            held.waits_no_longer();
             let (name, index) = (&held.slot.topic, held.slot.index);
             let Some(sealed) = &held.sealed else { continue };
             let header = Bytes::copy_from_slice(&sealed.header(drained.stamp));
@@ -423,22 +512,24 @@ impl Driver {
     fn resolve(&mut self, batch: BatchId, outcome: Outcome) {
         let Some(held) = self.batches.get_mut(&batch) else { return };
         held.fate.resolve(outcome);
-        if let Some(told) = &self.told {
-            let timestamps = std::mem::take(&mut held.timestamps);
-            let _ = told.send(Told::Resolved(held.fate.clone(), timestamps));
+        if let Some(attached) = held.attached.take() {
+            held.turn = Some(attached.turn().clone());
+            self.tells = true;
+            let _ = self.told.send(Told::Resolved(held.fate.clone(), attached));
         }
     }
 
     fn free(&mut self, batch: BatchId) {
-        let Some(held) = self.batches.remove(&batch) else { return };
+        let Some(mut held) = self.batches.remove(&batch) else { return };
+        held.waits_no_longer();
         let memory = &self.accumulator.memory;
         if let Some(buffer) = held.sealed.and_then(SealedBatch::reclaim) {
             memory.recycle(buffer);
         }
-        match &self.told {
-            // Callbacks that are slow hold back new records, so that what they have not seen is bounded.
-            Some(told) if told.send(Told::Freed(held.bytes)).is_ok() => {}
-            _ => memory.give_back(held.bytes),
+        match held.turn {
+            // Not before its records have been told.
+            Some(turn) => drop(self.told.send(Told::Freed(turn, held.bytes))),
+            None => memory.give_back(held.bytes),
         }
     }
 
@@ -453,7 +544,7 @@ impl Driver {
         for (batch, held) in &mut self.batches {
             if let Some(open) = held.slot.take(*batch) {
                 records += u64::from(open.records());
-                held.timestamps = open.into_timestamps();
+                held.attached = open.into_attached();
             } else if let Some(sealed) = held.sealed.as_ref().filter(|_| !held.fate.is_resolved()) {
                 records += u64::from(sealed.count());
             }

@@ -7,6 +7,7 @@ use klamm_wire::SealedBatch;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::attached::Attachments;
 use super::delivery::Fate;
 use super::slot::Slot;
 
@@ -29,8 +30,8 @@ pub(super) enum Note {
     Sealed {
         batch: BatchId,
         sealed: Option<SealedBatch>,
-        /// Of every record, if an interceptor wants to know.
-        timestamps: Vec<i64>,
+        /// What is to be told of its records, if anything.
+        attached: Option<Box<Attachments>>,
     },
     NoRoom,
     Flush(oneshot::Sender<()>),
@@ -66,7 +67,7 @@ impl Inbox {
         if state.ended {
             return None;
         }
-        let batch = BatchId(state.next_batch);
+        let batch = BatchId::new(state.next_batch);
         let newest = state.notes.last();
         let note = note(batch);
         // Said by every attempt of whoever does not wait; once is enough.

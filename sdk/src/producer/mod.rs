@@ -8,43 +8,54 @@
 //!
 //! The sender's decisions are `klamm_core::producer`; `driver` carries them out.
 
+mod attached;
 mod builder;
 mod clock;
 mod delivery;
 mod driver;
 mod error;
+mod futures_sink;
+pub(crate) mod guard;
 mod inbox;
 mod intercept;
 mod memory;
+mod place;
 mod slot;
+mod split;
+mod spread;
 #[cfg(test)]
 mod tests;
 
+use std::any::type_name;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use klamm_core::{Tick, partitioner};
+use futures::Sink;
+use klamm_core::Tick;
 use klamm_wire::BatchBuilder;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::client::Client;
 use crate::error::ConfigError;
-use crate::interceptor::Interceptor;
 use crate::record::Record;
 use crate::rt::Task;
 use crate::serializer::{SerializeError, Serializer};
 
+use attached::{Attachment, Audience};
 use builder::Checked;
 use driver::{Counts, Driver, Setup};
+use futures_sink::FuturesSink;
 use inbox::Note;
-use intercept::Chain;
+use intercept::{Chain, Member, Teller, Underway};
 use memory::{Memory, Room};
 use slot::{Accumulator, Appended, Encoded, HEADER_BYTES, Pick, Topic};
+use spread::Spreader;
 
+pub use attached::Callback;
 pub use builder::ProducerBuilder;
 pub use delivery::{Delivery, PendingDelivery, RecordMetadata};
 pub use error::{SendError, TrySendError};
@@ -74,11 +85,12 @@ struct Inner<K, V> {
     settings: Checked,
     key_serializer: Arc<dyn Serializer<K>>,
     value_serializer: Arc<dyn Serializer<V>>,
-    chain: Chain<K, V>,
+    chain: Arc<Chain<K, V>>,
     scratch: Mutex<Vec<Scratch>>,
     closed: AtomicBool,
     counts: Arc<Counts>,
-    tasks: Mutex<Vec<Task>>,
+    /// The sender and the teller.
+    tasks: Mutex<Option<(Task, Task)>>,
 }
 
 /// Where serializers write that cannot hand out what is there already.
@@ -88,6 +100,8 @@ struct Scratch {
     value: Vec<u8>,
 }
 
+/// What callbacks may take beyond the time limit of [`Producer::close`]: they may have heard only then.
+const GRACE: Duration = Duration::from_secs(1);
 /// Scratches kept for callers that serialize at the same time.
 const MOST_SCRATCHES: usize = 64;
 
@@ -122,20 +136,18 @@ impl<K: 'static, V: 'static> Producer<K, V> {
         settings: Checked,
         key_serializer: Arc<dyn Serializer<K>>,
         value_serializer: Arc<dyn Serializer<V>>,
-        interceptors: Vec<Arc<dyn Interceptor<K, V>>>,
+        interceptors: Vec<Member<K, V>>,
     ) -> Self {
         let rt = client.rt().clone();
-        let chain = Chain(interceptors.into());
+        let chain = Arc::new(Chain(interceptors));
+        let audience = (!chain.is_empty()).then(|| chain.clone() as Arc<dyn Audience>);
         let memory = Memory::new(settings.buffer_memory, settings.batch_size);
-        let accumulator =
-            Accumulator::new(client, memory, settings.batch_size, settings.packing, !chain.is_empty());
+        let spreader = Spreader::new(client.clone(), settings.spreading);
+        let (batch_size, packings) = (settings.batch_size, settings.packings.clone());
+        let accumulator = Accumulator::new(client, memory, batch_size, packings, spreader, audience.clone());
         let accumulator = Arc::new(accumulator);
-        let mut tasks = Vec::new();
-        let told = (!chain.is_empty()).then(|| {
-            let (told, news) = mpsc::unbounded_channel();
-            tasks.push(rt.spawn(chain.clone().tell(news, accumulator.clone())));
-            told
-        });
+        let (told, news) = mpsc::unbounded_channel();
+        let teller = Teller::new(accumulator.clone(), audience, news);
         let counts = Arc::<Counts>::default();
         let setup = Setup {
             settings: settings.core.clone(),
@@ -143,7 +155,8 @@ impl<K: 'static, V: 'static> Producer<K, V> {
             told,
             counts: counts.clone(),
         };
-        tasks.insert(0, rt.spawn(Driver::new(accumulator.clone(), setup).run()));
+        let sender = rt.spawn(Driver::new(accumulator.clone(), setup).run());
+        let tasks = Mutex::new(Some((sender, rt.spawn(teller.run()))));
         let inner = Inner {
             accumulator,
             settings,
@@ -153,7 +166,7 @@ impl<K: 'static, V: 'static> Producer<K, V> {
             scratch: Mutex::default(),
             closed: AtomicBool::new(false),
             counts,
-            tasks: Mutex::new(tasks),
+            tasks,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -174,24 +187,41 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
     /// # Cancel safety
     ///
     /// Before the record is accepted, dropping the future means that it is never sent.
-    pub async fn send(&self, mut record: Record<K, V>) -> Result<Delivery, SendError> {
-        let inner = &*self.inner;
-        inner.chain.on_send(&mut record)?;
-        let mut budget = Budget::default();
-        let topic = match inner.accumulator.topic(&record.topic) {
-            Some(topic) => topic,
-            None => inner.learn_topic(&record.topic, &mut budget).await?,
-        };
-        let topic = match record.partition {
-            Some(partition) if !topic.has(partition) => {
-                inner.learn_partition(&topic, partition, &mut budget).await?
-            }
-            _ => topic,
-        };
-        let mut scratch = inner.take_scratch();
-        let accepted = inner.accept(&topic, &mut record, &mut scratch, &mut budget).await;
-        inner.keep_scratch(scratch);
-        accepted
+    pub async fn send(&self, record: Record<K, V>) -> Result<Delivery, SendError> {
+        self.inner.send(record, None).await
+    }
+
+    /// Accepts one record as [`send`](Self::send) does, and runs `callback` with what becomes of it instead of
+    /// returning a [`Delivery`].
+    ///
+    /// Of an accepted record the callback runs exactly once, whatever happens: also when the producer is closed or
+    /// dropped, or `delivery.timeout.ms` passes. Callbacks of one partition run in the order of its records. They run on
+    /// a thread that may block, never on the sender: a slow one delays no batch, only later callbacks of this producer,
+    /// and holds its batch's share of `buffer.memory` until it returns. One that panics is reported through `tracing`,
+    /// and the next ones run. A callback that sends uses [`try_send`](Self::try_send): waiting for room that it holds
+    /// itself would last until `max.block.ms`.
+    ///
+    /// ```no_run
+    /// # async fn run(producer: klamm::Producer) -> Result<(), klamm::SendError> {
+    /// let record = klamm::Record::new("greetings").value("hello");
+    /// producer.send_with_callback(record, |outcome| println!("{outcome:?}")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The record was not accepted and is not sent, and the callback was dropped without being called.
+    ///
+    /// # Cancel safety
+    ///
+    /// Before the record is accepted, dropping the future means that it is never sent and the callback never called.
+    pub async fn send_with_callback(
+        &self,
+        record: Record<K, V>,
+        callback: impl FnOnce(Result<RecordMetadata, SendError>) + Send + 'static,
+    ) -> Result<(), SendError> {
+        self.inner.send(record, Some(Box::new(callback))).await.map(drop)
     }
 
     /// Accepts one record at once, or gives it back with the reason: no room in the buffer, or metadata of the
@@ -200,12 +230,22 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
     /// # Errors
     ///
     /// The record was not accepted. Interceptors have seen it, and will again when it is tried again.
-    pub fn try_send(&self, mut record: Record<K, V>) -> Result<Delivery, TrySendError<K, V>> {
-        let inner = &*self.inner;
-        match inner.try_accept(&mut record) {
-            Ok(delivery) => Ok(delivery),
-            Err(reason) => Err(TrySendError { record: Box::new(record), reason }),
-        }
+    pub fn try_send(&self, record: Record<K, V>) -> Result<Delivery, TrySendError<K, V>> {
+        self.inner.try_send(record, None)
+    }
+
+    /// Accepts one record at once as [`try_send`](Self::try_send) does, and runs `callback` with what becomes of it, as
+    /// [`send_with_callback`](Self::send_with_callback) does.
+    ///
+    /// # Errors
+    ///
+    /// The record was not accepted, and the callback was dropped without being called.
+    pub fn try_send_with_callback(
+        &self,
+        record: Record<K, V>,
+        callback: impl FnOnce(Result<RecordMetadata, SendError>) + Send + 'static,
+    ) -> Result<(), TrySendError<K, V>> {
+        self.inner.try_send(record, Some(Box::new(callback))).map(drop)
     }
 
     /// Sends one record and waits for the broker to acknowledge it.
@@ -227,9 +267,50 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
     }
 }
 
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
+    /// This producer as a [`futures::Sink`], for code that pours a stream into it.
+    ///
+    /// `poll_ready` waits until the record before is accepted: for metadata and room, as [`send`](Self::send) does.
+    /// `poll_flush` sends without lingering and waits until everything that was put into this sink is acknowledged.
+    /// `poll_close` does the same, and then the sink takes nothing more; the producer is closed by
+    /// [`close`](Self::close) only. Records are written in the order in which they are put into the sink.
+    ///
+    /// ```no_run
+    /// # async fn run(producer: klamm::Producer) -> Result<(), klamm::SendError> {
+    /// use futures::{SinkExt, StreamExt};
+    /// let lines = futures::stream::iter(["one", "two"]).map(|line| klamm::Record::new("lines").value(line));
+    /// let mut sink = Box::pin(producer.sink());
+    /// sink.send_all(&mut lines.map(Ok)).await?; // returns when both are acknowledged
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A record that was not accepted is reported by whichever call comes next. So is the first of those that were
+    /// accepted and failed; others that fail before it is reported are not reported. The sink goes on after an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping futures of `SinkExt` loses nothing that the sink has taken. Dropping the sink loses the record that was
+    /// put into it last, if that was not accepted yet, and news of those that are not acknowledged: they are sent.
+    pub fn sink(&self) -> impl Sink<Record<K, V>, Error = SendError> + Send + 'static + use<K, V> {
+        let (producer, hurrying) = (self.clone(), self.clone());
+        let send = move |record| {
+            let producer = producer.clone();
+            async move { producer.send(record).await }
+        };
+        // Whoever waits for room wants no lingering either.
+        let hurry = move || {
+            hurrying.inner.accumulator.inbox.leave(Note::NoRoom);
+        };
+        FuturesSink::new(send, hurry)
+    }
+}
+
 impl<K, V> Producer<K, V> {
     /// Sends everything that was accepted before without lingering, and returns when all of it is acknowledged
-    /// or failed; which of the two, the deliveries tell.
+    /// or failed, and its callbacks and interceptors have run; which of the two, deliveries and callbacks tell.
     ///
     /// # Errors
     ///
@@ -245,11 +326,12 @@ impl<K, V> Producer<K, V> {
     }
 
     /// Accepts nothing more (on any clone), flushes for at most `timeout`, then fails what is left with
-    /// [`SendError::Closed`] and ends the sender.
+    /// [`SendError::Closed`] and ends the sender. Interceptors are closed when all callbacks have run.
     ///
     /// # Errors
     ///
-    /// Returns [`SendError::TimedOut`] if records were left.
+    /// Returns [`SendError::TimedOut`] if records were left; or callbacks: these have a second more than `timeout`, and
+    /// then run on without being waited for.
     ///
     /// # Cancel safety
     ///
@@ -263,13 +345,17 @@ impl<K, V> Producer<K, V> {
         let flushed = rt.before(until, self.flush()).await;
         inner.accumulator.inbox.leave(Note::End { dropped: false });
         // Taken first: a lock is never held while waiting.
-        let tasks = std::mem::take(&mut *inner.tasks.lock());
-        for task in tasks {
-            task.await;
+        let tasks = inner.tasks.lock().take();
+        let mut all_told = true;
+        if let Some((sender, mut teller)) = tasks {
+            sender.await;
+            let until = until.max(rt.now()).saturating_add(GRACE);
+            all_told = rt.before(until, &mut teller).await.is_some();
+            teller.detach();
         }
         match flushed {
-            Some(_) => Ok(()),
-            None => Err(SendError::TimedOut { waited: timeout, maybe_written: true, last: None }),
+            Some(_) if all_told => Ok(()),
+            _ => Err(SendError::TimedOut { at: None, waited: timeout, maybe_written: true, last: None }),
         }
     }
 
@@ -290,6 +376,58 @@ impl<K, V> Producer<K, V> {
 }
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
+    async fn send(
+        &self,
+        mut record: Record<K, V>,
+        callback: Option<Callback>,
+    ) -> Result<Delivery, SendError> {
+        self.check_open()?;
+        let mut underway = Underway::new(&self.chain, callback);
+        let accepted = match underway.intercept(&mut record) {
+            Ok(()) => self.place(&mut record, &mut underway.attachment).await,
+            Err(refused) => Err(refused),
+        };
+        underway.end(accepted.as_ref().err());
+        accepted
+    }
+
+    fn try_send(
+        &self,
+        mut record: Record<K, V>,
+        callback: Option<Callback>,
+    ) -> Result<Delivery, TrySendError<K, V>> {
+        let mut underway = Underway::new(&self.chain, callback);
+        let accepted = match self.check_open().and_then(|()| underway.intercept(&mut record)) {
+            Ok(()) => self.try_accept(&mut record, &mut underway.attachment),
+            Err(refused) => Err(refused),
+        };
+        underway.end(accepted.as_ref().err());
+        accepted.map_err(|reason| TrySendError { record: Box::new(record), reason })
+    }
+
+    /// Finds out where the record goes, and brings it there.
+    async fn place(
+        &self,
+        record: &mut Record<K, V>,
+        attachment: &mut Option<Attachment>,
+    ) -> Result<Delivery, SendError> {
+        let mut budget = Budget::default();
+        let topic = match self.accumulator.topic(&record.topic) {
+            Some(topic) => topic,
+            None => self.learn_topic(&record.topic, &mut budget).await?,
+        };
+        let topic = match record.partition {
+            Some(partition) if !topic.has(partition) => {
+                self.learn_partition(&topic, partition, &mut budget).await?
+            }
+            _ => topic,
+        };
+        let mut scratch = self.take_scratch();
+        let accepted = self.accept(&topic, record, attachment, &mut scratch, &mut budget).await;
+        self.keep_scratch(scratch);
+        accepted
+    }
+
     async fn learn_topic(&self, name: &str, budget: &mut Budget) -> Result<Arc<Topic>, SendError> {
         self.check_open()?;
         let client = &self.accumulator.client;
@@ -328,6 +466,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         &self,
         topic: &Topic,
         record: &mut Record<K, V>,
+        attachment: &mut Option<Attachment>,
         scratch: &mut Scratch,
         budget: &mut Budget,
     ) -> Result<Delivery, SendError> {
@@ -336,7 +475,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         let mut room: Option<Room<'_>> = None;
         loop {
             self.check_open()?;
-            let price = match self.accumulator.append(topic, pick, encoded, &mut room) {
+            let price = match self.accumulator.append(topic, pick, encoded, attachment, &mut room) {
                 Appended::Done(delivery) => return Ok(delivery),
                 Appended::Closed => return Err(SendError::Closed { maybe_written: false }),
                 Appended::NoRoom(price) => price,
@@ -351,9 +490,11 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         }
     }
 
-    fn try_accept(&self, record: &mut Record<K, V>) -> Result<Delivery, SendError> {
-        self.check_open()?;
-        self.chain.on_send(record)?;
+    fn try_accept(
+        &self,
+        record: &mut Record<K, V>,
+        attachment: &mut Option<Attachment>,
+    ) -> Result<Delivery, SendError> {
         let topic = match self.accumulator.topic(&record.topic) {
             Some(topic) => topic,
             None => match self.accumulator.client.topic_now(&record.topic, true)? {
@@ -367,7 +508,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         }
         let mut scratch = self.take_scratch();
         let accepted = self.encode(&topic, record, &mut scratch).and_then(|(pick, encoded)| {
-            match self.accumulator.append(&topic, pick, encoded, &mut None) {
+            match self.accumulator.append(&topic, pick, encoded, attachment, &mut None) {
                 Appended::Done(delivery) => Ok(delivery),
                 Appended::Closed => Err(SendError::Closed { maybe_written: false }),
                 Appended::NoRoom(_) => {
@@ -387,29 +528,31 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         record: &'a mut Record<K, V>,
         scratch: &'a mut Scratch,
     ) -> Result<(Pick, Encoded<'a>), SendError> {
-        let failed = |part| move |error: SerializeError| SendError::Serialize { part, source: error.into() };
+        let failed = |part, type_name, error: SerializeError| SendError::Serialize {
+            topic: topic.name.clone(),
+            part,
+            type_name,
+            source: error.into(),
+        };
         let Record { key, value, headers, .. } = record;
         let key = match key {
             Some(key) => self.key_serializer.serialize(&topic.name, headers, key, &mut scratch.key),
             None => Ok(None),
         };
-        let key = key.map_err(failed("key"))?;
+        let key = key.map_err(|error| failed("key", type_name::<K>(), error))?;
         let value = match value {
             Some(value) => self.value_serializer.serialize(&topic.name, headers, value, &mut scratch.value),
             None => Ok(None),
         };
-        let value = value.map_err(failed("value"))?;
+        let value = value.map_err(|error| failed("value", type_name::<V>(), error))?;
         let need = BatchBuilder::upper_bound(key.map(<[u8]>::len), value.map(<[u8]>::len), headers);
         let limit_bytes = self.settings.core.max_request_bytes.min(self.accumulator.memory.total());
         if HEADER_BYTES + need > limit_bytes {
             return Err(SendError::TooLarge { size_bytes: HEADER_BYTES + need, limit_bytes });
         }
-        let pick = match (record.partition, key) {
-            (Some(partition), _) => Pick::Index(partition as usize),
-            (None, Some(key)) if !self.settings.ignore_keys => {
-                Pick::Index(partitioner::for_key(key, topic.count as u32) as usize)
-            }
-            (None, _) => Pick::Sticky,
+        let pick = match record.partition {
+            Some(partition) => Pick::Index(partition as usize),
+            None => self.settings.placing.pick(&self.accumulator.spreader, topic, key, value)?,
         };
         Ok((pick, Encoded { key, value, headers, timestamp: record.timestamp, need }))
     }
@@ -466,7 +609,10 @@ impl<K, V> Drop for Inner<K, V> {
     fn drop(&mut self) {
         self.accumulator.inbox.leave(Note::End { dropped: true });
         // The tasks end by themselves, and say what is lost.
-        self.tasks.get_mut().drain(..).for_each(Task::detach);
+        if let Some((sender, teller)) = self.tasks.get_mut().take() {
+            sender.detach();
+            teller.detach();
+        }
     }
 }
 

@@ -12,6 +12,8 @@ mod changing;
 mod consuming;
 mod failing;
 mod limits;
+mod pacing;
+mod partitioning;
 mod producing;
 mod surviving;
 mod tools;
@@ -20,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use klamm_tests::backend::Can::{
-    ControllerApart, CreateTopics, Cut, Freeze, KeepRecords, Kill, Pause, PowerOff, Replicate,
+    ControllerApart, CreateTopics, Cut, Freeze, KeepRecords, Kill, Pause, PowerOff, RealSockets, Replicate,
     RestartQuickly, SeeLogs,
 };
 use klamm_tests::backend::KINDS;
@@ -40,11 +42,18 @@ macro_rules! behaviours {
 const BEHAVIOURS: &[Behaviour] = behaviours![
     producing::what_is_sent_comes_back_with_null_and_empty_kept_apart[KeepRecords],
     producing::every_codec_round_trips[KeepRecords],
+    producing::topics_are_stored_by_the_codec_of_each[RealSockets, KeepRecords],
     producing::records_of_one_key_stay_in_order_in_one_partition[KeepRecords],
     producing::acks_none_and_leader_deliver_as_well[KeepRecords],
     producing::an_explicit_partition_is_obeyed[],
     producing::interceptors_see_every_record_twice_even_if_one_panics[KeepRecords],
     producing::typed_records_are_serialized_and_deserialized[KeepRecords],
+    partitioning::keys_land_where_the_named_client_puts_them[KeepRecords],
+    partitioning::a_partitioner_that_panics_or_errs_fails_its_record_only[KeepRecords],
+    partitioning::records_without_a_key_spread_evenly[],
+    partitioning::records_without_a_key_go_mostly_to_leaders_that_are_not_paused[Pause, Replicate],
+    partitioning::without_adaption_records_without_a_key_go_to_a_paused_leader_as_well[Pause, Replicate],
+    partitioning::a_leader_that_takes_nothing_for_the_availability_timeout_gets_nothing[Pause, Replicate],
     consuming::reading_starts_at_the_beginning_the_end_an_offset_or_a_time[KeepRecords],
     consuming::the_stream_hands_out_each_record_once[KeepRecords],
     consuming::a_paused_partition_is_silent_until_resumed[KeepRecords],
@@ -66,11 +75,14 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     acknowledging::a_consumer_at_the_end_hears_of_new_records_in_the_middle_of_its_long_poll[KeepRecords],
     limits::the_largest_record_allowed_arrives_and_one_byte_more_is_refused[KeepRecords],
     limits::a_record_over_the_topics_limit_is_refused_and_the_next_one_goes_through[CreateTopics],
-    limits::a_batch_over_the_topics_limit_fails_as_a_whole_and_the_next_one_goes_through[CreateTopics, KeepRecords],
+    limits::a_batch_over_the_topics_limit_is_split_and_all_of_it_arrives_in_order[CreateTopics, KeepRecords],
     limits::create_time_is_the_producers_and_log_append_time_the_brokers[CreateTopics, KeepRecords],
     limits::a_timestamp_too_far_in_the_future_is_refused[CreateTopics],
     limits::reading_can_start_in_the_middle_of_a_compressed_batch[KeepRecords],
     limits::headers_come_back_as_they_were_sent[KeepRecords],
+    pacing::a_producer_obeys_a_brokers_throttle_time[],
+    pacing::a_throttled_broker_holds_up_no_other_one[CreateTopics, Replicate],
+    pacing::a_consumer_obeys_a_brokers_throttle_time[KeepRecords],
     changing::a_producer_goes_on_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::a_consumer_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::producing_to_a_deleted_topic_fails_by_name_and_other_topics_go_on[CreateTopics],

@@ -9,6 +9,7 @@
 mod acknowledging;
 mod administering;
 mod changing;
+mod connecting;
 mod consuming;
 mod failing;
 mod limits;
@@ -95,6 +96,11 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
         CreateTopics,
         KeepRecords
     ],
+    connecting::idle_connections_are_closed_and_the_next_record_is_sent_on_a_new_one[KeepRecords],
+    connecting::a_connection_in_use_is_not_idle[],
+    connecting::a_connection_on_which_an_answer_is_awaited_is_not_idle[KeepRecords],
+    connecting::tiny_socket_buffers_let_everything_through[RealSockets, KeepRecords],
+    connecting::buffer_sizes_reach_the_sockets_of_producers_and_consumers[RealSockets, KeepRecords],
     surviving::records_survive_the_kill_of_their_leader_once_each_and_in_order[Kill, Replicate, KeepRecords],
     surviving::what_was_acknowledged_is_there_after_every_broker_was_killed_in_turn[
         Kill,

@@ -11,8 +11,11 @@ use crate::rt::Rt;
 use crate::serializer::Plain;
 
 mod broker;
+#[cfg(feature = "metrics")]
+mod measuring;
 mod pouring;
 mod telling;
+mod tracing_spans;
 
 use broker::{Broker, Produced};
 

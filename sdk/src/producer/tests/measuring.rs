@@ -203,3 +203,23 @@ async fn the_table_names_what_there_is() {
     assert_eq!(named, measured);
     assert_eq!(named, *numbers.described.lock());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_callbacks_held_is_seen_to_come_back_and_what_lingers_at_a_drop_is_counted() {
+    let numbers = Numbers::default();
+    let _recording = ::metrics::set_default_local_recorder(&numbers);
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).linger_ms(60 * S).build().unwrap();
+    let total = producer.inner.accumulator.memory.total() as f64;
+    producer.send_with_callback(line("told"), |_| ()).await.unwrap();
+    producer.flush().await.unwrap();
+    check_memory(&producer).await;
+    assert_eq!(numbers.last("buffer_available_bytes client_id="), total);
+    for _ in 0..2 {
+        drop(producer.send(line("lingers")).await.unwrap());
+    }
+    drop(producer);
+    Rt::current().unwrap().sleep(MS).await;
+    assert_eq!(numbers.sum("failed_records_total client_id= topic=t"), 2.0);
+    assert_eq!(numbers.last("buffer_available_bytes client_id="), total);
+}

@@ -59,6 +59,8 @@ pub mod fault;
 pub mod interceptor;
 #[cfg(feature = "json")]
 mod json;
+#[cfg(test)]
+mod listener;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 #[cfg(not(feature = "metrics"))]

@@ -1,67 +1,8 @@
 //! One span for each Produce request, and a report for each panic.
 
-use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::sync::atomic::AtomicU64;
-
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record as Fields};
-use tracing::{Event, Metadata, Subscriber};
-
 use super::*;
+use crate::listener::{Listener, Seen};
 use crate::producer::guard::guarded;
-
-/// Keeps the fields of spans and of errors.
-#[derive(Clone, Default)]
-struct Listener {
-    spans: Arc<Mutex<BTreeMap<u64, Seen>>>,
-    errors: Arc<Mutex<Vec<Seen>>>,
-    next: Arc<AtomicU64>,
-}
-
-type Seen = BTreeMap<&'static str, String>;
-
-struct Into<'a>(&'a mut Seen);
-
-impl Visit for Into<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.insert(field.name(), format!("{value:?}"));
-    }
-}
-
-impl Subscriber for Listener {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("klamm")
-    }
-
-    fn new_span(&self, span: &Attributes<'_>) -> Id {
-        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut seen = Seen::from([("name", span.metadata().name().to_owned())]);
-        span.record(&mut Into(&mut seen));
-        self.spans.lock().insert(id, seen);
-        Id::from_u64(id)
-    }
-
-    fn record(&self, span: &Id, values: &Fields<'_>) {
-        if let Some(seen) = self.spans.lock().get_mut(&span.into_u64()) {
-            values.record(&mut Into(seen));
-        }
-    }
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        if *event.metadata().level() == tracing::Level::ERROR {
-            let mut seen = Seen::new();
-            event.record(&mut Into(&mut seen));
-            self.errors.lock().push(seen);
-        }
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
 
 #[tokio::test(start_paused = true)]
 async fn each_request_has_a_span_that_tells_how_it_ended_and_records_have_none() {

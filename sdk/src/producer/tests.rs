@@ -11,9 +11,12 @@ use crate::rt::Rt;
 use crate::serializer::Plain;
 
 mod broker;
+#[cfg(feature = "metrics")]
+mod measuring;
 mod placing;
 mod pouring;
 mod telling;
+mod tracing_spans;
 
 use broker::{Broker, Produced};
 

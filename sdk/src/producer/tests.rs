@@ -11,6 +11,7 @@ use crate::rt::Rt;
 use crate::serializer::Plain;
 
 mod broker;
+mod ordering;
 mod placing;
 mod telling;
 

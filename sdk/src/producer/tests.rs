@@ -13,6 +13,7 @@ use crate::serializer::Plain;
 mod broker;
 #[cfg(feature = "metrics")]
 mod measuring;
+mod ordering;
 mod placing;
 mod pouring;
 mod telling;

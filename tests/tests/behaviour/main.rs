@@ -16,6 +16,7 @@ mod failing;
 mod limits;
 mod pacing;
 mod partitioning;
+mod presets;
 mod producing;
 mod surviving;
 mod tools;
@@ -69,6 +70,23 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
         KeepRecords
     ],
     delivering::try_send_asks_for_a_topic_that_is_not_known_and_takes_the_record_later[],
+    presets::topics_have_the_settings_of_their_preset[RealSockets, CreateTopics],
+    presets::high_throughput_is_acknowledged_by_the_leader_alone_or_by_nobody[
+        Pause,
+        CreateTopics,
+        Replicate,
+        KeepRecords
+    ],
+    presets::reliable_survives_the_kill_of_a_leader[Pause, Kill, CreateTopics, Replicate, KeepRecords],
+    presets::highly_reliable_survives_the_kill_of_a_leader[Pause, Kill, CreateTopics, Replicate, KeepRecords],
+    presets::highly_reliable_survives_a_loss_of_power_of_all[PowerOff, CreateTopics, KeepRecords],
+    presets::ordered_keeps_order_over_a_leader_change_even_without_idempotence[
+        Pause,
+        CreateTopics,
+        Replicate,
+        KeepRecords
+    ],
+    presets::without_retries_order_is_kept_by_leaving_out_what_failed[KeepRecords],
     consuming::reading_starts_at_the_beginning_the_end_an_offset_or_a_time[KeepRecords],
     consuming::the_stream_hands_out_each_record_once[KeepRecords],
     consuming::a_paused_partition_is_silent_until_resumed[KeepRecords],

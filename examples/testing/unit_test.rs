@@ -30,7 +30,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut payments: MockProducer = MockProducer::new();
     let paid = |record: Record| answer(Ok(RecordMetadata::new(record.topic(), 0, 42)));
     payments.expect_send_and_wait().times(1).returning(paid);
-    let lost = SendError::TimedOut { waited: Duration::from_secs(120), maybe_written: true, last: None };
+    let lost =
+        SendError::TimedOut { at: None, waited: Duration::from_secs(120), maybe_written: true, last: None };
     payments.expect_send_and_wait().times(1).returning(move |_| answer(Err(lost.clone())));
 
     assert_eq!(pay_all(&orders, &payments).await?, [8]);

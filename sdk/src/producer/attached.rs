@@ -94,7 +94,6 @@ impl Attachments {
 
     /// Keeps the records before `index`; returns those from there on, numbered from 0, as a batch of its own that
     /// comes after this one.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the sender is to split batches that are too large"))]
     pub(super) fn split_at(&mut self, index: u32) -> Box<Self> {
         let at = self.entries.partition_point(|entry| entry.index < index);
         let mut entries = self.entries.split_off(at);

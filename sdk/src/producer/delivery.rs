@@ -17,6 +17,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
+use klamm_core::TopicPartition;
 use klamm_core::producer::Outcome;
 use parking_lot::Mutex;
 
@@ -129,7 +130,10 @@ impl Fate {
                 log_append_time: log_append_time.unwrap_or(-1),
                 ..Written::at(base_offset)
             }),
-            Outcome::Failed(failure) => Settled::Failed(failure.into()),
+            Outcome::Failed(failure) => {
+                let at = TopicPartition::new(self.topic.clone(), self.partition);
+                Settled::Failed(SendError::of(failure, at))
+            }
         });
     }
 
@@ -137,7 +141,6 @@ impl Fate {
     ///
     /// From now on only the fates returned matter. Who waits is woken, because only the task itself knows which of them
     /// it has to wait for. Returns none if the batch has an outcome already: then there is nothing to hand over.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the sender is to split batches that are too large"))]
     pub(super) fn split(&self, firsts: &[u32]) -> Vec<Arc<Fate>> {
         debug_assert!(firsts.first() == Some(&0) && firsts.is_sorted());
         let part = |first: &u32| (*first, Arc::new(Self::new(self.topic.clone(), self.partition)));

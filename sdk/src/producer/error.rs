@@ -5,41 +5,51 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use klamm_core::TopicPartition;
 use klamm_core::producer::{Cause, Failure};
 use klamm_wire::ErrorCode;
 
 use crate::error::{MetadataError, Recovery};
+use crate::partitioner::PartitionerError;
 use crate::record::Record;
 
 /// Why a record was not accepted, or not acknowledged. Cheap to clone: all records of a batch share it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
+// A tag as wide as the fields: with a narrow one, results of `send` are copied from odd addresses, which the CPU
+// cannot do before the fields have reached its cache.
 #[repr(u64)]
 pub enum SendError {
     /// `delivery.timeout.ms` passed before a broker acknowledged the record.
-    #[error("record not acknowledged within {waited:?}{}", Last(*.last))]
+    #[error("record{} not acknowledged within {waited:?}{}", Of(.at), Last(*.last))]
     TimedOut {
+        /// Where the record was to go; not known of what is left when a producer is closed.
+        at: Option<TopicPartition>,
         /// Time since the batch was opened.
         waited: Duration,
         /// `true` once the batch has touched a socket: the record may be in the log.
         maybe_written: bool,
-        /// What a broker said to the last attempt, if one answered.
+        /// What a broker said to the last attempt, if one answered, or about the topic since then.
         last: Option<ErrorCode>,
     },
     /// All `retries` failed.
-    #[error("record not acknowledged in any of the attempts allowed{}", Last(*.last))]
+    #[error("record{} not acknowledged in any of the attempts allowed{}", Of(.at), Last(*.last))]
     RetriesExhausted {
+        /// Where the record was to go.
+        at: Option<TopicPartition>,
         /// The record may be in the log.
         maybe_written: bool,
         /// What a broker said to the last attempt, if one answered.
         last: Option<ErrorCode>,
     },
     /// The broker refuses the record and would again.
-    #[error("refused by the broker: {code}{}", .message.as_ref().map(|m| format!(": {m}")).unwrap_or_default())]
+    #[error("record{} refused by the broker: {code}{}", Of(.at), Why(.message.as_deref()))]
     Rejected {
+        /// Where the record was to go.
+        at: Option<TopicPartition>,
         /// The broker's error code.
         code: ErrorCode,
-        /// The broker's explanation.
+        /// The broker's explanation, or what helps.
         message: Option<Arc<str>>,
         /// An earlier attempt may have been written all the same.
         maybe_written: bool,
@@ -88,6 +98,14 @@ pub enum SendError {
         partition: i32,
         /// Partitions there are.
         count: usize,
+    },
+    /// The partitioner failed; this record only.
+    #[error("partitioner for topic {topic:?}: {source}")]
+    Partitioner {
+        /// Name of the topic.
+        topic: Arc<str>,
+        /// What it did wrong.
+        source: PartitionerError,
     },
     /// A serializer failed.
     #[error("cannot serialize the {part} ({type_name}) for topic {topic:?}: {source}")]
@@ -138,6 +156,7 @@ impl SendError {
             | Self::Unsupported { .. }
             | Self::TooLarge { .. }
             | Self::NoSuchPartition { .. }
+            | Self::Partitioner { .. }
             | Self::Serialize { .. }
             | Self::Refused { .. }
             | Self::Compression => Recovery::Fix,
@@ -159,21 +178,27 @@ impl SendError {
     }
 }
 
-impl From<Failure> for SendError {
-    fn from(failure: Failure) -> Self {
+impl SendError {
+    /// Why a batch was given up that was to go to `at`.
+    pub(super) fn of(failure: Failure, at: TopicPartition) -> Self {
+        let at = Some(at);
         let code = |cause| match cause {
             Cause::Code(code) => Some(code),
             Cause::NoAnswer => None,
         };
         match failure {
             Failure::TimedOut { waited, maybe_written, last } => {
-                Self::TimedOut { waited, maybe_written, last: last.and_then(code) }
+                Self::TimedOut { at, waited, maybe_written, last: last.and_then(code) }
             }
             Failure::Exhausted { maybe_written, last } => {
-                Self::RetriesExhausted { maybe_written, last: code(last) }
+                Self::RetriesExhausted { at, maybe_written, last: code(last) }
             }
             Failure::Rejected { code, message, maybe_written } => {
-                Self::Rejected { code, message, maybe_written }
+                Self::Rejected { at, code, message, maybe_written }
+            }
+            Failure::TooLarge { code, bytes, maybe_written } => {
+                let message = Some(too_large(code, bytes).into());
+                Self::Rejected { at, code, message, maybe_written }
             }
             Failure::Unsupported { maybe_written } => Self::Unsupported { maybe_written },
             Failure::NoProducerId { code } => Self::NoProducerId { code },
@@ -181,6 +206,17 @@ impl From<Failure> for SendError {
             Failure::Aborted { maybe_written } => Self::Closed { maybe_written },
         }
     }
+}
+
+/// What a single record that is too large needs.
+fn too_large(code: ErrorCode, bytes: usize) -> String {
+    let limit = match code {
+        ErrorCode::RECORD_LIST_TOO_LARGE => "segment.bytes",
+        _ => "max.message.bytes",
+    };
+    format!(
+        "alone it takes {bytes} B: raise {limit} of the topic, or send smaller records or better compressed ones"
+    )
 }
 
 /// A record that [`try_send`](crate::Producer::try_send) could not accept, and why.
@@ -192,6 +228,24 @@ pub struct TrySendError<K = Bytes, V = Bytes> {
     /// Why it was not accepted.
     #[source]
     pub reason: SendError,
+}
+
+/// Prints ` of TOPIC-PARTITION`.
+struct Of<'a>(&'a Option<TopicPartition>);
+
+impl std::fmt::Display for Of<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |at| write!(f, " of {at}"))
+    }
+}
+
+/// Prints `: REASON`.
+struct Why<'a>(Option<&'a str>);
+
+impl std::fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |reason| write!(f, ": {reason}"))
+    }
 }
 
 /// Prints `; last answer: CODE`.

@@ -67,7 +67,7 @@ impl Inbox {
         if state.ended {
             return None;
         }
-        let batch = BatchId(state.next_batch);
+        let batch = BatchId::new(state.next_batch);
         let newest = state.notes.last();
         let note = note(batch);
         // Said by every attempt of whoever does not wait; once is enough.

@@ -14,11 +14,15 @@ mod clock;
 mod delivery;
 mod driver;
 mod error;
+mod futures_sink;
 pub(crate) mod guard;
 mod inbox;
 mod intercept;
 mod memory;
+mod place;
 mod slot;
+mod split;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -30,13 +34,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use klamm_core::{Tick, partitioner};
+use futures::Sink;
+use klamm_core::Tick;
 use klamm_wire::BatchBuilder;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::client::Client;
 use crate::error::ConfigError;
+use crate::metrics::{BufferMeter, Meter};
 use crate::record::Record;
 use crate::rt::Task;
 use crate::serializer::{SerializeError, Serializer};
@@ -44,10 +50,12 @@ use crate::serializer::{SerializeError, Serializer};
 use attached::{Attachment, Audience};
 use builder::Checked;
 use driver::{Counts, Driver, Setup};
+use futures_sink::FuturesSink;
 use inbox::Note;
 use intercept::{Chain, Member, Teller, Underway};
 use memory::Memory;
 use slot::{Accumulator, Appended, Encoded, HEADER_BYTES, Pick};
+use spread::Spreader;
 use topics::Topic;
 
 pub use attached::Callback;
@@ -149,17 +157,23 @@ impl<K: 'static, V: 'static> Producer<K, V> {
         let chain = Arc::new(Chain(interceptors));
         let audience = (!chain.is_empty()).then(|| chain.clone() as Arc<dyn Audience>);
         let memory = Memory::new(settings.buffer_memory, settings.batch_size);
-        let accumulator =
-            Accumulator::new(client, memory, settings.batch_size, settings.packing, audience.clone());
+        let spreader = Spreader::new(client.clone(), settings.spreading);
+        let (batch_size, packings) = (settings.batch_size, settings.packings.clone());
+        let accumulator = Accumulator::new(client, memory, batch_size, packings, spreader, audience.clone());
         let accumulator = Arc::new(accumulator);
         let (told, news) = mpsc::unbounded_channel();
-        let teller = Teller::new(accumulator.clone(), audience, news);
+        let client_id = accumulator.client.settings().client_id.as_deref();
+        let buffer = BufferMeter::new(client_id, accumulator.memory.total());
+        let meter = Meter::new(client_id);
+        let teller = Teller::new(accumulator.clone(), audience, news, buffer.clone());
         let counts = Arc::<Counts>::default();
         let setup = Setup {
             settings: settings.core.clone(),
             request_timeout: settings.request_timeout,
             told,
             counts: counts.clone(),
+            meter,
+            buffer,
         };
         let sender = rt.spawn(Driver::new(accumulator.clone(), setup).run());
         let tasks = Mutex::new(Some((sender, rt.spawn(teller.run()))));
@@ -297,6 +311,47 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
     }
 }
 
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
+    /// This producer as a [`futures::Sink`], for code that pours a stream into it.
+    ///
+    /// `poll_ready` waits until the record before is accepted: for metadata and room, as [`send`](Self::send) does.
+    /// `poll_flush` sends without lingering and waits until everything that was put into this sink is acknowledged.
+    /// `poll_close` does the same, and then the sink takes nothing more; the producer is closed by
+    /// [`close`](Self::close) only. Records are written in the order in which they are put into the sink.
+    ///
+    /// ```no_run
+    /// # async fn run(producer: klamm::Producer) -> Result<(), klamm::SendError> {
+    /// use futures::{SinkExt, StreamExt};
+    /// let lines = futures::stream::iter(["one", "two"]).map(|line| klamm::Record::new("lines").value(line));
+    /// let mut sink = Box::pin(producer.sink());
+    /// sink.send_all(&mut lines.map(Ok)).await?; // returns when both are acknowledged
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A record that was not accepted is reported by whichever call comes next. So is the first of those that were
+    /// accepted and failed; others that fail before it is reported are not reported. The sink goes on after an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping futures of `SinkExt` loses nothing that the sink has taken. Dropping the sink loses the record that was
+    /// put into it last, if that was not accepted yet, and news of those that are not acknowledged: they are sent.
+    pub fn sink(&self) -> impl Sink<Record<K, V>, Error = SendError> + Send + 'static + use<K, V> {
+        let (producer, hurrying) = (self.clone(), self.clone());
+        let send = move |record| {
+            let producer = producer.clone();
+            async move { producer.send(record).await }
+        };
+        // Whoever waits for room wants no lingering either.
+        let hurry = move || {
+            hurrying.inner.accumulator.inbox.leave(Note::NoRoom);
+        };
+        FuturesSink::new(send, hurry)
+    }
+}
+
 impl<K, V> Producer<K, V> {
     /// Sends everything that was accepted before without lingering, and returns when all of it is acknowledged
     /// or failed, and its callbacks and interceptors have run; which of the two, deliveries and callbacks tell.
@@ -344,7 +399,7 @@ impl<K, V> Producer<K, V> {
         }
         match flushed {
             Some(_) if all_told => Ok(()),
-            _ => Err(SendError::TimedOut { waited: timeout, maybe_written: true, last: None }),
+            _ => Err(SendError::TimedOut { at: None, waited: timeout, maybe_written: true, last: None }),
         }
     }
 
@@ -575,12 +630,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         if HEADER_BYTES + need > limit_bytes {
             return Err(SendError::TooLarge { size_bytes: HEADER_BYTES + need, limit_bytes });
         }
-        let pick = match (record.partition, key) {
-            (Some(partition), _) => Pick::Index(partition as usize),
-            (None, Some(key)) if !self.settings.ignore_keys => {
-                Pick::Index(partitioner::for_key(key, topic.count as u32) as usize)
-            }
-            (None, _) => Pick::Sticky,
+        let pick = match record.partition {
+            Some(partition) => Pick::Index(partition as usize),
+            None => self.settings.placing.pick(&self.accumulator.spreader, topic, key, value)?,
         };
         Ok((pick, Encoded { key, value, headers, timestamp: record.timestamp, need }))
     }

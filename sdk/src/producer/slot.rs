@@ -2,12 +2,13 @@
 //!
 //! A record is encoded straight into the open batch in the caller's own task, under the lock of its partition.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
 use klamm_core::metadata::TopicMetadata;
-use klamm_core::partitioner::{self, Sticky};
+use klamm_core::partitioner::Sticky;
 use klamm_core::producer::{BatchId, PartitionId};
 use klamm_wire::{BatchBuilder, Compression};
 use parking_lot::{Mutex, MutexGuard};
@@ -19,6 +20,7 @@ use super::clock::CoarseClock;
 use super::delivery::{Delivery, Fate};
 use super::inbox::{Inbox, Note};
 use super::memory::{Memory, Room};
+use super::spread::{Spread, Spreader};
 use super::topics::{Topic, Topics};
 
 /// Bytes of a batch before its records.
@@ -30,6 +32,9 @@ pub(super) struct Slot {
     pub(super) id: PartitionId,
     pub(super) topic: Arc<str>,
     pub(super) index: i32,
+    pub(super) packing: Packing,
+    /// Batches that were opened and not sent yet.
+    waiting: AtomicU32,
     state: Mutex<SlotState>,
 }
 
@@ -40,6 +45,8 @@ struct SlotState {
     clock: CoarseClock,
     /// Of the last batch of which something is to be told.
     turn: Option<Arc<Turn>>,
+    /// What a batch may hold, if the broker took none of `batch.size`.
+    limit: Option<usize>,
 }
 
 /// A batch that takes records.
@@ -47,6 +54,7 @@ struct SlotState {
 pub(super) struct Open {
     pub(super) batch: BatchId,
     builder: BatchBuilder,
+    packing: Packing,
     fate: Arc<Fate>,
     /// What is to be told of its records, if anything.
     attached: Option<Box<Attachments>>,
@@ -61,24 +69,58 @@ impl Open {
         self.attached
     }
 
+    /// Whether closing it takes time.
+    pub(super) fn is_to_be_compressed(&self) -> bool {
+        self.packing.compression != Compression::None
+    }
+
     /// Closes the batch, compressing it, and tells the sender about it in a note.
-    pub(super) fn seal(self, packing: Packing) -> Note {
-        let sealed = self.builder.seal(packing.compression, packing.level);
+    pub(super) fn seal(self) -> Note {
+        let sealed = self.builder.seal(self.packing.compression, self.packing.level);
         let sealed = sealed.inspect_err(|error| tracing::warn!(%error, "cannot close a batch")).ok();
         Note::Sealed { batch: self.batch, sealed, attached: self.attached }
     }
 }
 
 /// How batches are compressed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Packing {
     pub(super) compression: Compression,
     pub(super) level: Option<i32>,
 }
 
+/// How the batches of each topic are compressed.
+#[derive(Debug, Clone)]
+pub(super) struct Packings {
+    pub(super) default: Packing,
+    pub(super) by_topic: BTreeMap<String, Packing>,
+}
+
+impl Packings {
+    fn of(&self, topic: &str) -> Packing {
+        self.by_topic.get(topic).copied().unwrap_or(self.default)
+    }
+}
+
 impl Slot {
-    fn new(id: PartitionId, topic: Arc<str>, index: i32) -> Self {
-        Self { id, topic, index, state: Mutex::default() }
+    fn new(id: PartitionId, topic: Arc<str>, index: i32, packing: Packing) -> Self {
+        Self { id, topic, index, packing, waiting: AtomicU32::new(0), state: Mutex::default() }
+    }
+
+    /// Batches that were opened and not sent yet.
+    pub(super) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// A batch waits no longer: it is sent for the first time, or given up.
+    pub(super) fn waits_no_longer(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// From now on batches hold at most so many bytes before they are compressed, or again `batch.size`.
+    pub(super) fn limit_batches(&self, bytes: Option<usize>) {
+        let mut state = self.state.lock();
+        state.limit = bytes.map(|bytes| state.limit.map_or(bytes, |limit| limit.min(bytes)));
     }
 
     /// Takes the open batch, if it is this one.
@@ -94,10 +136,10 @@ pub(super) struct Accumulator {
     pub(super) inbox: Inbox,
     pub(super) memory: Memory,
     pub(super) batch_size: usize,
-    pub(super) packing: Packing,
+    packings: Packings,
+    pub(super) spreader: Spreader,
     /// Hears of every record.
     audience: Option<Arc<dyn Audience>>,
-    pub(super) rng: Mutex<fastrand::Rng>,
     pub(super) topics: Topics,
 }
 
@@ -134,20 +176,25 @@ impl Accumulator {
         client: Client,
         memory: Memory,
         batch_size: usize,
-        packing: Packing,
+        packings: Packings,
+        spreader: Spreader,
         audience: Option<Arc<dyn Audience>>,
     ) -> Self {
-        let rng = Mutex::new(client.rt().rng("producer.partitioner"));
         Self {
             client,
             inbox: Inbox::default(),
             memory,
             batch_size,
-            packing,
+            packings,
+            spreader,
             audience,
-            rng,
             topics: Topics::default(),
         }
+    }
+
+    /// The metadata do not know a topic any more. Returns all of its partitions.
+    pub(super) fn forget(&self, name: &str) -> &[Arc<Slot>] {
+        self.topics.change().forget(name).map_or(&[], |topic| &topic.slots)
     }
 
     /// Takes over what the metadata say of a topic: new topics, new partitions, a topic created again.
@@ -163,39 +210,28 @@ impl Accumulator {
             return known;
         }
         let name = known.map_or_else(|| metadata.name.clone(), |topic| topic.name.clone());
+        let packing = self.packings.of(&name);
         let mut added = Vec::new();
         for index in known.map_or(0, |topic| topic.slots.len())..told {
             let id = PartitionId(topics.next_slot());
-            added.push(Arc::new(Slot::new(id, name.clone(), index as i32)));
+            added.push(Arc::new(Slot::new(id, name.clone(), index as i32, packing)));
         }
         let before = known.map_or_else(Vec::new, |topic| topic.slots.clone());
         let slots: Vec<_> = before.iter().chain(&added).cloned().collect();
         let current = known.map(|topic| topic.sticky.load(Ordering::Relaxed));
         let sticky = current.filter(|current| (*current as usize) < told);
-        let sticky = AtomicU32::new(sticky.unwrap_or_else(|| self.draw(&name, told, None)));
+        let spread = Spread::default();
+        let draw = || self.spreader.draw(&name, &spread, &slots[..told], None);
+        let sticky = AtomicU32::new(sticky.unwrap_or_else(draw));
         if recreated {
             self.inbox.leave(Note::Recreated(before));
         }
-        let superseded = AtomicBool::new(false);
         let asked = known.map(|topic| &topic.asked).or(asked).unwrap_or(&name).clone();
-        let topic = Topic { name, asked, id: metadata.id, count: told, slots, sticky, superseded };
-        let topic = topics.put(topic);
+        let (id, stale) = (metadata.id, AtomicBool::new(false));
+        let topic = topics.put(Topic { name, asked, id, count: told, slots, sticky, spread, stale });
         // Before others may change topics, so that the sender hears of the partitions in the order of their numbers.
         self.inbox.leave(Note::Slots(added));
         topic
-    }
-
-    /// Draws a partition for records without a key.
-    fn draw(&self, topic: &str, count: usize, current: Option<u32>) -> u32 {
-        let metadata = self.client.metadata();
-        let partitions = metadata.topics.get(topic).map_or(&[][..], |topic| &topic.partitions[..]);
-        let led: Vec<u32> = (0_u32..)
-            .zip(partitions)
-            .take(count)
-            .filter(|(_, partition)| partition.leader.is_some())
-            .map(|(index, _)| index)
-            .collect();
-        partitioner::draw(current, &led, count as u32, &mut self.rng.lock())
     }
 
     /// Appends a record to the open batch of its partition, opening one if need be. Never waits.
@@ -242,7 +278,8 @@ impl Accumulator {
     ) -> Option<Delivery> {
         let open = state.open.as_mut()?;
         let before = open.builder.len_bytes();
-        if before + record.need > self.batch_size && !open.builder.is_empty() {
+        let limit = state.limit.unwrap_or(self.batch_size);
+        if before + record.need > limit && !open.builder.is_empty() {
             return None;
         }
         let now = || self.client.rt().wall_ms();
@@ -287,7 +324,8 @@ impl Accumulator {
         let full = state.open.take();
         let leaves = |state: &mut SlotState| state.sticky.leaves(record.need, self.batch_size);
         let appended = if let Some(topic) = sticky.filter(|_| leaves(&mut state)) {
-            let next = self.draw(&topic.name, topic.count, Some(slot.index as u32));
+            let slots = &topic.slots[..topic.count];
+            let next = self.spreader.draw(&topic.name, &topic.spread, slots, Some(slot.index as u32));
             topic.sticky.store(next, Ordering::Relaxed);
             None
         } else {
@@ -313,12 +351,13 @@ impl Accumulator {
         let held = paid.bytes();
         // Under the partition's lock, so that the sender hears of batches in the order of their records.
         let note = |batch| Note::Opened { batch, slot: slot.clone(), fate: fate.clone(), held };
+        slot.waiting.fetch_add(1, Ordering::Relaxed); // before the sender can hear of it
         let Some(batch) = self.inbox.leave_numbered(note) else { return Appended::Closed };
         let builder = BatchBuilder::new(self.memory.buffer(paid.keep()));
         if self.memory.is_short() {
             self.inbox.leave(Note::NoRoom);
         }
-        state.open = Some(Open { batch, builder, fate, attached: None });
+        state.open = Some(Open { batch, builder, packing: slot.packing, fate, attached: None });
         state.clock.doubt();
         self.append_to(slot, state, record, attachment).map_or(Appended::Closed, Appended::Done)
     }
@@ -326,7 +365,7 @@ impl Accumulator {
     /// Closes a batch that is full, in the task that filled it.
     fn seal(&self, full: Option<Open>) {
         if let Some(full) = full {
-            self.inbox.leave(full.seal(self.packing));
+            self.inbox.leave(full.seal());
         }
     }
 }

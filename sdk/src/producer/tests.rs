@@ -11,7 +11,13 @@ use crate::rt::Rt;
 use crate::serializer::Plain;
 
 mod broker;
+#[cfg(feature = "metrics")]
+mod measuring;
+mod ordering;
+mod placing;
+mod pouring;
 mod telling;
+mod tracing_spans;
 
 use broker::{Broker, Produced};
 
@@ -121,6 +127,29 @@ async fn every_codec_that_can_encode_round_trips_whether_full_or_lingering() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_topic_may_have_a_codec_of_its_own_whether_its_batches_are_full_or_lingering() {
+    for (own, by_type) in [(Compression::Gzip, Compression::None), (Compression::None, Compression::Lz4)] {
+        let broker = Broker::default();
+        let builder = builder(&broker).compression_type(by_type).topic_compression("t", own).batch_size(500);
+        let producer: Producer = builder.build().unwrap();
+        for partition in 0..2 {
+            for _ in 0..9 {
+                let record = Record::new("t").partition(partition).value("x".repeat(100));
+                drop(producer.send(record).await.unwrap());
+            }
+        }
+        drop(producer.send(Record::new("other").partition(2).value("x".repeat(100))).await.unwrap());
+        producer.flush().await.unwrap();
+        let codecs =
+            |partition| broker.batches(partition).into_iter().map(|b| b.header().compression().unwrap());
+        assert!(codecs(0).chain(codecs(1)).all(|codec| codec == own));
+        assert!(codecs(0).count() > 1);
+        assert_eq!(codecs(2).collect::<Vec<_>>(), [by_type]);
+        check_memory(&producer).await;
+    }
+}
+
 /// Goal: one copy, in order, whatever goes wrong on the way.
 #[tokio::test(start_paused = true)]
 async fn order_and_exactly_one_copy_survive_refusals() {
@@ -185,7 +214,10 @@ async fn a_record_whose_time_is_up_says_whether_it_may_be_written() {
     broker.0.lock().always = Some(Produced::Refused(ErrorCode::NOT_ENOUGH_REPLICAS));
     producer.inner.accumulator.client.rt().sleep(3 * S).await;
     let error = producer.send_and_wait(line("refused")).await.unwrap_err();
-    assert_eq!(error.to_string(), "record not acknowledged within 3s; last answer: NOT_ENOUGH_REPLICAS (19)");
+    assert_eq!(
+        error.to_string(),
+        "record of t-0 not acknowledged within 3s; last answer: NOT_ENOUGH_REPLICAS (19)"
+    );
     assert!(!error.maybe_written());
     check_memory(&producer).await;
 }
@@ -421,6 +453,40 @@ async fn dropping_the_last_clone_ends_the_sender_and_fails_what_is_left() {
     drop(clone);
     assert!(matches!(delivery.await, Err(SendError::Closed { maybe_written: false })));
     assert_eq!(broker.0.lock().requests, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_split_while_everybody_waits_for_room() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).batch_size(1_000).buffer_memory(1_000).build().unwrap();
+    broker.0.lock().script.push_back(Produced::Refused(ErrorCode::MESSAGE_TOO_LARGE));
+    let mut deliveries = Vec::new();
+    for i in 0..40 {
+        deliveries.push(producer.send(line(format!("{i} {}", "x".repeat(100)))).await.unwrap());
+    }
+    for (delivery, i) in deliveries.into_iter().zip(0..) {
+        assert_eq!(delivery.await.unwrap().offset, Some(i));
+    }
+    check_memory(&producer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_record_that_is_too_large_names_where_it_was_to_go_and_what_helps() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).retries(0).build().unwrap();
+    for (code, cure) in [
+        (ErrorCode::MESSAGE_TOO_LARGE, "max.message.bytes"),
+        (ErrorCode::RECORD_LIST_TOO_LARGE, "segment.bytes"),
+    ] {
+        broker.0.lock().script.push_back(Produced::Refused(code));
+        let error = producer.send_and_wait(line("x".repeat(500))).await.unwrap_err();
+        let SendError::Rejected { at: Some(at), maybe_written: false, .. } = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((at.to_string().as_str(), error.recovery()), ("t-0", Recovery::Fix));
+        let said = error.to_string();
+        assert!(said.contains("570 B") && said.contains(cure), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,8 +10,9 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 use uuid::Uuid;
 
 use super::slot::Slot;
+use super::spread::Spread;
 
-/// One topic as callers see it. Superseded when the topic gets more partitions, or is created again.
+/// One topic as callers see it. Superseded by another version when the topic gets more partitions, or is created again.
 #[derive(Debug)]
 pub(super) struct Topic {
     pub(super) name: Arc<str>,
@@ -24,7 +25,9 @@ pub(super) struct Topic {
     pub(super) slots: Vec<Arc<Slot>>,
     /// Where records without a key go now.
     pub(super) sticky: AtomicU32,
-    pub(super) superseded: AtomicBool,
+    pub(super) spread: Spread,
+    /// Superseded, or not known to the metadata any more.
+    pub(super) stale: AtomicBool,
 }
 
 impl Topic {
@@ -46,6 +49,8 @@ pub(super) struct Topics {
 #[derive(Debug, Default)]
 struct Index {
     by_name: BTreeMap<Arc<str>, u32>,
+    /// Those that the metadata do not know any more: nothing is appended to them unless they are known again.
+    gone: BTreeMap<Arc<str>, u32>,
     versions: u32,
     next_slot: u32,
 }
@@ -59,7 +64,7 @@ impl Topics {
         let guess = &self.recent[guess_of(name)];
         let at = guess.load(Ordering::Relaxed);
         match self.versions.get(at.wrapping_sub(1) as usize) {
-            Some(topic) if topic.is(name) && !topic.superseded.load(Ordering::Relaxed) => Some(topic),
+            Some(topic) if topic.is(name) && !topic.stale.load(Ordering::Relaxed) => Some(topic),
             _ => self.look_up(name, guess),
         }
     }
@@ -72,7 +77,8 @@ impl Topics {
     }
 
     pub(super) fn names(&self) -> Vec<Arc<str>> {
-        self.index.read().by_name.keys().cloned().collect()
+        let index = self.index.read();
+        index.by_name.keys().chain(index.gone.keys()).cloned().collect()
     }
 
     /// For whoever changes topics; others do not, meanwhile.
@@ -88,8 +94,24 @@ pub(super) struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    pub(super) fn known(&self, name: &str) -> Option<&'a Topic> {
-        self.topics.versions.get(*self.index.by_name.get(name)? as usize)
+    /// A topic that the metadata know; whatever is known of it from before.
+    pub(super) fn known(&mut self, name: &str) -> Option<&'a Topic> {
+        if let Some((name, at)) = self.index.gone.remove_entry(name) {
+            self.index.by_name.insert(name, at);
+        }
+        let topic = self.topics.versions.get(*self.index.by_name.get(name)? as usize)?;
+        topic.stale.store(false, Ordering::Relaxed);
+        Some(topic)
+    }
+
+    /// A topic that the metadata do not know any more. Returns what was known of it.
+    pub(super) fn forget(&mut self, name: &str) -> Option<&'a Topic> {
+        if let Some((name, at)) = self.index.by_name.remove_entry(name) {
+            self.index.gone.insert(name, at);
+        }
+        let topic = self.topics.versions.get(*self.index.gone.get(name)? as usize)?;
+        topic.stale.store(true, Ordering::Relaxed);
+        Some(topic)
     }
 
     /// Numbers of partitions that there were not before, in order.
@@ -106,7 +128,7 @@ impl<'a> Change<'a> {
         self.index.by_name.insert(topic.name.clone(), at);
         let topic = self.topics.versions.put(at as usize, topic);
         if let Some(known) = known {
-            known.superseded.store(true, Ordering::Relaxed);
+            known.stale.store(true, Ordering::Relaxed);
         }
         topic
     }
@@ -174,16 +196,9 @@ mod tests {
     }
 
     fn topic(name: &str, count: usize) -> Topic {
-        let (sticky, superseded) = (AtomicU32::new(0), AtomicBool::new(false));
-        Topic {
-            name: name.into(),
-            asked: name.into(),
-            id: Uuid::nil(),
-            count,
-            slots: Vec::new(),
-            sticky,
-            superseded,
-        }
+        let (sticky, spread, stale) = (AtomicU32::new(0), Spread::default(), AtomicBool::new(false));
+        let (name, asked, id, slots) = (name.into(), name.into(), Uuid::nil(), Vec::new());
+        Topic { name, asked, id, count, slots, sticky, spread, stale }
     }
 
     /// Goal: a guess is only a guess, whichever names come by the same address.
@@ -204,6 +219,11 @@ mod tests {
         }
         topics.change().put(topic(&names[7], 700));
         assert_eq!(count(&names[7]), Some((names[7].clone(), 700)));
-        assert_eq!(topics.names().len(), 100);
+        topics.change().forget(&names[7]);
+        assert_eq!(count(&names[7]), None);
+        assert_eq!(count(&Arc::from(&*names[7])), None);
+        assert_eq!(topics.names().len(), 100, "it may come back");
+        assert_eq!(topics.change().known(&names[7]).map(|topic| topic.count), Some(700));
+        assert_eq!(count(&names[7]), Some((names[7].clone(), 700)));
     }
 }

@@ -1,6 +1,6 @@
-//! CRC-32C (Castagnoli), the checksum of record batches.
+//! CRC-32C (Castagnoli), the checksum of record batches; and zlib's CRC-32, by which librdkafka places keys.
 
-use crc_fast::CrcAlgorithm::Crc32Iscsi;
+use crc_fast::CrcAlgorithm::{Crc32Iscsi, Crc32IsoHdlc};
 
 /// Checksum of `bytes`.
 #[inline]
@@ -15,6 +15,11 @@ pub fn crc32c_of_two(first: &[u8], rest: &[u8]) -> u32 {
     digest.update(first);
     digest.update(rest);
     digest.finalize() as u32
+}
+
+/// zlib's checksum of `bytes` (ISO-HDLC), not that of record batches.
+pub fn crc32(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(Crc32IsoHdlc, bytes) as u32
 }
 
 /// A checksum in the making, small enough to be kept with every open batch.
@@ -97,6 +102,7 @@ mod tests {
         assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa, "RFC 3720, B.4");
         assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43, "RFC 3720, B.4");
         assert_eq!(crc32c(b""), 0);
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926, "the check value of CRC-32/ISO-HDLC");
     }
 
     proptest! {

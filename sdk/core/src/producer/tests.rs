@@ -8,6 +8,7 @@ use super::*;
 use crate::Tick;
 use crate::backoff::Backoff;
 
+mod stalled;
 mod world;
 
 const MS: Duration = Duration::from_millis(1);
@@ -62,7 +63,7 @@ impl Desk {
 
     /// Opens a batch of three records and seals it as full.
     fn full(&mut self, partition: PartitionId) -> Vec<Effect> {
-        let batch = BatchId(self.next);
+        let batch = BatchId::new(self.next);
         self.next += 1;
         let mut out = self.feed(Event::Opened { partition, batch });
         out.extend(self.feed(Event::Sealed { batch, bytes: 1000, records: 3 }));
@@ -86,7 +87,7 @@ fn stamp(producer_epoch: i16, base_sequence: i32) -> ProducerStamp {
 }
 
 fn drained(partition: PartitionId, batch: u64, epoch: i16, sequence: i32) -> Drained {
-    Drained { partition, batch: BatchId(batch), stamp: stamp(epoch, sequence) }
+    Drained { partition, batch: BatchId::new(batch), stamp: stamp(epoch, sequence) }
 }
 
 fn produce<const N: usize>(request: u64, batches: [Drained; N]) -> Effect {
@@ -95,18 +96,18 @@ fn produce<const N: usize>(request: u64, batches: [Drained; N]) -> Effect {
 
 fn written(batch: u64, base_offset: i64) -> [Effect; 2] {
     let outcome = Outcome::Written { base_offset: Some(base_offset), log_append_time: None };
-    [Effect::Resolve(BatchId(batch), outcome), Effect::Free(BatchId(batch))]
+    [Effect::Resolve(BatchId::new(batch), outcome), Effect::Free(BatchId::new(batch))]
 }
 
 #[test]
 fn an_open_batch_lingers_then_is_sealed_then_sent() {
     let mut desk = Desk::new(settings());
-    assert_eq!(desk.feed(Event::Opened { partition: P0, batch: BatchId(0) }), []);
+    assert_eq!(desk.feed(Event::Opened { partition: P0, batch: BatchId::new(0) }), []);
     assert_eq!(desk.sender.deadline(), Some(6 * MS));
     assert_eq!(desk.at(5 * MS), []);
-    assert_eq!(desk.at(6 * MS), [Effect::Seal(BatchId(0))]);
+    assert_eq!(desk.at(6 * MS), [Effect::Seal(BatchId::new(0))]);
     assert_eq!(
-        desk.feed(Event::Sealed { batch: BatchId(0), bytes: 100, records: 1 }),
+        desk.feed(Event::Sealed { batch: BatchId::new(0), bytes: 100, records: 1 }),
         [produce(0, [drained(P0, 0, 0, 0)])]
     );
     assert_eq!(desk.answer(0, P0, ErrorCode::NONE, 70), written(0, 70));
@@ -117,9 +118,9 @@ fn an_open_batch_lingers_then_is_sealed_then_sent() {
 fn an_open_batch_stays_open_for_more_records_while_its_broker_takes_none() {
     let mut desk = Desk::new(Settings { max_in_flight: 1, linger: Duration::ZERO, ..settings() });
     desk.full(P0);
-    assert_eq!(desk.feed(Event::Opened { partition: P1, batch: BatchId(1) }), []);
+    assert_eq!(desk.feed(Event::Opened { partition: P1, batch: BatchId::new(1) }), []);
     let mut expected = written(0, 0).to_vec();
-    expected.push(Effect::Seal(BatchId(1)));
+    expected.push(Effect::Seal(BatchId::new(1)));
     assert_eq!(desk.answer(0, P0, ErrorCode::NONE, 0), expected);
 }
 
@@ -129,7 +130,7 @@ fn batches_of_one_leader_share_a_request_up_to_its_limit() {
     desk.feed(Event::Leader { partition: PartitionId(2), leader: Some(1) });
     let mut out = Vec::new();
     for (partition, batch) in [(P0, 0), (P1, 1), (PartitionId(2), 2)] {
-        let batch = BatchId(batch);
+        let batch = BatchId::new(batch);
         desk.sender.step(desk.now, Event::Opened { partition, batch }, &mut out);
         desk.sender.step(desk.now, Event::Sealed { batch, bytes: 1000, records: 1 }, &mut out);
     }
@@ -232,8 +233,27 @@ fn a_pause_longer_than_the_delivery_timeout_fails_what_waits_for_its_end() {
     desk.feed(Event::Throttled { broker: 1, until: 9000 * MS });
     desk.full(P0);
     let failure = Failure::TimedOut { waited: 3000 * MS, maybe_written: false, last: None };
-    let failed = Effect::Resolve(BatchId(0), Outcome::Failed(failure));
-    assert_eq!(desk.at(3001 * MS), [failed, Effect::Free(BatchId(0))]);
+    let failed = Effect::Resolve(BatchId::new(0), Outcome::Failed(failure));
+    assert_eq!(desk.at(3001 * MS), [failed, Effect::Free(BatchId::new(0))]);
+}
+
+/// Goal: whoever sent to a topic that is gone hears that it is gone, also where no broker answered.
+#[test]
+fn a_batch_that_times_out_names_what_the_metadata_say_of_its_topic() {
+    for (known_again, last) in
+        [(false, Some(Cause::Code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))), (true, Some(Cause::NoAnswer))]
+    {
+        let mut desk = Desk::new(settings());
+        desk.full(P0);
+        desk.feed(Event::Lost { request: RequestId(0), maybe_written: false, retriable: true });
+        desk.feed(Event::Unknown { partition: P0, code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION });
+        if known_again {
+            desk.feed(Event::Leader { partition: P0, leader: Some(1) });
+        }
+        let failure = Failure::TimedOut { waited: 3000 * MS, maybe_written: false, last };
+        let failed = Effect::Resolve(BatchId::new(0), Outcome::Failed(failure));
+        assert!(desk.at(3001 * MS).contains(&failed), "{known_again}");
+    }
 }
 
 #[test]
@@ -282,12 +302,12 @@ fn a_batch_that_times_out_in_flight_says_that_it_may_be_written_and_keeps_its_pl
     desk.answer(0, P0, ErrorCode::NONE, 0);
     desk.full(P0);
     let timed_out = Failure::TimedOut { waited: 3000 * MS, maybe_written: true, last: None };
-    assert_eq!(desk.at(3001 * MS), [Effect::Resolve(BatchId(1), Outcome::Failed(timed_out))]);
+    assert_eq!(desk.at(3001 * MS), [Effect::Resolve(BatchId::new(1), Outcome::Failed(timed_out))]);
     assert_eq!(desk.full(P0), [produce(2, [drained(P0, 2, 0, 6)])]);
     let refresh = Effect::Refresh("a produce request got no answer");
     assert_eq!(
         desk.feed(Event::Lost { request: RequestId(1), maybe_written: true, retriable: true }),
-        [refresh, Effect::Free(BatchId(1))]
+        [refresh, Effect::Free(BatchId::new(1))]
     );
     assert_eq!(desk.full(P0), [], "nothing new before the lost sequence is accounted for");
     // The one behind it is refused, so the lost one is not in the log: new epoch.
@@ -302,14 +322,14 @@ fn an_open_batch_times_out_without_a_leader_and_without_a_connection() {
     for leader in [None, Some(7)] {
         let mut desk = Desk::new(settings());
         desk.feed(Event::Leader { partition: P0, leader });
-        desk.feed(Event::Opened { partition: P0, batch: BatchId(0) });
+        desk.feed(Event::Opened { partition: P0, batch: BatchId::new(0) });
         desk.at(2000 * MS);
-        assert!(desk.at(3001 * MS).contains(&Effect::Seal(BatchId(0))), "nobody else would close it");
-        let out = desk.feed(Event::Sealed { batch: BatchId(0), bytes: 10, records: 1 });
+        assert!(desk.at(3001 * MS).contains(&Effect::Seal(BatchId::new(0))), "nobody else would close it");
+        let out = desk.feed(Event::Sealed { batch: BatchId::new(0), bytes: 10, records: 1 });
         let failure = Failure::TimedOut { waited: 3000 * MS, maybe_written: false, last: None };
         assert_eq!(
             out[..2],
-            [Effect::Resolve(BatchId(0), Outcome::Failed(failure)), Effect::Free(BatchId(0))]
+            [Effect::Resolve(BatchId::new(0), Outcome::Failed(failure)), Effect::Free(BatchId::new(0))]
         );
         assert_eq!(desk.sender.unresolved(), 0);
     }
@@ -322,7 +342,7 @@ fn a_timed_out_batch_that_was_written_after_all_needs_no_new_epoch() {
     desk.answer(0, P0, ErrorCode::NONE, 0);
     desk.full(P0);
     desk.at(3001 * MS);
-    assert_eq!(desk.answer(1, P0, ErrorCode::NONE, 3), [Effect::Free(BatchId(1))]);
+    assert_eq!(desk.answer(1, P0, ErrorCode::NONE, 3), [Effect::Free(BatchId::new(1))]);
     assert_eq!(desk.full(P0), [produce(2, [drained(P0, 2, 0, 6)])]);
 }
 
@@ -330,13 +350,111 @@ fn a_timed_out_batch_that_was_written_after_all_needs_no_new_epoch() {
 fn a_refused_batch_fails_alone_and_the_next_starts_a_new_epoch() {
     let mut desk = Desk::new(settings());
     desk.full(P0);
-    let code = ErrorCode::MESSAGE_TOO_LARGE;
+    let code = ErrorCode::INVALID_RECORD;
     let failure = Failure::Rejected { code, message: None, maybe_written: false };
     assert_eq!(
         desk.answer(0, P0, code, -1),
-        [Effect::Resolve(BatchId(0), Outcome::Failed(failure)), Effect::Free(BatchId(0))]
+        [Effect::Resolve(BatchId::new(0), Outcome::Failed(failure)), Effect::Free(BatchId::new(0))]
     );
     assert_eq!(desk.full(P0), [produce(1, [drained(P0, 1, 1, 0)])]);
+}
+
+fn split(batch: BatchId, parts: impl IntoIterator<Item = u32>) -> Event {
+    let part = |records| Part { bytes: 300, records };
+    Event::Split { batch, parts: parts.into_iter().map(part).collect() }
+}
+
+/// Goal: the parts stand where the whole stood, with its sequences, before whatever is behind.
+#[test]
+fn a_batch_that_is_too_large_goes_out_in_parts_in_its_place() {
+    let mut desk = Desk::new(settings());
+    desk.full(P0);
+    desk.answer(0, P0, ErrorCode::NONE, 0);
+    desk.full(P0);
+    desk.full(P0);
+    let whole = BatchId::new(1);
+    assert_eq!(desk.answer(1, P0, ErrorCode::MESSAGE_TOO_LARGE, -1), [Effect::Split(whole)]);
+    assert_eq!(desk.answer(2, P0, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1), [], "it waits behind");
+    assert_eq!(desk.full(P0), [], "and so does whatever is new");
+    let first = drained(P0, 1, 0, 3);
+    assert_eq!(desk.feed(split(whole, [1, 2])), [produce(3, [first])], "at once");
+    let second = Drained { batch: whole.part(1), ..drained(P0, 1, 0, 4) };
+    let mut expected = written(1, 3).to_vec();
+    expected.push(produce(4, [second]));
+    assert_eq!(desk.answer(3, P0, ErrorCode::NONE, 3), expected);
+    // The second part is too large as well, and is split again.
+    assert_eq!(desk.answer(4, P0, ErrorCode::RECORD_LIST_TOO_LARGE, -1), [Effect::Split(whole.part(1))]);
+    assert_eq!(desk.feed(split(whole.part(1), [1, 1])), [produce(5, [second])]);
+    let outcome = |offset| Outcome::Written { base_offset: Some(offset), log_append_time: None };
+    for (request, first) in [(5, 1), (6, 2)] {
+        let id = whole.part(first);
+        let offset = 3 + i64::from(first);
+        let next = match first {
+            1 => vec![produce(6, [Drained { batch: whole.part(2), ..drained(P0, 1, 0, 5) }])],
+            // What is new goes along with what was sent before.
+            _ => vec![produce(7, [drained(P0, 2, 0, 6)]), produce(8, [drained(P0, 3, 0, 9)])],
+        };
+        let resolved = [Effect::Resolve(id, outcome(offset)), Effect::Free(id)];
+        assert_eq!(desk.answer(request, P0, ErrorCode::NONE, offset), [&resolved[..], &next[..]].concat());
+    }
+}
+
+/// Goal: a split is no retry: Java does not count it either.
+#[test]
+fn a_batch_is_split_although_no_retry_is_allowed() {
+    let mut desk = Desk::new(Settings { retries: 0, ..settings() });
+    desk.full(P0);
+    let whole = BatchId::new(0);
+    assert_eq!(desk.answer(0, P0, ErrorCode::MESSAGE_TOO_LARGE, -1), [Effect::Split(whole)]);
+    assert_eq!(desk.feed(split(whole, [2, 1])), [produce(1, [drained(P0, 0, 0, 0)])]);
+}
+
+#[test]
+fn a_single_record_that_is_too_large_fails_with_its_size() {
+    let mut desk = Desk::new(settings());
+    let batch = BatchId::new(0);
+    desk.feed(Event::Opened { partition: P0, batch });
+    desk.feed(Event::Sealed { batch, bytes: 7000, records: 1 });
+    let code = ErrorCode::MESSAGE_TOO_LARGE;
+    let failure = Failure::TooLarge { code, bytes: 7000, maybe_written: false };
+    let failed = Effect::Resolve(batch, Outcome::Failed(failure));
+    assert_eq!(desk.answer(0, P0, code, -1), [failed, Effect::Free(batch)]);
+}
+
+/// Goal: whoever splits may take his time, and the producer's end does not wait for it.
+#[test]
+fn a_batch_that_is_being_split_is_given_up_with_the_others_and_comes_back_to_nobody() {
+    let mut desk = Desk::new(settings());
+    desk.full(P0);
+    let whole = BatchId::new(0);
+    desk.answer(0, P0, ErrorCode::MESSAGE_TOO_LARGE, -1);
+    let failed = Outcome::Failed(Failure::Aborted { maybe_written: false });
+    assert_eq!(desk.feed(Event::Abort), [Effect::Resolve(whole, failed), Effect::Free(whole)]);
+    assert_eq!(desk.feed(split(whole, [2, 1])), []);
+}
+
+/// Goal: `delivery.timeout.ms` counts from when the records were accepted, split or not.
+#[test]
+fn parts_have_the_delivery_timeout_of_the_whole() {
+    let mut desk = Desk::new(settings());
+    desk.full(P0);
+    let whole = BatchId::new(0);
+    desk.answer(0, P0, ErrorCode::MESSAGE_TOO_LARGE, -1);
+    desk.at(2000 * MS);
+    desk.feed(split(whole, [1, 2]));
+    let failed =
+        |maybe_written, last| Outcome::Failed(Failure::TimedOut { waited: 3000 * MS, maybe_written, last });
+    let last = Some(Cause::Code(ErrorCode::MESSAGE_TOO_LARGE));
+    let out = desk.at(3001 * MS);
+    assert_eq!(
+        out,
+        [
+            Effect::Resolve(whole, failed(true, last)),
+            Effect::Resolve(whole.part(1), failed(false, last)),
+            Effect::Free(whole.part(1)),
+        ],
+        "the first part is in flight"
+    );
 }
 
 #[test]
@@ -351,7 +469,7 @@ fn retries_end_after_the_number_allowed() {
     let failure = Failure::Exhausted { maybe_written: false, last };
     assert_eq!(
         desk.answer(1, P0, ErrorCode::NOT_ENOUGH_REPLICAS, -1),
-        [Effect::Resolve(BatchId(0), Outcome::Failed(failure)), Effect::Free(BatchId(0))]
+        [Effect::Resolve(BatchId::new(0), Outcome::Failed(failure)), Effect::Free(BatchId::new(0))]
     );
 }
 
@@ -362,7 +480,7 @@ fn without_acknowledgements_a_written_request_is_success_without_offset() {
     let outcome = Outcome::Written { base_offset: None, log_append_time: None };
     assert_eq!(
         desk.feed(Event::Answered { request: RequestId(0), answers: vec![] }),
-        [Effect::Resolve(BatchId(0), outcome), Effect::Free(BatchId(0))]
+        [Effect::Resolve(BatchId::new(0), outcome), Effect::Free(BatchId::new(0))]
     );
 }
 
@@ -372,10 +490,10 @@ fn a_producer_id_is_asked_for_while_the_first_batch_lingers() {
     let mut out = Vec::new();
     sender.step(MS, Event::Leader { partition: P0, leader: Some(1) }, &mut out);
     sender.step(MS, Event::Connected { broker: 1 }, &mut out);
-    sender.step(MS, Event::Opened { partition: P0, batch: BatchId(0) }, &mut out);
+    sender.step(MS, Event::Opened { partition: P0, batch: BatchId::new(0) }, &mut out);
     sender.advance(MS, &mut out);
     assert_eq!(std::mem::take(&mut out), [Effect::InitProducerId]);
-    sender.step(MS, Event::Sealed { batch: BatchId(0), bytes: 10, records: 1 }, &mut out);
+    sender.step(MS, Event::Sealed { batch: BatchId::new(0), bytes: 10, records: 1 }, &mut out);
     sender.advance(MS, &mut out);
     assert_eq!(out, []);
     sender.step(2 * MS, Event::NoProducerId { code: None }, &mut out);
@@ -388,17 +506,17 @@ fn a_producer_id_is_asked_for_while_the_first_batch_lingers() {
     sender.step(wake, Event::NoProducerId { code: Some(code) }, &mut out);
     sender.advance(wake, &mut out);
     let failed = Outcome::Failed(Failure::NoProducerId { code });
-    assert_eq!(out, [Effect::Resolve(BatchId(0), failed), Effect::Free(BatchId(0))]);
+    assert_eq!(out, [Effect::Resolve(BatchId::new(0), failed), Effect::Free(BatchId::new(0))]);
 }
 
 #[test]
 fn a_flush_hurries_what_is_open_and_ends_when_all_of_it_is_resolved() {
     let mut desk = Desk::new(Settings { linger: Duration::from_secs(60), ..settings() });
     assert_eq!(desk.feed(Event::Flush { ticket: 1 }), [Effect::Flushed(1)], "nothing to wait for");
-    desk.feed(Event::Opened { partition: P0, batch: BatchId(0) });
-    assert_eq!(desk.feed(Event::Flush { ticket: 2 }), [Effect::Seal(BatchId(0))]);
-    desk.feed(Event::Opened { partition: P1, batch: BatchId(1) });
-    desk.feed(Event::Sealed { batch: BatchId(0), bytes: 10, records: 1 });
+    desk.feed(Event::Opened { partition: P0, batch: BatchId::new(0) });
+    assert_eq!(desk.feed(Event::Flush { ticket: 2 }), [Effect::Seal(BatchId::new(0))]);
+    desk.feed(Event::Opened { partition: P1, batch: BatchId::new(1) });
+    desk.feed(Event::Sealed { batch: BatchId::new(0), bytes: 10, records: 1 });
     let [resolve, free] = written(0, 5);
     assert_eq!(desk.answer(0, P0, ErrorCode::NONE, 5), [resolve, Effect::Flushed(2), free]);
 }
@@ -411,7 +529,7 @@ fn one_in_flight_keeps_order_without_idempotence() {
     assert_eq!(desk.full(P0), []);
     desk.answer(0, P0, ErrorCode::REQUEST_TIMED_OUT, -1);
     let out = desk.at(desk.sender.deadline().unwrap());
-    assert!(matches!(&out[..], [Effect::Produce(p)] if p.batches[0].batch == BatchId(0)), "{out:?}");
+    assert!(matches!(&out[..], [Effect::Produce(p)] if p.batches[0].batch == BatchId::new(0)), "{out:?}");
 }
 
 #[test]
@@ -423,10 +541,10 @@ fn giving_up_everything_tells_what_may_be_written() {
     assert_eq!(
         desk.feed(Event::Abort),
         [
-            Effect::Resolve(BatchId(0), failed(true)),
-            Effect::Free(BatchId(0)),
-            Effect::Resolve(BatchId(1), failed(false)),
-            Effect::Free(BatchId(1)),
+            Effect::Resolve(BatchId::new(0), failed(true)),
+            Effect::Free(BatchId::new(0)),
+            Effect::Resolve(BatchId::new(1), failed(false)),
+            Effect::Free(BatchId::new(1)),
         ]
     );
     assert_eq!(desk.sender.deadline(), None);

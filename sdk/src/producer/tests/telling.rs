@@ -186,6 +186,23 @@ async fn callbacks_of_a_partition_keep_its_order_although_batches_end_in_another
 }
 
 #[tokio::test(start_paused = true)]
+async fn callbacks_of_a_batch_that_is_split_hear_of_their_own_records() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).batch_size(2000).build().unwrap();
+    let heard = Heard::default();
+    producer.send_and_wait(line("known")).await.unwrap();
+    broker.0.lock().script.push_back(Produced::Refused(ErrorCode::MESSAGE_TOO_LARGE));
+    for i in 0..9 {
+        producer.send_with_callback(line("x".repeat(150)), note(&heard, i.to_string())).await.unwrap();
+    }
+    producer.flush().await.unwrap();
+    let expected: Vec<_> = (0..9).map(|i| format!("{i}: Ok((0, Some({})))", i + 1)).collect();
+    assert_eq!(*heard.lock(), expected);
+    assert!(broker.batches(0).len() > 2, "it was split");
+    check_memory(&producer).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sink_behind_a_pointer_runs_callbacks_too() {
     use crate::sink::RecordSink;
     let broker = Broker::default();
@@ -277,7 +294,7 @@ async fn interceptors_change_refuse_and_hear_of_every_record_even_behind_one_tha
     assert_eq!(broker.records(0)[0].2, [headers("a"), headers("b")]);
     check_memory(&producer).await;
     producer.close(S).await.unwrap();
-    let refused = "t-0 b Err(\"refused by the broker: INVALID_RECORD (87)\")";
+    let refused = "t-0 b Err(\"record of t-0 refused by the broker: INVALID_RECORD (87)\")";
     assert_eq!(
         *heard.lock(),
         [
@@ -293,6 +310,35 @@ async fn interceptors_change_refuse_and_hear_of_every_record_even_behind_one_tha
             "b closes",
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_records_of_a_batch_that_is_split_keep_their_offsets_timestamps_and_interceptors() {
+    let broker = Broker::default();
+    let heard = Heard::default();
+    let producer: Producer = builder(&broker).interceptor(Tagging("a", heard.clone())).build().unwrap();
+    for _ in 0..2 {
+        broker.0.lock().script.push_back(Produced::Refused(ErrorCode::MESSAGE_TOO_LARGE));
+    }
+    let mut deliveries = Vec::new();
+    for i in 0..5 {
+        let value = format!("{i} {}", "x".repeat(100));
+        deliveries.push(producer.send(line(value).timestamp(70 + i)).await.unwrap());
+    }
+    // Dropped before it resolves: only its answer is lost.
+    drop(deliveries.remove(3));
+    for (delivery, i) in deliveries.into_iter().zip([0, 1, 2, 4]) {
+        let written = delivery.await.unwrap();
+        assert_eq!((written.offset, written.timestamp), (Some(i), 70 + i));
+    }
+    let values = broker.values(0);
+    let numbers: Vec<_> = values.iter().map(|value| &value[..1]).collect();
+    assert_eq!(numbers, ["0", "1", "2", "3", "4"]);
+    check_memory(&producer).await;
+    producer.close(S).await.unwrap();
+    let told = heard.lock()[5..10].to_vec();
+    let expected: Vec<_> = (0..5).map(|i| format!("a t-0 a Ok(Some({i}))")).collect();
+    assert_eq!(told, expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,6 +16,8 @@ mod measuring;
 mod ordering;
 mod placing;
 mod pouring;
+#[cfg(feature = "mock")]
+mod retrying;
 mod telling;
 mod tracing_spans;
 

@@ -650,9 +650,7 @@ impl Sender {
             | ErrorCode::INVALID_PRODUCER_EPOCH
                 if self.settings.idempotent =>
             {
-                let partition = &mut self.partitions[p.0 as usize];
-                if partition.find(id) == Some(0) {
-                    partition.distrust();
+                if self.partitions[p.0 as usize].distrust(id) {
                     self.failed(now, p, id, Cause::Code(code), false, out);
                 } else {
                     self.requeue(p, id, out);

@@ -10,6 +10,7 @@ use crate::error::Recovery;
 use crate::rt::Rt;
 use crate::serializer::Plain;
 
+mod blocking;
 mod broker;
 #[cfg(feature = "metrics")]
 mod measuring;

@@ -43,7 +43,8 @@
 //! error. What happens inside is told through `tracing` only.
 //!
 //! Features, all off by default: `zstd` adds encoding of that codec (it needs a C compiler; decoding always works);
-//! `mock` adds the module `mock`, and the crate mockall with it; `json` adds `Json`, keys and values by serde.
+//! `mock` adds the module `mock`, and the crate mockall with it; `json` adds `Json`, keys and values by serde;
+//! `metrics` measures producers through the facade of that name.
 
 mod admin;
 mod client;
@@ -59,6 +60,13 @@ pub mod fault;
 pub mod interceptor;
 #[cfg(feature = "json")]
 mod json;
+#[cfg(test)]
+mod listener;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "no_metrics.rs"]
+mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
 pub mod partitioner;

@@ -1,5 +1,9 @@
 //! Describing a producer, and checking what was described.
 
+mod presets;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -25,6 +29,10 @@ use super::slot::{Packing, Packings};
 use super::spread::Spreading;
 
 /// Describes a [`Producer`]. Methods carry Kafka's property names.
+///
+/// Presets set several of them by one call: [`high_throughput`](Self::high_throughput), [`reliable`](Self::reliable),
+/// [`highly_reliable`](Self::highly_reliable), [`ordered`](Self::ordered). Each sets what it names and leaves the rest
+/// alone; of two calls that set the same, preset or not, the later one counts.
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ProducerBuilder<K = Bytes, V = Bytes> {
     options: Options,
@@ -40,6 +48,8 @@ pub struct ProducerBuilder<K = Bytes, V = Bytes> {
 struct Options {
     client: ClientSettings,
     acks: Acks,
+    /// A preset was asked for that these acks contradict.
+    misfit: bool,
     idempotence: Option<bool>,
     batch_size: usize,
     linger: Duration,
@@ -90,6 +100,7 @@ impl Default for Options {
         Self {
             client: ClientSettings::default(),
             acks: Acks::All,
+            misfit: false,
             idempotence: None,
             batch_size: 16_384,
             linger: Duration::from_millis(5),
@@ -236,6 +247,7 @@ impl<K, V> ProducerBuilder<K, V> {
     /// How many replicas must hold a record before the broker answers (`acks`). Default: [`Acks::All`].
     pub fn acks(mut self, acks: Acks) -> Self {
         self.options.acks = acks;
+        self.options.misfit = false;
         self
     }
 
@@ -448,6 +460,11 @@ impl Options {
     }
 
     fn check(&self, client: &ClientSettings) -> Result<Checked, ConfigError> {
+        if self.misfit {
+            let expected =
+                "0 or 1 with high_throughput, which gives up safety for speed; reliable is for all";
+            return Err(ConfigError::invalid("acks", "all", expected));
+        }
         let acks_all = self.acks == Acks::All;
         if self.idempotence == Some(true) {
             self.check_idempotence()?;
@@ -554,163 +571,5 @@ impl fmt::Debug for Chosen {
 impl<K, V> fmt::Debug for ProducerBuilder<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProducerBuilder").field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn checked(pairs: &[(&str, &str)]) -> Result<Checked, ConfigError> {
-        let builder = ProducerBuilder::from_properties(pairs.iter().copied())?;
-        builder.options.check(&builder.options.client)
-    }
-
-    /// Goal: whoever leaves a setting out gets what Kafka 4.3 would do. The values are those of its definitions.
-    #[test]
-    fn the_defaults_are_kafkas() {
-        let kafkas = [
-            ("acks", "all"),
-            ("enable.idempotence", "true"),
-            ("batch.size", "16384"),
-            ("linger.ms", "5"),
-            ("buffer.memory", "33554432"),
-            ("max.block.ms", "60000"),
-            ("max.request.size", "1048576"),
-            ("max.in.flight.requests.per.connection", "5"),
-            ("retries", "2147483647"),
-            ("delivery.timeout.ms", "120000"),
-            ("compression.type", "none"),
-            ("compression.gzip.level", "-1"),
-            ("compression.lz4.level", "9"),
-            ("compression.zstd.level", "3"),
-            ("partitioner.ignore.keys", "false"),
-            ("partitioner.adaptive.partitioning.enable", "true"),
-            ("partitioner.availability.timeout.ms", "0"),
-            ("partitioner.class", ""),
-        ];
-        let ours = format!("{:?}", checked(&[]).unwrap());
-        for pair in kafkas {
-            assert_eq!(format!("{:?}", checked(&[pair]).unwrap()), ours, "{}", pair.0);
-        }
-        for property in PROPERTIES {
-            let librdkafkas = property.name == "partitioner";
-            let listed = librdkafkas || kafkas.iter().any(|(name, _)| *name == property.name);
-            assert!(listed, "{} is not listed", property.name);
-        }
-    }
-
-    /// Goal: one clear sentence that names the setting, the value and what would be right.
-    #[test]
-    fn settings_that_contradict_each_other_are_refused() {
-        for (pairs, message) in [
-            (
-                &[("enable.idempotence", "true"), ("acks", "1")][..],
-                "acks=1: must be all with enable.idempotence=true",
-            ),
-            (
-                &[("enable.idempotence", "true"), ("max.in.flight.requests.per.connection", "6")],
-                "max.in.flight.requests.per.connection=6: must be at most 5 with enable.idempotence=true",
-            ),
-            (
-                &[("enable.idempotence", "true"), ("retries", "0")],
-                "retries=0: must be more than 0 with enable.idempotence=true",
-            ),
-            (
-                &[("delivery.timeout.ms", "30000")],
-                "delivery.timeout.ms=30000: must be at least linger.ms and request.timeout.ms together, 30005",
-            ),
-            (&[("acks", "2")], "acks=2: must be one of all, -1, 1, 0"),
-        ] {
-            assert_eq!(checked(pairs).unwrap_err().to_string(), message);
-        }
-    }
-
-    #[test]
-    fn idempotence_that_was_not_asked_for_gives_way() {
-        for pair in [("acks", "1"), ("acks", "0"), ("retries", "0")] {
-            assert!(!checked(&[pair]).unwrap().core.idempotent, "{pair:?}");
-        }
-        assert!(!checked(&[("max.in.flight.requests.per.connection", "6")]).unwrap().core.idempotent);
-    }
-
-    #[test]
-    fn the_default_delivery_timeout_gives_way_to_a_long_linger() {
-        let checked = checked(&[("linger.ms", "600000")]).unwrap();
-        assert_eq!(checked.core.delivery_timeout, Duration::from_secs(630));
-    }
-
-    #[test]
-    fn codecs_that_this_build_cannot_encode_are_refused_at_once() {
-        let zstd = checked(&[("compression.type", "zstd")]);
-        assert_eq!(zstd.is_ok(), cfg!(feature = "zstd"));
-        let expected = "compression.type=zstd: must be another codec; for zstd, build klamm with its feature \
-            `zstd`, which needs a C compiler";
-        assert!(zstd.err().is_none_or(|error| error.to_string() == expected));
-        let by_topic = ProducerBuilder::new().topic_compression("t", Compression::Zstd).options;
-        let by_topic = by_topic.check(&by_topic.client);
-        let expected = expected.replace("compression.type", "topic_compression(t)");
-        assert_eq!(by_topic.is_ok(), cfg!(feature = "zstd"));
-        assert!(by_topic.err().is_none_or(|error| error.to_string() == expected));
-    }
-
-    #[test]
-    fn a_level_that_is_impossible_or_of_a_codec_not_in_use_is_refused() {
-        for (codec, setting, value, expected) in [
-            ("gzip", "compression.gzip.level", "0", "must be 1 to 9, or -1 for the default"),
-            ("gzip", "compression.gzip.level", "10", "must be 1 to 9, or -1 for the default"),
-            (
-                "gzip",
-                "compression.gzip.level",
-                "best",
-                "must be a whole number from -2147483648 to 2147483647",
-            ),
-            (
-                "lz4",
-                "compression.lz4.level",
-                "12",
-                "must be 9, which is Kafka's default and its fast encoder; the one here is as fast and no other",
-            ),
-            (
-                "lz4",
-                "compression.gzip.level",
-                "5",
-                "must be left out, because nothing is compressed by gzip (compression.type)",
-            ),
-            (
-                "none",
-                "compression.zstd.level",
-                "19",
-                "must be left out, because nothing is compressed by zstd (compression.type)",
-            ),
-        ] {
-            let told = checked(&[("compression.type", codec), (setting, value)]).unwrap_err();
-            assert_eq!(told.to_string(), format!("{setting}={value}: {expected}"));
-        }
-        for (codec, setting, level) in [
-            ("gzip", "compression.gzip.level", 1),
-            ("gzip", "compression.gzip.level", 9),
-            ("gzip", "compression.gzip.level", -1),
-            ("lz4", "compression.lz4.level", 9),
-        ] {
-            let checked = checked(&[("compression.type", codec), (setting, &level.to_string())]).unwrap();
-            assert_eq!(checked.packings.default.level, Some(level), "{setting}");
-        }
-        if cfg!(feature = "zstd") {
-            for (level, possible) in [(-131_072, true), (22, true), (23, false), (-131_073, false)] {
-                let builder = ProducerBuilder::new().compression_zstd_level(level);
-                let options = builder.compression_type(Compression::Zstd).options;
-                assert_eq!(options.check(&options.client).is_ok(), possible, "{level}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_level_counts_for_a_topic_that_is_compressed_by_its_codec() {
-        let builder = ProducerBuilder::new().compression_gzip_level(9);
-        let options = builder.topic_compression("t", Compression::Gzip).options;
-        let packings = options.check(&options.client).unwrap().packings;
-        assert_eq!(packings.default, Packing { compression: Compression::None, level: None });
-        assert_eq!(packings.by_topic["t"], Packing { compression: Compression::Gzip, level: Some(9) });
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use klamm_core::Tick;
 use klamm_core::producer::{
     Acks, Answer, BatchId, Effect, Event, Failure, Outcome, Part, PartitionId, Produce, RequestId, Sender,
     Settings,
@@ -20,10 +21,13 @@ use klamm_wire::codec::{self, ProduceHead, ProducePartition, ProduceTopic};
 use klamm_wire::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse, ProducerId};
 use klamm_wire::{ErrorCode, Frame, SealedBatch, StrBytes};
 use tokio::sync::{mpsc, oneshot};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use crate::client::{Client, Lane, Target};
 use crate::error::RequestError;
+use crate::metrics::{BufferMeter, Meter};
 
 use super::attached::{Attachments, Turn};
 use super::delivery::Fate;
@@ -42,6 +46,8 @@ pub(super) struct Setup {
     pub(super) request_timeout: Duration,
     pub(super) told: mpsc::UnboundedSender<Told>,
     pub(super) counts: Arc<Counts>,
+    pub(super) meter: Meter,
+    pub(super) buffer: BufferMeter,
 }
 
 /// What applications may ask about the sender at any time.
@@ -57,12 +63,16 @@ struct Held {
     fate: Arc<Fate>,
     bytes: usize,
     sealed: Option<SealedBatch>,
+    /// Once it is closed.
+    records: u32,
     /// What is to be told of its records, until it is resolved.
     attached: Option<Box<Attachments>>,
     /// Of what was told, from then on.
     turn: Option<Arc<Turn>>,
     /// Counts among those that wait for its partition: it has not been sent yet.
     waiting: bool,
+    /// When it was opened, as long as it was in no request; only if somebody measures it.
+    queued_since: Option<Tick>,
 }
 
 impl Held {
@@ -80,8 +90,18 @@ type Named = Vec<(Arc<str>, Uuid, i32, PartitionId)>;
 enum Done {
     Event(Event),
     Split { batch: BatchId, split: Option<Split> },
-    Produced { request: RequestId, broker: i32, named: Named, answer: Result<Frame, RequestError> },
+    Produced { request: Sent, answer: Result<Frame, RequestError> },
     Nothing,
+}
+
+/// A Produce request that is under way.
+struct Sent {
+    id: RequestId,
+    broker: i32,
+    named: Named,
+    /// Only if somebody measures it.
+    at: Option<Tick>,
+    span: Span,
 }
 
 pub(super) struct Driver {
@@ -93,6 +113,8 @@ pub(super) struct Driver {
     /// Something was told: whoever flushes waits for the teller, too.
     tells: bool,
     counts: Arc<Counts>,
+    meter: Meter,
+    buffer: BufferMeter,
     slots: Vec<Arc<Slot>>,
     batches: BTreeMap<BatchId, Held>,
     flushes: BTreeMap<u64, oneshot::Sender<()>>,
@@ -117,6 +139,8 @@ impl Driver {
             told: setup.told,
             tells: false,
             counts: setup.counts,
+            meter: setup.meter,
+            buffer: setup.buffer,
             slots: Vec::new(),
             batches: BTreeMap::new(),
             flushes: BTreeMap::new(),
@@ -181,6 +205,13 @@ impl Driver {
         }
         self.counts.in_flight.store(self.sender.in_flight(), Ordering::Relaxed);
         self.counts.retries.store(self.sender.retries(), Ordering::Relaxed);
+        self.measure();
+    }
+
+    fn measure(&mut self) {
+        self.meter.see(self.sender.in_flight(), self.sender.retries());
+        let memory = &self.accumulator.memory;
+        self.buffer.see(memory.available(), memory.waiters());
     }
 
     // ---- in
@@ -205,8 +236,18 @@ impl Driver {
             Note::Opened { batch, slot, fate, held } => {
                 let partition = slot.id;
                 self.keep_topic(&slot.topic);
-                let (sealed, attached, turn) = (None, None, None);
-                let held = Held { slot, fate, bytes: held, sealed, attached, turn, waiting: true };
+                let queued_since = Meter::ON.then(|| self.accumulator.client.rt().now());
+                let held = Held {
+                    slot,
+                    fate,
+                    bytes: held,
+                    sealed: None,
+                    records: 0,
+                    attached: None,
+                    turn: None,
+                    waiting: true,
+                    queued_since,
+                };
                 self.batches.insert(batch, held);
                 self.step(Event::Opened { partition, batch });
             }
@@ -218,6 +259,7 @@ impl Driver {
                     None => Event::Unsealable { batch },
                 };
                 if let Some(held) = self.batches.get_mut(&batch) {
+                    held.records = sealed.as_ref().map_or(0, SealedBatch::count);
                     held.sealed = sealed;
                     held.attached = attached;
                 }
@@ -251,8 +293,14 @@ impl Driver {
     fn on_metadata(&mut self) {
         let metadata = self.accumulator.client.metadata();
         for name in self.accumulator.names() {
-            if let Some(topic) = metadata.topics.get(&name).filter(|topic| topic.error.is_ok()) {
-                self.accumulator.adopt(topic);
+            match metadata.topics.get(&name) {
+                Some(topic) if topic.error.is_ok() => drop(self.accumulator.adopt(topic)),
+                Some(topic) if topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
+                    for slot in self.accumulator.forget(&name) {
+                        self.step(Event::Unknown { partition: slot.id, code: topic.error });
+                    }
+                }
+                _ => {}
             }
         }
         let leaders: Vec<_> = self
@@ -272,9 +320,7 @@ impl Driver {
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Event(event) => self.step(event),
-            Done::Produced { request, broker, named, answer } => {
-                self.on_produced(request, broker, &named, answer);
-            }
+            Done::Produced { request, answer } => self.on_produced(&request, answer),
             Done::Split { batch, split } => self.on_split(batch, split),
             Done::Nothing => {}
         }
@@ -305,35 +351,51 @@ impl Driver {
             };
             let attached = std::mem::replace(&mut held.attached, later);
             let slot = held.slot.clone();
-            let (sealed, turn) = (Some(sealed), None);
-            let part = Held { slot, fate, bytes, sealed, attached, turn, waiting: false };
+            let part = Held {
+                slot,
+                fate,
+                bytes,
+                sealed: Some(sealed),
+                records,
+                attached,
+                turn: None,
+                waiting: false,
+                queued_since: None,
+            };
             self.batches.insert(batch.part(before), part);
             before += records;
         }
         self.step(Event::Split { batch, parts });
     }
 
-    fn on_produced(
-        &mut self,
-        request: RequestId,
-        broker: i32,
-        named: &Named,
-        answer: Result<Frame, RequestError>,
-    ) {
+    fn on_produced(&mut self, request: &Sent, answer: Result<Frame, RequestError>) {
+        let Sent { id: request, broker, named, at, span } = request;
+        let (request, broker) = (*request, *broker);
         let answer = answer.and_then(|frame| match self.acks {
             Acks::None => Ok(ProduceResponse::default()),
             _ => codec::decode_response::<ProduceRequest>(frame).map_err(RequestError::from),
         });
+        if let Some(at) = at.filter(|_| answer.is_ok()) {
+            self.meter.answered(broker, self.accumulator.client.rt().now().saturating_sub(at));
+        }
         match answer {
             Ok(response) => {
                 let pause = u64::try_from(response.throttle_time_ms).unwrap_or_default();
-                self.accumulator.client.mute(broker, Lane::Main, Duration::from_millis(pause));
+                let pause = Duration::from_millis(pause);
+                self.accumulator.client.mute(broker, Lane::Main, pause);
+                self.meter.throttled(broker, pause);
                 self.obey_throttle(broker);
                 let answers = self.answers(named, &response);
+                let refused = answers.iter().filter(|(_, answer)| !answer.code.is_ok());
+                span.record("refused", refused.clone().count());
+                span.record("outcome", "answered");
+                refused.for_each(|(_, answer)| self.meter.failed(answer.code.name().unwrap_or("UNKNOWN"), 1));
                 self.step(Event::Answered { request, answers });
             }
             Err(error) => {
-                tracing::debug!(%error, "produce request failed");
+                tracing::debug!(parent: span, %error, "produce request failed");
+                span.record("outcome", "no answer");
+                self.meter.failed("NO_ANSWER", named.len());
                 let retriable = !matches!(error, RequestError::Version(_));
                 self.step(Event::Lost { request, maybe_written: error.maybe_written(), retriable });
             }
@@ -469,10 +531,23 @@ impl Driver {
         };
         match codec::encode_produce(version, &head, &topics) {
             Ok(frame) => {
-                let answer = client.send_frame(broker, Lane::Main, frame);
-                self.running.push(Box::pin(async move {
-                    Done::Produced { request, broker, named, answer: answer.await }
-                }));
+                let span = tracing::debug_span!(
+                    "kafka.request",
+                    broker.id = broker,
+                    api.key = PRODUCE,
+                    api.version = version,
+                    kafka.correlation_id = Empty, // known to the connection, if there is one
+                    partitions = named.len(),
+                    bytes = frame.len_bytes(),
+                    refused = Empty,
+                    outcome = Empty,
+                );
+                self.meter.request_sent(broker, frame.len_bytes());
+                let at = Meter::ON.then(|| client.rt().now());
+                let answer = span.in_scope(|| client.send_frame(broker, Lane::Main, frame));
+                let answer = answer.instrument(span.clone());
+                let request = Sent { id: request, broker, named, at, span };
+                self.running.push(Box::pin(async move { Done::Produced { request, answer: answer.await } }));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot encode a produce request");
@@ -491,6 +566,10 @@ impl Driver {
             held.waits_no_longer();
             let (name, index) = (&held.slot.topic, held.slot.index);
             let Some(sealed) = &held.sealed else { continue };
+            if let Some(since) = held.queued_since.take() {
+                let queued = self.accumulator.client.rt().now().saturating_sub(since);
+                self.meter.batch_sent(name, queued, sealed);
+            }
             let header = Bytes::copy_from_slice(&sealed.header(drained.stamp));
             let partition = ProducePartition { index, records: vec![header, sealed.records().clone()] };
             match topics.iter_mut().find(|topic| *topic.name == **name) {
@@ -511,6 +590,8 @@ impl Driver {
 
     fn resolve(&mut self, batch: BatchId, outcome: Outcome) {
         let Some(held) = self.batches.get_mut(&batch) else { return };
+        let acknowledged = matches!(outcome, Outcome::Written { .. });
+        self.meter.resolved(&held.slot.topic, held.records, acknowledged);
         held.fate.resolve(outcome);
         if let Some(attached) = held.attached.take() {
             held.turn = Some(attached.turn().clone());
@@ -544,6 +625,7 @@ impl Driver {
         for (batch, held) in &mut self.batches {
             if let Some(open) = held.slot.take(*batch) {
                 records += u64::from(open.records());
+                held.records = open.records();
                 held.attached = open.into_attached();
             } else if let Some(sealed) = held.sealed.as_ref().filter(|_| !held.fate.is_resolved()) {
                 records += u64::from(sealed.count());
@@ -564,6 +646,7 @@ impl Driver {
         }
         self.accumulator.memory.close();
         self.counts.in_flight.store(0, Ordering::Relaxed);
+        self.measure();
         records
     }
 }

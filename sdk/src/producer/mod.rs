@@ -41,6 +41,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::client::Client;
 use crate::error::ConfigError;
+use crate::metrics::{BufferMeter, Meter};
 use crate::record::Record;
 use crate::rt::Task;
 use crate::serializer::{SerializeError, Serializer};
@@ -147,13 +148,18 @@ impl<K: 'static, V: 'static> Producer<K, V> {
         let accumulator = Accumulator::new(client, memory, batch_size, packings, spreader, audience.clone());
         let accumulator = Arc::new(accumulator);
         let (told, news) = mpsc::unbounded_channel();
-        let teller = Teller::new(accumulator.clone(), audience, news);
+        let client_id = accumulator.client.settings().client_id.as_deref();
+        let buffer = BufferMeter::new(client_id, accumulator.memory.total());
+        let meter = Meter::new(client_id);
+        let teller = Teller::new(accumulator.clone(), audience, news, buffer.clone());
         let counts = Arc::<Counts>::default();
         let setup = Setup {
             settings: settings.core.clone(),
             request_timeout: settings.request_timeout,
             told,
             counts: counts.clone(),
+            meter,
+            buffer,
         };
         let sender = rt.spawn(Driver::new(accumulator.clone(), setup).run());
         let tasks = Mutex::new(Some((sender, rt.spawn(teller.run()))));

@@ -147,6 +147,8 @@ pub(super) struct Topic {
 #[derive(Debug, Default)]
 struct Topics {
     by_name: BTreeMap<Arc<str>, Arc<Topic>>,
+    /// Those that the metadata do not know any more: nothing is appended to them unless they are known again.
+    gone: BTreeMap<Arc<str>, Arc<Topic>>,
     next_slot: u32,
 }
 
@@ -217,12 +219,25 @@ impl Accumulator {
     }
 
     pub(super) fn names(&self) -> Vec<Arc<str>> {
-        self.topics.read().by_name.keys().cloned().collect()
+        let topics = self.topics.read();
+        topics.by_name.keys().chain(topics.gone.keys()).cloned().collect()
+    }
+
+    /// The metadata do not know a topic any more. Returns all of its partitions.
+    pub(super) fn forget(&self, name: &str) -> Vec<Arc<Slot>> {
+        let mut topics = self.topics.write();
+        if let Some((name, topic)) = topics.by_name.remove_entry(name) {
+            topics.gone.insert(name, topic);
+        }
+        topics.gone.get(name).map_or_else(Vec::new, |topic| topic.slots.clone())
     }
 
     /// Takes over what the metadata say of a topic: new topics, new partitions, a topic created again.
     pub(super) fn adopt(&self, metadata: &TopicMetadata) -> Arc<Topic> {
         let mut topics = self.topics.write();
+        if let Some((name, topic)) = topics.gone.remove_entry(&metadata.name) {
+            topics.by_name.insert(name, topic);
+        }
         let known = topics.by_name.get(&metadata.name).cloned();
         let told = metadata.partitions.len();
         let recreated = known

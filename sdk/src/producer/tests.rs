@@ -11,9 +11,13 @@ use crate::rt::Rt;
 use crate::serializer::Plain;
 
 mod broker;
+#[cfg(feature = "metrics")]
+mod measuring;
+mod ordering;
 mod placing;
 mod pouring;
 mod telling;
+mod tracing_spans;
 
 use broker::{Broker, Produced};
 

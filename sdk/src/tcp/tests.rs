@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::fake::{Act, Fake};
+use crate::listener::Listener;
 
 const METADATA: i16 = 3;
 
@@ -48,6 +49,23 @@ async fn answers_go_to_their_requests_in_order_and_carry_the_client_id() {
     }
     let heads = fake.heads.lock();
     assert!(heads.iter().all(|head| head.client_id.as_ref().is_some_and(|id| id.as_str() == "me")));
+}
+
+#[tokio::test]
+async fn the_span_of_a_request_learns_its_correlation_id_if_it_asks_for_it() {
+    let listener = Listener::default();
+    let _listening = tracing::subscriber::set_default(listener.clone());
+    let fake = Fake::start(|head, _| echo(head.correlation_id)).await;
+    let mut link = open(TcpConnector::new(), &fake).await;
+    ready(&mut link).await.unwrap();
+    for _ in 0..2 {
+        let span = tracing::info_span!("asks", kafka.correlation_id = tracing::field::Empty);
+        let answer = span.in_scope(|| link.call(frame()));
+        answer.await.unwrap();
+    }
+    let told: Vec<_> =
+        listener.spans.lock().values().map(|span| span["kafka.correlation_id"].clone()).collect();
+    assert_eq!(told, ["0", "1"]);
 }
 
 #[tokio::test]

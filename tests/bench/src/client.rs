@@ -33,9 +33,13 @@ enum How {
     Java,
 }
 
-pub(crate) const ALL: [Client; 5] = [
+pub(crate) const ALL: [Client; 9] = [
     Client { name: "klamm", how: How::Cargo("bench-klamm"), mode: "" },
     Client { name: "franz-go", how: How::Go("franz-go"), mode: "" },
+    Client { name: "confluent-kafka", how: How::Cargo("bench-confluent-kafka"), mode: "" },
+    Client { name: "kacrab", how: How::Cargo("bench-kacrab"), mode: "" },
+    Client { name: "krafka", how: How::Cargo("bench-krafka"), mode: "" },
+    Client { name: "java", how: How::Java, mode: "" },
     Client { name: "rdkafka", how: How::Cargo("bench-rdkafka"), mode: "callback" },
     Client { name: "rdkafka-future", how: How::Cargo("bench-rdkafka"), mode: "future" },
     Client { name: "ceiling", how: How::Cargo("bench-ceiling"), mode: "" },

@@ -7,7 +7,7 @@ use crate::run::Row;
 use crate::workload::Workload;
 
 /// Whose ratio is 1.
-const REFERENCE: &str = "klamm";
+pub(crate) const REFERENCE: &str = "klamm";
 
 /// One run in short.
 pub(crate) fn line(report: &Report) -> String {

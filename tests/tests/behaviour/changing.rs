@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use klamm::{
-    Consumer, ErrorCode, NewTopic, OffsetReset, Producer, Record, Recovery, StartOffset, TopicPartition,
+    Consumer, ErrorCode, NewTopic, OffsetReset, Producer, Record, Recovery, SendError, StartOffset,
+    TopicPartition,
 };
 use klamm_tests::backend::{BROKERS, Backend};
 use klamm_tests::suite::Outcome;
+use tokio::time::Instant;
 
 use crate::tools::{SOON, next, number, read_all};
 
@@ -103,19 +105,66 @@ pub(crate) async fn producing_to_a_deleted_topic_fails_by_name_and_other_topics_
         .build()?;
     producer.send_and_wait(Record::new(gone.as_str()).value("0")).await?;
     delete(backend, &gone).await?;
-    // Twice, because the first answer may change what the client knows.
-    for value in ["1", "2"] {
-        // Accepted on the strength of old metadata, or refused for want of new ones.
-        let refused = match producer.send(Record::new(gone.as_str()).value(value)).await {
-            Ok(delivery) => delivery.await.err(),
-            Err(error) => Some(error),
-        };
-        let refused = refused.ok_or("the topic is gone")?;
-        assert!(refused.to_string().contains("UNKNOWN_TOPIC"), "{refused}");
+    // Accepted on the strength of old metadata, or refused for want of new ones.
+    let refused = match producer.send(Record::new(gone.as_str()).value("1")).await {
+        Ok(delivery) => delivery.await.err(),
+        Err(error) => Some(error),
+    };
+    let refused = refused.ok_or("the topic is gone")?;
+    // By now the metadata say so.
+    let begun = Instant::now();
+    let waited =
+        producer.send(Record::new(gone.as_str()).value("2")).await.err().ok_or("it is still gone")?;
+    assert!(begun.elapsed() >= limit, "max.block.ms, as the topic may be about to be created: {waited}");
+    assert!(matches!(waited, SendError::Metadata(_)), "{waited:?}");
+    for refused in [refused, waited] {
+        let said = refused.to_string();
+        assert!(said.contains("UNKNOWN_TOPIC") && said.contains(&gone), "{said}");
         assert!(!refused.maybe_written(), "{refused:?}");
         assert_ne!(refused.recovery(), Recovery::Rebuild, "the producer is as good as before");
     }
     assert_eq!(producer.send_and_wait(Record::new(other.as_str()).value("0")).await?.offset, Some(0));
+    Ok(())
+}
+
+pub(crate) async fn records_accepted_for_a_topic_that_is_deleted_fail_by_name_and_later_ones_reach_the_new_one(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic("accepted", 1).await?;
+    let limit = backend.patience() * 3;
+    let producer: Producer = Producer::builder()
+        .client(&backend.impatient_client()?)
+        .linger_ms(Duration::from_secs(3600))
+        .delivery_timeout_ms(Duration::from_secs(7200))
+        .max_block_ms(backend.patience())
+        .build()?;
+    let hurried: Producer = Producer::builder()
+        .client(&backend.impatient_client()?)
+        .linger_ms(Duration::ZERO)
+        .delivery_timeout_ms(limit)
+        .build()?;
+    // Both know the topic.
+    hurried.send_and_wait(Record::new(topic.as_str()).value("0")).await?;
+    let lingering = producer.send(Record::new(topic.as_str()).value("1")).await?;
+    delete(backend, &topic).await?;
+    let late = hurried.send(Record::new(topic.as_str()).value("2")).await;
+    if let Ok(late) = late {
+        let error = late.await.err().ok_or("the topic is gone")?;
+        let said = error.to_string();
+        assert!(matches!(error, SendError::TimedOut { .. }), "{error:?}");
+        assert!(said.contains("UNKNOWN_TOPIC") && said.contains(&format!("{topic}-0")), "{said}");
+    }
+    // Whoever looks for a partition hears that the topic is gone.
+    let looked = producer.send(Record::new(topic.as_str()).partition(9).value("9")).await;
+    assert!(matches!(looked, Err(SendError::Metadata(_))), "{looked:?}");
+    create_again(backend, &topic, 1).await?;
+    // What still has time goes into the new topic, and so does what comes later.
+    let behind = producer.send(Record::new(topic.as_str()).value("3")).await?;
+    producer.flush().await?;
+    assert_eq!((lingering.await?.offset, behind.await?.offset), (Some(0), Some(1)));
+    assert_eq!(hurried.send_and_wait(Record::new(topic.as_str()).value("4")).await?.offset, Some(2));
+    let found = read_all(backend, &topic, 0).await?.iter().map(number).collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(found, [1, 3, 4]);
     Ok(())
 }
 

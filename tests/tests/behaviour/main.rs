@@ -11,10 +11,12 @@ mod administering;
 mod changing;
 mod connecting;
 mod consuming;
+mod delivering;
 mod failing;
 mod limits;
 mod pacing;
 mod partitioning;
+mod presets;
 mod producing;
 mod surviving;
 mod tools;
@@ -24,7 +26,7 @@ use std::time::Duration;
 
 use klamm_tests::backend::Can::{
     ControllerApart, CreateTopics, Cut, Freeze, KeepRecords, Kill, Pause, PowerOff, RealSockets, Replicate,
-    RestartQuickly, SeeLogs,
+    RestartQuickly, SeeLogs, Threads,
 };
 use klamm_tests::backend::KINDS;
 use klamm_tests::suite::{Arguments, Behaviour, Suite, run};
@@ -55,6 +57,36 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     partitioning::records_without_a_key_go_mostly_to_leaders_that_are_not_paused[Pause, Replicate],
     partitioning::without_adaption_records_without_a_key_go_to_a_paused_leader_as_well[Pause, Replicate],
     partitioning::a_leader_that_takes_nothing_for_the_availability_timeout_gets_nothing[Pause, Replicate],
+    delivering::a_callback_runs_once_for_every_record_in_the_order_of_its_partition[KeepRecords],
+    delivering::a_callback_that_blocks_delays_no_batch_but_holds_its_share_of_the_buffer[Threads],
+    delivering::after_a_callback_that_panics_the_next_ones_run[],
+    delivering::callbacks_hear_of_time_limits_a_close_in_haste_and_a_drop[Freeze, KeepRecords],
+    delivering::interceptors_remember_each_record_until_its_fate_is_known_and_are_closed_once[KeepRecords],
+    delivering::a_record_goes_where_an_interceptor_sends_it_and_nowhere_if_it_is_refused[KeepRecords],
+    delivering::a_stream_is_poured_into_a_sink_and_each_failure_reported_once[KeepRecords],
+    delivering::json_comes_back_as_it_was_sent_and_what_has_no_json_is_kept_out[KeepRecords],
+    delivering::without_room_try_send_gives_the_record_back_and_send_waits_as_long_as_max_block[
+        Freeze,
+        KeepRecords
+    ],
+    delivering::try_send_asks_for_a_topic_that_is_not_known_and_takes_the_record_later[],
+    presets::topics_have_the_settings_of_their_preset[RealSockets, CreateTopics],
+    presets::high_throughput_is_acknowledged_by_the_leader_alone_or_by_nobody[
+        Pause,
+        CreateTopics,
+        Replicate,
+        KeepRecords
+    ],
+    presets::reliable_survives_the_kill_of_a_leader[Pause, Kill, CreateTopics, Replicate, KeepRecords],
+    presets::highly_reliable_survives_the_kill_of_a_leader[Pause, Kill, CreateTopics, Replicate, KeepRecords],
+    presets::highly_reliable_survives_a_loss_of_power_of_all[PowerOff, CreateTopics, KeepRecords],
+    presets::ordered_keeps_order_over_a_leader_change_even_without_idempotence[
+        Pause,
+        CreateTopics,
+        Replicate,
+        KeepRecords
+    ],
+    presets::without_retries_order_is_kept_by_leaving_out_what_failed[KeepRecords],
     consuming::reading_starts_at_the_beginning_the_end_an_offset_or_a_time[KeepRecords],
     consuming::the_stream_hands_out_each_record_once[KeepRecords],
     consuming::a_paused_partition_is_silent_until_resumed[KeepRecords],
@@ -87,6 +119,10 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     changing::a_producer_goes_on_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::a_consumer_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::producing_to_a_deleted_topic_fails_by_name_and_other_topics_go_on[CreateTopics],
+    changing::records_accepted_for_a_topic_that_is_deleted_fail_by_name_and_later_ones_reach_the_new_one[
+        CreateTopics,
+        KeepRecords
+    ],
     changing::a_record_that_waits_for_replicas_fails_when_its_topic_is_deleted[Pause, CreateTopics, Replicate],
     changing::a_topic_deleted_and_created_again_under_a_stream_of_records_takes_the_later_ones[
         CreateTopics,

@@ -81,6 +81,14 @@ pub enum Event {
         /// Broker id, if there is a leader.
         leader: Option<i32>,
     },
+    /// The metadata know the partition no more, for this reason, until the next [`Event::Leader`]: the topic was
+    /// deleted, or whoever was asked has not heard of it yet. What was accepted is tried on.
+    Unknown {
+        /// The partition.
+        partition: PartitionId,
+        /// What the metadata say instead of a leader.
+        code: ErrorCode,
+    },
     /// The topic was deleted and created again: its brokers know nothing of this producer.
     Recreated {
         /// The partition.

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
 
 use super::events::{BatchId, Cause, Part, RequestId, Settings};
@@ -95,6 +96,8 @@ pub(super) enum Next {
 #[derive(Debug, Default)]
 pub(super) struct Partition {
     pub(super) leader: Option<i32>,
+    /// What the metadata say instead of telling about the partition.
+    pub(super) unknown: Option<ErrorCode>,
     pub(super) queue: VecDeque<Batch>,
     pub(super) identity: Option<Identity>,
     next_sequence: i32,

@@ -150,6 +150,11 @@ impl Sender {
     pub fn step(&mut self, now: Tick, event: Event, out: &mut Vec<Effect>) {
         match event {
             Event::Leader { partition, leader } => self.on_leader(now, partition, leader),
+            Event::Unknown { partition, code } => {
+                if let Some(known) = self.partitions.get_mut(partition.0 as usize) {
+                    known.unknown = Some(code);
+                }
+            }
             Event::Recreated { partition } => {
                 if let Some(known) = self.partitions.get_mut(partition.0 as usize) {
                     known.doubt();
@@ -246,6 +251,7 @@ impl Sender {
             self.places.resize(index + 1, Place::Nowhere);
         }
         let partition = &mut self.partitions[index];
+        partition.unknown = None;
         if partition.leader != leader {
             partition.leader = leader;
             // A new leader is worth a try at once (KIP-951).
@@ -332,12 +338,14 @@ impl Sender {
     }
 
     fn expire(&mut self, now: Tick, p: PartitionId, id: BatchId, out: &mut Vec<Effect>) {
-        let Some(batch) = self.partitions[p.0 as usize].batch_mut(id) else { return };
+        let partition = &mut self.partitions[p.0 as usize];
+        let unknown = partition.unknown.map(Cause::Code);
+        let Some(batch) = partition.batch_mut(id) else { return };
         let in_flight = batch.in_flight();
         let failure = Failure::TimedOut {
             waited: now.saturating_sub(batch.opened),
             maybe_written: batch.maybe_written || in_flight,
-            last: batch.last,
+            last: unknown.or(batch.last),
         };
         match batch.state {
             // Nobody else closes it as long as its leader cannot be reached.

@@ -237,6 +237,25 @@ fn a_pause_longer_than_the_delivery_timeout_fails_what_waits_for_its_end() {
     assert_eq!(desk.at(3001 * MS), [failed, Effect::Free(BatchId::new(0))]);
 }
 
+/// Goal: whoever sent to a topic that is gone hears that it is gone, also where no broker answered.
+#[test]
+fn a_batch_that_times_out_names_what_the_metadata_say_of_its_topic() {
+    for (known_again, last) in
+        [(false, Some(Cause::Code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))), (true, Some(Cause::NoAnswer))]
+    {
+        let mut desk = Desk::new(settings());
+        desk.full(P0);
+        desk.feed(Event::Lost { request: RequestId(0), maybe_written: false, retriable: true });
+        desk.feed(Event::Unknown { partition: P0, code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION });
+        if known_again {
+            desk.feed(Event::Leader { partition: P0, leader: Some(1) });
+        }
+        let failure = Failure::TimedOut { waited: 3000 * MS, maybe_written: false, last };
+        let failed = Effect::Resolve(BatchId::new(0), Outcome::Failed(failure));
+        assert!(desk.at(3001 * MS).contains(&failed), "{known_again}");
+    }
+}
+
 #[test]
 fn without_a_leader_metadata_are_asked_for_again_and_again() {
     let mut desk = Desk::new(settings());

@@ -148,6 +148,7 @@ impl BatchBuilder {
         compression: Compression,
         level: Option<i32>,
     ) -> Result<SealedBatch, CompressionError> {
+        let uncompressed_bytes = self.records.len();
         if compression != Compression::None {
             let packed = compression.compress(level, &self.records)?;
             // back into the memory the batch came with, so that `reclaim` can return it to its pool
@@ -161,6 +162,7 @@ impl BatchBuilder {
         let records = self.records.freeze();
         Ok(SealedBatch {
             records,
+            uncompressed_bytes,
             count: self.count,
             compression,
             base_timestamp: self.base_timestamp,
@@ -173,6 +175,7 @@ impl BatchBuilder {
 #[derive(Debug, Clone)]
 pub struct SealedBatch {
     records: Bytes,
+    uncompressed_bytes: usize,
     count: u32,
     compression: Compression,
     base_timestamp: i64,
@@ -209,6 +212,11 @@ impl SealedBatch {
     /// The records section, compressed if it was asked for.
     pub fn records(&self) -> &Bytes {
         &self.records
+    }
+
+    /// Bytes of the records section before it was compressed.
+    pub fn uncompressed_bytes(&self) -> usize {
+        self.uncompressed_bytes
     }
 
     /// Bytes of the whole batch, header included.

@@ -659,7 +659,7 @@ impl Sender {
                 }
             }
             ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => {
-                self.too_large(p, id, code, out)
+                self.too_large(p, id, code, out);
             }
             code if code.is_retriable() => {
                 if is_about_metadata(code) {

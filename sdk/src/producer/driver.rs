@@ -292,11 +292,11 @@ impl Driver {
 
     fn on_metadata(&mut self) {
         let metadata = self.accumulator.client.metadata();
-        for name in self.accumulator.names() {
+        for name in self.accumulator.topics.names() {
             match metadata.topics.get(&name) {
-                Some(topic) if topic.error.is_ok() => drop(self.accumulator.adopt(topic)),
+                Some(topic) if topic.error.is_ok() => drop(self.accumulator.adopt(topic, None)),
                 Some(topic) if topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
-                    for slot in self.accumulator.forget(&name) {
+                    for slot in self.accumulator.forget(&name).to_vec() {
                         self.step(Event::Unknown { partition: slot.id, code: topic.error });
                     }
                 }

@@ -16,6 +16,9 @@ use crate::record::Record;
 /// Why a record was not accepted, or not acknowledged. Cheap to clone: all records of a batch share it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
+// A tag as wide as the fields: with a narrow one, results of `send` are copied from odd addresses, which the CPU
+// cannot do before the fields have reached its cache.
+#[repr(u64)]
 pub enum SendError {
     /// `delivery.timeout.ms` passed before a broker acknowledged the record.
     #[error("record{} not acknowledged within {waited:?}{}", Of(.at), Last(*.last))]

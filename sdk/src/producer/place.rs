@@ -10,8 +10,9 @@ use crate::partitioner::{Partitioner, PartitionerError, Placement, Unplaced};
 
 use super::error::SendError;
 use super::guard::message;
-use super::slot::{Pick, Topic};
+use super::slot::Pick;
 use super::spread::Spreader;
+use super::topics::Topic;
 
 /// Who finds partitions.
 #[derive(Clone, Default)]

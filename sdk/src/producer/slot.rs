@@ -1,18 +1,17 @@
-//! The open batch of each partition, and the topics that hold them.
+//! The open batch of each partition.
 //!
 //! A record is encoded straight into the open batch in the caller's own task, under the lock of its partition.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
 use klamm_core::metadata::TopicMetadata;
 use klamm_core::partitioner::Sticky;
 use klamm_core::producer::{BatchId, PartitionId};
 use klamm_wire::{BatchBuilder, Compression};
-use parking_lot::{Mutex, RwLock};
-use uuid::Uuid;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::client::Client;
 
@@ -22,6 +21,7 @@ use super::delivery::{Delivery, Fate};
 use super::inbox::{Inbox, Note};
 use super::memory::{Memory, Room};
 use super::spread::{Spread, Spreader};
+use super::topics::{Topic, Topics};
 
 /// Bytes of a batch before its records.
 pub(super) const HEADER_BYTES: usize = klamm_wire::batch::HEADER_BYTES;
@@ -130,28 +130,6 @@ impl Slot {
     }
 }
 
-/// One topic as callers see it. Replaced when the topic gets more partitions, or is created again.
-#[derive(Debug)]
-pub(super) struct Topic {
-    pub(super) name: Arc<str>,
-    id: Uuid,
-    /// Partitions there are.
-    pub(super) count: usize,
-    /// Every partition there ever was: sequences go on where a topic of the same name left off.
-    pub(super) slots: Vec<Arc<Slot>>,
-    /// Where records without a key go now.
-    sticky: AtomicU32,
-    pub(super) spread: Spread,
-}
-
-#[derive(Debug, Default)]
-struct Topics {
-    by_name: BTreeMap<Arc<str>, Arc<Topic>>,
-    /// Those that the metadata do not know any more: nothing is appended to them unless they are known again.
-    gone: BTreeMap<Arc<str>, Arc<Topic>>,
-    next_slot: u32,
-}
-
 /// Everything that appending needs.
 pub(super) struct Accumulator {
     pub(super) client: Client,
@@ -162,7 +140,7 @@ pub(super) struct Accumulator {
     pub(super) spreader: Spreader,
     /// Hears of every record.
     audience: Option<Arc<dyn Audience>>,
-    topics: RwLock<Topics>,
+    pub(super) topics: Topics,
 }
 
 /// Which partition a record is to go to.
@@ -210,64 +188,48 @@ impl Accumulator {
             packings,
             spreader,
             audience,
-            topics: RwLock::default(),
+            topics: Topics::default(),
         }
-    }
-
-    pub(super) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
-        self.topics.read().by_name.get(name).cloned()
-    }
-
-    pub(super) fn names(&self) -> Vec<Arc<str>> {
-        let topics = self.topics.read();
-        topics.by_name.keys().chain(topics.gone.keys()).cloned().collect()
     }
 
     /// The metadata do not know a topic any more. Returns all of its partitions.
-    pub(super) fn forget(&self, name: &str) -> Vec<Arc<Slot>> {
-        let mut topics = self.topics.write();
-        if let Some((name, topic)) = topics.by_name.remove_entry(name) {
-            topics.gone.insert(name, topic);
-        }
-        topics.gone.get(name).map_or_else(Vec::new, |topic| topic.slots.clone())
+    pub(super) fn forget(&self, name: &str) -> &[Arc<Slot>] {
+        self.topics.change().forget(name).map_or(&[], |topic| &topic.slots)
     }
 
     /// Takes over what the metadata say of a topic: new topics, new partitions, a topic created again.
-    pub(super) fn adopt(&self, metadata: &TopicMetadata) -> Arc<Topic> {
-        let mut topics = self.topics.write();
-        if let Some((name, topic)) = topics.gone.remove_entry(&metadata.name) {
-            topics.by_name.insert(name, topic);
-        }
-        let known = topics.by_name.get(&metadata.name).cloned();
+    ///
+    /// `asked` is the name as a record gives it, if it is one that asks.
+    pub(super) fn adopt(&self, metadata: &TopicMetadata, asked: Option<&Arc<str>>) -> &Topic {
+        let mut topics = self.topics.change();
+        let known = topics.known(&metadata.name);
         let told = metadata.partitions.len();
-        let recreated = known
-            .as_ref()
-            .is_some_and(|known| known.id != metadata.id && !known.id.is_nil() && !metadata.id.is_nil());
-        if let Some(known) = known.as_ref().filter(|known| !recreated && known.count >= told) {
-            return known.clone();
+        let recreated =
+            known.is_some_and(|known| known.id != metadata.id && !known.id.is_nil() && !metadata.id.is_nil());
+        if let Some(known) = known.filter(|known| !recreated && known.count >= told) {
+            return known;
         }
-        let name = known.as_ref().map_or_else(|| metadata.name.clone(), |topic| topic.name.clone());
+        let name = known.map_or_else(|| metadata.name.clone(), |topic| topic.name.clone());
         let packing = self.packings.of(&name);
         let mut added = Vec::new();
-        for index in known.as_ref().map_or(0, |topic| topic.slots.len())..told {
-            let id = PartitionId(topics.next_slot);
-            topics.next_slot += 1;
+        for index in known.map_or(0, |topic| topic.slots.len())..told {
+            let id = PartitionId(topics.next_slot());
             added.push(Arc::new(Slot::new(id, name.clone(), index as i32, packing)));
         }
-        let mut slots = known.as_ref().map_or_else(Vec::new, |topic| topic.slots.clone());
-        slots.extend(added.iter().cloned());
-        let current = known.as_ref().map(|topic| topic.sticky.load(Ordering::Relaxed));
+        let before = known.map_or_else(Vec::new, |topic| topic.slots.clone());
+        let slots: Vec<_> = before.iter().chain(&added).cloned().collect();
+        let current = known.map(|topic| topic.sticky.load(Ordering::Relaxed));
         let sticky = current.filter(|current| (*current as usize) < told);
         let spread = Spread::default();
         let draw = || self.spreader.draw(&name, &spread, &slots[..told], None);
         let sticky = AtomicU32::new(sticky.unwrap_or_else(draw));
         if recreated {
-            self.inbox.leave(Note::Recreated(known.map_or_else(Vec::new, |topic| topic.slots.clone())));
+            self.inbox.leave(Note::Recreated(before));
         }
-        let topic =
-            Arc::new(Topic { name: name.clone(), id: metadata.id, count: told, slots, sticky, spread });
-        topics.by_name.insert(name, topic.clone());
-        // Under the lock, so that the sender hears of the partitions in the order of their numbers.
+        let asked = known.map(|topic| &topic.asked).or(asked).unwrap_or(&name).clone();
+        let (id, stale) = (metadata.id, AtomicBool::new(false));
+        let topic = topics.put(Topic { name, asked, id, count: told, slots, sticky, spread, stale });
+        // Before others may change topics, so that the sender hears of the partitions in the order of their numbers.
         self.inbox.leave(Note::Slots(added));
         topic
     }
@@ -276,6 +238,7 @@ impl Accumulator {
     ///
     /// `attachment` is taken if the record is appended. `room` is what an earlier [`Appended::NoRoom`] asked for; what is
     /// not needed of it is given back.
+    #[inline]
     pub(super) fn append(
         &self,
         topic: &Topic,
@@ -297,23 +260,15 @@ impl Accumulator {
             if let Some(delivery) = self.append_to(slot, &mut state, record, attachment) {
                 return Appended::Done(delivery);
             }
-            let full = state.open.take();
-            if pick == Pick::Sticky && state.sticky.leaves(record.need, self.batch_size) {
-                let slots = &topic.slots[..topic.count];
-                let next = self.spreader.draw(&topic.name, &topic.spread, slots, Some(index as u32));
-                topic.sticky.store(next, Ordering::Relaxed);
-                drop(state);
-                self.seal(full);
-                continue;
+            let sticky = (pick == Pick::Sticky).then_some(topic);
+            if let Some(appended) = self.next_batch(sticky, slot, state, record, attachment, room) {
+                return appended;
             }
-            let appended = self.open(&mut state, slot, record, attachment, room);
-            drop(state);
-            self.seal(full);
-            return appended;
         }
     }
 
     /// Appends to the open batch if there is one with room.
+    #[inline]
     fn append_to(
         &self,
         slot: &Slot,
@@ -322,22 +277,63 @@ impl Accumulator {
         attachment: &mut Option<Attachment>,
     ) -> Option<Delivery> {
         let open = state.open.as_mut()?;
+        let before = open.builder.len_bytes();
         let limit = state.limit.unwrap_or(self.batch_size);
-        if !open.builder.is_empty() && open.builder.len_bytes() + record.need > limit {
+        if before + record.need > limit && !open.builder.is_empty() {
             return None;
         }
         let now = || self.client.rt().wall_ms();
         let timestamp = record.timestamp.unwrap_or_else(|| state.clock.next(now));
-        let before = open.builder.len_bytes();
         let index = open.builder.append(timestamp, record.key, record.value, record.headers);
         state.sticky.appended(open.builder.len_bytes() - before);
-        if let Some(attachment) = attachment.take() {
-            let attached = open.attached.get_or_insert_with(|| {
-                Attachments::new(slot.topic.clone(), slot.index, self.audience.clone(), &mut state.turn)
-            });
-            attached.push(index, timestamp, attachment);
+        if attachment.is_some() {
+            self.attach(slot, open, &mut state.turn, index, timestamp, attachment);
         }
         Some(Delivery::new(open.fate.clone(), index, timestamp))
+    }
+
+    #[cold]
+    fn attach(
+        &self,
+        slot: &Slot,
+        open: &mut Open,
+        last: &mut Option<Arc<Turn>>,
+        index: u32,
+        timestamp: i64,
+        attachment: &mut Option<Attachment>,
+    ) {
+        let Some(attachment) = attachment.take() else { return };
+        let attached = open.attached.get_or_insert_with(|| {
+            Attachments::new(slot.topic.clone(), slot.index, self.audience.clone(), last)
+        });
+        attached.push(index, timestamp, attachment);
+    }
+
+    /// Closes the open batch, which is full, and opens another one with the record in it; or, told by `None`, moves on to
+    /// another partition of the topic, if the record may go to any.
+    #[cold]
+    fn next_batch(
+        &self,
+        sticky: Option<&Topic>,
+        slot: &Arc<Slot>,
+        mut state: MutexGuard<'_, SlotState>,
+        record: Encoded<'_>,
+        attachment: &mut Option<Attachment>,
+        room: &mut Option<Room<'_>>,
+    ) -> Option<Appended> {
+        let full = state.open.take();
+        let leaves = |state: &mut SlotState| state.sticky.leaves(record.need, self.batch_size);
+        let appended = if let Some(topic) = sticky.filter(|_| leaves(&mut state)) {
+            let slots = &topic.slots[..topic.count];
+            let next = self.spreader.draw(&topic.name, &topic.spread, slots, Some(slot.index as u32));
+            topic.sticky.store(next, Ordering::Relaxed);
+            None
+        } else {
+            Some(self.open(&mut state, slot, record, attachment, room))
+        };
+        drop(state);
+        self.seal(full);
+        appended
     }
 
     fn open(

@@ -128,7 +128,7 @@ async fn partitioners_of_other_clients_are_chosen_by_name() {
 
 /// Batches that wait for each partition.
 fn waiting(producer: &Producer) -> Vec<u32> {
-    let topic = producer.inner.accumulator.topic("t").unwrap();
+    let topic = producer.inner.accumulator.topics.get(&"t".into()).unwrap();
     topic.slots.iter().map(|slot| slot.waiting()).collect()
 }
 

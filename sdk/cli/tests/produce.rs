@@ -366,7 +366,7 @@ async fn input_without_end_waits_for_a_silent_cluster_in_little_memory() {
     }
     // Written until nobody has read any of it for a while: the pipe is full.
     let stdin = child.stdin.as_mut().expect("its standard input is open");
-    let lines = "some line or other\n".repeat(1000);
+    let lines = ["x".repeat(999), "\n".to_owned()].concat().repeat(100);
     let (mut taken, mut stuck) = (0_u64, false);
     while !stuck && taken < 200_000_000 {
         match tokio::time::timeout(Duration::from_millis(500), stdin.write(lines.as_bytes())).await {

@@ -1,4 +1,4 @@
-//! What a producer measures, through the [`metrics`](::metrics) facade (feature `metrics`).
+//! What a producer measures, through the facade of the crate `metrics` (feature `metrics`).
 //!
 //! Install a recorder before the producer is built: it keeps its handles from then on. Nothing is measured for each
 //! record: numbers change once for each batch, request or answer.

@@ -54,7 +54,9 @@ struct Options {
     batch_size: usize,
     linger: Duration,
     buffer_memory: usize,
-    max_block: Duration,
+    max_block: Option<Duration>,
+    /// `block.on.buffer.full`
+    block_on_full: Option<bool>,
     max_request_size: usize,
     max_in_flight: usize,
     retries: u32,
@@ -105,7 +107,8 @@ impl Default for Options {
             batch_size: 16_384,
             linger: Duration::from_millis(5),
             buffer_memory: 33_554_432,
-            max_block: Duration::from_secs(60),
+            max_block: None,
+            block_on_full: None,
             max_request_size: 1_048_576,
             max_in_flight: 5,
             retries: i32::MAX as u32,
@@ -177,7 +180,8 @@ const PROPERTIES: &[Property<Options>] = &[
     property("batch.size", |o, v| v.bytes(0).map(|bytes| o.batch_size = bytes)),
     property("linger.ms", |o, v| v.millis(0).map(|linger| o.linger = linger)),
     property("buffer.memory", |o, v| v.number(0..=usize::MAX).map(|bytes| o.buffer_memory = bytes)),
-    property("max.block.ms", |o, v| v.millis(0).map(|limit| o.max_block = limit)),
+    property("max.block.ms", |o, v| v.millis(0).map(|limit| o.max_block = Some(limit))),
+    property("block.on.buffer.full", |o, v| v.flag().map(|on| o.block_on_full = Some(on))),
     property("max.request.size", |o, v| v.bytes(0).map(|bytes| o.max_request_size = bytes)),
     property("max.in.flight.requests.per.connection", |o, v| {
         v.number(1..=i32::MAX as usize).map(|n| o.max_in_flight = n)
@@ -252,7 +256,8 @@ impl<K, V> ProducerBuilder<K, V> {
     }
 
     /// Whether retries leave exactly one copy of each record, in order (`enable.idempotence`). Needs
-    /// [`Acks::All`], retries, and at most 5 requests in flight. Default: on, if those are so.
+    /// [`Acks::All`], retries, and at most 5 requests in flight. Default: on; acks or retries that do not allow it turn it
+    /// off, more requests in flight are refused.
     pub fn enable_idempotence(mut self, on: bool) -> Self {
         self.options.idempotence = Some(on);
         self
@@ -277,10 +282,14 @@ impl<K, V> ProducerBuilder<K, V> {
         self
     }
 
-    /// How long `send` may wait for metadata and for room in the buffer, together (`max.block.ms`).
-    /// Default: 60 s.
+    /// How long `send` may wait for metadata and for room in the buffer, together (`max.block.ms`). With 0, `send`
+    /// fails at once where it would wait, as [`try_send`](Producer::try_send) does: also for the first record of a topic,
+    /// whose metadata it has only asked for then. Default: 60 s.
+    ///
+    /// Files for old clients say `block.on.buffer.full=false` where 0 is meant here, and `true` where waiting has no end;
+    /// both are understood, if `max.block.ms` is left out.
     pub fn max_block_ms(mut self, limit: Duration) -> Self {
-        self.options.max_block = limit;
+        self.options.max_block = Some(limit);
         self
     }
 
@@ -469,11 +478,16 @@ impl Options {
         if self.idempotence == Some(true) {
             self.check_idempotence()?;
         }
+        if self.idempotence.is_none() && self.max_in_flight > 5 {
+            let setting = "max.in.flight.requests.per.connection";
+            let expected = "at most 5, or else with enable.idempotence=false";
+            return Err(ConfigError::invalid(setting, self.max_in_flight, expected));
+        }
         if self.max_in_flight == 0 {
             let setting = "max.in.flight.requests.per.connection";
             return Err(ConfigError::invalid(setting, 0, "at least 1"));
         }
-        let possible = acks_all && self.max_in_flight <= 5 && self.retries > 0;
+        let possible = acks_all && self.retries > 0;
         Ok(Checked {
             core: Settings {
                 acks: self.acks,
@@ -488,7 +502,7 @@ impl Options {
             request_timeout: client.request_timeout,
             batch_size: self.batch_size,
             buffer_memory: self.buffer_memory,
-            max_block: self.max_block,
+            max_block: self.max_block()?,
             placing: self.placing(),
             spreading: self.spreading,
             packings: self.packings()?,
@@ -545,6 +559,18 @@ impl Options {
             return wrong("retries", "0".into(), "more than 0 with enable.idempotence=true");
         }
         Ok(())
+    }
+
+    fn max_block(&self) -> Result<Duration, ConfigError> {
+        match (self.block_on_full, self.max_block) {
+            (Some(on), Some(limit)) => {
+                let expected = format!("left out, because max.block.ms={} is given, too", limit.as_millis());
+                Err(ConfigError::invalid("block.on.buffer.full", on, expected))
+            }
+            (Some(false), None) => Ok(Duration::ZERO),
+            (Some(true), None) => Ok(Duration::MAX),
+            (None, limit) => Ok(limit.unwrap_or(Duration::from_secs(60))),
+        }
     }
 
     /// As in Kafka, only a limit that was asked for is refused; the default one gives way.

@@ -10,12 +10,15 @@ use crate::error::Recovery;
 use crate::rt::Rt;
 use crate::serializer::Plain;
 
+mod blocking;
 mod broker;
 #[cfg(feature = "metrics")]
 mod measuring;
 mod ordering;
 mod placing;
 mod pouring;
+#[cfg(feature = "mock")]
+mod retrying;
 mod telling;
 mod tracing_spans;
 

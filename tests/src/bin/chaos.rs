@@ -47,6 +47,8 @@ const BURST: Duration = Duration::from_millis(10);
 const OUTAGE: Duration = Duration::from_secs(5);
 /// What cannot be delivered in this time fails; longer than any outage.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(120);
+/// Failed records whose reasons are printed; all are counted.
+const FAILURES_TOLD: u64 = 20;
 /// A reader that hears nothing for so long gives up.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -128,6 +130,7 @@ struct World {
     over: AtomicBool,
     retries: AtomicU64,
     elections: AtomicU64,
+    failures: AtomicU64,
 }
 
 impl World {
@@ -145,6 +148,7 @@ impl World {
             over: AtomicBool::new(false),
             retries: AtomicU64::new(0),
             elections: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
         }
     }
 
@@ -259,7 +263,9 @@ async fn settle(
             Err(error) => {
                 history.failed(world.now(), me, op, error.maybe_written());
                 drop(history);
-                println!("{:7.1} s  {op} failed: {error}", world.now().as_secs_f64());
+                if world.failures.fetch_add(1, Ordering::SeqCst) < FAILURES_TOLD {
+                    println!("{:7.1} s  {op} failed: {error}", world.now().as_secs_f64());
+                }
             }
         }
     }

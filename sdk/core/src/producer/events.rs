@@ -317,6 +317,21 @@ pub enum Failure {
     },
 }
 
+impl Failure {
+    /// The records may be in the log all the same.
+    pub fn maybe_written(&self) -> bool {
+        match self {
+            Self::TimedOut { maybe_written, .. }
+            | Self::Exhausted { maybe_written, .. }
+            | Self::Rejected { maybe_written, .. }
+            | Self::TooLarge { maybe_written, .. }
+            | Self::Unsupported { maybe_written }
+            | Self::Aborted { maybe_written } => *maybe_written,
+            Self::NoProducerId { .. } | Self::Unsealable => false,
+        }
+    }
+}
+
 /// What went wrong with one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {

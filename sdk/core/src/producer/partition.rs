@@ -228,14 +228,23 @@ impl Partition {
 
     /// The batch left the queue without being known to be in the log.
     pub(super) fn lose(&mut self, batch: &Batch) {
-        if batch.sequence.is_some() {
-            self.hole = self.hole.max(Some(batch.id));
+        if batch.sequence.is_none() {
+            return;
         }
+        self.hole = self.hole.max(Some(batch.id));
+        let oldest = self.queue.front().is_none_or(|next| next.id > batch.id);
+        // If it is missing for certain, everything behind it will be refused for the gap.
+        self.reset |=
+            oldest && !batch.maybe_written && self.queue.iter().any(|behind| behind.sequence.is_some());
     }
 
-    /// The broker refuses the sequence of its oldest unresolved batch.
-    pub(super) fn distrust(&mut self) {
-        self.reset = true;
+    /// The broker refuses the sequence of a batch. `true` if that is the oldest unresolved one, and news: it has lost
+    /// earlier ones, and a new epoch starts. What is behind a batch that failed is refused too, through no fault of
+    /// its own.
+    pub(super) fn distrust(&mut self, id: BatchId) -> bool {
+        let news = !self.reset && self.find(id) == Some(0);
+        self.reset |= news;
+        news
     }
 
     /// Takes out a batch that must not be sent under the new epoch that is about to start: an attempt under the old
@@ -294,7 +303,7 @@ mod tests {
         partition.open(BatchId::new(0), Tick::ZERO, true);
         let last = Identity { id: 7, epoch: i16::MAX };
         assert_eq!(partition.stamp(0, Some(last)), Some((last, 0)));
-        partition.distrust();
+        assert!(partition.distrust(BatchId::new(0)));
         assert_eq!(partition.settle(), Some(last));
         assert_eq!(
             partition.stamp(0, Some(Identity { id: 8, epoch: 0 })),

@@ -650,16 +650,14 @@ impl Sender {
             | ErrorCode::INVALID_PRODUCER_EPOCH
                 if self.settings.idempotent =>
             {
-                let partition = &mut self.partitions[p.0 as usize];
-                if partition.find(id) == Some(0) {
-                    partition.distrust();
+                if self.partitions[p.0 as usize].distrust(id) {
                     self.failed(now, p, id, Cause::Code(code), false, out);
                 } else {
                     self.requeue(p, id, out);
                 }
             }
             ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => {
-                self.too_large(p, id, code, out)
+                self.too_large(p, id, code, out);
             }
             code if code.is_retriable() => {
                 if is_about_metadata(code) {

@@ -295,6 +295,128 @@ fn a_gap_that_no_retry_can_close_starts_a_new_epoch() {
     assert_eq!(desk.answer(3, P0, ErrorCode::NONE, 3), expected);
 }
 
+/// Goal: what is behind a batch that is refused for good fails for no fault of its own, and uses up no retry.
+#[test]
+fn a_batch_behind_one_that_is_refused_starts_the_new_epoch_although_no_retry_is_allowed() {
+    let mut desk = Desk::new(Settings { retries: 0, ..settings() });
+    desk.full(P0);
+    desk.answer(0, P0, ErrorCode::NONE, 0);
+    for _ in 0..3 {
+        desk.full(P0);
+    }
+    let code = ErrorCode::INVALID_RECORD;
+    let failure = Failure::Rejected { code, message: None, maybe_written: false };
+    assert_eq!(
+        desk.answer(1, P0, code, -1),
+        [Effect::Resolve(BatchId::new(1), Outcome::Failed(failure)), Effect::Free(BatchId::new(1))]
+    );
+    assert_eq!(desk.answer(2, P0, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1), []);
+    assert_eq!(
+        desk.answer(3, P0, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1),
+        [produce(4, [drained(P0, 2, 1, 0)])]
+    );
+    let mut expected = written(2, 3).to_vec();
+    expected.push(produce(5, [drained(P0, 3, 1, 3)]));
+    assert_eq!(desk.answer(4, P0, ErrorCode::NONE, 3), expected);
+}
+
+/// Goal: a batch before the refused one may be in the log, and goes on under its own sequence.
+#[test]
+fn a_refused_batch_with_another_one_before_it_changes_nothing_for_that_one() {
+    let mut desk = Desk::new(settings());
+    desk.full(P0);
+    desk.answer(0, P0, ErrorCode::NONE, 0);
+    desk.full(P0);
+    desk.full(P0);
+    desk.answer(1, P0, ErrorCode::REQUEST_TIMED_OUT, -1);
+    desk.answer(2, P0, ErrorCode::INVALID_RECORD, -1);
+    assert_eq!(desk.at(desk.sender.deadline().unwrap()), [produce(3, [drained(P0, 1, 0, 3)])]);
+}
+
+#[test]
+fn each_limit_of_requests_in_flight_is_used_up_and_not_exceeded() {
+    for max_in_flight in 1..=5 {
+        let mut desk = Desk::new(Settings { max_in_flight, ..settings() });
+        desk.full(P0);
+        desk.answer(0, P0, ErrorCode::NONE, 0);
+        let sent: usize = (0..8).map(|_| desk.full(P0).len()).sum();
+        assert_eq!((sent, desk.sender.in_flight_at(1)), (max_in_flight, max_in_flight));
+        assert_eq!(desk.answer(1, P0, ErrorCode::NONE, 3).len(), 3, "resolved, freed, and one more sent");
+    }
+}
+
+/// Goal: each failure is worth one retry and a longer pause, spread at random, and the count allowed is exact.
+#[test]
+fn attempts_are_counted_and_their_pauses_grow() {
+    for retries in [0_u32, 1, 3] {
+        let mut desk =
+            Desk::new(Settings { retries, delivery_timeout: Duration::from_secs(60), ..settings() });
+        let mut attempts = desk.full(P0).len() as u32;
+        let failed = loop {
+            let before = desk.now;
+            let out = desk.answer(u64::from(attempts - 1), P0, ErrorCode::NOT_ENOUGH_REPLICAS, -1);
+            if !out.is_empty() {
+                break out;
+            }
+            let wake = desk.sender.deadline().unwrap();
+            let nominal = 100 * MS * (1 << (attempts - 1));
+            assert!(
+                (nominal * 8 / 10..=nominal * 12 / 10).contains(&(wake - before)),
+                "{attempts}: {wake:?}"
+            );
+            assert_ne!(wake - before, nominal, "no jitter");
+            attempts += desk.at(wake).len() as u32;
+        };
+        assert_eq!(attempts, retries + 1);
+        let last = Cause::Code(ErrorCode::NOT_ENOUGH_REPLICAS);
+        let failure = Failure::Exhausted { maybe_written: false, last };
+        assert_eq!(failed[0], Effect::Resolve(BatchId::new(0), Outcome::Failed(failure)));
+    }
+}
+
+/// Goal: whoever sends a record again must know whether that can make a copy of it.
+#[test]
+fn every_failure_says_whether_the_batch_may_be_written() {
+    let lost = |maybe_written| Event::Lost { request: RequestId(0), maybe_written, retriable: true };
+    let unspoken = |maybe_written| Event::Lost { request: RequestId(0), maybe_written, retriable: false };
+    let told = |code| Event::Answered {
+        request: RequestId(0),
+        answers: vec![(P0, Answer { code, base_offset: -1, log_append_time: -1, message: None })],
+    };
+    let forgotten = Event::Answered { request: RequestId(0), answers: vec![] };
+    for (event, expected) in [
+        (lost(true), true),
+        (lost(false), false),
+        (unspoken(true), true),
+        (unspoken(false), false),
+        (forgotten, true),
+        (told(ErrorCode::REQUEST_TIMED_OUT), true),
+        (told(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND), true),
+        (told(ErrorCode::NOT_LEADER_OR_FOLLOWER), true),
+        (told(ErrorCode::KAFKA_STORAGE_ERROR), true),
+        (told(ErrorCode::NETWORK_EXCEPTION), true),
+        (told(ErrorCode::UNKNOWN_SERVER_ERROR), true),
+        (told(ErrorCode::NOT_ENOUGH_REPLICAS), false),
+        (told(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), false),
+        (told(ErrorCode::UNKNOWN_TOPIC_ID), false),
+        (told(ErrorCode::LEADER_NOT_AVAILABLE), false),
+        (told(ErrorCode::INVALID_RECORD), false),
+        (told(ErrorCode::INVALID_TIMESTAMP), false),
+        (told(ErrorCode::CORRUPT_MESSAGE), false),
+        (told(ErrorCode::TOPIC_AUTHORIZATION_FAILED), false),
+        (told(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER), false),
+    ] {
+        let mut desk = Desk::new(Settings { retries: 0, ..settings() });
+        desk.full(P0);
+        let out = desk.feed(event.clone());
+        let failed = out.iter().find_map(|effect| match effect {
+            Effect::Resolve(_, Outcome::Failed(failure)) => Some(failure.maybe_written()),
+            _ => None,
+        });
+        assert_eq!(failed, Some(expected), "{event:?}: {out:?}");
+    }
+}
+
 #[test]
 fn a_batch_that_times_out_in_flight_says_that_it_may_be_written_and_keeps_its_place() {
     let mut desk = Desk::new(settings());

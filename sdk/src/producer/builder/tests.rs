@@ -5,38 +5,93 @@ fn checked(pairs: &[(&str, &str)]) -> Result<Checked, ConfigError> {
     builder.options.check(&builder.options.client)
 }
 
-/// Goal: whoever leaves a setting out gets what Kafka 4.3 would do. The values are those of its definitions.
+/// Kafka's producer settings with their defaults, printed by Kafka itself (`tests/tools/ProducerDefaults.java`).
+fn kafkas() -> BTreeMap<&'static str, Option<&'static str>> {
+    let lines = include_str!("../../config/kafka_producer.txt").lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| match line.split_once(" =") {
+            Some((name, value)) => (name, Some(value.trim())),
+            None => (line, None),
+        })
+        .collect()
+}
+
+/// What there is beside Kafka's own.
+const OURS: &[&str] = &["block.on.buffer.full", "default.api.timeout.ms", "partitioner"];
+/// Left to the operating system, which adapts them to the connection.
+const OTHER_DEFAULT: &[&str] = &["send.buffer.bytes", "receive.buffer.bytes"];
+
+fn honoured() -> impl Iterator<Item = &'static str> {
+    PROPERTIES.iter().map(|property| property.name).chain(crate::config::shared_names())
+}
+
+/// Goal: whoever leaves a setting out gets what Kafka 4.3 would do.
 #[test]
 fn the_defaults_are_kafkas() {
-    let kafkas = [
-        ("acks", "all"),
-        ("enable.idempotence", "true"),
-        ("batch.size", "16384"),
-        ("linger.ms", "5"),
-        ("buffer.memory", "33554432"),
-        ("max.block.ms", "60000"),
-        ("max.request.size", "1048576"),
-        ("max.in.flight.requests.per.connection", "5"),
-        ("retries", "2147483647"),
-        ("delivery.timeout.ms", "120000"),
-        ("compression.type", "none"),
-        ("compression.gzip.level", "-1"),
-        ("compression.lz4.level", "9"),
-        ("compression.zstd.level", "3"),
-        ("partitioner.ignore.keys", "false"),
-        ("partitioner.adaptive.partitioning.enable", "true"),
-        ("partitioner.availability.timeout.ms", "0"),
-        ("partitioner.class", ""),
+    let made = |pairs: &[(&str, &str)]| {
+        let builder = ProducerBuilder::from_properties(pairs.iter().copied()).unwrap();
+        format!("{:?} {:?}", builder.options.check(&builder.options.client).unwrap(), builder.options.client)
+    };
+    let (ours, kafkas) = (made(&[]), kafkas());
+    for name in honoured().filter(|name| !OURS.contains(name)) {
+        let Some(default) = kafkas.get(name) else { panic!("Kafka has no {name}") };
+        let Some(default) = default else { continue };
+        assert_eq!(made(&[(name, default)]) == ours, !OTHER_DEFAULT.contains(&name), "{name}={default}");
+    }
+    assert!(kafkas.len() > 100, "{}", kafkas.len());
+}
+
+/// Goal: no setting of a file for Kafka is dropped in silence.
+#[test]
+fn every_setting_of_kafka_is_honoured_or_refused_with_a_reason() {
+    for (name, default) in kafkas() {
+        if honoured().any(|known| known == name) {
+            continue;
+        }
+        for value in [default.unwrap_or("something"), "something else"] {
+            let told = ProducerBuilder::from_properties([(name, value)]).map(|_| ());
+            let as_before = told.is_ok() && Some(value) == default;
+            let refused =
+                matches!(&told, Err(ConfigError::NotSupportedYet { reason, .. }) if reason.len() > 10);
+            assert!(as_before || refused, "{name}={value}: {told:?}");
+        }
+    }
+}
+
+/// Goal: what Kafka refuses is refused, and what it accepts is accepted, but for what is said here. The verdicts are
+/// those of Kafka's own producer (`tests/tools/ProducerVerdicts.java`).
+#[test]
+fn settings_are_accepted_and_refused_as_by_kafka() {
+    let otherwise = [
+        "compression.gzip.level=5",                      // without effect
+        "compression.type=lz4 compression.lz4.level=17", // the encoder has no levels
     ];
-    let ours = format!("{:?}", checked(&[]).unwrap());
-    for pair in kafkas {
-        assert_eq!(format!("{:?}", checked(&[pair]).unwrap()), ours, "{}", pair.0);
+    let (mut compared, mut different) = (0, Vec::new());
+    for line in include_str!("../../config/kafka_verdicts.txt").lines().filter(|line| !line.starts_with('#'))
+    {
+        let (verdict, settings) = line.split_once(' ').unwrap();
+        let pairs = settings.split(' ').map(|pair| pair.split_once('=').unwrap());
+        let builder = ProducerBuilder::from_properties(pairs).map(|builder| builder.bootstrap_servers("a:1"));
+        let ours = builder.and_then(|ProducerBuilder { options, .. }| {
+            options.client.check()?;
+            options.check(&options.client)
+        });
+        compared += 1;
+        if ours.is_ok() != (verdict == "accepted") {
+            different.push(settings);
+        }
     }
-    for property in PROPERTIES {
-        let librdkafkas = property.name == "partitioner";
-        let listed = librdkafkas || kafkas.iter().any(|(name, _)| *name == property.name);
-        assert!(listed, "{} is not listed", property.name);
-    }
+    assert!(compared > 80, "{compared}");
+    assert_eq!(different, otherwise);
+}
+
+#[test]
+fn a_key_of_old_clients_says_whether_to_wait_for_room() {
+    assert_eq!(checked(&[("block.on.buffer.full", "false")]).unwrap().max_block, Duration::ZERO);
+    assert_eq!(checked(&[("block.on.buffer.full", "true")]).unwrap().max_block, Duration::MAX);
+    let told = checked(&[("max.block.ms", "5"), ("block.on.buffer.full", "false")]).unwrap_err();
+    let expected = "block.on.buffer.full=false: must be left out, because max.block.ms=5 is given, too";
+    assert_eq!(told.to_string(), expected);
 }
 
 /// Goal: one clear sentence that names the setting, the value and what would be right.
@@ -59,6 +114,10 @@ fn settings_that_contradict_each_other_are_refused() {
             &[("delivery.timeout.ms", "30000")],
             "delivery.timeout.ms=30000: must be at least linger.ms and request.timeout.ms together, 30005",
         ),
+        (
+            &[("acks", "1"), ("max.in.flight.requests.per.connection", "6")],
+            "max.in.flight.requests.per.connection=6: must be at most 5, or else with enable.idempotence=false",
+        ),
         (&[("acks", "2")], "acks=2: must be one of all, -1, 1, 0"),
     ] {
         assert_eq!(checked(pairs).unwrap_err().to_string(), message);
@@ -70,7 +129,6 @@ fn idempotence_that_was_not_asked_for_gives_way() {
     for pair in [("acks", "1"), ("acks", "0"), ("retries", "0")] {
         assert!(!checked(&[pair]).unwrap().core.idempotent, "{pair:?}");
     }
-    assert!(!checked(&[("max.in.flight.requests.per.connection", "6")]).unwrap().core.idempotent);
 }
 
 #[test]
@@ -234,5 +292,66 @@ fn high_throughput_with_acks_all_is_refused_unless_acks_are_set_again() {
         ProducerBuilder::new().high_throughput(Acks::None).options,
     ] {
         assert!(fine.check(&fine.client).is_ok());
+    }
+}
+
+/// A row of the tables in `docs/producer.md`.
+#[derive(Debug)]
+struct Row {
+    property: String,
+    method: String,
+    default: String,
+    notes: String,
+}
+
+fn rows() -> Vec<Row> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/producer.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let tables = page.split("| property | method | default | notes |").skip(1);
+    let lines = tables.flat_map(|table| table.lines().skip(2).take_while(|line| line.starts_with('|')));
+    let row = |line: &str| {
+        let mut cells = line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned());
+        let mut next = || cells.next().unwrap();
+        let bare = |cell: String| cell.trim_matches('`').to_owned();
+        Row { property: bare(next()), method: bare(next()), default: next(), notes: next() }
+    };
+    lines.map(row).collect()
+}
+
+/// Goal: the page says what the code does, and misses nothing.
+#[test]
+fn the_page_of_settings_is_true() {
+    let (kafkas, rows) = (kafkas(), rows());
+    let grouped = |name: &str| name.starts_with("ssl.") || name.starts_with("sasl.");
+    let is = |name: &str| honoured().any(|known| known == name);
+    for name in kafkas.keys().copied().filter(|name| !grouped(name)).chain(OURS.iter().copied()) {
+        assert_eq!(rows.iter().filter(|row| row.property == name).count(), 1, "{name} has one row");
+    }
+    let sources = [include_str!("../builder.rs"), include_str!("../../config/client.rs")];
+    for row in rows {
+        let name = row.property.as_str();
+        let declared = format!("pub fn {}", row.method);
+        let has_method = sources
+            .iter()
+            .any(|source| source.split(&declared).skip(1).any(|rest| rest.starts_with(['(', '<'])));
+        assert!(row.method == "–" || has_method, "{row:?}: no such method");
+        if let Some(default) = kafkas.get(name) {
+            let shown = match default {
+                None => "none".to_owned(),
+                Some("") => "empty".to_owned(),
+                Some(default) => format!("`{default}`"),
+            };
+            assert_eq!(row.default, shown, "{row:?}");
+            assert_eq!(row.notes.starts_with("differs: "), OTHER_DEFAULT.contains(&name), "{row:?}");
+        }
+        let refused = row.notes.strip_prefix("not supported yet: ");
+        assert_eq!(refused.is_none(), is(name) || name == "–", "{row:?}");
+        if let Some(said) = refused {
+            let reason = crate::config::refusal(&name.replace('*', "")).unwrap();
+            assert!(said.starts_with(reason), "{row:?}: {reason}");
+        }
+        if is(name) && !OURS.contains(&name) {
+            assert_eq!(row.method, name.replace('.', "_"), "{row:?}");
+        }
     }
 }

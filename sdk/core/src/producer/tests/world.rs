@@ -466,15 +466,7 @@ impl World {
                     );
                     continue;
                 }
-                Outcome::Failed(
-                    Failure::TimedOut { maybe_written, .. }
-                    | Failure::Exhausted { maybe_written, .. }
-                    | Failure::Rejected { maybe_written, .. }
-                    | Failure::TooLarge { maybe_written, .. }
-                    | Failure::Unsupported { maybe_written }
-                    | Failure::Aborted { maybe_written },
-                ) => *maybe_written,
-                Outcome::Failed(Failure::NoProducerId { .. } | Failure::Unsealable) => false,
+                Outcome::Failed(failure) => failure.maybe_written(),
             };
             assert!(
                 maybe_written || !ids.any(|id| logged.contains(&id)),

@@ -6,6 +6,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests report by panicking")]
 
+mod accumulating;
 mod acknowledging;
 mod administering;
 mod changing;
@@ -100,6 +101,9 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     failing::a_record_over_max_request_size_is_refused_and_the_next_one_goes_through[],
     failing::a_topic_cannot_be_created_twice[CreateTopics],
     failing::an_offset_out_of_range_follows_the_policy[KeepRecords],
+    accumulating::no_partition_starves_while_another_one_is_hammered[],
+    accumulating::memory_comes_back_in_full[],
+    accumulating::what_is_dropped_while_it_waits_takes_nothing_along[KeepRecords],
     acknowledging::flush_returns_once_everything_accepted_before_is_acknowledged[],
     acknowledging::close_sends_what_lingers[],
     acknowledging::send_and_wait_dropped_before_it_is_accepted_is_never_sent_and_after_that_is_sent[KeepRecords],

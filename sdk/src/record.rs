@@ -41,15 +41,13 @@ impl<K, V> Record<K, V> {
     }
 
     /// Sets the key; records with equal keys land in the same partition.
-    pub fn key(mut self, key: impl Into<K>) -> Self {
-        self.key = Some(key.into());
-        self
+    pub fn key(self, key: impl Into<K>) -> Self {
+        Self { key: Some(key.into()), ..self }
     }
 
     /// Sets the value.
-    pub fn value(mut self, value: impl Into<V>) -> Self {
-        self.value = Some(value.into());
-        self
+    pub fn value(self, value: impl Into<V>) -> Self {
+        Self { value: Some(value.into()), ..self }
     }
 
     /// Chooses the partition instead of the partitioner.

@@ -95,7 +95,7 @@ pub trait RecordSink<K = Bytes, V = Bytes>: Send + Sync {
     fn send_and_wait(&self, record: Record<K, V>) -> BoxFuture<'_, Result<RecordMetadata, SendError>>;
 
     /// Sends everything that was accepted before without lingering, and returns when all of it is acknowledged or
-    /// failed; which of the two, the deliveries tell.
+    /// failed; which of the two, deliveries and callbacks tell.
     ///
     /// # Errors
     ///

@@ -123,7 +123,12 @@ mod tests {
     use super::*;
 
     fn late(ms: u64) -> SendError {
-        SendError::TimedOut { waited: Duration::from_millis(ms), maybe_written: ms > 100, last: None }
+        SendError::TimedOut {
+            at: None,
+            waited: Duration::from_millis(ms),
+            maybe_written: ms > 100,
+            last: None,
+        }
     }
 
     #[test]

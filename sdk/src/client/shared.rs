@@ -344,12 +344,17 @@ impl Shared {
     /// Closes connections that were not used since `before`, and those to the bootstrap list once brokers are
     /// known.
     pub(super) fn sweep(&self, before: Option<Tick>) {
-        let known = !self.snapshot().brokers.is_empty();
-        let now = self.rt().now();
+        let (cluster, now) = (self.snapshot(), self.rt().now());
+        let known = !cluster.brokers.is_empty();
         self.connections.lock().retain(|(peer, _), connection| {
-            let spare = known && matches!(peer, Peer::Bootstrap(_));
+            let (spare, gone) = match peer {
+                Peer::Bootstrap(_) => (known, true),
+                Peer::Broker(id) => (false, !cluster.brokers.contains_key(id)),
+            };
             let before = if spare { Some(now) } else { before };
-            !before.is_some_and(|before| connection.close_if_idle(before))
+            let closed = before.is_some_and(|before| connection.close_if_idle(before));
+            // What a broker speaks stays known: the next request is encoded at once and only waits for the dialling.
+            !(closed && gone)
         });
     }
 }

@@ -95,18 +95,24 @@ enum Settled {
     Split(Box<[(u32, Arc<Fate>)]>),
 }
 
+/// Either is negative if it is not known.
 #[derive(Debug, Clone, Copy)]
 struct Written {
-    base_offset: Option<i64>,
-    log_append_time: Option<i64>,
+    base_offset: i64,
+    log_append_time: i64,
 }
 
 impl Written {
+    fn at(base_offset: Option<i64>) -> Self {
+        Self { base_offset: base_offset.unwrap_or(-1), log_append_time: -1 }
+    }
+
+    #[inline]
     fn of_record(self, index: u32, timestamp: i64, batch: Arc<Fate>) -> RecordMetadata {
         RecordMetadata {
             partition: batch.partition,
-            offset: self.base_offset.map(|base| base + i64::from(index)),
-            timestamp: self.log_append_time.unwrap_or(timestamp),
+            offset: (self.base_offset >= 0).then(|| self.base_offset + i64::from(index)),
+            timestamp: if self.log_append_time >= 0 { self.log_append_time } else { timestamp },
             batch,
         }
     }
@@ -120,9 +126,10 @@ impl Fate {
     /// Wakes everyone who waits for a record of the batch. Only the first outcome counts.
     pub(super) fn resolve(&self, outcome: Outcome) {
         self.settle(match outcome {
-            Outcome::Written { base_offset, log_append_time } => {
-                Settled::Written(Written { base_offset, log_append_time })
-            }
+            Outcome::Written { base_offset, log_append_time } => Settled::Written(Written {
+                log_append_time: log_append_time.unwrap_or(-1),
+                ..Written::at(base_offset)
+            }),
             Outcome::Failed(failure) => {
                 let at = TopicPartition::new(self.topic.clone(), self.partition);
                 Settled::Failed(SendError::of(failure, at))
@@ -188,22 +195,20 @@ impl Fate {
         self.partition
     }
 
-    /// Leaves a waker, unless the fate is settled. `place` is where one was left before, plus one.
-    fn wait(&self, cx: &Context<'_>, place: &mut u32) -> bool {
+    /// Leaves a waker and returns its place, plus one, unless the fate is settled. `place` is where one was left before.
+    fn wait(&self, cx: &Context<'_>, place: u32) -> Option<u32> {
         let mut waiting = self.waiting.lock();
         if self.settled.get().is_some() {
-            return false;
+            return None;
         }
         // A task that waits for many records of a batch leaves one waker. Wakers are never replaced, because
         // another delivery may count on the same one.
         let mine = place.checked_sub(1).and_then(|place| waiting.get(place as usize));
-        if !mine.or(waiting.last()).is_some_and(|waker| waker.will_wake(cx.waker())) {
+        let there = mine.or(waiting.last()).is_some_and(|waker| waker.will_wake(cx.waker()));
+        if !there {
             waiting.push(cx.waker().clone());
-            *place = waiting.len() as u32;
-        } else if *place == 0 {
-            *place = waiting.len() as u32;
         }
-        true
+        Some(if there && place > 0 { place } else { waiting.len() as u32 })
     }
 }
 
@@ -226,16 +231,37 @@ fn part_of(parts: &[(u32, Arc<Fate>)], index: u32) -> (u32, &Arc<Fate>) {
 pub struct Delivery {
     /// The metadata take it along.
     fate: Option<Arc<Fate>>,
-    index: u32,
-    /// Place of this delivery's waker among those of the batch, plus one.
-    place: u32,
+    at: At,
     timestamp: i64,
+}
+
+/// The index of the record in its batch, and the place of the delivery's waker among those of the batch, plus one.
+///
+/// One number, because two halves that were written one by one cannot be copied as a whole at once: the CPU would wait
+/// until they have reached its cache.
+#[derive(Clone, Copy)]
+struct At(u64);
+
+impl At {
+    #[inline]
+    fn new(index: u32, place: u32) -> Self {
+        Self(u64::from(place) << 32 | u64::from(index))
+    }
+
+    #[inline]
+    fn index(self) -> u32 {
+        self.0 as u32
+    }
+
+    fn place(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
 impl Delivery {
     #[inline]
     pub(super) fn new(fate: Arc<Fate>, index: u32, timestamp: i64) -> Self {
-        Self { fate: Some(fate), index, place: 0, timestamp }
+        Self { fate: Some(fate), at: At::new(index, 0), timestamp }
     }
 
     fn settled(topic: Arc<str>, partition: i32, timestamp: i64, settled: Settled) -> Self {
@@ -247,8 +273,7 @@ impl Delivery {
     /// A delivery that is acknowledged already, for whoever stands in for a producer in a test.
     pub fn acknowledged(metadata: RecordMetadata) -> Self {
         let RecordMetadata { partition, offset, timestamp, batch } = metadata;
-        let written = Written { base_offset: offset, log_append_time: None };
-        Self::settled(batch.topic.clone(), partition, timestamp, Settled::Written(written))
+        Self::settled(batch.topic.clone(), partition, timestamp, Settled::Written(Written::at(offset)))
     }
 
     /// A delivery that has failed already, for whoever stands in for a producer in a test.
@@ -271,30 +296,37 @@ impl Delivery {
         (Self::new(fate.clone(), 0, 0), PendingDelivery { fate })
     }
 
-    /// Everything but the common case.
-    fn look(&mut self, mut fate: Arc<Fate>, cx: &Context<'_>) -> Poll<Result<RecordMetadata, SendError>> {
+    /// Looks at everything but the common case; the error is boxed to keep what is returned small.
+    #[cold]
+    fn look(
+        &mut self,
+        mut fate: Arc<Fate>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<RecordMetadata, Box<SendError>>> {
         loop {
             match fate.settled.get() {
                 Some(Settled::Written(written)) => {
                     let written = *written;
-                    return Poll::Ready(Ok(written.of_record(self.index, self.timestamp, fate)));
+                    return Poll::Ready(Ok(written.of_record(self.at.index(), self.timestamp, fate)));
                 }
                 Some(Settled::Failed(error)) => {
-                    let error = error.clone();
+                    let error = Box::new(error.clone());
                     self.fate = Some(fate);
                     return Poll::Ready(Err(error));
                 }
                 Some(Settled::Split(parts)) => {
-                    let (first, part) = part_of(parts, self.index);
-                    (self.index, self.place) = (self.index - first, 0);
+                    let (first, part) = part_of(parts, self.at.index());
+                    self.at = At::new(self.at.index() - first, 0);
                     fate = part.clone();
                 }
-                None if fate.wait(cx, &mut self.place) => {
-                    self.fate = Some(fate);
-                    return Poll::Pending;
+                None => {
+                    if let Some(place) = fate.wait(cx, self.at.place()) {
+                        self.at = At::new(self.at.index(), place);
+                        self.fate = Some(fate);
+                        return Poll::Pending;
+                    }
+                    // Settled while this asked for the lock.
                 }
-                // Settled while this asked for the lock.
-                None => {}
             }
         }
     }
@@ -322,8 +354,7 @@ pub struct PendingDelivery {
 impl PendingDelivery {
     /// The record is written at this offset; `None` if that is unknown.
     pub fn acknowledge(self, offset: impl Into<Option<i64>>) {
-        let written = Written { base_offset: offset.into(), log_append_time: None };
-        self.fate.settle(Settled::Written(written));
+        self.fate.settle(Settled::Written(Written::at(offset.into())));
     }
 
     /// The record is not acknowledged.
@@ -349,9 +380,9 @@ impl Future for Delivery {
         match fate.settled.get() {
             Some(Settled::Written(written)) => {
                 let written = *written;
-                Poll::Ready(Ok(written.of_record(this.index, this.timestamp, fate)))
+                Poll::Ready(Ok(written.of_record(this.at.index(), this.timestamp, fate)))
             }
-            _ => this.look(fate, cx),
+            _ => this.look(fate, cx).map_err(|error| *error),
         }
     }
 }
@@ -360,7 +391,7 @@ impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Delivery");
         debug.field("topic", &self.topic()).field("partition", &self.partition());
-        debug.field("index", &self.index).finish_non_exhaustive()
+        debug.field("index", &self.at.index()).finish_non_exhaustive()
     }
 }
 
@@ -431,7 +462,7 @@ mod tests {
         let parts = fate.split(&[0, 2, 5]);
         assert_eq!((parts.len(), task.0.load(Ordering::SeqCst)), (3, 1), "woken once, to look where to wait");
         assert!(fate.split(&[0, 1]).is_empty(), "split already");
-        assert!(!fate.wait(&Context::from_waker(Waker::noop()), &mut 0), "too late to wait here");
+        assert_eq!(fate.wait(&Context::from_waker(Waker::noop()), 0), None, "too late to wait here");
         fate.resolve(written(7_000));
         assert!(deliveries.iter_mut().all(|delivery| look(delivery, &task).is_pending()));
         assert!(parts.iter().all(|part| part.waiting.lock().len() == 1));

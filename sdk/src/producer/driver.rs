@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use klamm_core::Tick;
 use klamm_core::producer::{
     Acks, Answer, BatchId, Effect, Event, Failure, Outcome, Part, PartitionId, Produce, RequestId, Sender,
     Settings,
@@ -19,12 +20,15 @@ use klamm_core::producer::{
 use klamm_wire::codec::{self, ProduceHead, ProducePartition, ProduceTopic};
 use klamm_wire::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse, ProducerId};
 use klamm_wire::planted::{Bug, planted};
-use klamm_wire::{Compression, ErrorCode, Frame, SealedBatch, StrBytes};
+use klamm_wire::{ErrorCode, Frame, SealedBatch, StrBytes};
 use tokio::sync::{mpsc, oneshot};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use crate::client::{Client, Lane, Target};
 use crate::error::RequestError;
+use crate::metrics::{BufferMeter, Meter};
 
 use super::attached::{Attachments, Turn};
 use super::delivery::Fate;
@@ -43,6 +47,8 @@ pub(super) struct Setup {
     pub(super) request_timeout: Duration,
     pub(super) told: mpsc::UnboundedSender<Told>,
     pub(super) counts: Arc<Counts>,
+    pub(super) meter: Meter,
+    pub(super) buffer: BufferMeter,
 }
 
 /// What applications may ask about the sender at any time.
@@ -58,10 +64,24 @@ struct Held {
     fate: Arc<Fate>,
     bytes: usize,
     sealed: Option<SealedBatch>,
+    /// Once it is closed.
+    records: u32,
     /// What is to be told of its records, until it is resolved.
     attached: Option<Box<Attachments>>,
     /// Of what was told, from then on.
     turn: Option<Arc<Turn>>,
+    /// Counts among those that wait for its partition: it has not been sent yet.
+    waiting: bool,
+    /// When it was opened, as long as it was in no request; only if somebody measures it.
+    queued_since: Option<Tick>,
+}
+
+impl Held {
+    fn waits_no_longer(&mut self) {
+        if std::mem::take(&mut self.waiting) {
+            self.slot.waits_no_longer();
+        }
+    }
 }
 
 /// Which partitions a request names: topic, its id, partition index.
@@ -71,8 +91,18 @@ type Named = Vec<(Arc<str>, Uuid, i32, PartitionId)>;
 enum Done {
     Event(Event),
     Split { batch: BatchId, split: Option<Split> },
-    Produced { request: RequestId, broker: i32, named: Named, answer: Result<Frame, RequestError> },
+    Produced { request: Sent, answer: Result<Frame, RequestError> },
     Nothing,
+}
+
+/// A Produce request that is under way.
+struct Sent {
+    id: RequestId,
+    broker: i32,
+    named: Named,
+    /// Only if somebody measures it.
+    at: Option<Tick>,
+    span: Span,
 }
 
 pub(super) struct Driver {
@@ -84,6 +114,8 @@ pub(super) struct Driver {
     /// Something was told: whoever flushes waits for the teller, too.
     tells: bool,
     counts: Arc<Counts>,
+    meter: Meter,
+    buffer: BufferMeter,
     slots: Vec<Arc<Slot>>,
     batches: BTreeMap<BatchId, Held>,
     flushes: BTreeMap<u64, oneshot::Sender<()>>,
@@ -108,6 +140,8 @@ impl Driver {
             told: setup.told,
             tells: false,
             counts: setup.counts,
+            meter: setup.meter,
+            buffer: setup.buffer,
             slots: Vec::new(),
             batches: BTreeMap::new(),
             flushes: BTreeMap::new(),
@@ -167,8 +201,18 @@ impl Driver {
                 self.apply(effect);
             }
         }
+        if self.accumulator.spreader.minds_stalls() {
+            self.accumulator.spreader.stalled(self.sender.stalled());
+        }
         self.counts.in_flight.store(self.sender.in_flight(), Ordering::Relaxed);
         self.counts.retries.store(self.sender.retries(), Ordering::Relaxed);
+        self.measure();
+    }
+
+    fn measure(&mut self) {
+        self.meter.see(self.sender.in_flight(), self.sender.retries());
+        let memory = &self.accumulator.memory;
+        self.buffer.see(memory.available(), memory.waiters());
     }
 
     // ---- in
@@ -193,7 +237,18 @@ impl Driver {
             Note::Opened { batch, slot, fate, held } => {
                 let partition = slot.id;
                 self.keep_topic(&slot.topic);
-                let held = Held { slot, fate, bytes: held, sealed: None, attached: None, turn: None };
+                let queued_since = Meter::ON.then(|| self.accumulator.client.rt().now());
+                let held = Held {
+                    slot,
+                    fate,
+                    bytes: held,
+                    sealed: None,
+                    records: 0,
+                    attached: None,
+                    turn: None,
+                    waiting: true,
+                    queued_since,
+                };
                 self.batches.insert(batch, held);
                 self.step(Event::Opened { partition, batch });
             }
@@ -205,6 +260,7 @@ impl Driver {
                     None => Event::Unsealable { batch },
                 };
                 if let Some(held) = self.batches.get_mut(&batch) {
+                    held.records = sealed.as_ref().map_or(0, SealedBatch::count);
                     held.sealed = sealed;
                     held.attached = attached;
                 }
@@ -237,11 +293,11 @@ impl Driver {
 
     fn on_metadata(&mut self) {
         let metadata = self.accumulator.client.metadata();
-        for name in self.accumulator.names() {
+        for name in self.accumulator.topics.names() {
             match metadata.topics.get(&name) {
-                Some(topic) if topic.error.is_ok() => drop(self.accumulator.adopt(topic)),
+                Some(topic) if topic.error.is_ok() => drop(self.accumulator.adopt(topic, None)),
                 Some(topic) if topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
-                    for slot in self.accumulator.forget(&name) {
+                    for slot in self.accumulator.forget(&name).to_vec() {
                         self.step(Event::Unknown { partition: slot.id, code: topic.error });
                     }
                 }
@@ -265,9 +321,7 @@ impl Driver {
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Event(event) => self.step(event),
-            Done::Produced { request, broker, named, answer } => {
-                self.on_produced(request, broker, &named, answer);
-            }
+            Done::Produced { request, answer } => self.on_produced(&request, answer),
             Done::Split { batch, split } => self.on_split(batch, split),
             Done::Nothing => {}
         }
@@ -302,34 +356,51 @@ impl Driver {
             };
             let attached = std::mem::replace(&mut held.attached, later);
             let slot = held.slot.clone();
-            let part = Held { slot, fate, bytes, sealed: Some(sealed), attached, turn: None };
+            let part = Held {
+                slot,
+                fate,
+                bytes,
+                sealed: Some(sealed),
+                records,
+                attached,
+                turn: None,
+                waiting: false,
+                queued_since: None,
+            };
             self.batches.insert(batch.part(before), part);
             before += records;
         }
         self.step(Event::Split { batch, parts });
     }
 
-    fn on_produced(
-        &mut self,
-        request: RequestId,
-        broker: i32,
-        named: &Named,
-        answer: Result<Frame, RequestError>,
-    ) {
+    fn on_produced(&mut self, request: &Sent, answer: Result<Frame, RequestError>) {
+        let Sent { id: request, broker, named, at, span } = request;
+        let (request, broker) = (*request, *broker);
         let answer = answer.and_then(|frame| match self.acks {
             Acks::None => Ok(ProduceResponse::default()),
             _ => codec::decode_response::<ProduceRequest>(frame).map_err(RequestError::from),
         });
+        if let Some(at) = at.filter(|_| answer.is_ok()) {
+            self.meter.answered(broker, self.accumulator.client.rt().now().saturating_sub(at));
+        }
         match answer {
             Ok(response) => {
                 let pause = u64::try_from(response.throttle_time_ms).unwrap_or_default();
-                self.accumulator.client.mute(broker, Lane::Main, Duration::from_millis(pause));
+                let pause = Duration::from_millis(pause);
+                self.accumulator.client.mute(broker, Lane::Main, pause);
+                self.meter.throttled(broker, pause);
                 self.obey_throttle(broker);
                 let answers = self.answers(named, &response);
+                let refused = answers.iter().filter(|(_, answer)| !answer.code.is_ok());
+                span.record("refused", refused.clone().count());
+                span.record("outcome", "answered");
+                refused.for_each(|(_, answer)| self.meter.failed(answer.code.name().unwrap_or("UNKNOWN"), 1));
                 self.step(Event::Answered { request, answers });
             }
             Err(error) => {
-                tracing::debug!(%error, "produce request failed");
+                tracing::debug!(parent: span, %error, "produce request failed");
+                span.record("outcome", "no answer");
+                self.meter.failed("NO_ANSWER", named.len());
                 let retriable = !matches!(error, RequestError::Version(_));
                 self.step(Event::Lost { request, maybe_written: error.maybe_written(), retriable });
             }
@@ -400,16 +471,15 @@ impl Driver {
     }
 
     fn seal(&mut self, batch: BatchId) {
-        let packing = self.accumulator.packing;
         let Some(open) = self.batches.get(&batch).and_then(|held| held.slot.take(batch)) else { return };
-        if packing.compression == Compression::None {
-            self.on_note(open.seal(packing));
+        if !open.is_to_be_compressed() {
+            self.on_note(open.seal());
             return;
         }
         let accumulator = self.accumulator.clone();
         self.running.push(Box::pin(async move {
             let rt = accumulator.client.rt();
-            match rt.offload(move || open.seal(packing)).await {
+            match rt.offload(move || open.seal()).await {
                 Some(note) => drop(accumulator.inbox.leave(note)),
                 None => return Done::Event(Event::Unsealable { batch }),
             }
@@ -418,10 +488,11 @@ impl Driver {
     }
 
     fn split(&mut self, batch: BatchId) {
-        let Some(sealed) = self.batches.get(&batch).and_then(|held| held.sealed.clone()) else { return };
+        let Some(held) = self.batches.get(&batch) else { return };
+        let (Some(sealed), level) = (held.sealed.clone(), held.slot.packing.level) else { return };
         let accumulator = self.accumulator.clone();
         self.running.push(Box::pin(async move {
-            let (batch_size, level) = (accumulator.batch_size, accumulator.packing.level);
+            let batch_size = accumulator.batch_size;
             let split = accumulator.client.rt().offload(move || Split::of(&sealed, batch_size, level)).await;
             Done::Split { batch, split: split.flatten() }
         }));
@@ -465,10 +536,23 @@ impl Driver {
         };
         match codec::encode_produce(version, &head, &topics) {
             Ok(frame) => {
-                let answer = client.send_frame(broker, Lane::Main, frame);
-                self.running.push(Box::pin(async move {
-                    Done::Produced { request, broker, named, answer: answer.await }
-                }));
+                let span = tracing::debug_span!(
+                    "kafka.request",
+                    broker.id = broker,
+                    api.key = PRODUCE,
+                    api.version = version,
+                    kafka.correlation_id = Empty, // known to the connection, if there is one
+                    partitions = named.len(),
+                    bytes = frame.len_bytes(),
+                    refused = Empty,
+                    outcome = Empty,
+                );
+                self.meter.request_sent(broker, frame.len_bytes());
+                let at = Meter::ON.then(|| client.rt().now());
+                let answer = span.in_scope(|| client.send_frame(broker, Lane::Main, frame));
+                let answer = answer.instrument(span.clone());
+                let request = Sent { id: request, broker, named, at, span };
+                self.running.push(Box::pin(async move { Done::Produced { request, answer: answer.await } }));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot encode a produce request");
@@ -478,14 +562,19 @@ impl Driver {
     }
 
     /// The batches of a request by topic, each as a header of its own and the records as they are.
-    fn topics(&self, produce: &Produce) -> (Vec<ProduceTopic>, Named) {
+    fn topics(&mut self, produce: &Produce) -> (Vec<ProduceTopic>, Named) {
         let metadata = self.accumulator.client.metadata();
         let mut topics: Vec<ProduceTopic> = Vec::new();
         let mut named = Named::with_capacity(produce.batches.len());
         for drained in &produce.batches {
-            let Some(held) = self.batches.get(&drained.batch) else { continue };
+            let Some(held) = self.batches.get_mut(&drained.batch) else { continue };
+            held.waits_no_longer();
             let (name, index) = (&held.slot.topic, held.slot.index);
             let Some(sealed) = &held.sealed else { continue };
+            if let Some(since) = held.queued_since.take() {
+                let queued = self.accumulator.client.rt().now().saturating_sub(since);
+                self.meter.batch_sent(name, queued, sealed);
+            }
             let header = Bytes::copy_from_slice(&sealed.header(drained.stamp));
             let partition = ProducePartition { index, records: vec![header, sealed.records().clone()] };
             match topics.iter_mut().find(|topic| *topic.name == **name) {
@@ -506,6 +595,8 @@ impl Driver {
 
     fn resolve(&mut self, batch: BatchId, outcome: Outcome) {
         let Some(held) = self.batches.get_mut(&batch) else { return };
+        let acknowledged = matches!(outcome, Outcome::Written { .. });
+        self.meter.resolved(&held.slot.topic, held.records, acknowledged);
         held.fate.resolve(outcome);
         if let Some(attached) = held.attached.take() {
             held.turn = Some(attached.turn().clone());
@@ -515,7 +606,8 @@ impl Driver {
     }
 
     fn free(&mut self, batch: BatchId) {
-        let Some(held) = self.batches.remove(&batch) else { return };
+        let Some(mut held) = self.batches.remove(&batch) else { return };
+        held.waits_no_longer();
         let memory = &self.accumulator.memory;
         if let Some(buffer) = held.sealed.and_then(SealedBatch::reclaim) {
             memory.recycle(buffer);
@@ -538,6 +630,7 @@ impl Driver {
         for (batch, held) in &mut self.batches {
             if let Some(open) = held.slot.take(*batch) {
                 records += u64::from(open.records());
+                held.records = open.records();
                 held.attached = open.into_attached();
             } else if let Some(sealed) = held.sealed.as_ref().filter(|_| !held.fate.is_resolved()) {
                 records += u64::from(sealed.count());
@@ -558,6 +651,7 @@ impl Driver {
         }
         self.accumulator.memory.close();
         self.counts.in_flight.store(0, Ordering::Relaxed);
+        self.measure();
         records
     }
 }

@@ -10,11 +10,15 @@ use klamm_core::producer::{Cause, Failure};
 use klamm_wire::ErrorCode;
 
 use crate::error::{MetadataError, Recovery};
+use crate::partitioner::PartitionerError;
 use crate::record::Record;
 
 /// Why a record was not accepted, or not acknowledged. Cheap to clone: all records of a batch share it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
+// A tag as wide as the fields: with a narrow one, results of `send` are copied from odd addresses, which the CPU
+// cannot do before the fields have reached its cache.
+#[repr(u64)]
 pub enum SendError {
     /// `delivery.timeout.ms` passed before a broker acknowledged the record.
     #[error("record{} not acknowledged within {waited:?}{}", Of(.at), Last(*.last))]
@@ -95,6 +99,14 @@ pub enum SendError {
         /// Partitions there are.
         count: usize,
     },
+    /// The partitioner failed; this record only.
+    #[error("partitioner for topic {topic:?}: {source}")]
+    Partitioner {
+        /// Name of the topic.
+        topic: Arc<str>,
+        /// What it did wrong.
+        source: PartitionerError,
+    },
     /// A serializer failed.
     #[error("cannot serialize the {part} ({type_name}) for topic {topic:?}: {source}")]
     Serialize {
@@ -144,6 +156,7 @@ impl SendError {
             | Self::Unsupported { .. }
             | Self::TooLarge { .. }
             | Self::NoSuchPartition { .. }
+            | Self::Partitioner { .. }
             | Self::Serialize { .. }
             | Self::Refused { .. }
             | Self::Compression => Recovery::Fix,

@@ -19,7 +19,8 @@ pub(crate) fn guarded<T>(what: &'static str, whose: &str, call: impl FnOnce() ->
     }
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
+/// The text of a panic.
+pub(super) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text")
 }

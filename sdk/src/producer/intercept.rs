@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::interceptor::{Extensions, Interceptor};
+use crate::metrics::BufferMeter;
 use crate::record::Record;
 
 use super::attached::{Attachment, Attachments, Audience, Callback, Turn};
@@ -151,6 +152,7 @@ pub(super) struct Teller {
     /// Resolved before another batch of their partition that comes first.
     early: Vec<(Arc<Fate>, Box<Attachments>)>,
     freed: Vec<(Arc<Turn>, usize)>,
+    buffer: BufferMeter,
 }
 
 impl Teller {
@@ -158,8 +160,9 @@ impl Teller {
         accumulator: Arc<Accumulator>,
         audience: Option<Arc<dyn Audience>>,
         news: mpsc::UnboundedReceiver<Told>,
+        buffer: BufferMeter,
     ) -> Self {
-        Self { accumulator, audience, news, early: Vec::new(), freed: Vec::new() }
+        Self { accumulator, audience, news, early: Vec::new(), freed: Vec::new(), buffer }
     }
 
     /// Tells until nobody can bring more.
@@ -173,6 +176,8 @@ impl Teller {
                 while let Ok(told) = teller.news.try_recv() {
                     teller.hear(told);
                 }
+                let memory = &teller.accumulator.memory;
+                teller.buffer.see(memory.available(), memory.waiters());
                 teller
             };
             match rt.offload(job).await {
@@ -228,6 +233,8 @@ impl Drop for Teller {
         for (_, bytes) in std::mem::take(&mut self.freed) {
             self.accumulator.memory.give_back(bytes);
         }
+        let memory = &self.accumulator.memory;
+        self.buffer.see(memory.available(), memory.waiters());
         if let Some(audience) = &self.audience {
             audience.close();
         }

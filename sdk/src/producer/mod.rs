@@ -19,10 +19,13 @@ pub(crate) mod guard;
 mod inbox;
 mod intercept;
 mod memory;
+mod place;
 mod slot;
 mod split;
+mod spread;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 use std::any::type_name;
 use std::fmt;
@@ -32,13 +35,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Sink;
-use klamm_core::{Tick, partitioner};
+use klamm_core::Tick;
 use klamm_wire::BatchBuilder;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::client::Client;
 use crate::error::ConfigError;
+use crate::metrics::{BufferMeter, Meter};
 use crate::record::Record;
 use crate::rt::Task;
 use crate::serializer::{SerializeError, Serializer};
@@ -49,8 +53,10 @@ use driver::{Counts, Driver, Setup};
 use futures_sink::FuturesSink;
 use inbox::Note;
 use intercept::{Chain, Member, Teller, Underway};
-use memory::{Memory, Room};
-use slot::{Accumulator, Appended, Encoded, HEADER_BYTES, Pick, Topic};
+use memory::Memory;
+use slot::{Accumulator, Appended, Encoded, HEADER_BYTES, Pick};
+use spread::Spreader;
+use topics::Topic;
 
 pub use attached::Callback;
 pub use builder::ProducerBuilder;
@@ -84,6 +90,7 @@ struct Inner<K, V> {
     value_serializer: Arc<dyn Serializer<V>>,
     chain: Arc<Chain<K, V>>,
     scratch: Mutex<Vec<Scratch>>,
+    uses_scratch: bool,
     closed: AtomicBool,
     counts: Arc<Counts>,
     /// The sender and the teller.
@@ -101,6 +108,17 @@ struct Scratch {
 const GRACE: Duration = Duration::from_secs(1);
 /// Scratches kept for callers that serialize at the same time.
 const MOST_SCRATCHES: usize = 64;
+
+/// Why a record was not accepted at once. Boxed where it is returned: it is rare, and what is common stays small.
+enum Stuck<'a> {
+    Failed(SendError),
+    NoRoom {
+        /// Bytes for a new batch.
+        price: usize,
+        pick: Pick,
+        encoded: Encoded<'a>,
+    },
+}
 
 /// The end of the time that `send` may wait, once it has begun to wait.
 #[derive(Debug, Default)]
@@ -139,23 +157,31 @@ impl<K: 'static, V: 'static> Producer<K, V> {
         let chain = Arc::new(Chain(interceptors));
         let audience = (!chain.is_empty()).then(|| chain.clone() as Arc<dyn Audience>);
         let memory = Memory::new(settings.buffer_memory, settings.batch_size);
-        let accumulator =
-            Accumulator::new(client, memory, settings.batch_size, settings.packing, audience.clone());
+        let spreader = Spreader::new(client.clone(), settings.spreading);
+        let (batch_size, packings) = (settings.batch_size, settings.packings.clone());
+        let accumulator = Accumulator::new(client, memory, batch_size, packings, spreader, audience.clone());
         let accumulator = Arc::new(accumulator);
         let (told, news) = mpsc::unbounded_channel();
-        let teller = Teller::new(accumulator.clone(), audience, news);
+        let client_id = accumulator.client.settings().client_id.as_deref();
+        let buffer = BufferMeter::new(client_id, accumulator.memory.total());
+        let meter = Meter::new(client_id);
+        let teller = Teller::new(accumulator.clone(), audience, news, buffer.clone());
         let counts = Arc::<Counts>::default();
         let setup = Setup {
             settings: settings.core.clone(),
             request_timeout: settings.request_timeout,
             told,
             counts: counts.clone(),
+            meter,
+            buffer,
         };
         let sender = rt.spawn(Driver::new(accumulator.clone(), setup).run());
         let tasks = Mutex::new(Some((sender, rt.spawn(teller.run()))));
+        let uses_scratch = key_serializer.uses_scratch() || value_serializer.uses_scratch();
         let inner = Inner {
             accumulator,
             settings,
+            uses_scratch,
             key_serializer,
             value_serializer,
             chain,
@@ -183,8 +209,30 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
     /// # Cancel safety
     ///
     /// Before the record is accepted, dropping the future means that it is never sent.
-    pub async fn send(&self, record: Record<K, V>) -> Result<Delivery, SendError> {
-        self.inner.send(record, None).await
+    // Not `async fn`: that would move the record once more, which costs as much as encoding it.
+    #[allow(clippy::manual_async_fn)]
+    pub fn send(
+        &self,
+        mut record: Record<K, V>,
+    ) -> impl Future<Output = Result<Delivery, SendError>> + Send + use<'_, K, V> {
+        async move {
+            let inner = &*self.inner;
+            let Some(topic) = inner.at_once(&record) else {
+                // Who waits, or shows the record to interceptors, may as well allocate.
+                return Box::pin(inner.send(record, None)).await;
+            };
+            let mut scratch = inner.take_scratch();
+            let stuck = match inner.accept(topic, &mut record, &mut None, &mut scratch) {
+                Ok(delivery) => {
+                    inner.keep_scratch(&mut scratch);
+                    return Ok(delivery);
+                }
+                Err(stuck) => stuck,
+            };
+            let accepted = Box::pin(inner.accept_later_alone(stuck, topic)).await;
+            inner.keep_scratch(&mut scratch);
+            accepted
+        }
     }
 
     /// Accepts one record as [`send`](Self::send) does, and runs `callback` with what becomes of it instead of
@@ -408,27 +456,39 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         attachment: &mut Option<Attachment>,
     ) -> Result<Delivery, SendError> {
         let mut budget = Budget::default();
-        let topic = match self.accumulator.topic(&record.topic) {
+        let topic = match self.accumulator.topics.get(&record.topic) {
             Some(topic) => topic,
             None => self.learn_topic(&record.topic, &mut budget).await?,
         };
         let topic = match record.partition {
             Some(partition) if !topic.has(partition) => {
-                self.learn_partition(&topic, partition, &mut budget).await?
+                self.learn_partition(topic, partition, &mut budget).await?
             }
             _ => topic,
         };
         let mut scratch = self.take_scratch();
-        let accepted = self.accept(&topic, record, attachment, &mut scratch, &mut budget).await;
-        self.keep_scratch(scratch);
+        let accepted = match self.accept(topic, record, attachment, &mut scratch) {
+            Ok(delivery) => Ok(delivery),
+            Err(stuck) => self.accept_later(stuck, topic, attachment, &mut budget).await,
+        };
+        self.keep_scratch(&mut scratch);
         accepted
     }
 
-    async fn learn_topic(&self, name: &str, budget: &mut Budget) -> Result<Arc<Topic>, SendError> {
+    /// Where a record goes of which nobody wants to know anything and for which nothing has to be waited, unless it is
+    /// for room. That is almost every one.
+    #[inline]
+    fn at_once(&self, record: &Record<K, V>) -> Option<&Topic> {
+        let topic = self.accumulator.topics.get(&record.topic)?;
+        let known = record.partition.is_none_or(|partition| topic.has(partition));
+        (known && self.chain.is_empty() && self.check_open().is_ok()).then_some(topic)
+    }
+
+    async fn learn_topic(&self, name: &Arc<str>, budget: &mut Budget) -> Result<&Topic, SendError> {
         self.check_open()?;
         let client = &self.accumulator.client;
         let metadata = client.topic(name, true, budget.deadline(self)).await?;
-        Ok(self.accumulator.adopt(&metadata))
+        Ok(self.accumulator.adopt(&metadata, Some(name)))
     }
 
     /// Asks for the metadata of a topic until it has the partition that a record names.
@@ -437,7 +497,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         topic: &Topic,
         partition: i32,
         budget: &mut Budget,
-    ) -> Result<Arc<Topic>, SendError> {
+    ) -> Result<&Topic, SendError> {
         let client = &self.accumulator.client;
         let deadline = budget.deadline(self);
         loop {
@@ -446,7 +506,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
             client.request_refresh("a record names a partition that is not known");
             let in_time = client.rt().before(deadline, changed).await.is_some();
             let topic = match client.cached_topic(&topic.name) {
-                Some(metadata) => self.accumulator.adopt(&metadata),
+                Some(metadata) => self.accumulator.adopt(&metadata, None),
                 None => self.learn_topic(&topic.name, budget).await?,
             };
             if topic.has(partition) {
@@ -458,32 +518,57 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         }
     }
 
-    async fn accept(
+    /// Serializes a record and appends it, if nothing has to be waited for.
+    #[inline(always)]
+    fn accept<'a>(
         &self,
         topic: &Topic,
-        record: &mut Record<K, V>,
+        record: &'a mut Record<K, V>,
         attachment: &mut Option<Attachment>,
-        scratch: &mut Scratch,
+        scratch: &'a mut Scratch,
+    ) -> Result<Delivery, Box<Stuck<'a>>> {
+        let encoded = self.encode(topic, record, scratch);
+        let (pick, encoded) = encoded.map_err(|error| Box::new(Stuck::Failed(error)))?;
+        match self.accumulator.append(topic, pick, encoded, attachment, &mut None) {
+            Appended::Done(delivery) => Ok(delivery),
+            Appended::Closed => Err(Box::new(Stuck::Failed(SendError::Closed { maybe_written: false }))),
+            Appended::NoRoom(price) => Err(Box::new(Stuck::NoRoom { price, pick, encoded })),
+        }
+    }
+
+    /// Waits for room in `buffer.memory` until the record is accepted.
+    async fn accept_later(
+        &self,
+        stuck: Box<Stuck<'_>>,
+        topic: &Topic,
+        attachment: &mut Option<Attachment>,
         budget: &mut Budget,
     ) -> Result<Delivery, SendError> {
-        let (pick, encoded) = self.encode(topic, record, scratch)?;
+        let (mut price, pick, encoded) = match *stuck {
+            Stuck::Failed(error) => return Err(error),
+            Stuck::NoRoom { price, pick, encoded } => (price, pick, encoded),
+        };
         let memory = &self.accumulator.memory;
-        let mut room: Option<Room<'_>> = None;
+        let rt = self.accumulator.client.rt();
         loop {
-            self.check_open()?;
-            let price = match self.accumulator.append(topic, pick, encoded, attachment, &mut room) {
-                Appended::Done(delivery) => return Ok(delivery),
-                Appended::Closed => return Err(SendError::Closed { maybe_written: false }),
-                Appended::NoRoom(price) => price,
-            };
-            let rt = self.accumulator.client.rt();
             let deadline = budget.deadline(self);
             self.accumulator.inbox.leave(Note::NoRoom);
-            match rt.before(deadline, memory.take(price)).await {
-                Some(taken) => room = Some(taken?),
+            let mut room = match rt.before(deadline, memory.take(price)).await {
+                Some(taken) => Some(taken?),
                 None => return Err(SendError::BufferFull { waited: budget.waited(rt.now()) }),
+            };
+            self.check_open()?;
+            match self.accumulator.append(topic, pick, encoded, attachment, &mut room) {
+                Appended::Done(delivery) => return Ok(delivery),
+                Appended::Closed => return Err(SendError::Closed { maybe_written: false }),
+                Appended::NoRoom(needed) => price = needed,
             }
         }
+    }
+
+    /// The same for a record of which nothing is to be told, and for which nothing was waited before.
+    async fn accept_later_alone(&self, stuck: Box<Stuck<'_>>, topic: &Topic) -> Result<Delivery, SendError> {
+        self.accept_later(stuck, topic, &mut None, &mut Budget::default()).await
     }
 
     fn try_accept(
@@ -491,10 +576,10 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         record: &mut Record<K, V>,
         attachment: &mut Option<Attachment>,
     ) -> Result<Delivery, SendError> {
-        let topic = match self.accumulator.topic(&record.topic) {
+        let topic = match self.accumulator.topics.get(&record.topic) {
             Some(topic) => topic,
             None => match self.accumulator.client.topic_now(&record.topic, true)? {
-                Some(metadata) => self.accumulator.adopt(&metadata),
+                Some(metadata) => self.accumulator.adopt(&metadata, Some(&record.topic)),
                 None => return Err(SendError::NotReady { topic: record.topic.clone() }),
             },
         };
@@ -503,21 +588,20 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
             return Err(topic.lacks(partition));
         }
         let mut scratch = self.take_scratch();
-        let accepted = self.encode(&topic, record, &mut scratch).and_then(|(pick, encoded)| {
-            match self.accumulator.append(&topic, pick, encoded, attachment, &mut None) {
-                Appended::Done(delivery) => Ok(delivery),
-                Appended::Closed => Err(SendError::Closed { maybe_written: false }),
-                Appended::NoRoom(_) => {
-                    self.accumulator.inbox.leave(Note::NoRoom);
-                    Err(SendError::BufferFull { waited: Duration::ZERO })
-                }
+        let accepted = self.accept(topic, record, attachment, &mut scratch);
+        let accepted = accepted.map_err(|stuck| match *stuck {
+            Stuck::Failed(error) => error,
+            Stuck::NoRoom { .. } => {
+                self.accumulator.inbox.leave(Note::NoRoom);
+                SendError::BufferFull { waited: Duration::ZERO }
             }
         });
-        self.keep_scratch(scratch);
+        self.keep_scratch(&mut scratch);
         accepted
     }
 
     /// Serializes a record and chooses where it goes.
+    #[inline(always)]
     fn encode<'a>(
         &self,
         topic: &Topic,
@@ -546,12 +630,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         if HEADER_BYTES + need > limit_bytes {
             return Err(SendError::TooLarge { size_bytes: HEADER_BYTES + need, limit_bytes });
         }
-        let pick = match (record.partition, key) {
-            (Some(partition), _) => Pick::Index(partition as usize),
-            (None, Some(key)) if !self.settings.ignore_keys => {
-                Pick::Index(partitioner::for_key(key, topic.count as u32) as usize)
-            }
-            (None, _) => Pick::Sticky,
+        let pick = match record.partition {
+            Some(partition) => Pick::Index(partition as usize),
+            None => self.settings.placing.pick(&self.accumulator.spreader, topic, key, value)?,
         };
         Ok((pick, Encoded { key, value, headers, timestamp: record.timestamp, need }))
     }
@@ -563,21 +644,27 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
         }
     }
 
+    #[inline]
     fn take_scratch(&self) -> Scratch {
-        match self.key_serializer.uses_scratch() || self.value_serializer.uses_scratch() {
+        match self.uses_scratch {
             true => self.scratch.lock().pop().unwrap_or_default(),
             false => Scratch::default(),
         }
     }
 
-    fn keep_scratch(&self, mut scratch: Scratch) {
-        if scratch.key.capacity() + scratch.value.capacity() > 0 {
-            scratch.key.clear();
-            scratch.value.clear();
-            let mut kept = self.scratch.lock();
-            if kept.len() < MOST_SCRATCHES {
-                kept.push(scratch);
-            }
+    #[inline]
+    fn keep_scratch(&self, scratch: &mut Scratch) {
+        if self.uses_scratch {
+            self.keep_used_scratch(std::mem::take(scratch));
+        }
+    }
+
+    fn keep_used_scratch(&self, mut scratch: Scratch) {
+        scratch.key.clear();
+        scratch.value.clear();
+        let mut kept = self.scratch.lock();
+        if kept.len() < MOST_SCRATCHES {
+            kept.push(scratch);
         }
     }
 }

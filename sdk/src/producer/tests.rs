@@ -10,11 +10,17 @@ use crate::error::Recovery;
 use crate::rt::Rt;
 use crate::serializer::Plain;
 
+mod blocking;
 mod broker;
+#[cfg(feature = "metrics")]
+mod measuring;
+mod ordering;
+mod placing;
 mod pouring;
 #[cfg(feature = "mock")]
 mod retrying;
 mod telling;
+mod tracing_spans;
 
 use broker::{Broker, Produced};
 
@@ -120,6 +126,29 @@ async fn every_codec_that_can_encode_round_trips_whether_full_or_lingering() {
         assert_eq!(broker.values(0), lines);
         let batches = broker.batches(0);
         assert!(batches.len() >= 5 && batches.iter().all(|b| b.header().compression() == Ok(codec)));
+        check_memory(&producer).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_may_have_a_codec_of_its_own_whether_its_batches_are_full_or_lingering() {
+    for (own, by_type) in [(Compression::Gzip, Compression::None), (Compression::None, Compression::Lz4)] {
+        let broker = Broker::default();
+        let builder = builder(&broker).compression_type(by_type).topic_compression("t", own).batch_size(500);
+        let producer: Producer = builder.build().unwrap();
+        for partition in 0..2 {
+            for _ in 0..9 {
+                let record = Record::new("t").partition(partition).value("x".repeat(100));
+                drop(producer.send(record).await.unwrap());
+            }
+        }
+        drop(producer.send(Record::new("other").partition(2).value("x".repeat(100))).await.unwrap());
+        producer.flush().await.unwrap();
+        let codecs =
+            |partition| broker.batches(partition).into_iter().map(|b| b.header().compression().unwrap());
+        assert!(codecs(0).chain(codecs(1)).all(|codec| codec == own));
+        assert!(codecs(0).count() > 1);
+        assert_eq!(codecs(2).collect::<Vec<_>>(), [by_type]);
         check_memory(&producer).await;
     }
 }

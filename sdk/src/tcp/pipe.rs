@@ -98,6 +98,8 @@ impl Pipe {
             let _ = reply.send(Err(LinkError::Malformed { reason }));
             return answer;
         };
+        // Whoever calls under a span that asks for it is told.
+        tracing::Span::current().record("kafka.correlation_id", correlation_id);
         state.next_correlation_id = correlation_id.wrapping_add(1) & i32::MAX;
         let (api_key, api_version) = (frame.api_key, frame.api_version);
         let unanswered = if frame.expects_reply {

@@ -18,7 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use klamm::fault::{FaultHandle, FaultLayer, Layer};
-use klamm::{Client, ClientBuilder, ErrorCode, NewTopic, PartitionDescription, TopicDescription};
+use klamm::{
+    BoxConnector, Client, ClientBuilder, ErrorCode, NewTopic, PartitionDescription, TopicDescription,
+};
 use tokio::time::{Instant, sleep};
 
 pub use kind::{Can, KINDS, Kind, Starting};
@@ -58,6 +60,11 @@ impl Backend {
     /// A client's builder that leads to this cluster.
     pub fn client_builder(&self) -> ClientBuilder {
         self.system.client_builder().client_id("behaviour")
+    }
+
+    /// What opens connections to this cluster, for whoever wants to stand between.
+    pub fn connector(&self) -> BoxConnector {
+        self.system.connector()
     }
 
     /// A client of this cluster with Kafka's defaults.

@@ -10,6 +10,7 @@ use klamm::{
     StartOffset, TopicPartition,
 };
 use klamm_tests::backend::Backend;
+use klamm_tests::raw;
 
 use klamm_tests::suite::Outcome;
 
@@ -67,6 +68,35 @@ pub(crate) async fn every_codec_round_trips(backend: &Backend) -> Outcome {
             assert_eq!(record.value.as_deref(), Some(expected.as_bytes()), "{codec:?}");
             *next += 2;
         }
+    }
+    Ok(())
+}
+
+pub(crate) async fn topics_are_stored_by_the_codec_of_each(backend: &Backend) -> Outcome {
+    let topics = [
+        (backend.topic("as-type", 1).await?, Compression::Snappy),
+        (backend.topic("plain", 1).await?, Compression::None),
+        (backend.topic("gzip", 1).await?, Compression::Gzip),
+        (backend.topic("zstd", 1).await?, Compression::Zstd),
+    ];
+    let builder =
+        topics[1..].iter().fold(Producer::builder(), |b, (topic, codec)| b.topic_compression(topic, *codec));
+    let builder = builder.compression_type(topics[0].1).compression_gzip_level(1).compression_zstd_level(19);
+    let producer: Producer = builder.client(&backend.client()?).build()?;
+    for index in 0..200 {
+        let record =
+            Record::new(topics[index % 4].0.as_str()).value(format!("line {index} {}", "x".repeat(100)));
+        drop(producer.send(record).await?); // flushed below
+    }
+    producer.flush().await?;
+    producer.close(SOON).await?;
+    let cluster = backend.client()?.admin().describe_cluster().await?;
+    let broker = cluster.brokers.first().ok_or("a broker")?;
+    for (topic, codec) in topics {
+        let (address, name) = (format!("{}:{}", broker.host, broker.port), topic.clone());
+        let stored = tokio::task::spawn_blocking(move || raw::stored_codecs(&address, &name, 1)).await??;
+        assert_eq!(stored, [(format!("{codec:?}"), 50)].into(), "{topic}");
+        assert_eq!(read(backend, &topic, 1, 50).await?.len(), 50);
     }
     Ok(())
 }

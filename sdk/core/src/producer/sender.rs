@@ -73,6 +73,8 @@ struct Broker {
     ready: BTreeSet<PartitionId>,
     /// Where the last request had no more room.
     cursor: Option<PartitionId>,
+    /// Since when it takes nothing (KIP-794): it is silent with all requests that it may have, or out of reach.
+    stalled: Option<Tick>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -135,6 +137,13 @@ impl Sender {
     /// Requests that wait for an answer of one broker.
     pub fn in_flight_at(&self, broker: i32) -> usize {
         self.brokers.get(&broker).map_or(0, |broker| broker.in_flight)
+    }
+
+    /// Brokers that take no batches, and since when (KIP-794): all requests that they may have are in flight, or they
+    /// cannot be reached. Whatever it takes or answers, a partition to lead, and the end of a batch that waited in vain give a
+    /// broker another chance.
+    pub fn stalled(&self) -> impl Iterator<Item = (i32, Tick)> {
+        self.brokers.iter().filter_map(|(id, broker)| Some((*id, broker.stalled?)))
     }
 
     /// Applies one event. Effects are appended to `out`; `now` never decreases.
@@ -249,6 +258,7 @@ impl Sender {
             for batch in &mut partition.queue {
                 batch.not_before = Tick::ZERO;
             }
+            self.not_stalled(leader);
             self.look(p, now);
         }
     }
@@ -345,11 +355,22 @@ impl Sender {
             }
             // It is looked at again when it is sealed or split, which is soon.
             State::Sealing | State::Splitting => {}
-            State::Ready => self.give_up(p, id, failure, out),
+            State::Ready => {
+                // What comes next finds out anew whether its leader takes anything.
+                self.not_stalled(self.partitions[p.0 as usize].leader);
+                self.give_up(p, id, failure, out);
+            }
             State::InFlight { .. } => {
                 batch.given_up = true;
                 self.resolve(id, Outcome::Failed(failure), out);
             }
+        }
+    }
+
+    /// Gives a broker another chance to show whether it takes anything.
+    fn not_stalled(&mut self, broker: Option<i32>) {
+        if let Some(broker) = broker.and_then(|id| self.brokers.get_mut(&id)) {
+            broker.stalled = None;
         }
     }
 
@@ -501,7 +522,14 @@ impl Sender {
                 self.next_request += 1;
                 if let Some(broker) = self.brokers.get_mut(&id) {
                     broker.in_flight += 1;
+                    broker.stalled = None;
                 }
+            }
+        }
+        let most = self.settings.max_in_flight;
+        for broker in self.brokers.values_mut() {
+            if broker.in_flight >= most || !broker.ready.is_empty() {
+                broker.stalled.get_or_insert(now);
             }
         }
     }
@@ -595,6 +623,7 @@ impl Sender {
         out: &mut Vec<Effect>,
     ) {
         let Some(request) = self.end_request(request) else { return };
+        self.not_stalled(Some(request.broker));
         let mut answers: BTreeMap<PartitionId, Answer> = answers.into_iter().collect();
         for (p, id) in request.batches {
             match answers.remove(&p) {

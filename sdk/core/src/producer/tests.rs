@@ -8,6 +8,7 @@ use super::*;
 use crate::Tick;
 use crate::backoff::Backoff;
 
+mod stalled;
 mod world;
 
 const MS: Duration = Duration::from_millis(1);

@@ -54,6 +54,8 @@ pub(super) struct State {
     /// Id of the topic; another one after it was created again.
     pub(super) topic_id: u128,
     pub(super) requests: usize,
+    /// What answers to Produce ask for.
+    pub(super) throttle_ms: i32,
 }
 
 impl Default for State {
@@ -67,6 +69,7 @@ impl Default for State {
             partitions: PARTITIONS,
             topic_id: 5,
             requests: 0,
+            throttle_ms: 0,
         }
     }
 }
@@ -155,7 +158,7 @@ impl Broker {
         let mut state = self.0.lock();
         state.requests += 1;
         let act = state.always.or_else(|| state.script.pop_front()).unwrap_or(Produced::Written);
-        let mut response = ProduceResponse::default();
+        let mut response = ProduceResponse::default().with_throttle_time_ms(state.throttle_ms);
         for topic in request.topic_data {
             let mut answers = Vec::new();
             for data in topic.partition_data {

@@ -186,6 +186,23 @@ async fn callbacks_of_a_partition_keep_its_order_although_batches_end_in_another
 }
 
 #[tokio::test(start_paused = true)]
+async fn callbacks_of_a_batch_that_is_split_hear_of_their_own_records() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).batch_size(2000).build().unwrap();
+    let heard = Heard::default();
+    producer.send_and_wait(line("known")).await.unwrap();
+    broker.0.lock().script.push_back(Produced::Refused(ErrorCode::MESSAGE_TOO_LARGE));
+    for i in 0..9 {
+        producer.send_with_callback(line("x".repeat(150)), note(&heard, i.to_string())).await.unwrap();
+    }
+    producer.flush().await.unwrap();
+    let expected: Vec<_> = (0..9).map(|i| format!("{i}: Ok((0, Some({})))", i + 1)).collect();
+    assert_eq!(*heard.lock(), expected);
+    assert!(broker.batches(0).len() > 2, "it was split");
+    check_memory(&producer).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sink_behind_a_pointer_runs_callbacks_too() {
     use crate::sink::RecordSink;
     let broker = Broker::default();

@@ -6,6 +6,8 @@
 //!         await everything, stop both                  ──{...}────▶  program: read end offsets, judge
 //! ```
 
+pub mod awaited;
+
 use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,28 +1,22 @@
 //! rdkafka: delivery callbacks (`mode=callback`), or a future per record (`mode=future`).
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use bench_common::{Error, Job, Pace, Stopwatch, Tally, WARM_UP};
+use bench_common::{Error, Job, Pace, Stopwatch, Tally, WARM_UP, awaited};
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{
-    BaseProducer, BaseRecord, DeliveryResult, FutureProducer, FutureRecord, Producer, ProducerContext, ThreadedProducer,
+    BaseRecord, DeliveryResult, FutureProducer, FutureRecord, Producer, ProducerContext, ThreadedProducer,
 };
 use rdkafka::{ClientConfig, ClientContext, Message};
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::mpsc;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
 fn main() -> Result<(), Error> {
     let job = Job::from_args()?;
-    match (job.mode.as_str(), job.rate) {
-        ("future", _) => futures(&job),
-        (_, None) => callbacks(&job),
-        (_, Some(rate)) => paced_callbacks(&job, rate),
-    }
+    if job.mode == "future" { futures(&job) } else { callbacks(&job) }
 }
 
 fn config(job: &Job) -> ClientConfig {
@@ -41,7 +35,11 @@ fn config(job: &Job) -> ClientConfig {
 }
 
 fn version() -> String {
-    format!("{} (librdkafka {})", bench_common::locked_version(include_str!("../../../Cargo.lock"), "rdkafka"), rdkafka::util::get_rdkafka_version().1)
+    format!(
+        "{} (librdkafka {})",
+        bench_common::locked_version(include_str!("../../../Cargo.lock"), "rdkafka"),
+        rdkafka::util::get_rdkafka_version().1
+    )
 }
 
 /// Counts in the callback; the opaque value is the time of the send in nanoseconds, or 0.
@@ -50,11 +48,29 @@ struct Counting {
     base: Instant,
     done: Arc<AtomicUsize>,
     tally: Arc<Mutex<Tally>>,
+    /// The thread that sends, and at how many records it wants to be woken.
+    sender: Thread,
+    wanted: Arc<AtomicUsize>,
 }
 
 impl Counting {
     fn new() -> Self {
-        Self { base: Instant::now(), done: Arc::default(), tally: Arc::default() }
+        Self {
+            base: Instant::now(),
+            done: Arc::default(),
+            tally: Arc::default(),
+            sender: thread::current(),
+            wanted: Arc::new(AtomicUsize::new(usize::MAX)),
+        }
+    }
+
+    fn await_done(&self, wanted: usize) {
+        while self.done.load(Ordering::SeqCst) < wanted {
+            self.wanted.store(wanted, Ordering::SeqCst);
+            if self.done.load(Ordering::SeqCst) < wanted {
+                thread::park();
+            }
+        }
     }
 
     fn take(&self) -> Tally {
@@ -75,68 +91,66 @@ impl ProducerContext for Counting {
             }
             tally.count(result.as_ref().map(|message| message.offset()).map_err(|(error, _)| error));
         }
-        self.done.fetch_add(1, Ordering::Release);
+        let done = self.done.fetch_add(1, Ordering::SeqCst) + 1;
+        if done >= self.wanted.load(Ordering::SeqCst) {
+            self.wanted.store(usize::MAX, Ordering::SeqCst);
+            self.sender.unpark();
+        }
     }
 }
 
-/// The sending thread polls: the callbacks' cheapest way.
+/// A thread of the producer's polls and calls back, this one sends: `BaseProducer::poll` with a short limit would spin
+/// away the last millisecond of it.
 fn callbacks(job: &Job) -> Result<(), Error> {
     let context = Counting::new();
-    let producer: BaseProducer<_> = config(job).create_with_context(context.clone())?;
+    let producer: ThreadedProducer<_> = config(job).create_with_context(context.clone())?;
     flood_callbacks(job, &producer, &context, WARM_UP)?;
     refuse_failed(&context.take())?;
     let watch = Stopwatch::start(version())?;
-    flood_callbacks(job, &producer, &context, job.records)?;
-    watch.finish(job.records, context.take())?;
-    Ok(producer.flush(LIMIT)?)
+    match job.rate {
+        None => flood_callbacks(job, &producer, &context, job.records)?,
+        Some(rate) => pace_callbacks(job, &producer, &context, rate)?,
+    }
+    watch.finish(job.records, context.take())
+}
+
+fn send(job: &Job, producer: &ThreadedProducer<Counting>, i: usize, opaque: usize) -> Result<(), Error> {
+    let record = BaseRecord::<(), [u8], usize>::with_opaque_to(&job.topic, opaque).payload(job.value(i));
+    producer.send(record).map_err(|(error, _)| error.into())
 }
 
 fn flood_callbacks(
     job: &Job,
-    producer: &BaseProducer<Counting>,
+    producer: &ThreadedProducer<Counting>,
     context: &Counting,
     records: usize,
 ) -> Result<(), Error> {
     let before = context.done.load(Ordering::Acquire);
-    let in_flight = |sent: usize| sent - (context.done.load(Ordering::Acquire) - before);
-    let poll_to = |sent: usize, limit: usize| {
-        while in_flight(sent) >= limit {
-            producer.poll(Duration::ZERO); // one event if there is one
-            if in_flight(sent) >= limit {
-                producer.poll(Duration::from_micros(500)); // this one always takes its time
-            }
-        }
-    };
     for i in 0..records {
-        poll_to(i, job.window);
-        let record = BaseRecord::<(), [u8], usize>::with_opaque_to(&job.topic, 0).payload(job.value(i));
-        producer.send(record).map_err(|(error, _)| error)?;
+        // Waits for a tenth of the window at a time: waking up for each record would cost more than the record.
+        if i >= job.window && i.is_multiple_of(job.window / 10) {
+            context.await_done(before + i - job.window + job.window / 10);
+        }
+        send(job, producer, i, 0)?;
     }
-    poll_to(records, 1);
+    context.await_done(before + records);
     Ok(())
 }
 
-/// A thread of the producer's polls; this one sends at an even rate.
-fn paced_callbacks(job: &Job, rate: usize) -> Result<(), Error> {
-    let context = Counting::new();
-    let producer: ThreadedProducer<_> = config(job).create_with_context(context.clone())?;
-    let send = |i: usize, opaque: usize| {
-        let record = BaseRecord::<(), [u8], usize>::with_opaque_to(&job.topic, opaque).payload(job.value(i));
-        producer.send(record).map_err(|(error, _)| error)
-    };
-    for i in 0..WARM_UP {
-        send(i, 0)?;
-    }
-    producer.flush(LIMIT)?;
-    refuse_failed(&context.take())?;
-    let watch = Stopwatch::start(version())?;
+fn pace_callbacks(
+    job: &Job,
+    producer: &ThreadedProducer<Counting>,
+    context: &Counting,
+    rate: usize,
+) -> Result<(), Error> {
+    let before = context.done.load(Ordering::Acquire);
     let mut pace = Pace::new(rate);
     for i in 0..job.records {
         pace.wait();
-        send(i, context.base.elapsed().as_nanos() as usize)?;
+        send(job, producer, i, context.base.elapsed().as_nanos() as usize)?;
     }
-    producer.flush(LIMIT)?;
-    watch.finish(job.records, context.take())
+    context.await_done(before + job.records);
+    Ok(())
 }
 
 fn refuse_failed(tally: &Tally) -> Result<(), Error> {
@@ -144,64 +158,31 @@ fn refuse_failed(tally: &Tally) -> Result<(), Error> {
 }
 
 /// A future per record, awaited in order.
+struct Futures<'a> {
+    job: &'a Job,
+    producer: FutureProducer,
+}
+
 fn futures(job: &Job) -> Result<(), Error> {
-    let runtime = Builder::new_multi_thread().worker_threads(job.workers).enable_all().build()?;
-    let producer: FutureProducer = config(job).create()?;
-    refuse_failed(&runtime.block_on(flood_futures(job, &producer, WARM_UP))?)?;
-    let watch = Stopwatch::start(version())?;
-    let tally = match job.rate {
-        None => runtime.block_on(flood_futures(job, &producer, job.records))?,
-        Some(rate) => pace_futures(job, &producer, &runtime, rate)?,
-    };
-    watch.finish(job.records, tally)?;
-    Ok(producer.flush(LIMIT)?)
+    let runtime = awaited::runtime(job)?;
+    let producer = Futures { job, producer: config(job).create()? };
+    awaited::run(job, version(), &runtime, &producer)?;
+    Ok(producer.producer.flush(LIMIT)?)
 }
 
-fn send_future(job: &Job, producer: &FutureProducer, i: usize) -> Result<DeliveryFuture, Error> {
-    let record = FutureRecord::<(), [u8]>::to(&job.topic).payload(job.value(i));
-    producer.send_result(record).map_err(|(error, _)| error.into())
-}
+impl awaited::Producer for Futures<'_> {
+    type Delivery = DeliveryFuture;
 
-async fn settle(delivery: DeliveryFuture) -> Result<i64, String> {
-    match delivery.await {
-        Ok(Ok(delivery)) => Ok(delivery.offset),
-        Ok(Err((error, _))) => Err(error.to_string()),
-        Err(_) => Err("dropped".into()),
+    async fn send(&self, i: usize) -> Result<DeliveryFuture, Error> {
+        let record = FutureRecord::<(), [u8]>::to(&self.job.topic).payload(self.job.value(i));
+        self.producer.send_result(record).map_err(|(error, _)| error.into())
     }
-}
 
-async fn flood_futures(job: &Job, producer: &FutureProducer, records: usize) -> Result<Tally, Error> {
-    let mut tally = Tally::default();
-    let mut window: VecDeque<DeliveryFuture> = VecDeque::with_capacity(job.window);
-    for i in 0..records {
-        if window.len() == job.window
-            && let Some(oldest) = window.pop_front()
-        {
-            tally.count(settle(oldest).await);
+    async fn settle(delivery: DeliveryFuture) -> Result<(), String> {
+        match delivery.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err((error, _))) => Err(error.to_string()),
+            Err(_) => Err("dropped".into()),
         }
-        window.push_back(send_future(job, producer, i)?);
     }
-    for delivery in window {
-        tally.count(settle(delivery).await);
-    }
-    Ok(tally)
-}
-
-fn pace_futures(job: &Job, producer: &FutureProducer, runtime: &Runtime, rate: usize) -> Result<Tally, Error> {
-    let (sent, mut deliveries) = mpsc::unbounded_channel::<(Instant, DeliveryFuture)>();
-    let awaiting = runtime.spawn(async move {
-        let mut tally = Tally::default();
-        while let Some((since, delivery)) = deliveries.recv().await {
-            let outcome = settle(delivery).await;
-            tally.count_since(since, outcome);
-        }
-        tally
-    });
-    let mut pace = Pace::new(rate);
-    for i in 0..job.records {
-        pace.wait();
-        sent.send((Instant::now(), send_future(job, producer, i)?)).map_err(|_| "nobody awaits")?;
-    }
-    drop(sent);
-    Ok(runtime.block_on(awaiting)?)
 }

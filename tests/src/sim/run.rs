@@ -109,6 +109,7 @@ pub async fn run(sim: Sim, scenario: Scenario) -> Result<Stats, Broken> {
         // Without consumers nobody listens.
         let _ = ends.send(reached.into());
         let read: Vec<u64> = all(&mut consumers).await?;
+        until_led(&cluster, &shared).await;
         Ok::<_, String>((sent, read.into_iter().sum::<u64>()))
     };
     let rested = tokio::time::timeout(REST_LIMIT, rest).await;
@@ -156,6 +157,15 @@ async fn come_to_rest(cluster: &Cluster, shared: &Shared) -> Vec<i64> {
         }
     }
     ends
+}
+
+/// Waits until every partition has a leader. A controller that was paused while all came to rest may fence everybody
+/// afterwards, for a moment.
+async fn until_led(cluster: &Cluster, shared: &Shared) {
+    let led = |partition| cluster.leader_of(TOPIC, partition).is_some();
+    while !(0..shared.scenario.partitions).all(led) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn stuck(cluster: &Cluster, shared: &Shared) -> String {

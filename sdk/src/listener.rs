@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::Subscriber;
-use tracing::{Event, Level, Metadata};
+use tracing::subscriber::{DefaultGuard, Subscriber, set_default};
+use tracing::{Dispatch, Event, Level, Metadata};
 use tracing_core::span::Current;
 
 /// Keeps the fields of this crate's spans and errors. Made for one thread.
@@ -21,6 +21,19 @@ pub(crate) struct Listener {
     entered: Arc<Mutex<Vec<Id>>>,
     known: Arc<Mutex<BTreeMap<u64, &'static Metadata<'static>>>>,
     next: Arc<AtomicU64>,
+}
+
+impl Listener {
+    /// Listens to this thread until the guard is dropped.
+    pub(crate) fn start() -> (Self, DefaultGuard) {
+        // While there is only one subscriber, tracing asks that of whichever thread comes first to a span or event whether
+        // anybody wants it, and on the threads of other tests nobody does. So there are always two.
+        static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
+        ANOTHER.get_or_init(|| Dispatch::new(Self::default()));
+        let listener = Self::default();
+        let guard = set_default(listener.clone());
+        (listener, guard)
+    }
 }
 
 /// Fields by name, as `Debug` has them; a span's own name is `name`.

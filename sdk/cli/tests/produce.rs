@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use broker_lite::Cluster;
 use klamm::{Client, Consumer, ConsumerRecord, StartOffset};
-use klamm_tests::process::{find_program, signal};
+use klamm_tests::process::{ApacheKafka, find_program, signal};
 use klamm_tests::skipped;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -366,7 +366,7 @@ async fn input_without_end_waits_for_a_silent_cluster_in_little_memory() {
     }
     // Written until nobody has read any of it for a while: the pipe is full.
     let stdin = child.stdin.as_mut().expect("its standard input is open");
-    let lines = "some line or other\n".repeat(1000);
+    let lines = ["x".repeat(999), "\n".to_owned()].concat().repeat(100);
     let (mut taken, mut stuck) = (0_u64, false);
     while !stuck && taken < 200_000_000 {
         match tokio::time::timeout(Duration::from_millis(500), stdin.write(lines.as_bytes())).await {
@@ -407,4 +407,28 @@ async fn kcat_reads_what_was_produced() {
         .map(|at| format!("{at} 3 key 5 value|{} -1  6 no key|{} 0  0 |{} -1  0 |", at + 1, at + 2, at + 3))
         .collect();
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apache_kafka_takes_what_is_produced() {
+    if let Some(reason) = ApacheKafka::missing() {
+        return skipped("Apache Kafka", &reason);
+    }
+    if find_program("kcat").is_none() {
+        return skipped("kcat", "it is not installed (Debian: apt-get install kcat)");
+    }
+    let started = tokio::task::spawn_blocking(|| ApacheKafka::start(1)).await;
+    let kafka = started.expect("no panic").expect("Kafka starts");
+    // It creates the topic when it is asked for it.
+    let arguments = ["-p", "0", "-k", ":", "-X", "compression.type=zstd", "-X", "batch.size=1000"];
+    let mut child = klamm(kafka.bootstrap(), &arguments).spawn().expect("klamm starts");
+    let input: String = (0..10_000).map(|index| format!("{index}:line {index}\n")).collect();
+    write(&mut child, input.as_bytes()).await;
+    let (status, said) = end(child).await;
+    assert_eq!(status, 0, "{said}");
+    let mut kcat = Command::new("kcat");
+    kcat.args(["-C", "-b", kafka.bootstrap(), "-t", TOPIC, "-p", "0", "-o", "beginning", "-e", "-q"]);
+    let output = kcat.args(["-f", "%k:%s\n"]).kill_on_drop(true).output().await.expect("kcat runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout == input.as_bytes(), "what came back differs from what was sent");
 }

@@ -19,6 +19,7 @@ use klamm_core::producer::{
 };
 use klamm_wire::codec::{self, ProduceHead, ProducePartition, ProduceTopic};
 use klamm_wire::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse, ProducerId};
+use klamm_wire::planted::{Bug, planted};
 use klamm_wire::{ErrorCode, Frame, SealedBatch, StrBytes};
 use tokio::sync::{mpsc, oneshot};
 use tracing::field::Empty;
@@ -338,8 +339,12 @@ impl Driver {
         for slot in self.slots.iter().filter(|slot| slot.topic == held.slot.topic) {
             slot.limit_batches(Some(split.limit_bytes));
         }
-        let (mut parts, mut before) = (Vec::with_capacity(fates.len()), 0);
-        for (left, (fate, sealed)) in (1..=fates.len()).rev().zip(fates.into_iter().zip(split.parts)) {
+        let mut pairs: Vec<_> = fates.into_iter().zip(split.parts).collect();
+        if planted(Bug::SplitSwapsParts) {
+            pairs.reverse();
+        }
+        let (mut parts, mut before) = (Vec::with_capacity(pairs.len()), 0);
+        for (left, (fate, sealed)) in (1..=pairs.len()).rev().zip(pairs) {
             let records = sealed.count();
             parts.push(Part { bytes: sealed.len_bytes(), records });
             // Each takes its share of the memory along, so that all of it is free in the end.

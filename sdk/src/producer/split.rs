@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use klamm_wire::batch::HEADER_BYTES;
+use klamm_wire::planted::{Bug, planted};
 use klamm_wire::{BatchBuilder, BatchError, SealedBatch};
 
 /// The parts of a batch.
@@ -44,10 +45,15 @@ impl Split {
             );
             if !open.is_empty() && open.len_bytes() + need > limit_bytes {
                 parts.push(seal(std::mem::replace(&mut open, new()))?);
+                if planted(Bug::SplitLosesRecord) {
+                    continue;
+                }
             }
             open.append(record.timestamp, record.key, record.value, &headers);
         }
-        parts.push(seal(open)?);
+        if !open.is_empty() {
+            parts.push(seal(open)?);
+        }
         Ok(Self { parts, limit_bytes })
     }
 

@@ -53,8 +53,7 @@ async fn answers_go_to_their_requests_in_order_and_carry_the_client_id() {
 
 #[tokio::test]
 async fn the_span_of_a_request_learns_its_correlation_id_if_it_asks_for_it() {
-    let listener = Listener::default();
-    let _listening = tracing::subscriber::set_default(listener.clone());
+    let (listener, _listening) = Listener::start();
     let fake = Fake::start(|head, _| echo(head.correlation_id)).await;
     let mut link = open(TcpConnector::new(), &fake).await;
     ready(&mut link).await.unwrap();

@@ -134,12 +134,14 @@ fn start_kafka() -> Result<(String, Process), Error> {
         .output()?;
     let process = Process::Kafka(dir);
     let text = String::from_utf8(output.stdout)?;
-    let bootstrap = text.lines().find_map(|line| line.strip_prefix("bootstrap=")).ok_or("Apache Kafka did not start")?;
+    let bootstrap =
+        text.lines().find_map(|line| line.strip_prefix("bootstrap=")).ok_or("Apache Kafka did not start")?;
     Ok((bootstrap.to_owned(), process))
 }
 
 fn start_lite() -> Result<(String, Process), Error> {
-    let build = ["build", "-q", "--release", "-p", "broker-lite", "--features", "cli", "--bin", "broker-lite"];
+    let build =
+        ["build", "-q", "--release", "-p", "broker-lite", "--features", "cli", "--bin", "broker-lite"];
     let status = Command::new("cargo").args(build).current_dir(root()).status()?;
     if !status.success() {
         return Err("broker-lite was not built".into());

@@ -119,7 +119,13 @@ fn go(name: &str, dir: &Path) -> Result<Vec<String>, Error> {
     let binary = dir.join(format!("bench-{name}"));
     let usual = PathBuf::from("/usr/local/go/bin/go");
     let go = if usual.is_file() { usual } else { "go".into() };
-    done(Command::new(go).args(["build", "-o"]).arg(&binary).arg(".").current_dir(here().join("clients").join(name)))?;
+    done(
+        Command::new(go)
+            .args(["build", "-o"])
+            .arg(&binary)
+            .arg(".")
+            .current_dir(here().join("clients").join(name)),
+    )?;
     Ok(vec![binary.display().to_string()])
 }
 
@@ -153,7 +159,12 @@ impl Built {
     /// # Errors
     ///
     /// Why the run does not count.
-    pub(crate) fn run(&self, workload: &Workload, setting: &Setting<'_>, topic: &str) -> Result<Report, Error> {
+    pub(crate) fn run(
+        &self,
+        workload: &Workload,
+        setting: &Setting<'_>,
+        topic: &str,
+    ) -> Result<Report, Error> {
         let Setting { broker, partitions, .. } = setting;
         broker.create_topic(topic, *partitions)?;
         let outcome = self.run_over(workload, setting, topic);
@@ -172,7 +183,9 @@ impl Built {
         let grown = ends()? - before;
         if report.failed > 0 {
             let why = report.failure.unwrap_or_default();
-            return Err(format!("{} deliveries failed ({why}); end offsets grew by {grown}", report.failed).into());
+            return Err(
+                format!("{} deliveries failed ({why}); end offsets grew by {grown}", report.failed).into()
+            );
         }
         if grown != workload.records as i64 {
             return Err(format!("end offsets grew by {grown}, not by {}", workload.records).into());
@@ -228,8 +241,12 @@ impl Running {
             match self.lines.recv_timeout(LIMIT) {
                 Ok(line) if line.starts_with(start) => return Ok(line),
                 Ok(_) => {}
-                Err(mpsc::RecvTimeoutError::Timeout) => return Err(format!("silent for {LIMIT:?}: {}", self.said()).into()),
-                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(format!("it ended: {}", self.said()).into()),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    return Err(format!("silent for {LIMIT:?}: {}", self.said()).into());
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(format!("it ended: {}", self.said()).into());
+                }
             }
         }
     }

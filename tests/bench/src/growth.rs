@@ -38,7 +38,12 @@ impl Growth {
             let run = |partitions, mode, workload: &Workload| {
                 let (values, workers) = (values.path(), self.workers);
                 let setting = Setting { broker: &broker, values, partitions, workers, mode };
-                one(&klamm, workload, &setting, &format!("growth-{partitions}-{}-{round}", mode.unwrap_or("busy")))
+                one(
+                    &klamm,
+                    workload,
+                    &setting,
+                    &format!("growth-{partitions}-{}-{round}", mode.unwrap_or("busy")),
+                )
             };
             few.push(cpu(&run(FEW, None, &load)?) / load.records as f64 * 1e6);
             many.push(cpu(&run(MANY, None, &load)?) / load.records as f64 * 1e6);

@@ -44,8 +44,10 @@ pub(crate) struct Cell {
 /// Runs it all; whether every round of klamm's counted. What peers cannot do is said, but is theirs.
 pub(crate) fn peers(options: &Peers) -> Result<bool, Error> {
     let workloads = pick(&workload::ALL, |workload| workload.name, &options.workloads)?;
-    let workloads: Vec<_> =
-        workloads.into_iter().map(|workload| if options.short { workload.short() } else { workload }).collect();
+    let workloads: Vec<_> = workloads
+        .into_iter()
+        .map(|workload| if options.short { workload.short() } else { workload })
+        .collect();
     let (mut clients, mut missing) = (Vec::new(), Vec::new());
     for client in pick(&client::ALL, |client| client.name, &options.clients)? {
         eprintln!("building {}", client.name);
@@ -104,12 +106,18 @@ fn pick<T: Copy>(all: &[T], name: impl Fn(&T) -> &'static str, wanted: &[String]
         let known: Vec<_> = all.iter().map(name).collect();
         return Err(format!("there is no {unknown}; there are {}", known.join(", ")).into());
     }
-    Ok(all.iter().filter(|one| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name(one))).copied().collect())
+    Ok(all
+        .iter()
+        .filter(|one| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name(one)))
+        .copied()
+        .collect())
 }
 
 /// Writes the files of values that the workloads need.
 pub(crate) fn write_values(dir: &Path, workloads: &[Workload]) -> Result<(), Error> {
-    workloads.iter().try_for_each(|workload| workload::write_values(&dir.join(workload.size.to_string()), workload.size))
+    workloads
+        .iter()
+        .try_for_each(|workload| workload::write_values(&dir.join(workload.size.to_string()), workload.size))
 }
 
 /// The broker's own code gets hot first, by whoever is there; what comes of it does not matter.
@@ -130,7 +138,10 @@ pub(crate) fn about() -> String {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let date = run("date", &["-u", "+%Y-%m-%d %H:%M UTC"]);
     let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, m)| m);
+    let model = model
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("?", |(_, m)| m);
     format!("{date}, {cores} cores of {model}, {}, load average {}", run("uname", &["-sr"]), load_average())
 }
 

@@ -12,7 +12,8 @@ pub(crate) const REFERENCE: &str = "klamm";
 /// One run in short.
 pub(crate) fn line(report: &Report) -> String {
     let cpu = (report.cpu_user_s + report.cpu_sys_s) / report.records as f64 * 1e6;
-    let mut line = format!("{cpu:6.3} us CPU a record, {:9.0} records/s", report.records as f64 / report.seconds);
+    let mut line =
+        format!("{cpu:6.3} us CPU a record, {:9.0} records/s", report.records as f64 / report.seconds);
     if let (Some(p50), Some(p99), Some(p999)) = (report.p50_us, report.p99_us, report.p999_us) {
         let _ = write!(line, ", p50 {p50:.0} us, p99 {p99:.0} us, p99.9 {p999:.0} us");
     }

@@ -4,16 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
+use klamm::fault::Fault;
 use klamm::partitioner::{Partitioner, Placement, Unplaced};
-use klamm::{Acks, Delivery, Producer, ProducerBuilder, Record, SendError};
+use klamm::{ApiKey, Client, Delivery, Producer, ProducerBuilder, Record, SendError};
 use klamm_tests::backend::Backend;
 use klamm_tests::suite::Outcome;
 use tokio::time::sleep;
 
 use crate::tools::{SOON, read};
 
-/// Between twenty records: virtual time passes only while everybody waits.
-const BREATH: Duration = Duration::from_millis(4);
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Records between two waits.
+const ROUND: usize = 20;
+/// Records of which it is looked where they go.
+const COUNTED: usize = 600;
+/// Of the tests of it.
+const AVAILABILITY_TIMEOUT: Duration = Duration::from_millis(20);
 
 pub(crate) async fn keys_land_where_the_named_client_puts_them(backend: &Backend) -> Outcome {
     // Answers of Java's murmur2, and of librdkafka's own functions.
@@ -76,34 +83,45 @@ pub(crate) async fn a_partitioner_that_panics_or_errs_fails_its_record_only(back
     Ok(())
 }
 
-/// Sends records without a key in batches of a few, at an even pace.
-async fn stream(producer: &Producer, topic: &str, count: usize) -> Result<Vec<Delivery>, SendError> {
-    let mut deliveries = Vec::with_capacity(count);
-    for index in 0..count {
-        deliveries.push(producer.send(Record::new(topic).value("x".repeat(100))).await?);
-        if index % 20 == 0 {
-            sleep(BREATH).await;
+/// Sends records without a key in batches of a few. Goes on whenever those are acknowledged that are not for a slow
+/// partition, so that batches wait for no other, however busy the machine is.
+async fn stream(
+    producer: &Producer,
+    topic: &str,
+    count: usize,
+    slow: &[usize],
+) -> Result<Vec<Delivery>, SendError> {
+    let (mut stuck, mut all) = (Vec::new(), Vec::with_capacity(count));
+    for _ in 0..count.div_ceil(ROUND) {
+        let mut round = Vec::with_capacity(ROUND);
+        for _ in 0..ROUND {
+            round.push(producer.send(Record::new(topic).value("x".repeat(100))).await?);
+        }
+        for delivery in round {
+            match slow.contains(&(delivery.partition() as usize)) {
+                true => stuck.push(delivery),
+                false => all.push(Delivery::acknowledged(delivery.await?)),
+            }
         }
     }
-    Ok(deliveries)
+    all.append(&mut stuck);
+    Ok(all)
 }
 
-fn spread(backend: &Backend) -> Result<ProducerBuilder, Box<dyn std::error::Error + Send + Sync>> {
-    // With acks=1 a paused follower holds nobody up, only a paused leader does.
-    let builder = Producer::builder().client(&backend.impatient_client()?).acks(Acks::Leader);
-    Ok(builder.batch_size(400).linger_ms(Duration::ZERO))
+fn spread(client: &Client) -> ProducerBuilder {
+    Producer::builder().client(client).batch_size(400).linger_ms(Duration::ZERO)
 }
 
 pub(crate) async fn records_without_a_key_spread_evenly(backend: &Backend) -> Outcome {
     let topic = backend.topic("even", 3).await?;
-    let mut builders = vec![
-        spread(backend)?.partitioner_adaptive_partitioning_enable(false),
-        spread(backend)?.partitioner_class(klamm::partitioner::RoundRobin::new()),
-    ];
-    for builder in builders.drain(..) {
+    let client = backend.client()?;
+    for builder in [
+        spread(&client).partitioner_adaptive_partitioning_enable(false),
+        spread(&client).partitioner_class(klamm::partitioner::RoundRobin::new()),
+    ] {
         let producer: Producer = builder.build()?;
         let mut counts = [0; 3];
-        for delivery in stream(&producer, &topic, 1_200).await? {
+        for delivery in stream(&producer, &topic, 1_200, &[]).await? {
             counts[delivery.await?.partition as usize] += 1;
         }
         assert!(counts.iter().all(|count| (250..550).contains(count)), "{counts:?}");
@@ -112,58 +130,63 @@ pub(crate) async fn records_without_a_key_spread_evenly(backend: &Backend) -> Ou
     Ok(())
 }
 
-/// Pauses the leader of one of three partitions; how many of 1,500 records without a key go to that broker.
-async fn sent_to_a_paused_leader(
+/// Takes the answers of a broker away that leads one of three partitions; how many of [`COUNTED`] records without a key
+/// go to it.
+async fn sent_to_a_silent_leader(
     backend: &Backend,
-    builder: ProducerBuilder,
-) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
+    settings: impl FnOnce(ProducerBuilder) -> ProducerBuilder,
+) -> Result<usize, Error> {
     let topic = backend.topic("adaptive", 3).await?;
     let mut leaders = Vec::new();
     for partition in 0..3 {
-        backend.until_in_sync(&topic, partition, 3).await?;
         leaders.push(backend.leader_of(&topic, partition).await?);
     }
     assert!(leaders.iter().any(|leader| *leader != leaders[0]), "one broker leads all: {leaders:?}");
     let slow: Vec<usize> = (0..3).filter(|partition| leaders[*partition] == leaders[0]).collect();
-    let producer: Producer = builder.build()?;
+    let brokers = backend.client()?.admin().describe_cluster().await?.brokers;
+    let silent = brokers.iter().find(|broker| broker.id == leaders[0]).ok_or("the leader's address")?;
+    let (builder, faults) = backend.faulty_client_builder();
+    // Nobody gives up on the broker while records are counted.
+    let client = builder.request_timeout_ms(Duration::from_secs(60)).build()?;
+    let producer: Producer = settings(spread(&client)).build()?;
     for partition in 0..3 {
         producer.send_and_wait(Record::new(topic.as_str()).partition(partition).value("first")).await?;
     }
-    backend.pause(leaders[0]).await?;
-    let before = stream(&producer, &topic, 500).await?; // what is found out about the broker, it is by these
-    let after = stream(&producer, &topic, 1_500).await?;
-    let sent = after.iter().filter(|delivery| slow.contains(&(delivery.partition() as usize))).count();
-    backend.mend().await?;
-    for delivery in before.into_iter().chain(after) {
-        delivery.await?;
-    }
-    producer.close(SOON).await?;
+    let to = format!("{}:{}", silent.host, silent.port);
+    let rule = faults.on(ApiKey::Produce).to(to).then(Fault::DropAnswer);
+    // What can be found out about the broker, it is by these. The last ones take leave of the partition they are for.
+    let before = stream(&producer, &topic, COUNTED, &slow).await?;
+    sleep(5 * AVAILABILITY_TIMEOUT).await;
+    let leave = stream(&producer, &topic, ROUND, &slow).await?;
+    let counted = stream(&producer, &topic, COUNTED, &slow).await?;
+    assert!(rule.hits() > 0);
+    drop((before, leave)); // these are not to be acknowledged
     // As if one partition of three were led by it.
+    let sent = counted.iter().filter(|delivery| slow.contains(&(delivery.partition() as usize))).count();
     Ok(sent / slow.len())
 }
 
-pub(crate) async fn records_without_a_key_go_mostly_to_leaders_that_are_not_paused(
-    backend: &Backend,
-) -> Outcome {
-    let sent = sent_to_a_paused_leader(backend, spread(backend)?).await?;
-    assert!(sent < 150, "{sent} of 1500 went to a leader that takes nothing");
+pub(crate) async fn records_without_a_key_go_mostly_to_leaders_that_answer(backend: &Backend) -> Outcome {
+    let sent = sent_to_a_silent_leader(backend, |builder| builder).await?;
+    assert!(sent < COUNTED / 6, "{sent} of {COUNTED} went to a leader that takes nothing");
     Ok(())
 }
 
-pub(crate) async fn without_adaption_records_without_a_key_go_to_a_paused_leader_as_well(
+pub(crate) async fn without_adaption_records_without_a_key_go_to_a_silent_leader_as_well(
     backend: &Backend,
 ) -> Outcome {
-    let builder = spread(backend)?.partitioner_adaptive_partitioning_enable(false);
-    let sent = sent_to_a_paused_leader(backend, builder).await?;
-    assert!(sent > 300, "only {sent} of 1500, where a third is due");
+    let uniform = |builder: ProducerBuilder| builder.partitioner_adaptive_partitioning_enable(false);
+    let sent = sent_to_a_silent_leader(backend, uniform).await?;
+    assert!(sent > COUNTED / 5, "only {sent} of {COUNTED}, where a third is due");
     Ok(())
 }
 
 pub(crate) async fn a_leader_that_takes_nothing_for_the_availability_timeout_gets_nothing(
     backend: &Backend,
 ) -> Outcome {
-    let builder = spread(backend)?.partitioner_availability_timeout_ms(Duration::from_millis(20));
-    let sent = sent_to_a_paused_leader(backend, builder).await?;
-    assert_eq!(sent, 0, "of 1500");
+    let limited =
+        |builder: ProducerBuilder| builder.partitioner_availability_timeout_ms(AVAILABILITY_TIMEOUT);
+    let sent = sent_to_a_silent_leader(backend, limited).await?;
+    assert_eq!(sent, 0, "of {COUNTED}");
     Ok(())
 }

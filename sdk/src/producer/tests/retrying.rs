@@ -9,7 +9,7 @@ use crate::mock::MockConnector;
 const BACKOFF: Duration = Duration::from_secs(5);
 
 fn producer(mock: &MockConnector) -> Producer {
-    let builder = Producer::builder().bootstrap_servers(&mock.bootstrap()).connector(mock.clone());
+    let builder = Producer::builder().bootstrap_servers(mock.bootstrap()).connector(mock.clone());
     builder.retry_backoff_ms(BACKOFF).retry_backoff_max_ms(BACKOFF).linger_ms(Duration::ZERO).build().unwrap()
 }
 
@@ -59,7 +59,7 @@ async fn attempts_are_one_more_than_retries() {
     for retries in [0, 3] {
         let mock = MockConnector::builder().brokers(2).topic("t", 1).build();
         let refused = mock.on::<ProduceRequest>().error(ErrorCode::NOT_ENOUGH_REPLICAS);
-        let builder = Producer::builder().bootstrap_servers(&mock.bootstrap()).connector(mock.clone());
+        let builder = Producer::builder().bootstrap_servers(mock.bootstrap()).connector(mock.clone());
         let producer: Producer = builder.retries(retries).build().unwrap();
         let error = producer.send_and_wait(line("v")).await.unwrap_err();
         assert_eq!((refused.used(), producer.retries()), (retries as usize + 1, u64::from(retries)));

@@ -6,8 +6,7 @@ use crate::producer::guard::guarded;
 
 #[tokio::test(start_paused = true)]
 async fn each_request_has_a_span_that_tells_how_it_ended_and_records_have_none() {
-    let listener = Listener::default();
-    let _listening = tracing::subscriber::set_default(listener.clone());
+    let (listener, _listening) = Listener::start();
     let broker = Broker::default();
     let producer: Producer = builder(&broker).build().unwrap();
     let deliveries = (0..100).map(|i| producer.send(line("x").partition(i % 2)));
@@ -40,8 +39,7 @@ async fn each_request_has_a_span_that_tells_how_it_ended_and_records_have_none()
 
 #[test]
 fn a_panic_is_reported_with_whose_it_is_and_what_it_says() {
-    let listener = Listener::default();
-    let _listening = tracing::subscriber::set_default(listener.clone());
+    let (listener, _listening) = Listener::start();
     let outcome = guarded("on_send", "my::Interceptor", || {
         std::panic::resume_unwind(Box::new("on purpose"));
     });

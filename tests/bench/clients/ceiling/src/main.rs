@@ -84,12 +84,14 @@ impl Maker<'_> {
         while count < limit && partitions.len() < self.batches {
             let (batch, records) = self.batch(limit - count)?;
             count += records;
-            partitions.push(PartitionProduceData::default().with_index(self.partition).with_records(Some(batch)));
+            partitions
+                .push(PartitionProduceData::default().with_index(self.partition).with_records(Some(batch)));
             self.partition = (self.partition + 1) % self.job.partitions;
         }
         let name = TopicName(StrBytes::from_string(self.job.topic.to_string()));
         let topic = TopicProduceData::default().with_name(name).with_partition_data(partitions);
-        let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]);
+        let request =
+            ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]);
         let body = codec::encode_request(PRODUCE, &request)?.into_contiguous();
         let header = codec::encode_request_header(ProduceRequest::KEY, PRODUCE, 0, Some("ceiling"));
         let length = u32::try_from(header.len() + body.len())?.to_be_bytes();
@@ -101,7 +103,9 @@ impl Maker<'_> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as i64;
         let mut batch = BatchBuilder::new(BytesMut::with_capacity(self.job.batch_size));
         let most = BatchBuilder::upper_bound(None, Some(self.job.value(0).len()), none);
-        while batch.is_empty() || ((batch.count() as usize) < limit && batch.len_bytes() + most <= self.job.batch_size) {
+        while batch.is_empty()
+            || ((batch.count() as usize) < limit && batch.len_bytes() + most <= self.job.batch_size)
+        {
             batch.append(now, None, Some(self.job.value(self.next)), none);
             self.next += 1;
         }
@@ -132,7 +136,11 @@ impl Wire {
             if i >= IN_FLIGHT {
                 tally.count(answer(&mut self.answers));
             }
-            let request = if i < plan.from_cycle { &mut plan.cycle[i % cycle] } else { &mut plan.last[i - plan.from_cycle] };
+            let request = if i < plan.from_cycle {
+                &mut plan.cycle[i % cycle]
+            } else {
+                &mut plan.last[i - plan.from_cycle]
+            };
             request[CORRELATION].copy_from_slice(&(i as i32).to_be_bytes());
             self.stream.write_all(request)?;
         }

@@ -24,7 +24,8 @@ fn main() -> Result<(), Error> {
         ("batch.size", job.batch_size.to_string()),
         ("compression.type", job.compression.clone()),
     ];
-    let properties: HashMap<_, _> = properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let properties: HashMap<_, _> =
+        properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let producer = {
         let _guard = runtime.enter();
         let config = ProducerConfig::new(&properties)?;

@@ -35,7 +35,11 @@ fn config(job: &Job) -> ClientConfig {
 }
 
 fn version() -> String {
-    format!("{} (librdkafka {})", bench_common::locked_version(include_str!("../../../Cargo.lock"), "rdkafka"), rdkafka::util::get_rdkafka_version().1)
+    format!(
+        "{} (librdkafka {})",
+        bench_common::locked_version(include_str!("../../../Cargo.lock"), "rdkafka"),
+        rdkafka::util::get_rdkafka_version().1
+    )
 }
 
 /// Counts in the callback; the opaque value is the time of the send in nanoseconds, or 0.

@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn long_pieces_are_joined_as_well() {
         for length in [1 << 16, (1 << 20) + 1, 20_000_003] {
-            let whole: Vec<u8> = (0..length).map(|at: u32| (at * 31 >> 3) as u8).collect();
+            let whole: Vec<u8> = (0..length).map(|at: u32| ((at * 31) >> 3) as u8).collect();
             let (first, rest) = whole.split_at(40);
             assert_eq!(crc32c_of_both(crc32c(first), crc32c(rest), rest.len()), crc32c(&whole));
         }

@@ -20,12 +20,14 @@ use crate::tools::{SOON, number, read, read_all};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+type Fate = Result<RecordMetadata, SendError>;
+
 /// What was told of each record, in the order of telling.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<(usize, Result<RecordMetadata, SendError>)>>>);
+struct Heard(Arc<Mutex<Vec<(usize, Fate)>>>);
 
 impl Heard {
-    fn note(&self, index: usize) -> impl FnOnce(Result<RecordMetadata, SendError>) + Send + 'static {
+    fn note(&self, index: usize) -> impl FnOnce(Fate) + Send + 'static {
         let heard = self.clone();
         move |outcome| heard.0.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome))
     }

@@ -270,6 +270,44 @@ fn without_a_leader_metadata_are_asked_for_again_and_again() {
     );
 }
 
+/// Goal: one batch that cannot be sent must not keep what all others leave behind.
+#[test]
+fn the_timers_of_batches_that_are_done_are_forgotten_although_an_older_one_waits() {
+    let mut desk = Desk::new(settings());
+    desk.feed(Event::Leader { partition: P0, leader: None });
+    desk.feed(Event::Opened { partition: P0, batch: BatchId::new(0) });
+    desk.next = 1;
+    for n in 0..5000 {
+        desk.full(P1);
+        desk.answer(n, P1, ErrorCode::NONE, n as i64);
+        assert!(desk.sender.timers() <= 2 * (2 * 2 + 64), "{} after {n}", desk.sender.timers());
+    }
+    assert_eq!(desk.sender.unresolved(), 1);
+    let out = desk.at(3001 * MS);
+    assert!(out.contains(&Effect::Seal(BatchId::new(0))), "and what waits still ends in time: {out:?}");
+}
+
+/// Goal: a split keeps the timer of the whole for its parts, also of the later ones alone.
+#[test]
+fn the_timer_of_a_part_that_is_left_is_kept() {
+    let mut desk = Desk::new(settings());
+    desk.full(P0);
+    let whole = BatchId::new(0);
+    desk.answer(0, P0, ErrorCode::MESSAGE_TOO_LARGE, -1);
+    desk.feed(split(whole, [1, 2]));
+    desk.answer(1, P0, ErrorCode::NONE, 0);
+    for n in 3..300 {
+        desk.full(P1);
+        desk.answer(n, P1, ErrorCode::NONE, 0);
+    }
+    assert_eq!(desk.sender.unresolved(), 1);
+    let out = desk.at(3001 * MS);
+    assert!(
+        matches!(&out[..], [Effect::Resolve(part, Outcome::Failed(_))] if *part == whole.part(1)),
+        "{out:?}"
+    );
+}
+
 /// Goal: KIP-360. The broker has lost earlier batches; what is left starts a new epoch at sequence 0.
 #[test]
 fn a_gap_that_no_retry_can_close_starts_a_new_epoch() {

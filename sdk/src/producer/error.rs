@@ -130,9 +130,12 @@ pub enum SendError {
     /// The future of `send` was dropped before the record was accepted. Only interceptors hear of it.
     #[error("nobody waits for the record to be accepted any more")]
     Cancelled,
-    /// The batch could not be compressed.
+    /// The batch could not be compressed, or not be split into smaller ones.
     #[error("the batch cannot be compressed")]
-    Compression,
+    Compression {
+        /// An earlier attempt, with a larger batch, may have been written all the same.
+        maybe_written: bool,
+    },
     /// The producer was closed or dropped.
     #[error("the producer is closed")]
     Closed {
@@ -159,7 +162,7 @@ impl SendError {
             | Self::Partitioner { .. }
             | Self::Serialize { .. }
             | Self::Refused { .. }
-            | Self::Compression => Recovery::Fix,
+            | Self::Compression { .. } => Recovery::Fix,
         }
     }
 
@@ -172,6 +175,7 @@ impl SendError {
             | Self::RetriesExhausted { maybe_written, .. }
             | Self::Rejected { maybe_written, .. }
             | Self::Unsupported { maybe_written }
+            | Self::Compression { maybe_written }
             | Self::Closed { maybe_written } => *maybe_written,
             _ => false,
         }
@@ -202,7 +206,7 @@ impl SendError {
             }
             Failure::Unsupported { maybe_written } => Self::Unsupported { maybe_written },
             Failure::NoProducerId { code } => Self::NoProducerId { code },
-            Failure::Unsealable => Self::Compression,
+            Failure::Unsealable { maybe_written } => Self::Compression { maybe_written },
             Failure::Aborted { maybe_written } => Self::Closed { maybe_written },
         }
     }
@@ -254,5 +258,22 @@ struct Last(Option<ErrorCode>);
 impl std::fmt::Display for Last {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.map_or(Ok(()), |code| write!(f, "; last answer: {code}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(failure: Failure) -> SendError {
+        SendError::of(failure, TopicPartition::new("t", 0))
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_split_says_whether_it_may_be_written() {
+        for maybe_written in [false, true] {
+            let error = of(Failure::Unsealable { maybe_written });
+            assert_eq!((error.maybe_written(), error.recovery()), (maybe_written, Recovery::Fix));
+        }
     }
 }

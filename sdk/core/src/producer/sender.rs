@@ -172,7 +172,8 @@ impl Sender {
             Event::Split { batch, parts } => self.on_split(now, batch, &parts, out),
             Event::Unsealable { batch } => {
                 if let Some(&p) = self.unresolved.get(&batch) {
-                    self.give_up(p, batch, Failure::Unsealable, out);
+                    let maybe_written = self.maybe_written(p, batch);
+                    self.give_up(p, batch, Failure::Unsealable { maybe_written }, out);
                     self.look(p, now);
                 }
             }

@@ -569,6 +569,23 @@ fn a_batch_is_split_although_no_retry_is_allowed() {
     assert_eq!(desk.feed(split(whole, [2, 1])), [produce(1, [drained(P0, 0, 0, 0)])]);
 }
 
+/// Goal: what cannot be split may have been written by an attempt before the one that was refused for its size.
+#[test]
+fn a_batch_that_cannot_be_split_says_whether_it_may_be_written() {
+    for maybe_written in [false, true] {
+        let mut desk = Desk::new(settings());
+        desk.full(P0);
+        desk.feed(Event::Lost { request: RequestId(0), maybe_written, retriable: true });
+        desk.feed(Event::Connected { broker: 1 });
+        desk.at(desk.sender.deadline().unwrap());
+        let batch = BatchId::new(0);
+        assert_eq!(desk.answer(1, P0, ErrorCode::MESSAGE_TOO_LARGE, -1), [Effect::Split(batch)]);
+        let out = desk.feed(Event::Unsealable { batch });
+        let failed = Outcome::Failed(Failure::Unsealable { maybe_written });
+        assert_eq!(out, [Effect::Resolve(batch, failed), Effect::Free(batch)]);
+    }
+}
+
 #[test]
 fn a_single_record_that_is_too_large_fails_with_its_size() {
     let mut desk = Desk::new(settings());

@@ -42,7 +42,8 @@ pub enum SendError {
         /// What a broker said to the last attempt, if one answered.
         last: Option<ErrorCode>,
     },
-    /// The broker refuses the record and would again.
+    /// The broker refuses the record and would again; or, with OUT_OF_ORDER_SEQUENCE_NUMBER, a record before it is
+    /// missing in the log, so that nobody can tell whether this one, which had no answer, still gets there.
     #[error("record{} refused by the broker: {code}{}", Of(.at), Why(.message.as_deref()))]
     Rejected {
         /// Where the record was to go.
@@ -154,6 +155,8 @@ impl SendError {
             | Self::NotReady { .. }
             | Self::Cancelled => Recovery::Retry,
             Self::Metadata(error) => error.recovery(),
+            // Nothing is wrong with the record: one before it is missing.
+            Self::Rejected { code: ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, .. } => Recovery::Retry,
             Self::Closed { .. } | Self::NoProducerId { .. } => Recovery::Rebuild,
             Self::Rejected { .. }
             | Self::Unsupported { .. }
@@ -267,6 +270,17 @@ mod tests {
 
     fn of(failure: Failure) -> SendError {
         SendError::of(failure, TopicPartition::new("t", 0))
+    }
+
+    #[test]
+    fn only_what_is_wrong_with_a_record_is_to_be_fixed() {
+        for (code, expected) in [
+            (ErrorCode::INVALID_RECORD, Recovery::Fix),
+            (ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, Recovery::Retry),
+        ] {
+            let error = of(Failure::Rejected { code, message: None, maybe_written: true });
+            assert_eq!((error.recovery(), error.maybe_written()), (expected, true), "{error}");
+        }
     }
 
     #[test]

@@ -416,13 +416,16 @@ impl Driver {
 
     fn answers(&self, named: &Named, response: &ProduceResponse) -> Vec<(PartitionId, Answer)> {
         let mut answers = Vec::with_capacity(named.len());
+        let mut expected = 0;
         for topic in &response.responses {
             for partition in &topic.partition_responses {
-                let asked = named.iter().find(|(name, id, index, _)| {
+                let found = find_from(named, expected, |(name, id, index, _)| {
                     *index == partition.index
                         && (**name == *topic.name.as_str() || (!id.is_nil() && *id == topic.topic_id))
                 });
-                let Some((name, _, index, id)) = asked else { continue };
+                let Some(at) = found else { continue };
+                expected = at + 1;
+                let (name, _, index, id) = &named[at];
                 let hint = &partition.current_leader;
                 if *hint.leader_id >= 0 {
                     let (leader, epoch) = (*hint.leader_id, hint.leader_epoch);
@@ -565,6 +568,7 @@ impl Driver {
     fn topics(&mut self, produce: &Produce) -> (Vec<ProduceTopic>, Named) {
         let metadata = self.accumulator.client.metadata();
         let mut topics: Vec<ProduceTopic> = Vec::new();
+        let mut places: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         let mut named = Named::with_capacity(produce.batches.len());
         for drained in &produce.batches {
             let Some(held) = self.batches.get_mut(&drained.batch) else { continue };
@@ -577,18 +581,15 @@ impl Driver {
             }
             let header = Bytes::copy_from_slice(&sealed.header(drained.stamp));
             let partition = ProducePartition { index, records: vec![header, sealed.records().clone()] };
-            match topics.iter_mut().find(|topic| *topic.name == **name) {
-                Some(topic) => {
-                    named.push((name.clone(), topic.id, index, drained.partition));
-                    topic.partitions.push(partition);
-                }
-                None => {
-                    let id = metadata.topics.get(name).map_or(Uuid::nil(), |topic| topic.id);
-                    named.push((name.clone(), id, index, drained.partition));
-                    let name = StrBytes::from_string(name.to_string());
-                    topics.push(ProduceTopic { name, id, partitions: vec![partition] });
-                }
-            }
+            let place = *places.entry(name.clone()).or_insert_with(|| {
+                let id = metadata.topics.get(name).map_or(Uuid::nil(), |topic| topic.id);
+                let name = StrBytes::from_string(name.to_string());
+                topics.push(ProduceTopic { name, id, partitions: Vec::new() });
+                topics.len() - 1
+            });
+            let topic = &mut topics[place];
+            named.push((name.clone(), topic.id, index, drained.partition));
+            topic.partitions.push(partition);
         }
         (topics, named)
     }
@@ -674,6 +675,12 @@ impl Drop for Driver {
     }
 }
 
+/// The index of what is wanted, looked for from `expected` to the end, then from the start: at once wherever answers
+/// come in the order of the questions.
+fn find_from<T>(items: &[T], expected: usize, wanted: impl Fn(&T) -> bool) -> Option<usize> {
+    (expected..items.len()).chain(0..expected.min(items.len())).find(|at| wanted(&items[*at]))
+}
+
 async fn init_producer_id(client: &Client) -> Event {
     // Without a transaction there is nothing to time out; Kafka's own client says so with the largest value.
     let request = InitProducerIdRequest::default()
@@ -699,5 +706,37 @@ async fn init_producer_id(client: &Client) -> Event {
             tracing::debug!(%error, "no producer id yet");
             Event::NoProducerId { code: None }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn answers_are_found_in_one_look_each_if_they_come_in_order_and_in_any_order_all_the_same() {
+        let asked: Vec<u32> = (0..1000).collect();
+        let looks = Cell::new(0);
+        let find = |expected, wanted| {
+            find_from(&asked, expected, |item| {
+                looks.set(looks.get() + 1);
+                *item == wanted
+            })
+        };
+        let mut expected = 0;
+        for &wanted in &asked {
+            let at = find(expected, wanted).unwrap();
+            assert_eq!(asked[at], wanted);
+            expected = at + 1;
+        }
+        assert_eq!(looks.take(), asked.len());
+        for &wanted in asked.iter().rev() {
+            let at = find(expected, wanted).unwrap();
+            assert_eq!(asked[at], wanted);
+            expected = at + 1;
+        }
+        assert_eq!(find(expected, 1000), None);
     }
 }

@@ -107,6 +107,8 @@ struct Sent {
 
 pub(super) struct Driver {
     accumulator: Arc<Accumulator>,
+    /// When it was woken last: what it does then happens at this moment.
+    now: Tick,
     sender: Sender,
     acks: Acks,
     request_timeout: Duration,
@@ -125,6 +127,14 @@ pub(super) struct Driver {
     end: Option<End>,
 }
 
+/// Why the sender task goes on.
+enum Woken {
+    Done(Done),
+    Metadata,
+    /// There are notes, or it is time.
+    Otherwise,
+}
+
 struct End {
     dropped: bool,
 }
@@ -133,6 +143,7 @@ impl Driver {
     pub(super) fn new(accumulator: Arc<Accumulator>, setup: Setup) -> Self {
         let rng = accumulator.client.rt().rng("producer.sender");
         Self {
+            now: Tick::ZERO,
             accumulator,
             acks: setup.settings.acks,
             sender: Sender::new(setup.settings, rng),
@@ -158,6 +169,7 @@ impl Driver {
         let client = accumulator.client.clone();
         let mut changed = pin!(client.changed());
         let mut notes = Vec::new();
+        self.now = client.rt().now();
         loop {
             accumulator.inbox.take(&mut notes);
             for note in notes.drain(..) {
@@ -167,33 +179,37 @@ impl Driver {
                 return; // and `drop` gives up what is left
             }
             self.advance();
-            tokio::select! {
+            let woken = tokio::select! {
                 biased;
-                () = accumulator.inbox.arrived() => {}
-                Some(done) = self.running.next() => {
+                () = accumulator.inbox.arrived() => Woken::Otherwise,
+                Some(done) = self.running.next() => Woken::Done(done),
+                () = &mut changed => Woken::Metadata,
+                () = client.rt().sleep_until_some(self.sender.deadline()) => Woken::Otherwise,
+            };
+            self.now = client.rt().now();
+            match woken {
+                Woken::Done(done) => {
                     self.on_done(done);
                     while let Some(Some(done)) = futures::FutureExt::now_or_never(self.running.next()) {
                         self.on_done(done);
                     }
                 }
-                () = &mut changed => {
+                Woken::Metadata => {
                     changed.set(client.changed());
                     self.on_metadata();
                 }
-                () = client.rt().sleep_until_some(self.sender.deadline()) => {}
+                Woken::Otherwise => {}
             }
         }
     }
 
     fn step(&mut self, event: Event) {
-        let now = self.accumulator.client.rt().now();
-        self.sender.step(now, event, &mut self.effects);
+        self.sender.step(self.now, event, &mut self.effects);
     }
 
     fn advance(&mut self) {
         loop {
-            let now = self.accumulator.client.rt().now();
-            self.sender.advance(now, &mut self.effects);
+            self.sender.advance(self.now, &mut self.effects);
             if self.effects.is_empty() {
                 break;
             }
@@ -237,7 +253,7 @@ impl Driver {
             Note::Opened { batch, slot, fate, held } => {
                 let partition = slot.id;
                 self.keep_topic(&slot.topic);
-                let queued_since = Meter::ON.then(|| self.accumulator.client.rt().now());
+                let queued_since = Meter::ON.then_some(self.now);
                 let held = Held {
                     slot,
                     fate,
@@ -381,7 +397,7 @@ impl Driver {
             _ => codec::decode_response::<ProduceRequest>(frame).map_err(RequestError::from),
         });
         if let Some(at) = at.filter(|_| answer.is_ok()) {
-            self.meter.answered(broker, self.accumulator.client.rt().now().saturating_sub(at));
+            self.meter.answered(broker, self.now.saturating_sub(at));
         }
         match answer {
             Ok(response) => {
@@ -551,7 +567,7 @@ impl Driver {
                     outcome = Empty,
                 );
                 self.meter.request_sent(broker, frame.len_bytes());
-                let at = Meter::ON.then(|| client.rt().now());
+                let at = Meter::ON.then_some(self.now);
                 let answer = span.in_scope(|| client.send_frame(broker, Lane::Main, frame));
                 let answer = answer.instrument(span.clone());
                 let request = Sent { id: request, broker, named, at, span };
@@ -576,7 +592,7 @@ impl Driver {
             let (name, index) = (&held.slot.topic, held.slot.index);
             let Some(sealed) = &held.sealed else { continue };
             if let Some(since) = held.queued_since.take() {
-                let queued = self.accumulator.client.rt().now().saturating_sub(since);
+                let queued = self.now.saturating_sub(since);
                 self.meter.batch_sent(name, queued, sealed);
             }
             let header = Bytes::copy_from_slice(&sealed.header(drained.stamp));

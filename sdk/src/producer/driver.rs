@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use klamm_core::Tick;
+use klamm_core::metadata::BrokerMetadata;
 use klamm_core::producer::{
     Acks, Answer, BatchId, Effect, Event, Failure, Outcome, Part, PartitionId, Produce, RequestId, Sender,
     Settings,
@@ -444,8 +445,9 @@ impl Driver {
                 let (name, _, index, id) = &named[at];
                 let hint = &partition.current_leader;
                 if *hint.leader_id >= 0 {
-                    let (leader, epoch) = (*hint.leader_id, hint.leader_epoch);
-                    self.accumulator.client.apply_leader_hint(name, *index, leader, epoch);
+                    let leader = (*hint.leader_id, hint.leader_epoch);
+                    let at = endpoint(response, leader.0);
+                    self.accumulator.client.apply_leader_hint(name, *index, leader, at);
                 }
                 let code = ErrorCode(partition.error_code);
                 if !code.is_ok() {
@@ -689,6 +691,14 @@ impl Drop for Driver {
             }
         }
     }
+}
+
+/// Where a broker is, if the answer tells (KIP-951).
+fn endpoint(response: &ProduceResponse, id: i32) -> Option<BrokerMetadata> {
+    let told = response.node_endpoints.iter().find(|told| *told.node_id == id)?;
+    let port = u16::try_from(told.port).ok()?;
+    let rack = told.rack.as_ref().map(|rack| rack.as_str().to_owned());
+    Some(BrokerMetadata { id, host: told.host.as_str().to_owned(), port, rack })
 }
 
 /// The index of what is wanted, looked for from `expected` to the end, then from the start: at once wherever answers

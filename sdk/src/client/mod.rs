@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use klamm_core::Tick;
-use klamm_core::metadata::{ClusterMetadata, Event, Query, TopicMetadata};
+use klamm_core::metadata::{BrokerMetadata, ClusterMetadata, Event, Query, TopicMetadata};
 use klamm_wire::codec::{self, CodecError};
 use klamm_wire::messages::MetadataRequest;
 use klamm_wire::negotiation::VersionTable;
@@ -328,9 +328,16 @@ impl Client {
         self.inner.shared.causes()
     }
 
-    /// A broker has told the new leader of a partition in an answer (KIP-951). Older epochs are ignored.
-    pub(crate) fn apply_leader_hint(&self, topic: &str, partition: i32, leader: i32, leader_epoch: i32) {
-        self.inner.shared.step(Event::Leader { topic, partition, leader, leader_epoch });
+    /// A broker has told the new leader of a partition in an answer, maybe with its address (KIP-951). Older epochs are
+    /// ignored.
+    pub(crate) fn apply_leader_hint(
+        &self,
+        topic: &str,
+        partition: i32,
+        (leader, leader_epoch): (i32, i32),
+        endpoint: Option<BrokerMetadata>,
+    ) {
+        self.inner.shared.step(Event::Leader { topic, partition, leader, leader_epoch, endpoint });
     }
 }
 

@@ -408,7 +408,7 @@ async fn a_callback_runs_once_the_mocked_delivery_is_known() {
     let mut sink: MockProducer = MockProducer::new();
     let (delivery, pending) = Delivery::pending("t", 0);
     sink.expect_send().times(1).return_once(move |_| answer(Ok(delivery)));
-    sink.expect_send().times(1).returning(|_| answer(Err(SendError::Compression)));
+    sink.expect_send().times(1).returning(|_| answer(Err(SendError::Compression { maybe_written: false })));
     let (tell, told) = tokio::sync::oneshot::channel();
     let record = || Record::new("t").value("v");
     sink.send_with_callback(record(), Box::new(move |outcome| drop(tell.send(outcome)))).await.unwrap();

@@ -428,7 +428,7 @@ mod tests {
         }
         assert_eq!(fate.waiting.lock().len(), 3);
         fate.resolve(written(100));
-        fate.resolve(Outcome::Failed(klamm_core::producer::Failure::Unsealable));
+        fate.resolve(Outcome::Failed(klamm_core::producer::Failure::Unsealable { maybe_written: false }));
         assert!(counts.iter().all(|count| count.0.load(Ordering::SeqCst) == 1));
         for (i, delivery) in deliveries.iter_mut().enumerate() {
             let waker = Waker::noop();
@@ -469,7 +469,7 @@ mod tests {
 
         let again = parts[1].split(&[0, 1]);
         parts[0].resolve(written(100));
-        parts[2].resolve(Outcome::Failed(klamm_core::producer::Failure::Unsealable));
+        parts[2].resolve(Outcome::Failed(klamm_core::producer::Failure::Unsealable { maybe_written: false }));
         again[1].resolve(written(300));
         assert!(!fate.is_resolved());
         assert!(fate.of_record(2, 0).is_none());
@@ -480,7 +480,7 @@ mod tests {
         let offsets: Vec<_> = deliveries[..5].iter_mut().map(offset).collect();
         assert_eq!(offsets, [100, 101, 200, 300, 301].map(Some));
         for delivery in &mut deliveries[5..] {
-            assert!(matches!(look(delivery, &task), Poll::Ready(Err(SendError::Compression))));
+            assert!(matches!(look(delivery, &task), Poll::Ready(Err(SendError::Compression { .. }))));
             assert_eq!((delivery.topic(), delivery.partition()), ("t", 3));
         }
     }
@@ -543,12 +543,12 @@ mod tests {
         assert!(
             matches!(look(Delivery::acknowledged(unknown)), Poll::Ready(Ok(told)) if told.offset.is_none())
         );
-        let failed = Delivery::failed("t", 2, SendError::Compression);
+        let failed = Delivery::failed("t", 2, SendError::Compression { maybe_written: false });
         assert_eq!((failed.topic(), failed.partition()), ("t", 2));
-        assert!(matches!(look(failed), Poll::Ready(Err(SendError::Compression))));
+        assert!(matches!(look(failed), Poll::Ready(Err(SendError::Compression { .. }))));
         let (delivery, pending) = Delivery::pending("t", 0);
-        pending.fail(SendError::Compression);
-        assert!(matches!(look(delivery), Poll::Ready(Err(SendError::Compression))));
+        pending.fail(SendError::Compression { maybe_written: false });
+        assert!(matches!(look(delivery), Poll::Ready(Err(SendError::Compression { .. }))));
         let (mut delivery, pending) = Delivery::pending("t", 0);
         let mut context = Context::from_waker(Waker::noop());
         assert!(Pin::new(&mut delivery).poll(&mut context).is_pending());

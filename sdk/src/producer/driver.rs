@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use klamm_core::Tick;
+use klamm_core::metadata::BrokerMetadata;
 use klamm_core::producer::{
     Acks, Answer, BatchId, Effect, Event, Failure, Outcome, Part, PartitionId, Produce, RequestId, Sender,
     Settings,
@@ -107,6 +108,8 @@ struct Sent {
 
 pub(super) struct Driver {
     accumulator: Arc<Accumulator>,
+    /// When it was woken last: what it does then happens at this moment.
+    now: Tick,
     sender: Sender,
     acks: Acks,
     request_timeout: Duration,
@@ -125,6 +128,14 @@ pub(super) struct Driver {
     end: Option<End>,
 }
 
+/// Why the sender task goes on.
+enum Woken {
+    Done(Done),
+    Metadata,
+    /// There are notes, or it is time.
+    Otherwise,
+}
+
 struct End {
     dropped: bool,
 }
@@ -133,6 +144,7 @@ impl Driver {
     pub(super) fn new(accumulator: Arc<Accumulator>, setup: Setup) -> Self {
         let rng = accumulator.client.rt().rng("producer.sender");
         Self {
+            now: Tick::ZERO,
             accumulator,
             acks: setup.settings.acks,
             sender: Sender::new(setup.settings, rng),
@@ -158,6 +170,7 @@ impl Driver {
         let client = accumulator.client.clone();
         let mut changed = pin!(client.changed());
         let mut notes = Vec::new();
+        self.now = client.rt().now();
         loop {
             accumulator.inbox.take(&mut notes);
             for note in notes.drain(..) {
@@ -167,33 +180,37 @@ impl Driver {
                 return; // and `drop` gives up what is left
             }
             self.advance();
-            tokio::select! {
+            let woken = tokio::select! {
                 biased;
-                () = accumulator.inbox.arrived() => {}
-                Some(done) = self.running.next() => {
+                () = accumulator.inbox.arrived() => Woken::Otherwise,
+                Some(done) = self.running.next() => Woken::Done(done),
+                () = &mut changed => Woken::Metadata,
+                () = client.rt().sleep_until_some(self.sender.deadline()) => Woken::Otherwise,
+            };
+            self.now = client.rt().now();
+            match woken {
+                Woken::Done(done) => {
                     self.on_done(done);
                     while let Some(Some(done)) = futures::FutureExt::now_or_never(self.running.next()) {
                         self.on_done(done);
                     }
                 }
-                () = &mut changed => {
+                Woken::Metadata => {
                     changed.set(client.changed());
                     self.on_metadata();
                 }
-                () = client.rt().sleep_until_some(self.sender.deadline()) => {}
+                Woken::Otherwise => {}
             }
         }
     }
 
     fn step(&mut self, event: Event) {
-        let now = self.accumulator.client.rt().now();
-        self.sender.step(now, event, &mut self.effects);
+        self.sender.step(self.now, event, &mut self.effects);
     }
 
     fn advance(&mut self) {
         loop {
-            let now = self.accumulator.client.rt().now();
-            self.sender.advance(now, &mut self.effects);
+            self.sender.advance(self.now, &mut self.effects);
             if self.effects.is_empty() {
                 break;
             }
@@ -237,7 +254,7 @@ impl Driver {
             Note::Opened { batch, slot, fate, held } => {
                 let partition = slot.id;
                 self.keep_topic(&slot.topic);
-                let queued_since = Meter::ON.then(|| self.accumulator.client.rt().now());
+                let queued_since = Meter::ON.then_some(self.now);
                 let held = Held {
                     slot,
                     fate,
@@ -381,7 +398,7 @@ impl Driver {
             _ => codec::decode_response::<ProduceRequest>(frame).map_err(RequestError::from),
         });
         if let Some(at) = at.filter(|_| answer.is_ok()) {
-            self.meter.answered(broker, self.accumulator.client.rt().now().saturating_sub(at));
+            self.meter.answered(broker, self.now.saturating_sub(at));
         }
         match answer {
             Ok(response) => {
@@ -416,17 +433,21 @@ impl Driver {
 
     fn answers(&self, named: &Named, response: &ProduceResponse) -> Vec<(PartitionId, Answer)> {
         let mut answers = Vec::with_capacity(named.len());
+        let mut expected = 0;
         for topic in &response.responses {
             for partition in &topic.partition_responses {
-                let asked = named.iter().find(|(name, id, index, _)| {
+                let found = find_from(named, expected, |(name, id, index, _)| {
                     *index == partition.index
                         && (**name == *topic.name.as_str() || (!id.is_nil() && *id == topic.topic_id))
                 });
-                let Some((name, _, index, id)) = asked else { continue };
+                let Some(at) = found else { continue };
+                expected = at + 1;
+                let (name, _, index, id) = &named[at];
                 let hint = &partition.current_leader;
                 if *hint.leader_id >= 0 {
-                    let (leader, epoch) = (*hint.leader_id, hint.leader_epoch);
-                    self.accumulator.client.apply_leader_hint(name, *index, leader, epoch);
+                    let leader = (*hint.leader_id, hint.leader_epoch);
+                    let at = endpoint(response, leader.0);
+                    self.accumulator.client.apply_leader_hint(name, *index, leader, at);
                 }
                 let code = ErrorCode(partition.error_code);
                 if !code.is_ok() {
@@ -548,7 +569,7 @@ impl Driver {
                     outcome = Empty,
                 );
                 self.meter.request_sent(broker, frame.len_bytes());
-                let at = Meter::ON.then(|| client.rt().now());
+                let at = Meter::ON.then_some(self.now);
                 let answer = span.in_scope(|| client.send_frame(broker, Lane::Main, frame));
                 let answer = answer.instrument(span.clone());
                 let request = Sent { id: request, broker, named, at, span };
@@ -565,6 +586,7 @@ impl Driver {
     fn topics(&mut self, produce: &Produce) -> (Vec<ProduceTopic>, Named) {
         let metadata = self.accumulator.client.metadata();
         let mut topics: Vec<ProduceTopic> = Vec::new();
+        let mut places: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         let mut named = Named::with_capacity(produce.batches.len());
         for drained in &produce.batches {
             let Some(held) = self.batches.get_mut(&drained.batch) else { continue };
@@ -572,23 +594,20 @@ impl Driver {
             let (name, index) = (&held.slot.topic, held.slot.index);
             let Some(sealed) = &held.sealed else { continue };
             if let Some(since) = held.queued_since.take() {
-                let queued = self.accumulator.client.rt().now().saturating_sub(since);
+                let queued = self.now.saturating_sub(since);
                 self.meter.batch_sent(name, queued, sealed);
             }
             let header = Bytes::copy_from_slice(&sealed.header(drained.stamp));
             let partition = ProducePartition { index, records: vec![header, sealed.records().clone()] };
-            match topics.iter_mut().find(|topic| *topic.name == **name) {
-                Some(topic) => {
-                    named.push((name.clone(), topic.id, index, drained.partition));
-                    topic.partitions.push(partition);
-                }
-                None => {
-                    let id = metadata.topics.get(name).map_or(Uuid::nil(), |topic| topic.id);
-                    named.push((name.clone(), id, index, drained.partition));
-                    let name = StrBytes::from_string(name.to_string());
-                    topics.push(ProduceTopic { name, id, partitions: vec![partition] });
-                }
-            }
+            let place = *places.entry(name.clone()).or_insert_with(|| {
+                let id = metadata.topics.get(name).map_or(Uuid::nil(), |topic| topic.id);
+                let name = StrBytes::from_string(name.to_string());
+                topics.push(ProduceTopic { name, id, partitions: Vec::new() });
+                topics.len() - 1
+            });
+            let topic = &mut topics[place];
+            named.push((name.clone(), topic.id, index, drained.partition));
+            topic.partitions.push(partition);
         }
         (topics, named)
     }
@@ -674,6 +693,20 @@ impl Drop for Driver {
     }
 }
 
+/// Where a broker is, if the answer tells (KIP-951).
+fn endpoint(response: &ProduceResponse, id: i32) -> Option<BrokerMetadata> {
+    let told = response.node_endpoints.iter().find(|told| *told.node_id == id)?;
+    let port = u16::try_from(told.port).ok()?;
+    let rack = told.rack.as_ref().map(|rack| rack.as_str().to_owned());
+    Some(BrokerMetadata { id, host: told.host.as_str().to_owned(), port, rack })
+}
+
+/// The index of what is wanted, looked for from `expected` to the end, then from the start: at once wherever answers
+/// come in the order of the questions.
+fn find_from<T>(items: &[T], expected: usize, wanted: impl Fn(&T) -> bool) -> Option<usize> {
+    (expected..items.len()).chain(0..expected.min(items.len())).find(|at| wanted(&items[*at]))
+}
+
 async fn init_producer_id(client: &Client) -> Event {
     // Without a transaction there is nothing to time out; Kafka's own client says so with the largest value.
     let request = InitProducerIdRequest::default()
@@ -699,5 +732,37 @@ async fn init_producer_id(client: &Client) -> Event {
             tracing::debug!(%error, "no producer id yet");
             Event::NoProducerId { code: None }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn answers_are_found_in_one_look_each_if_they_come_in_order_and_in_any_order_all_the_same() {
+        let asked: Vec<u32> = (0..1000).collect();
+        let looks = Cell::new(0);
+        let find = |expected, wanted| {
+            find_from(&asked, expected, |item| {
+                looks.set(looks.get() + 1);
+                *item == wanted
+            })
+        };
+        let mut expected = 0;
+        for &wanted in &asked {
+            let at = find(expected, wanted).unwrap();
+            assert_eq!(asked[at], wanted);
+            expected = at + 1;
+        }
+        assert_eq!(looks.take(), asked.len());
+        for &wanted in asked.iter().rev() {
+            let at = find(expected, wanted).unwrap();
+            assert_eq!(asked[at], wanted);
+            expected = at + 1;
+        }
+        assert_eq!(find(expected, 1000), None);
     }
 }

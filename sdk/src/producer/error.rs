@@ -42,7 +42,8 @@ pub enum SendError {
         /// What a broker said to the last attempt, if one answered.
         last: Option<ErrorCode>,
     },
-    /// The broker refuses the record and would again.
+    /// The broker refuses the record and would again; or, with OUT_OF_ORDER_SEQUENCE_NUMBER, a record before it is
+    /// missing in the log, so that nobody can tell whether this one, which had no answer, still gets there.
     #[error("record{} refused by the broker: {code}{}", Of(.at), Why(.message.as_deref()))]
     Rejected {
         /// Where the record was to go.
@@ -130,9 +131,12 @@ pub enum SendError {
     /// The future of `send` was dropped before the record was accepted. Only interceptors hear of it.
     #[error("nobody waits for the record to be accepted any more")]
     Cancelled,
-    /// The batch could not be compressed.
+    /// The batch could not be compressed, or not be split into smaller ones.
     #[error("the batch cannot be compressed")]
-    Compression,
+    Compression {
+        /// An earlier attempt, with a larger batch, may have been written all the same.
+        maybe_written: bool,
+    },
     /// The producer was closed or dropped.
     #[error("the producer is closed")]
     Closed {
@@ -151,6 +155,8 @@ impl SendError {
             | Self::NotReady { .. }
             | Self::Cancelled => Recovery::Retry,
             Self::Metadata(error) => error.recovery(),
+            // Nothing is wrong with the record: one before it is missing.
+            Self::Rejected { code: ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, .. } => Recovery::Retry,
             Self::Closed { .. } | Self::NoProducerId { .. } => Recovery::Rebuild,
             Self::Rejected { .. }
             | Self::Unsupported { .. }
@@ -159,7 +165,7 @@ impl SendError {
             | Self::Partitioner { .. }
             | Self::Serialize { .. }
             | Self::Refused { .. }
-            | Self::Compression => Recovery::Fix,
+            | Self::Compression { .. } => Recovery::Fix,
         }
     }
 
@@ -172,6 +178,7 @@ impl SendError {
             | Self::RetriesExhausted { maybe_written, .. }
             | Self::Rejected { maybe_written, .. }
             | Self::Unsupported { maybe_written }
+            | Self::Compression { maybe_written }
             | Self::Closed { maybe_written } => *maybe_written,
             _ => false,
         }
@@ -202,7 +209,7 @@ impl SendError {
             }
             Failure::Unsupported { maybe_written } => Self::Unsupported { maybe_written },
             Failure::NoProducerId { code } => Self::NoProducerId { code },
-            Failure::Unsealable => Self::Compression,
+            Failure::Unsealable { maybe_written } => Self::Compression { maybe_written },
             Failure::Aborted { maybe_written } => Self::Closed { maybe_written },
         }
     }
@@ -254,5 +261,33 @@ struct Last(Option<ErrorCode>);
 impl std::fmt::Display for Last {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.map_or(Ok(()), |code| write!(f, "; last answer: {code}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(failure: Failure) -> SendError {
+        SendError::of(failure, TopicPartition::new("t", 0))
+    }
+
+    #[test]
+    fn only_what_is_wrong_with_a_record_is_to_be_fixed() {
+        for (code, expected) in [
+            (ErrorCode::INVALID_RECORD, Recovery::Fix),
+            (ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, Recovery::Retry),
+        ] {
+            let error = of(Failure::Rejected { code, message: None, maybe_written: true });
+            assert_eq!((error.recovery(), error.maybe_written()), (expected, true), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_split_says_whether_it_may_be_written() {
+        for maybe_written in [false, true] {
+            let error = of(Failure::Unsealable { maybe_written });
+            assert_eq!((error.maybe_written(), error.recovery()), (maybe_written, Recovery::Fix));
+        }
     }
 }

@@ -156,7 +156,7 @@ mod tests {
     ) -> Pin<Box<impl Sink<u32, Error = SendError> + use<'a>>> {
         let send = move |number| async move {
             if number == 0 {
-                return Err(SendError::Compression);
+                return Err(SendError::Compression { maybe_written: false });
             }
             let (delivery, pending) = Delivery::pending("t", 0);
             accepted.borrow_mut().push(pending);
@@ -194,11 +194,11 @@ mod tests {
         }
         assert!(now(sink.flush()).is_none());
         let mut pending = std::mem::take(&mut *accepted.borrow_mut()).into_iter();
-        pending.next().unwrap().fail(SendError::Compression);
+        pending.next().unwrap().fail(SendError::Compression { maybe_written: false });
         pending.next().unwrap().fail(SendError::Cancelled);
         assert!(now(sink.flush()).is_none(), "one is still under way");
         pending.next().unwrap().acknowledge(1);
-        assert!(matches!(now(sink.flush()), Some(Err(SendError::Compression))));
+        assert!(matches!(now(sink.flush()), Some(Err(SendError::Compression { .. }))));
         assert!(matches!(now(sink.flush()), Some(Ok(()))), "reported once");
     }
 
@@ -207,7 +207,7 @@ mod tests {
         let (accepted, hurries) = (Accepted::default(), Cell::new(0));
         let mut sink = sink(&accepted, &hurries);
         now(sink.feed(0)).unwrap().unwrap();
-        assert!(matches!(now(sink.feed(1)), Some(Err(SendError::Compression))));
+        assert!(matches!(now(sink.feed(1)), Some(Err(SendError::Compression { .. }))));
         now(sink.feed(2)).unwrap().unwrap();
         assert!(now(sink.flush()).is_none());
         accepted.borrow_mut().remove(0).acknowledge(0);

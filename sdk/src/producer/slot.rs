@@ -257,7 +257,7 @@ impl Accumulator {
             if pick == Pick::Sticky && topic.sticky.load(Ordering::Relaxed) as usize != index {
                 continue; // someone moved on while this waited for the lock
             }
-            if let Some(delivery) = self.append_to(slot, &mut state, record, attachment) {
+            if let Some(delivery) = self.append_to(pick, slot, &mut state, record, attachment) {
                 return Appended::Done(delivery);
             }
             let sticky = (pick == Pick::Sticky).then_some(topic);
@@ -271,6 +271,7 @@ impl Accumulator {
     #[inline]
     fn append_to(
         &self,
+        pick: Pick,
         slot: &Slot,
         state: &mut SlotState,
         record: Encoded<'_>,
@@ -285,7 +286,9 @@ impl Accumulator {
         let now = || self.client.rt().wall_ms();
         let timestamp = record.timestamp.unwrap_or_else(|| state.clock.next(now));
         let index = open.builder.append(timestamp, record.key, record.value, record.headers);
-        state.sticky.appended(open.builder.len_bytes() - before);
+        if pick == Pick::Sticky {
+            state.sticky.appended(open.builder.len_bytes() - before);
+        }
         if attachment.is_some() {
             self.attach(slot, open, &mut state.turn, index, timestamp, attachment);
         }
@@ -329,7 +332,8 @@ impl Accumulator {
             topic.sticky.store(next, Ordering::Relaxed);
             None
         } else {
-            Some(self.open(&mut state, slot, record, attachment, room))
+            let pick = sticky.map_or(Pick::Index(slot.index as usize), |_| Pick::Sticky);
+            Some(self.open(pick, &mut state, slot, record, attachment, room))
         };
         drop(state);
         self.seal(full);
@@ -338,6 +342,7 @@ impl Accumulator {
 
     fn open(
         &self,
+        pick: Pick,
         state: &mut SlotState,
         slot: &Arc<Slot>,
         record: Encoded<'_>,
@@ -359,7 +364,7 @@ impl Accumulator {
         }
         state.open = Some(Open { batch, builder, packing: slot.packing, fate, attached: None });
         state.clock.doubt();
-        self.append_to(slot, state, record, attachment).map_or(Appended::Closed, Appended::Done)
+        self.append_to(pick, slot, state, record, attachment).map_or(Appended::Closed, Appended::Done)
     }
 
     /// Closes a batch that is full, in the task that filled it.

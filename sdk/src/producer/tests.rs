@@ -473,6 +473,38 @@ async fn a_batch_is_split_while_everybody_waits_for_room() {
     check_memory(&producer).await;
 }
 
+/// Goal: KIP-951. The new leader is tried at once, without a backoff and a round of metadata that list it.
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_is_found_at_the_address_in_the_answer_although_the_metadata_do_not_list_it() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).build().unwrap();
+    producer.send_and_wait(line("first")).await.unwrap();
+    broker.0.lock().script.push_back(Produced::Moved);
+    let started = tokio::time::Instant::now();
+    producer.send_and_wait(line("second")).await.unwrap();
+    assert!(broker.0.lock().dialled.iter().any(|host| host == "moved"));
+    assert!(started.elapsed() < 50 * MS, "{:?}", started.elapsed());
+}
+
+/// Goal: KIP-794. Only what has no place of its own counts when it is time to move on.
+#[tokio::test(start_paused = true)]
+async fn records_with_a_partition_of_their_own_do_not_move_the_others_on() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).batch_size(500).build().unwrap();
+    let anywhere = || Record::new("t").value("x".repeat(100));
+    let first = producer.send_and_wait(anywhere()).await.unwrap().partition;
+    for round in 0..3 {
+        for _ in 0..3 {
+            drop(producer.send(Record::new("t").partition(first).value("x".repeat(100))).await.unwrap());
+        }
+        // It finds the batch full in which the others are.
+        drop(producer.send(Record::new("t").partition(first).value("x".repeat(60))).await.unwrap());
+        let next = producer.send_and_wait(Record::new("t").value("x".repeat(50))).await.unwrap();
+        assert_eq!(next.partition, first, "round {round}");
+    }
+    check_memory(&producer).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_single_record_that_is_too_large_names_where_it_was_to_go_and_what_helps() {
     let broker = Broker::default();

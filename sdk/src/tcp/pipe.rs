@@ -89,13 +89,13 @@ impl Pipe {
         let (reply, answer) = oneshot::channel();
         let mut state = self.state.lock();
         if let Some(failure) = &state.failure {
-            let _ = reply.send(Err(failure.clone()));
+            let _ = reply.send(Err(failure.clone().before_sending()));
             return answer;
         }
         let correlation_id = state.next_correlation_id;
         let Ok(chunks) = chunks(frame, correlation_id, self.client_id.as_deref()) else {
             let reason = format!("request of {} B does not fit a frame", frame.len_bytes());
-            let _ = reply.send(Err(LinkError::Malformed { reason }));
+            let _ = reply.send(Err(LinkError::Malformed { reason }.before_sending()));
             return answer;
         };
         // Whoever calls under a span that asks for it is told.

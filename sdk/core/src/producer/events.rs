@@ -309,7 +309,10 @@ pub enum Failure {
         code: ErrorCode,
     },
     /// The records could not be compressed.
-    Unsealable,
+    Unsealable {
+        /// An attempt with the whole of which they are a part may have been written all the same.
+        maybe_written: bool,
+    },
     /// The producer was closed first.
     Aborted {
         /// The records may be in the log.
@@ -326,8 +329,9 @@ impl Failure {
             | Self::Rejected { maybe_written, .. }
             | Self::TooLarge { maybe_written, .. }
             | Self::Unsupported { maybe_written }
+            | Self::Unsealable { maybe_written }
             | Self::Aborted { maybe_written } => *maybe_written,
-            Self::NoProducerId { .. } | Self::Unsealable => false,
+            Self::NoProducerId { .. } => false,
         }
     }
 }

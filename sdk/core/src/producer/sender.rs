@@ -134,6 +134,12 @@ impl Sender {
         self.retries
     }
 
+    /// Moments that are waited for, one for each batch and reason.
+    #[cfg(test)]
+    pub(super) fn timers(&self) -> usize {
+        self.lingering.len() + self.expiring.len()
+    }
+
     /// Requests that wait for an answer of one broker.
     pub fn in_flight_at(&self, broker: i32) -> usize {
         self.brokers.get(&broker).map_or(0, |broker| broker.in_flight)
@@ -166,7 +172,8 @@ impl Sender {
             Event::Split { batch, parts } => self.on_split(now, batch, &parts, out),
             Event::Unsealable { batch } => {
                 if let Some(&p) = self.unresolved.get(&batch) {
-                    self.give_up(p, batch, Failure::Unsealable, out);
+                    let maybe_written = self.maybe_written(p, batch);
+                    self.give_up(p, batch, Failure::Unsealable { maybe_written }, out);
                     self.look(p, now);
                 }
             }
@@ -272,6 +279,7 @@ impl Sender {
             self.lingering.push_back((now + self.settings.linger, p, id));
         }
         self.expiring.push_back((now + self.settings.delivery_timeout, p, id));
+        self.forget_resolved();
         self.look(p, now);
     }
 
@@ -326,6 +334,20 @@ impl Sender {
                 break;
             }
             self.lingering.pop_front();
+        }
+    }
+
+    /// Keeps the queues of timers as short as what they are for, whoever stands in front of them: one batch that
+    /// cannot be sent must not hold the timers of all that come and go behind it. In the mean, a few steps per batch.
+    fn forget_resolved(&mut self) {
+        let unresolved = &self.unresolved;
+        for timers in [&mut self.lingering, &mut self.expiring] {
+            if timers.len() > 2 * unresolved.len() + 64 {
+                timers.retain(|(.., id)| {
+                    let mut parts = unresolved.range(id..&BatchId::new(id.number + 1));
+                    parts.next().is_some()
+                });
+            }
         }
     }
 

@@ -270,6 +270,44 @@ fn without_a_leader_metadata_are_asked_for_again_and_again() {
     );
 }
 
+/// Goal: one batch that cannot be sent must not keep what all others leave behind.
+#[test]
+fn the_timers_of_batches_that_are_done_are_forgotten_although_an_older_one_waits() {
+    let mut desk = Desk::new(settings());
+    desk.feed(Event::Leader { partition: P0, leader: None });
+    desk.feed(Event::Opened { partition: P0, batch: BatchId::new(0) });
+    desk.next = 1;
+    for n in 0..5000 {
+        desk.full(P1);
+        desk.answer(n, P1, ErrorCode::NONE, n as i64);
+        assert!(desk.sender.timers() <= 2 * (2 * 2 + 64), "{} after {n}", desk.sender.timers());
+    }
+    assert_eq!(desk.sender.unresolved(), 1);
+    let out = desk.at(3001 * MS);
+    assert!(out.contains(&Effect::Seal(BatchId::new(0))), "and what waits still ends in time: {out:?}");
+}
+
+/// Goal: a split keeps the timer of the whole for its parts, also of the later ones alone.
+#[test]
+fn the_timer_of_a_part_that_is_left_is_kept() {
+    let mut desk = Desk::new(settings());
+    desk.full(P0);
+    let whole = BatchId::new(0);
+    desk.answer(0, P0, ErrorCode::MESSAGE_TOO_LARGE, -1);
+    desk.feed(split(whole, [1, 2]));
+    desk.answer(1, P0, ErrorCode::NONE, 0);
+    for n in 3..300 {
+        desk.full(P1);
+        desk.answer(n, P1, ErrorCode::NONE, 0);
+    }
+    assert_eq!(desk.sender.unresolved(), 1);
+    let out = desk.at(3001 * MS);
+    assert!(
+        matches!(&out[..], [Effect::Resolve(part, Outcome::Failed(_))] if *part == whole.part(1)),
+        "{out:?}"
+    );
+}
+
 /// Goal: KIP-360. The broker has lost earlier batches; what is left starts a new epoch at sequence 0.
 #[test]
 fn a_gap_that_no_retry_can_close_starts_a_new_epoch() {
@@ -529,6 +567,23 @@ fn a_batch_is_split_although_no_retry_is_allowed() {
     let whole = BatchId::new(0);
     assert_eq!(desk.answer(0, P0, ErrorCode::MESSAGE_TOO_LARGE, -1), [Effect::Split(whole)]);
     assert_eq!(desk.feed(split(whole, [2, 1])), [produce(1, [drained(P0, 0, 0, 0)])]);
+}
+
+/// Goal: what cannot be split may have been written by an attempt before the one that was refused for its size.
+#[test]
+fn a_batch_that_cannot_be_split_says_whether_it_may_be_written() {
+    for maybe_written in [false, true] {
+        let mut desk = Desk::new(settings());
+        desk.full(P0);
+        desk.feed(Event::Lost { request: RequestId(0), maybe_written, retriable: true });
+        desk.feed(Event::Connected { broker: 1 });
+        desk.at(desk.sender.deadline().unwrap());
+        let batch = BatchId::new(0);
+        assert_eq!(desk.answer(1, P0, ErrorCode::MESSAGE_TOO_LARGE, -1), [Effect::Split(batch)]);
+        let out = desk.feed(Event::Unsealable { batch });
+        let failed = Outcome::Failed(Failure::Unsealable { maybe_written });
+        assert_eq!(out, [Effect::Resolve(batch, failed), Effect::Free(batch)]);
+    }
 }
 
 #[test]

@@ -29,12 +29,16 @@ enum Op {
     Lead(u32, Option<i32>),
     /// The oldest request at a broker is carried out and answered.
     Serve(i32),
+    /// The oldest request at a broker cannot be sent, or not be spoken: nothing of it arrives.
+    Unsent(i32, bool),
     /// It is refused with a code, before anything is appended.
     Refuse(i32, ErrorCode),
     /// It is appended, but the answer is an error.
     Mislead(i32, ErrorCode),
     /// The connection breaks: every request there is lost. The first `n` are carried out all the same, now...
     Break(i32, usize),
+    /// The same, but sending again does not help: the answers cannot be read.
+    Garble(i32, usize),
     /// ...or when the ghosts come: whatever a broken connection still had in its buffers.
     Ghosts,
     Connections(bool),
@@ -46,6 +50,14 @@ enum Op {
     SplitSlowly(bool),
     /// The topic is deleted and created again.
     Recreate(u32),
+    /// The metadata know the topic no more.
+    Unknown(u32),
+    /// From now on batches cannot be compressed, neither whole nor in parts; or they can again.
+    Unsealable(bool),
+    /// Whoever asks for a producer id gets none, for this reason.
+    NoProducerId(Option<ErrorCode>),
+    /// The producer is closed.
+    Abort,
 }
 
 /// A request as it was sent: what a batch holds then, and which log its topic's id names.
@@ -133,6 +145,13 @@ struct World {
     /// Records in each batch that is not freed.
     sizes: BTreeMap<BatchId, u32>,
     split_slowly: bool,
+    unsealable: bool,
+    no_producer_id: Option<Option<ErrorCode>>,
+    aborted: bool,
+    /// Behind the last sequence that was given out: of a partition under a producer id and epoch.
+    next_sequences: BTreeMap<(PartitionId, i64, i16), i32>,
+    /// Of each record that was ever sent, under a producer id and epoch.
+    sequences: BTreeMap<(Id, i64, i16), i32>,
     splitting: Vec<BatchId>,
     splits: u32,
     outcomes: BTreeMap<BatchId, (Outcome, u32)>,
@@ -164,6 +183,11 @@ impl World {
             delivery_timeout,
             sizes: BTreeMap::new(),
             split_slowly: false,
+            unsealable: false,
+            no_producer_id: None,
+            aborted: false,
+            next_sequences: BTreeMap::new(),
+            sequences: BTreeMap::new(),
             splitting: Vec::new(),
             splits: 0,
             outcomes: BTreeMap::new(),
@@ -236,6 +260,9 @@ impl World {
                 );
                 let muted = self.muted.get(&request.broker);
                 assert!(muted.is_none_or(|until| *until <= self.now), "broker {} is muted", request.broker);
+                for batch in &request.batches {
+                    self.check_sequences(batch);
+                }
                 let batch = |batch: Drained| {
                     let known = self.logs[batch.partition.0 as usize].len();
                     (batch, self.sizes[&batch.batch], known)
@@ -247,10 +274,10 @@ impl World {
                 assert!(pipe.len() <= self.most_in_flight, "max.in.flight");
             }
             Effect::InitProducerId => {
-                let event = if self.reachable {
-                    Event::ProducerId { id: 9, epoch: 0 }
-                } else {
-                    Event::NoProducerId { code: None }
+                let event = match self.no_producer_id {
+                    Some(code) => Event::NoProducerId { code },
+                    None if self.reachable => Event::ProducerId { id: 9, epoch: 0 },
+                    None => Event::NoProducerId { code: None },
                 };
                 self.sender.step(self.now, event, &mut self.out);
             }
@@ -279,6 +306,26 @@ impl World {
         }
     }
 
+    /// Sequences have no gaps, and a record that is sent again under the same epoch keeps its own. A broker would
+    /// refuse anything else, and a new epoch would hide it.
+    fn check_sequences(&mut self, batch: &Drained) {
+        let ProducerStamp { producer_id, producer_epoch, base_sequence } = batch.stamp;
+        if base_sequence < 0 {
+            return;
+        }
+        let records = self.sizes[&batch.batch];
+        let next = self.next_sequences.entry((batch.partition, producer_id, producer_epoch)).or_default();
+        for n in 0..records {
+            let record = (batch.batch.number, batch.batch.first + n);
+            let sequence = base_sequence + n as i32;
+            let known = *self.sequences.entry((record, producer_id, producer_epoch)).or_insert_with(|| {
+                *next += 1;
+                *next - 1
+            });
+            assert_eq!(sequence, known, "sequence of record {record:?} in {batch:?}");
+        }
+    }
+
     /// All records that were appended to the batch of this number have an outcome, and only one.
     fn is_resolved(&self, number: u64) -> bool {
         let mut next = 0;
@@ -294,7 +341,11 @@ impl World {
 
     fn seal(&mut self, batch: BatchId) {
         let records = self.sizes[&batch];
-        self.sender.step(self.now, Event::Sealed { batch, bytes: 100, records }, &mut self.out);
+        let event = match self.unsealable {
+            true => Event::Unsealable { batch },
+            false => Event::Sealed { batch, bytes: 100, records },
+        };
+        self.sender.step(self.now, event, &mut self.out);
     }
 
     /// Halves what waits for it, unless it has been given up.
@@ -302,6 +353,10 @@ impl World {
         for batch in std::mem::take(&mut self.splitting) {
             let Some(whole) = self.sizes.get(&batch).copied() else { continue };
             assert!(whole > 1 && !self.outcomes.contains_key(&batch));
+            if self.unsealable {
+                self.sender.step(self.now, Event::Unsealable { batch }, &mut self.out);
+                continue;
+            }
             self.splits += 1;
             let halves = [whole / 2, whole - whole / 2];
             self.sizes.insert(batch, halves[0]);
@@ -330,7 +385,7 @@ impl World {
     fn apply(&mut self, op: &Op) {
         match *op {
             Op::Open(p) => {
-                if !self.open.contains_key(&p) {
+                if !self.aborted && !self.open.contains_key(&p) {
                     let batch = BatchId::new(self.next_batch);
                     self.next_batch += 1;
                     self.sizes.insert(batch, size(batch.number));
@@ -369,7 +424,13 @@ impl World {
             }
             Op::Refuse(broker, code) => self.lie(broker, code, false),
             Op::Mislead(broker, code) => self.lie(broker, code, true),
-            Op::Break(broker, carried_out) => {
+            Op::Unsent(broker, retriable) => {
+                if let Some(Sent { request, .. }) = self.pipes.get_mut(&broker).unwrap().pop_front() {
+                    self.feed(Event::Lost { request, maybe_written: false, retriable });
+                }
+            }
+            Op::Break(broker, carried_out) | Op::Garble(broker, carried_out) => {
+                let retriable = matches!(op, Op::Break(..));
                 let lost: Vec<_> = self.pipes.get_mut(&broker).unwrap().drain(..).collect();
                 for (n, request) in lost.iter().enumerate() {
                     if n < carried_out {
@@ -379,7 +440,7 @@ impl World {
                     }
                 }
                 for request in lost {
-                    self.feed(Event::Lost { request: request.request, maybe_written: true, retriable: true });
+                    self.feed(Event::Lost { request: request.request, maybe_written: true, retriable });
                 }
             }
             Op::Ghosts => {
@@ -398,6 +459,17 @@ impl World {
                 self.split_slowly = slowly;
                 self.split();
                 self.carry_out();
+            }
+            Op::Unknown(p) => {
+                let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+                self.feed(Event::Unknown { partition: PartitionId(p), code });
+            }
+            Op::Unsealable(unsealable) => self.unsealable = unsealable,
+            Op::NoProducerId(code) => self.no_producer_id = Some(code),
+            Op::Abort => {
+                self.aborted = true;
+                self.feed(Event::Abort);
+                assert_eq!(self.sender.unresolved(), 0);
             }
             Op::Recreate(p) => {
                 self.logs[p as usize].push(Log::new());
@@ -430,7 +502,9 @@ impl World {
     /// Everything works again, and time passes.
     fn heal(&mut self) {
         self.apply(&Op::Connections(true));
+        self.apply(&Op::Unsealable(false));
         self.apply(&Op::SplitSlowly(false));
+        self.no_producer_id = None;
         for p in 0..PARTITIONS {
             self.apply(&Op::Lead(p, Some(1)));
         }
@@ -531,13 +605,30 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (broker(), fatal).prop_map(|(b, code)| Op::Refuse(b, code)),
         2 => (broker(), late).prop_map(|(b, code)| Op::Mislead(b, code)),
         2 => (broker(), 0usize..4).prop_map(|(b, n)| Op::Break(b, n)),
+        1 => (broker(), 0usize..4).prop_map(|(b, n)| Op::Garble(b, n)),
+        1 => (broker(), any::<bool>()).prop_map(|(b, retriable)| Op::Unsent(b, retriable)),
         1 => Just(Op::Ghosts),
         1 => any::<bool>().prop_map(Op::Connections),
         1 => (partition(), 0u32..5).prop_map(|(p, records)| Op::Limit(p, records)),
         1 => any::<bool>().prop_map(Op::SplitSlowly),
+        1 => any::<bool>().prop_map(Op::Unsealable),
+        1 => partition().prop_map(Op::Unknown),
         1 => partition().prop_map(Op::Recreate),
         1 => (broker(), 1u64..1500).prop_map(|(b, ms)| Op::Throttle(b, ms)),
     ]
+}
+
+/// Anything, now and then without a producer id at first or for ever, now and then with an end in haste.
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let code = prop_oneof![
+        Just(None),
+        Just(Some(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)),
+        Just(Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED)),
+    ];
+    let first = prop::option::weighted(0.1, code.prop_map(Op::NoProducerId));
+    let last = prop::option::weighted(0.1, Just(Op::Abort));
+    let between = prop::collection::vec(op(), 0..120);
+    (first, between, last).prop_map(|(first, ops, last)| first.into_iter().chain(ops).chain(last).collect())
 }
 
 fn run(settings: Settings, ops: &[Op]) -> World {
@@ -575,11 +666,11 @@ fn a_flush_ends_with_the_last_part_of_a_batch() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever happens in whatever order: every batch is resolved and freed once, is in the log at most once,
+    /// Whatever happens in whatever order: sequences have no gaps, every batch is resolved and freed once, is in the log at most once,
     /// in order, where the answer says, and a failure that denies being written is not in the log.
     #[test]
     fn an_idempotent_producer_writes_everything_once_and_in_order(
-        ops in prop::collection::vec(op(), 0..120),
+        ops in ops(),
         max_in_flight in 1usize..=5,
         retries in prop_oneof![4 => Just(u32::MAX), 1 => 0u32..3],
     ) {
@@ -591,7 +682,7 @@ proptest! {
     /// Without idempotence copies are allowed and so is another order, but nothing is lost in silence.
     #[test]
     fn a_plain_producer_resolves_everything_once(
-        ops in prop::collection::vec(op(), 0..120),
+        ops in ops(),
         max_in_flight in 1usize..=7,
     ) {
         run(Settings { max_in_flight, idempotent: false, ..settings() }, &ops);

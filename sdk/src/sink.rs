@@ -114,7 +114,8 @@ pub trait RecordSink<K = Bytes, V = Bytes>: Send + Sync {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the sink closed for new records, and sending what it has.
+    /// Once it has been polled, dropping the future leaves the sink closed for new records, and sending what it has until
+    /// `timeout` is over.
     fn close(&self, timeout: Duration) -> BoxFuture<'_, Result<(), SendError>>;
 }
 

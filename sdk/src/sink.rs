@@ -99,7 +99,8 @@ pub trait RecordSink<K = Bytes, V = Bytes>: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Returns [`SendError::Closed`] if the sink is closed meanwhile.
+    /// Returns [`SendError::Closed`] if the sink is closed meanwhile, and [`SendError::InCallback`] from within a callback
+    /// that it would wait for.
     ///
     /// # Cancel safety
     ///
@@ -110,7 +111,8 @@ pub trait RecordSink<K = Bytes, V = Bytes>: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Returns [`SendError::TimedOut`] if records were left.
+    /// Returns [`SendError::TimedOut`] if records were left, and [`SendError::InCallback`] from within a callback that it
+    /// would wait for; the sink is closed all the same.
     ///
     /// # Cancel safety
     ///

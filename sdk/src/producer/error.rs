@@ -133,6 +133,9 @@ pub enum SendError {
     /// The batch could not be compressed.
     #[error("the batch cannot be compressed")]
     Compression,
+    /// A callback or interceptor waits for its own producer, which waits for it; of `flush` and `close` only.
+    #[error("a callback cannot wait for its own producer, which waits for the callback")]
+    InCallback,
     /// The producer was closed or dropped.
     #[error("the producer is closed")]
     Closed {
@@ -159,6 +162,7 @@ impl SendError {
             | Self::Partitioner { .. }
             | Self::Serialize { .. }
             | Self::Refused { .. }
+            | Self::InCallback
             | Self::Compression => Recovery::Fix,
         }
     }

@@ -53,7 +53,7 @@ use builder::Checked;
 use driver::{Counts, Driver, Setup};
 use futures_sink::FuturesSink;
 use inbox::Note;
-use intercept::{Chain, Member, Teller, Underway};
+use intercept::{Chain, Member, Teller, Underway, is_telling};
 use memory::Memory;
 use slot::{Accumulator, Appended, Encoded, HEADER_BYTES, Pick};
 use spread::Spreader;
@@ -253,7 +253,10 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
     /// a thread that may block, never on the sender: a slow one delays no batch, only later callbacks of this producer,
     /// and holds its batch's share of `buffer.memory` until it returns. One that panics is reported through `tracing`,
     /// and the next ones run. A callback that sends uses [`try_send`](Self::try_send): waiting for room that it holds
-    /// itself would last until `max.block.ms`.
+    /// itself would last until `max.block.ms`. It cannot [`flush`](Self::flush), nor wait for [`close`](Self::close).
+    ///
+    /// That thread is one of the runtime's pool for blocking work (`tokio::task::spawn_blocking`). If an application fills
+    /// that pool with work that itself waits for this producer, callbacks get no thread, and both wait.
     ///
     /// ```no_run
     /// # async fn run(producer: klamm::Producer) -> Result<(), klamm::SendError> {
@@ -369,12 +372,17 @@ impl<K, V> Producer<K, V> {
     ///
     /// # Errors
     ///
-    /// Returns [`SendError::Closed`] if the producer is closed meanwhile.
+    /// Returns [`SendError::Closed`] if the producer is closed meanwhile, and at once [`SendError::InCallback`] on a
+    /// thread that runs a callback or `on_acknowledgement` of this producer (KIP-1118): it would wait for itself. So does
+    /// one that waits there for another task that flushes, which nobody notices.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future ends only the wait.
     pub async fn flush(&self) -> Result<(), SendError> {
+        if is_telling(&self.inner.accumulator) {
+            return Err(SendError::InCallback);
+        }
         let (done, flushed) = oneshot::channel();
         self.inner.accumulator.inbox.leave(Note::Flush(done));
         flushed.await.map_err(|_| SendError::Closed { maybe_written: false })
@@ -390,6 +398,9 @@ impl<K, V> Producer<K, V> {
     /// Returns [`SendError::TimedOut`] if not everything was acknowledged or failed by itself within `timeout`, or if
     /// callbacks took longer: these have a second more, and then run on without being waited for.
     ///
+    /// Returns [`SendError::InCallback`] at once where [`flush`](Self::flush) does; the producer is closed all the same, as
+    /// if the future had been dropped.
+    ///
     /// # Cancel safety
     ///
     /// Once it has been polled, dropping the future ends only the wait, also that of the last clone: the producer is
@@ -399,6 +410,9 @@ impl<K, V> Producer<K, V> {
         let rt = accumulator.client.rt();
         let until = rt.now().saturating_add(timeout);
         let verdict = self.inner.start_to_close(until);
+        if is_telling(accumulator) {
+            return Err(SendError::InCallback);
+        }
         let mut told = rt.before(until, verdict.clone()).await;
         if told.is_none() {
             accumulator.inbox.leave(Note::End { dropped: false });

@@ -2,7 +2,10 @@
 
 use std::sync::mpsc as blocking;
 
+use tokio::runtime::Handle;
+
 use super::*;
+use crate::interceptor::{Extensions, Interceptor};
 
 /// Longer than anything here takes, so that a test that hangs fails.
 const HANG: Duration = Duration::from_secs(20);
@@ -123,6 +126,130 @@ async fn no_batch_is_opened_behind_the_last_flush() {
     assert!(matches!(appended, Appended::Closed));
     closing.await.unwrap();
     assert_eq!(accumulator.memory.available(), accumulator.memory.total());
+}
+
+/// Runs `call` in a callback, and returns what it returns.
+async fn in_a_callback<T: Send + 'static>(
+    producer: &Producer,
+    call: impl FnOnce(&Handle) -> T + Send + 'static,
+) -> T {
+    let (tell, told) = oneshot::channel();
+    let callback = move |_| drop(tell.send(call(&Handle::current())));
+    producer.send_with_callback(line("calls"), callback).await.unwrap();
+    soon("the callback", told).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_callback_may_send_again_and_flush_another_producer() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).build().unwrap();
+    let (tell, told) = oneshot::channel();
+    let (clone, other): (_, Producer) = (producer.clone(), builder(&broker).build().unwrap());
+    let flushed = in_a_callback(&producer, move |handle| {
+        let sent = handle.block_on(clone.send(line("by send"))).unwrap();
+        let note = move |outcome| drop(tell.send(outcome));
+        clone.try_send_with_callback(line("by try_send"), note).unwrap();
+        (sent, handle.block_on(other.flush()))
+    });
+    let (sent, flushed) = flushed.await;
+    flushed.unwrap();
+    assert_eq!(soon("send", sent).await.unwrap().offset, Some(1));
+    assert_eq!(soon("try_send", told).await.unwrap().unwrap().offset, Some(2));
+    soon("close", producer.close(S)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_flush_in_a_callback_fails_at_once_instead_of_waiting_for_itself() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).build().unwrap();
+    let clone = producer.clone();
+    let flushed = in_a_callback(&producer, move |handle| handle.block_on(clone.flush())).await;
+    let error = flushed.unwrap_err();
+    assert!(matches!(error, SendError::InCallback), "{error:?}");
+    assert_eq!((error.recovery(), error.maybe_written()), (Recovery::Fix, false));
+    // Elsewhere it still works.
+    soon("flush", producer.flush()).await.unwrap();
+    soon("close", producer.close(S)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_interceptor_that_flushes_on_acknowledgement_hears_the_same() {
+    type Given = (Option<Producer>, Option<oneshot::Sender<Result<(), SendError>>>);
+    #[derive(Default)]
+    struct Flushing(Arc<Mutex<Given>>);
+    impl Interceptor for Flushing {
+        fn on_acknowledgement(
+            &self,
+            _: &str,
+            _: i32,
+            _: Result<&RecordMetadata, &SendError>,
+            _: &mut Extensions,
+        ) {
+            if let (Some(producer), Some(tell)) = std::mem::take(&mut *self.0.lock()) {
+                let _ = tell.send(Handle::current().block_on(producer.flush()));
+            }
+        }
+    }
+    let broker = Broker::default();
+    let flushing = Flushing::default();
+    let given = flushing.0.clone();
+    let producer: Producer = builder(&broker).interceptor(flushing).build().unwrap();
+    let (tell, told) = oneshot::channel();
+    *given.lock() = (Some(producer.clone()), Some(tell));
+    drop(producer.send(line("x")).await.unwrap());
+    assert!(matches!(soon("flush", told).await.unwrap(), Err(SendError::InCallback)));
+    soon("close", producer.close(S)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_close_in_a_callback_goes_on_without_it() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).build().unwrap();
+    producer.send_and_wait(line("known")).await.unwrap();
+    let clone = producer.clone();
+    let (open, closed) = in_a_callback(&producer, move |handle| {
+        let open = handle.block_on(clone.send(line("open").partition(1))).unwrap();
+        (open, handle.block_on(clone.close(30 * S)))
+    })
+    .await;
+    assert!(matches!(closed, Err(SendError::InCallback)), "{closed:?}");
+    assert!(matches!(producer.send(line("late")).await, Err(SendError::Closed { .. })));
+    assert_eq!(soon("what was sent before", open).await.unwrap().offset, Some(0));
+    soon("close", producer.close(10 * S)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_callback_may_drop_the_last_producer() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).linger_ms(60 * S).build().unwrap();
+    let accumulator = producer.inner.accumulator.clone();
+    let (give, given) = blocking::channel::<Producer>();
+    let (started, runs) = oneshot::channel();
+    let (dropped, told) = oneshot::channel();
+    let drops = move |_| {
+        let _ = started.send(());
+        let producer = given.recv().unwrap();
+        assert!(Arc::strong_count(&producer.inner) == 1, "the last one");
+        drop(producer);
+        let _ = dropped.send(());
+    };
+    producer.send_with_callback(line("drops"), drops).await.unwrap();
+    producer.inner.accumulator.inbox.leave(Note::NoRoom); // ends its lingering
+    soon("the callback", runs).await.unwrap();
+    let (tell, last) = oneshot::channel();
+    let note = move |outcome| drop(tell.send(outcome));
+    producer.send_with_callback(line("lingers").partition(1), note).await.unwrap();
+    give.send(producer).unwrap();
+    soon("the drop", told).await.unwrap();
+    let last = soon("the next callback", last).await.unwrap();
+    assert!(matches!(last, Err(SendError::Closed { maybe_written: false })), "{last:?}");
+    let memory = &accumulator.memory;
+    let all = async {
+        while memory.available() < memory.total() {
+            rt().sleep(MS).await;
+        }
+    };
+    soon("memory", all).await;
 }
 
 /// Goal: what nobody tells any more holds no memory either.

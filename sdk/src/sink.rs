@@ -99,7 +99,8 @@ pub trait RecordSink<K = Bytes, V = Bytes>: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Returns [`SendError::Closed`] if the sink is closed meanwhile.
+    /// Returns [`SendError::Closed`] if the sink is closed meanwhile, and [`SendError::InCallback`] from within a callback
+    /// that it would wait for.
     ///
     /// # Cancel safety
     ///
@@ -110,11 +111,13 @@ pub trait RecordSink<K = Bytes, V = Bytes>: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Returns [`SendError::TimedOut`] if records were left.
+    /// Returns [`SendError::TimedOut`] if records were left, and [`SendError::InCallback`] from within a callback that it
+    /// would wait for; the sink is closed all the same.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the sink closed for new records, and sending what it has.
+    /// Once it has been polled, dropping the future leaves the sink closed for new records, and sending what it has until
+    /// `timeout` is over.
     fn close(&self, timeout: Duration) -> BoxFuture<'_, Result<(), SendError>>;
 }
 

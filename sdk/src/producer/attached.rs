@@ -139,6 +139,7 @@ impl Attachments {
             if let Some(callback) = callback {
                 guarded("callback", &self.topic, || callback(outcome));
             }
+            guarded("drop of what an interceptor keeps with a record", &self.topic, || drop(extensions));
         }
     }
 }
@@ -223,6 +224,32 @@ mod tests {
     fn what_nobody_tells_hears_that_the_producer_is_gone() {
         let heard = Heard::default();
         drop(attached(&heard, [0, 1]));
+        assert_eq!(*heard.lock(), [(0, None, -1), (1, None, -1)]);
+    }
+
+    /// Goal: what an interceptor or a callback keeps with a record may panic wherever it is dropped.
+    #[test]
+    fn after_a_value_that_panics_when_dropped_the_next_records_are_told() {
+        struct Panics;
+        impl Drop for Panics {
+            fn drop(&mut self) {
+                std::panic::resume_unwind(Box::new("on purpose"));
+            }
+        }
+        let heard = Heard::default();
+        let mut attachments = attached(&heard, [0, 1, 2]);
+        attachments.entries[0].attachment.extensions.insert(Panics);
+        let captured = Panics;
+        attachments.entries[1].attachment.callback = Some(Box::new(move |_| drop(captured)));
+        let turn = attachments.turn().clone();
+        attachments.tell(&written(10));
+        assert_eq!(*heard.lock(), [(0, Some(10), 100), (2, Some(12), 102)]);
+        assert!(turn.is_over());
+
+        heard.lock().clear();
+        let mut attachments = attached(&heard, [0, 1]);
+        attachments.entries[0].attachment.extensions.insert(Panics);
+        drop(attachments);
         assert_eq!(*heard.lock(), [(0, None, -1), (1, None, -1)]);
     }
 }

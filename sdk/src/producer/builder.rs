@@ -321,6 +321,9 @@ impl<K, V> ProducerBuilder<K, V> {
     }
 
     /// Compresses batches (`compression.type`). Default: [`Compression::None`].
+    ///
+    /// A batch that is full is compressed by the task that filled it, one whose linger is over on a thread of the runtime's
+    /// pool for blocking work (`tokio::task::spawn_blocking`): it waits while the application keeps all of these busy.
     pub fn compression_type(mut self, compression: Compression) -> Self {
         self.options.compression = compression;
         self

@@ -221,7 +221,7 @@ fn part_of(parts: &[(u32, Arc<Fate>)], index: u32) -> (u32, &Arc<Fate>) {
 
 /// The acknowledgement of one accepted record.
 ///
-/// It is a future like `tokio::sync::oneshot::Receiver`: polled again after it has resolved, it panics.
+/// Polled again after it has resolved to metadata, it panics, as most futures do; an error is told again.
 ///
 /// # Cancel safety
 ///
@@ -529,6 +529,15 @@ mod tests {
         let mut delivery = Delivery::acknowledged(RecordMetadata::new("t", 0, 7));
         assert_eq!(offset(&mut delivery), Some(7));
         let _ = look(&mut delivery, &Arc::default());
+    }
+
+    #[test]
+    fn an_error_is_told_again() {
+        let mut delivery = Delivery::failed("t", 0, SendError::Compression { maybe_written: false });
+        for _ in 0..2 {
+            let told = look(&mut delivery, &Arc::default());
+            assert!(matches!(told, Poll::Ready(Err(SendError::Compression { .. }))));
+        }
     }
 
     #[test]

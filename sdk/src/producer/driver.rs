@@ -491,6 +491,13 @@ impl Driver {
         }
     }
 
+    /// Carries out some of the effects, and drops the others.
+    fn apply_some(&mut self, which: impl FnMut(&Effect) -> bool) {
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.retain(which);
+        effects.into_iter().for_each(|effect| self.apply(effect));
+    }
+
     fn seal(&mut self, batch: BatchId) {
         let Some(open) = self.batches.get(&batch).and_then(|held| held.slot.take(batch)) else { return };
         if !open.is_to_be_compressed() {
@@ -633,7 +640,11 @@ impl Driver {
         }
         match held.turn {
             // Not before its records have been told.
-            Some(turn) => drop(self.told.send(Told::Freed(turn, held.bytes))),
+            Some(turn) => {
+                if self.told.send(Told::Freed(turn, held.bytes)).is_err() {
+                    memory.give_back(held.bytes); // nobody is there to tell them
+                }
+            }
             None => memory.give_back(held.bytes),
         }
     }
@@ -655,14 +666,11 @@ impl Driver {
                 records += u64::from(sealed.count());
             }
         }
+        let of_batches = |effect: &Effect| matches!(effect, Effect::Resolve(..) | Effect::Free(_));
+        // What was flushed before is not cut short.
+        self.apply_some(|effect| of_batches(effect) || matches!(effect, Effect::Flushed(_)));
         self.step(Event::Abort);
-        for effect in std::mem::take(&mut self.effects) {
-            match effect {
-                Effect::Resolve(batch, outcome) => self.resolve(batch, outcome),
-                Effect::Free(batch) => self.free(batch),
-                _ => {}
-            }
-        }
+        self.apply_some(of_batches);
         // Batches the sender had not heard of.
         for batch in self.batches.keys().copied().collect::<Vec<_>>() {
             self.resolve(batch, Outcome::Failed(Failure::Aborted { maybe_written: false }));

@@ -137,6 +137,9 @@ pub enum SendError {
         /// An earlier attempt, with a larger batch, may have been written all the same.
         maybe_written: bool,
     },
+    /// A callback or interceptor waits for its own producer, which waits for it; of `flush` and `close` only.
+    #[error("a callback cannot wait for its own producer, which waits for the callback")]
+    InCallback,
     /// The producer was closed or dropped.
     #[error("the producer is closed")]
     Closed {
@@ -165,6 +168,7 @@ impl SendError {
             | Self::Partitioner { .. }
             | Self::Serialize { .. }
             | Self::Refused { .. }
+            | Self::InCallback
             | Self::Compression { .. } => Recovery::Fix,
         }
     }

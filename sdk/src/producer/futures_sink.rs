@@ -116,8 +116,9 @@ where
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        ready!(self.as_mut().poll_accepted(cx))?;
+        let accepted = ready!(self.as_mut().poll_accepted(cx));
         let this = self.project();
+        keep_first(this.failure, accepted.err());
         if !*this.hurried && !this.unacknowledged.is_empty() {
             (this.hurry)();
             *this.hurried = true;
@@ -213,6 +214,23 @@ mod tests {
         accepted.borrow_mut().remove(0).acknowledge(0);
         assert!(matches!(now(sink.close()), Some(Ok(()))));
         assert!(matches!(now(sink.feed(3)), Some(Err(SendError::Closed { maybe_written: false }))));
+    }
+
+    /// Goal: who flushes or closes knows afterwards what became of everything, whatever failed on the way.
+    #[test]
+    fn flush_and_close_wait_for_acknowledgements_also_if_the_last_record_is_not_accepted() {
+        for close in [false, true] {
+            let (accepted, hurries) = (Accepted::default(), Cell::new(0));
+            let mut sink = sink(&accepted, &hurries);
+            now(sink.feed(1)).unwrap().unwrap();
+            now(sink.feed(0)).unwrap().unwrap();
+            let mut end = || if close { now(sink.close()) } else { now(sink.flush()) };
+            assert!(end().is_none(), "one is not acknowledged");
+            assert_eq!(hurries.get(), 1);
+            accepted.borrow_mut().remove(0).acknowledge(0);
+            assert!(matches!(end(), Some(Err(SendError::Compression { .. }))));
+            assert!(matches!(end(), Some(Ok(()))), "reported once");
+        }
     }
 
     /// Goal: what is kept is bounded by what is not acknowledged, also behind one that is stuck.

@@ -52,6 +52,8 @@ pub(super) struct Inbox {
 struct State {
     notes: Vec<Note>,
     next_batch: u64,
+    /// No more batches.
+    closing: bool,
     ended: bool,
 }
 
@@ -61,7 +63,13 @@ impl Inbox {
         self.leave_numbered(|_| note).is_some()
     }
 
-    /// Leaves a note about a new batch and returns the batch's number; they grow in the order of the notes.
+    /// No batch is opened from now on, so that a flush that is asked for next is the last one.
+    pub(super) fn close(&self) {
+        self.state.lock().closing = true;
+    }
+
+    /// Leaves a note about a new batch and returns the batch's number; they grow in the order of the notes. `None` if no
+    /// batch may be opened any more.
     pub(super) fn leave_numbered(&self, note: impl FnOnce(BatchId) -> Note) -> Option<BatchId> {
         let mut state = self.state.lock();
         if state.ended {
@@ -70,6 +78,9 @@ impl Inbox {
         let batch = BatchId::new(state.next_batch);
         let newest = state.notes.last();
         let note = note(batch);
+        if state.closing && matches!(note, Note::Opened { .. }) {
+            return None;
+        }
         // Said by every attempt of whoever does not wait; once is enough.
         if matches!((newest, &note), (Some(Note::NoRoom), Note::NoRoom)) {
             return Some(batch);

@@ -1,5 +1,7 @@
 //! The chain of interceptors, and the task that tells what became of each record.
 
+use std::cell::Cell;
+use std::ptr;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -143,6 +145,34 @@ pub(super) enum Told {
     Flushed(oneshot::Sender<()>),
 }
 
+thread_local! {
+    /// Whose callbacks run on this thread.
+    static TELLING: Cell<*const Accumulator> = const { Cell::new(ptr::null()) };
+}
+
+/// Whether this thread runs callbacks of a producer: one that waits here for them waits for ever.
+pub(super) fn is_telling(accumulator: &Arc<Accumulator>) -> bool {
+    TELLING.get() == Arc::as_ptr(accumulator)
+}
+
+/// Marks this thread as one that runs callbacks, until it is dropped.
+struct Telling {
+    /// Whose callback this runs in, if any.
+    outer: *const Accumulator,
+}
+
+impl Telling {
+    fn of(accumulator: &Arc<Accumulator>) -> Self {
+        Self { outer: TELLING.replace(Arc::as_ptr(accumulator)) }
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        TELLING.set(self.outer);
+    }
+}
+
 /// Runs callbacks and `on_acknowledgement`, off the sender and off the runtime's own threads, because nobody knows how
 /// long they take.
 pub(super) struct Teller {
@@ -172,6 +202,7 @@ impl Teller {
         while let Some(told) = teller.news.recv().await {
             // One hop to another thread for everything that has come until it is done.
             let job = move || {
+                let _telling = Telling::of(&teller.accumulator);
                 teller.hear(told);
                 while let Ok(told) = teller.news.try_recv() {
                     teller.hear(told);
@@ -222,6 +253,7 @@ impl Teller {
 
 impl Drop for Teller {
     fn drop(&mut self) {
+        let _telling = Telling::of(&self.accumulator);
         self.news.close();
         while let Ok(told) = self.news.try_recv() {
             self.hear(told);

@@ -34,7 +34,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::Sink;
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, Sink};
 use klamm_core::Tick;
 use klamm_wire::BatchBuilder;
 use parking_lot::Mutex;
@@ -52,7 +53,7 @@ use builder::Checked;
 use driver::{Counts, Driver, Setup};
 use futures_sink::FuturesSink;
 use inbox::Note;
-use intercept::{Chain, Member, Teller, Underway};
+use intercept::{Chain, Member, Teller, Underway, is_telling};
 use memory::Memory;
 use slot::{Accumulator, Appended, Encoded, HEADER_BYTES, Pick};
 use spread::Spreader;
@@ -93,9 +94,18 @@ struct Inner<K, V> {
     uses_scratch: bool,
     closed: AtomicBool,
     counts: Arc<Counts>,
-    /// The sender and the teller.
-    tasks: Mutex<Option<(Task, Task)>>,
+    tasks: Mutex<Tasks>,
 }
+
+/// The sender and the teller.
+enum Tasks {
+    Running(Task, Task),
+    /// They belong to the closing.
+    Closing(Verdict),
+}
+
+/// Whether all records were acknowledged or failed before the time of a closing was over, and were told.
+type Verdict = Shared<BoxFuture<'static, bool>>;
 
 /// Where serializers write that cannot hand out what is there already.
 #[derive(Debug, Default)]
@@ -176,7 +186,7 @@ impl<K: 'static, V: 'static> Producer<K, V> {
             buffer,
         };
         let sender = rt.spawn(Driver::new(accumulator.clone(), setup).run());
-        let tasks = Mutex::new(Some((sender, rt.spawn(teller.run()))));
+        let tasks = Mutex::new(Tasks::Running(sender, rt.spawn(teller.run())));
         let uses_scratch = key_serializer.uses_scratch() || value_serializer.uses_scratch();
         let inner = Inner {
             accumulator,
@@ -243,7 +253,10 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
     /// a thread that may block, never on the sender: a slow one delays no batch, only later callbacks of this producer,
     /// and holds its batch's share of `buffer.memory` until it returns. One that panics is reported through `tracing`,
     /// and the next ones run. A callback that sends uses [`try_send`](Self::try_send): waiting for room that it holds
-    /// itself would last until `max.block.ms`.
+    /// itself would last until `max.block.ms`. It cannot [`flush`](Self::flush), nor wait for [`close`](Self::close).
+    ///
+    /// That thread is one of the runtime's pool for blocking work (`tokio::task::spawn_blocking`). If an application fills
+    /// that pool with work that itself waits for this producer, callbacks get no thread, and both wait.
     ///
     /// ```no_run
     /// # async fn run(producer: klamm::Producer) -> Result<(), klamm::SendError> {
@@ -331,8 +344,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Producer<K, V> {
     ///
     /// # Errors
     ///
-    /// A record that was not accepted is reported by whichever call comes next. So is the first of those that were
-    /// accepted and failed; others that fail before it is reported are not reported. The sink goes on after an error.
+    /// A record that was not accepted is reported by whichever call comes next; by `poll_flush` and `poll_close` when they
+    /// know of all others. So is the first of those that were accepted and failed; others that fail before it is reported
+    /// are not reported. The sink goes on after an error.
     ///
     /// # Cancel safety
     ///
@@ -358,12 +372,17 @@ impl<K, V> Producer<K, V> {
     ///
     /// # Errors
     ///
-    /// Returns [`SendError::Closed`] if the producer is closed meanwhile.
+    /// Returns [`SendError::Closed`] if the producer is closed meanwhile, and at once [`SendError::InCallback`] on a
+    /// thread that runs a callback or `on_acknowledgement` of this producer (KIP-1118): it would wait for itself. So does
+    /// one that waits there for another task that flushes, which nobody notices.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future ends only the wait.
     pub async fn flush(&self) -> Result<(), SendError> {
+        if is_telling(&self.inner.accumulator) {
+            return Err(SendError::InCallback);
+        }
         let (done, flushed) = oneshot::channel();
         self.inner.accumulator.inbox.leave(Note::Flush(done));
         flushed.await.map_err(|_| SendError::Closed { maybe_written: false })
@@ -372,33 +391,35 @@ impl<K, V> Producer<K, V> {
     /// Accepts nothing more (on any clone), flushes for at most `timeout`, then fails what is left with
     /// [`SendError::Closed`] and ends the sender. Interceptors are closed when all callbacks have run.
     ///
+    /// If several clones are closed, all wait for the same, and the one with the least time ends it.
+    ///
     /// # Errors
     ///
-    /// Returns [`SendError::TimedOut`] if records were left; or callbacks: these have a second more than `timeout`, and
-    /// then run on without being waited for.
+    /// Returns [`SendError::TimedOut`] if not everything was acknowledged or failed by itself within `timeout`, or if
+    /// callbacks took longer: these have a second more, and then run on without being waited for.
+    ///
+    /// Returns [`SendError::InCallback`] at once where [`flush`](Self::flush) does; the producer is closed all the same, as
+    /// if the future had been dropped.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the producer closed for new records, and sending what it has.
+    /// Once it has been polled, dropping the future ends only the wait, also that of the last clone: the producer is
+    /// closed for new records, and sends what it has until `timeout` is over, as long as the runtime lives.
     pub async fn close(self, timeout: Duration) -> Result<(), SendError> {
-        let inner = &*self.inner;
-        let rt = inner.accumulator.client.rt();
-        inner.closed.store(true, Ordering::SeqCst);
-        inner.accumulator.memory.close();
+        let accumulator = &self.inner.accumulator;
+        let rt = accumulator.client.rt();
         let until = rt.now().saturating_add(timeout);
-        let flushed = rt.before(until, self.flush()).await;
-        inner.accumulator.inbox.leave(Note::End { dropped: false });
-        // Taken first: a lock is never held while waiting.
-        let tasks = inner.tasks.lock().take();
-        let mut all_told = true;
-        if let Some((sender, mut teller)) = tasks {
-            sender.await;
-            let until = until.max(rt.now()).saturating_add(GRACE);
-            all_told = rt.before(until, &mut teller).await.is_some();
-            teller.detach();
+        let verdict = self.inner.start_to_close(until);
+        if is_telling(accumulator) {
+            return Err(SendError::InCallback);
         }
-        match flushed {
-            Some(_) if all_told => Ok(()),
+        let mut told = rt.before(until, verdict.clone()).await;
+        if told.is_none() {
+            accumulator.inbox.leave(Note::End { dropped: false });
+            told = rt.before(until.max(rt.now()).saturating_add(GRACE), verdict).await;
+        }
+        match told {
+            Some(true) => Ok(()),
             _ => Err(SendError::TimedOut { at: None, waited: timeout, maybe_written: true, last: None }),
         }
     }
@@ -417,6 +438,51 @@ impl<K, V> Producer<K, V> {
     pub fn buffer_available(&self) -> usize {
         self.inner.accumulator.memory.available()
     }
+}
+
+impl<K, V> Inner<K, V> {
+    /// Accepts nothing more, and closes the producer by a task of its own, unless that is under way. Returns its verdict.
+    fn start_to_close(&self, until: Tick) -> Verdict {
+        self.closed.store(true, Ordering::SeqCst);
+        self.accumulator.memory.close();
+        self.accumulator.inbox.close();
+        let mut tasks = self.tasks.lock();
+        if let Tasks::Closing(verdict) = &*tasks {
+            return verdict.clone();
+        }
+        let (tell, told) = oneshot::channel();
+        let verdict = told.map(|told| told.unwrap_or(false)).boxed().shared();
+        let before = std::mem::replace(&mut *tasks, Tasks::Closing(verdict.clone()));
+        drop(tasks);
+        if let Tasks::Running(sender, teller) = before {
+            let (done, flushed) = oneshot::channel();
+            self.accumulator.inbox.leave(Note::Flush(done));
+            let accumulator = self.accumulator.clone();
+            let closing = async move {
+                let in_time = finish(&accumulator, until, flushed, sender, teller).await;
+                let _ = tell.send(in_time);
+            };
+            self.accumulator.client.rt().spawn(closing).detach();
+        }
+        verdict
+    }
+}
+
+/// Ends the tasks of a producer when everything is flushed, or at `until`. Returns whether every record had been
+/// acknowledged or had failed by then; not before all of them are told.
+async fn finish(
+    accumulator: &Accumulator,
+    until: Tick,
+    mut flushed: oneshot::Receiver<()>,
+    sender: Task,
+    teller: Task,
+) -> bool {
+    let in_time = accumulator.client.rt().before(until, &mut flushed).await;
+    accumulator.inbox.leave(Note::End { dropped: false });
+    sender.await;
+    let all_told = teller.await.is_some();
+    // Acknowledged in time, it may have waited for callbacks only.
+    all_told && in_time.map_or_else(|| flushed.try_recv().is_ok(), |flushed| flushed.is_ok())
 }
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
@@ -593,7 +659,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Inner<K, V> {
             Stuck::Failed(error) => error,
             Stuck::NoRoom { .. } => {
                 self.accumulator.inbox.leave(Note::NoRoom);
-                SendError::BufferFull { waited: Duration::ZERO }
+                self.check_open().err().unwrap_or(SendError::BufferFull { waited: Duration::ZERO })
             }
         });
         self.keep_scratch(&mut scratch);
@@ -693,9 +759,10 @@ impl Topic {
 
 impl<K, V> Drop for Inner<K, V> {
     fn drop(&mut self) {
-        self.accumulator.inbox.leave(Note::End { dropped: true });
-        // The tasks end by themselves, and say what is lost.
-        if let Some((sender, teller)) = self.tasks.get_mut().take() {
+        // Either way the tasks end by themselves, and say what is lost.
+        let closing = Tasks::Closing(std::future::ready(false).boxed().shared());
+        if let Tasks::Running(sender, teller) = std::mem::replace(self.tasks.get_mut(), closing) {
+            self.accumulator.inbox.leave(Note::End { dropped: true });
             sender.detach();
             teller.detach();
         }

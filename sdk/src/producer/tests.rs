@@ -12,6 +12,7 @@ use crate::serializer::Plain;
 
 mod blocking;
 mod broker;
+mod closing;
 #[cfg(feature = "metrics")]
 mod measuring;
 mod ordering;
@@ -452,7 +453,7 @@ async fn dropping_the_last_clone_ends_the_sender_and_fails_what_is_left() {
     let clone = producer.clone();
     let delivery = producer.send(line("gone")).await.unwrap();
     drop(producer);
-    assert!(clone.inner.tasks.lock().as_ref().is_some_and(|(sender, _)| !sender.is_finished()));
+    assert!(matches!(&*clone.inner.tasks.lock(), Tasks::Running(sender, _) if !sender.is_finished()));
     drop(clone);
     assert!(matches!(delivery.await, Err(SendError::Closed { maybe_written: false })));
     assert_eq!(broker.0.lock().requests, 0);

@@ -130,8 +130,8 @@ pub(crate) async fn records_without_a_key_spread_evenly(backend: &Backend) -> Ou
     Ok(())
 }
 
-/// Records that are more than five requests hold of each of two partitions: a batch of [`spread`] has at most four.
-const ENOUGH_TO_STALL: usize = 2 * 5 * 4 + 1;
+/// Batches that are more than five requests hold.
+const ENOUGH_TO_STALL: usize = 8;
 
 /// Takes the answers of a broker away that leads one of three partitions; how many of [`COUNTED`] records without a key
 /// go to it once it has been silent for this time with more waiting for it than may be on its way.
@@ -151,7 +151,7 @@ async fn sent_to_a_silent_leader(
     let silent = brokers.iter().find(|broker| broker.id == leaders[0]).ok_or("the leader's address")?;
     let (builder, faults) = backend.faulty_client_builder();
     // Nobody gives up on the broker while records are counted.
-    let client = builder.request_timeout_ms(Duration::from_secs(60)).build()?;
+    let client = builder.request_timeout_ms(Duration::from_secs(100)).build()?;
     let producer: Producer = settings(spread(&client)).build()?;
     for partition in 0..3 {
         producer.send_and_wait(Record::new(topic.as_str()).partition(partition).value("first")).await?;
@@ -159,10 +159,10 @@ async fn sent_to_a_silent_leader(
     let to = format!("{}:{}", silent.host, silent.port);
     let rule = faults.on(ApiKey::Produce).to(to).then(Fault::DropAnswer);
     // What can be found out about the broker, it is by these. The last ones take leave of the partition they are for.
-    let is_slow = |delivery: &Delivery| slow.contains(&(delivery.partition() as usize));
     let mut before = Vec::new();
-    while before.iter().filter(|delivery| is_slow(delivery)).count() < ENOUGH_TO_STALL {
-        before.append(&mut stream(&producer, &topic, ROUND, &slow).await?);
+    for _ in 0..ENOUGH_TO_STALL {
+        let alone = Record::new(topic.as_str()).partition(slow[0] as i32).value("x".repeat(300));
+        before.push(producer.send(alone).await?);
     }
     sleep(silence).await;
     let leave = stream(&producer, &topic, ROUND, &slow).await?;
@@ -170,7 +170,7 @@ async fn sent_to_a_silent_leader(
     assert!(rule.hits() > 0);
     drop((before, leave)); // these are not to be acknowledged
     // As if one partition of three were led by it.
-    let sent = counted.iter().filter(|delivery| is_slow(delivery)).count();
+    let sent = counted.iter().filter(|delivery| slow.contains(&(delivery.partition() as usize))).count();
     Ok(sent / slow.len())
 }
 

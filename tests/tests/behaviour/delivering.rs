@@ -35,6 +35,17 @@ impl Heard {
     fn take(&self) -> Vec<(usize, Result<RecordMetadata, SendError>)> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// Waits until something is told.
+    async fn wait(&self) -> Vec<(usize, Result<RecordMetadata, SendError>)> {
+        loop {
+            let told = self.take();
+            if !told.is_empty() {
+                return told;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
 }
 
 fn builder(backend: &Backend) -> Result<ProducerBuilder, std::io::Error> {
@@ -116,17 +127,15 @@ pub(crate) async fn after_a_callback_that_panics_the_next_ones_run(backend: &Bac
 
 pub(crate) async fn callbacks_hear_of_time_limits_a_close_in_haste_and_a_drop(backend: &Backend) -> Outcome {
     let topic = backend.topic("given-up", 1).await?;
-    let impatient = || -> Result<ProducerBuilder, std::io::Error> {
-        let limit = backend.patience() + Duration::from_secs(1);
-        Ok(Producer::builder().client(&backend.impatient_client()?).delivery_timeout_ms(limit))
-    };
+    let client = backend.impatient_client()?;
+    let builder = || Producer::builder().client(&client);
     let record = |index: usize| Record::new(topic.as_str()).value(index.to_string());
     let heard = Heard::default();
-    let (late, hasty) = (impatient()?.build()?, impatient()?.build()?);
-    let lingering = impatient()?.linger_ms(Duration::from_secs(1)).build()?;
-    for producer in [&late, &hasty, &lingering] {
-        producer.send_and_wait(record(0)).await?;
-    }
+    // What has all the time it needs finds out about the topic for those that have not.
+    let hasty = builder().build()?;
+    hasty.send_and_wait(record(0)).await?;
+    let late = builder().delivery_timeout_ms(backend.patience() + Duration::from_secs(1)).build()?;
+    let lingering = builder().linger_ms(HOUR).delivery_timeout_ms(2 * HOUR).build()?;
     backend.freeze().await?;
 
     late.send_with_callback(record(1), heard.note(1)).await?;
@@ -136,18 +145,12 @@ pub(crate) async fn callbacks_hear_of_time_limits_a_close_in_haste_and_a_drop(ba
 
     hasty.send_with_callback(record(2), heard.note(2)).await?;
     assert!(hasty.close(Duration::from_millis(100)).await.is_err());
-    let told = heard.take();
+    let told = heard.wait().await;
     assert!(matches!(told[..], [(2, Err(SendError::Closed { .. }))]), "{told:?}");
 
     lingering.send_with_callback(record(3), heard.note(3)).await?;
     drop(lingering);
-    let told = loop {
-        let told = heard.take();
-        if !told.is_empty() {
-            break told;
-        }
-        sleep(Duration::from_millis(1)).await;
-    };
+    let told = heard.wait().await;
     assert!(matches!(told[..], [(3, Err(SendError::Closed { maybe_written: false }))]), "{told:?}");
 
     backend.thaw().await?;
@@ -381,10 +384,13 @@ pub(crate) async fn without_room_try_send_gives_the_record_back_and_send_waits_a
 ) -> Outcome {
     let topic = backend.topic("no-room", 1).await?;
     let limit = Duration::from_millis(500);
-    let small = builder(backend)?.batch_size(300).buffer_memory(600).linger_ms(Duration::ZERO);
-    let producer = small.max_block_ms(limit).build()?;
+    let client = backend.client()?;
     let record = |index: i64| Record::new(topic.as_str()).value(format!("{index} {}", "x".repeat(200)));
-    producer.send_and_wait(record(0)).await?;
+    // The limit is for room only: the topic is known by then.
+    let patient: Producer = Producer::builder().client(&client).build()?;
+    patient.send_and_wait(record(0)).await?;
+    let small = Producer::builder().client(&client).batch_size(300).buffer_memory(600);
+    let producer = small.linger_ms(Duration::ZERO).max_block_ms(limit).build()?;
     backend.freeze().await?;
     let held = [producer.send(record(1)).await?, producer.send(record(2)).await?];
 

@@ -105,6 +105,9 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     accumulating::memory_comes_back_in_full[],
     accumulating::what_is_dropped_while_it_waits_takes_nothing_along[KeepRecords],
     acknowledging::flush_returns_once_everything_accepted_before_is_acknowledged[],
+    acknowledging::after_a_record_that_was_given_up_amid_attempts_the_next_ones_are_written_once_each[
+        KeepRecords
+    ],
     acknowledging::close_sends_what_lingers[],
     acknowledging::send_and_wait_dropped_before_it_is_accepted_is_never_sent_and_after_that_is_sent[KeepRecords],
     acknowledging::what_was_acknowledged_to_a_client_that_vanishes_is_kept[KeepRecords],

@@ -152,13 +152,15 @@ pub(crate) async fn acks_none_and_leader_deliver_as_well(backend: &Backend) -> O
 
 pub(crate) async fn an_explicit_partition_is_obeyed(backend: &Backend) -> Outcome {
     let topic = backend.topic("explicit", 3).await?;
-    let second = Duration::from_secs(1);
-    let producer: Producer = Producer::builder().client(&backend.client()?).max_block_ms(second).build()?;
+    let client = backend.client()?;
+    let producer: Producer = Producer::builder().client(&client).build()?;
     for partition in [2, 0, 1, 2] {
         let record = Record::new(topic.as_str()).key("same").value("v").partition(partition);
         assert_eq!(producer.send_and_wait(record).await?.partition, partition);
     }
-    let refused = producer.send(Record::new(topic.as_str()).value("v").partition(9)).await;
+    let second = Duration::from_secs(1);
+    let impatient: Producer = Producer::builder().client(&client).max_block_ms(second).build()?;
+    let refused = impatient.send(Record::new(topic.as_str()).value("v").partition(9)).await;
     let said = refused.err().ok_or("partition 9 of 3 must be refused")?.to_string();
     assert!(said.contains('9') && said.contains(&topic), "{said}");
     Ok(())

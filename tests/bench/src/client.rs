@@ -76,18 +76,35 @@ fn here() -> &'static Path {
 }
 
 impl Client {
-    /// Builds it next to this program.
+    /// Builds it next to this program, or takes what was built there last.
     ///
     /// # Errors
     ///
-    /// A compiler is missing, or refused.
-    pub(crate) fn build(&self) -> Result<Built, Error> {
+    /// A compiler is missing, or refused; there is no program.
+    pub(crate) fn build(&self, as_it_is: bool) -> Result<Built, Error> {
         let exe = std::env::current_exe()?;
         let dir = exe.parent().ok_or("this program is nowhere")?;
+        let program = dir.join(match self.how {
+            How::Cargo(package) => package.to_owned(),
+            How::Go(name) => format!("bench-{name}"),
+            How::Java => "bench-java".to_owned(),
+        });
+        let jars = if matches!(self.how, How::Java) { jars()? } else { String::new() };
+        if !as_it_is {
+            match self.how {
+                How::Cargo(package) => cargo(package, dir)?,
+                How::Go(name) => go(name, &program)?,
+                How::Java => javac(&jars, &program)?,
+            }
+        }
+        if !program.exists() {
+            return Err(format!("there is no {}", program.display()).into());
+        }
         let mut command = match self.how {
-            How::Cargo(package) => cargo(package, dir)?,
-            How::Go(name) => go(name, dir)?,
-            How::Java => java(dir)?,
+            How::Java => {
+                vec!["java".into(), "-cp".into(), format!("{}:{jars}", program.display()), "Bench".into()]
+            }
+            _ => vec![program.display().to_string()],
         };
         command.push(format!("mode={}", self.mode));
         Ok(Built { name: self.name, command })
@@ -104,39 +121,32 @@ fn done(command: &mut Command) -> Result<(), Error> {
     Err(format!("{}: {first}", command.get_program().display()).into())
 }
 
-fn cargo(package: &str, dir: &Path) -> Result<Vec<String>, Error> {
+/// One package at a time: each with the features that it asks for itself.
+fn cargo(package: &str, dir: &Path) -> Result<(), Error> {
     let target = dir.parent().ok_or("no target directory")?;
     done(
         Command::new("cargo")
             .args(["build", "-q", "--release", "--locked", "-p", package, "--target-dir"])
             .arg(target)
             .current_dir(here()),
-    )?;
-    Ok(vec![dir.join(package).display().to_string()])
+    )
 }
 
-fn go(name: &str, dir: &Path) -> Result<Vec<String>, Error> {
-    let binary = dir.join(format!("bench-{name}"));
+fn go(name: &str, program: &Path) -> Result<(), Error> {
+    // Where Go's own archives unpack to; not everybody has it in PATH.
     let usual = PathBuf::from("/usr/local/go/bin/go");
     let go = if usual.is_file() { usual } else { "go".into() };
-    done(
-        Command::new(go)
-            .args(["build", "-o"])
-            .arg(&binary)
-            .arg(".")
-            .current_dir(here().join("clients").join(name)),
-    )?;
-    Ok(vec![binary.display().to_string()])
+    let source = here().join("clients").join(name);
+    done(Command::new(go).args(["build", "-o"]).arg(program).arg(".").current_dir(source))
 }
 
-fn java(dir: &Path) -> Result<Vec<String>, Error> {
-    let classes = dir.join("bench-java");
-    let output = cluster().arg("fetch").output()?;
-    let jars = String::from_utf8(output.stdout)?.trim().to_owned();
+fn jars() -> Result<String, Error> {
+    Ok(String::from_utf8(cluster().arg("fetch").output()?.stdout)?.trim().to_owned())
+}
+
+fn javac(jars: &str, classes: &Path) -> Result<(), Error> {
     let source = here().join("clients/java/Bench.java");
-    done(Command::new("javac").args(["-nowarn", "-cp", &jars, "-d"]).arg(&classes).arg(source))?;
-    let class_path = format!("{}:{jars}", classes.display());
-    Ok(["java", "-cp", &class_path, "Bench"].map(str::to_owned).to_vec())
+    done(Command::new("javac").args(["-nowarn", "-cp", jars, "-d"]).arg(classes).arg(source))
 }
 
 /// What a client is given besides the workload.

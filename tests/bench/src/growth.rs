@@ -27,7 +27,7 @@ const MANY: i32 = 1000;
 
 impl Growth {
     pub(crate) fn run(&self) -> Result<bool, Error> {
-        let klamm = ALL.iter().find(|client| client.name == "klamm").ok_or("no klamm")?.build()?;
+        let klamm = ALL.iter().find(|client| client.name == "klamm").ok_or("no klamm")?.build(false)?;
         let values = tempfile::tempdir()?;
         let load = workload::ALL[0];
         write_values(values.path(), &[load])?;

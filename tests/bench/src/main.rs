@@ -55,6 +55,9 @@ struct Peers {
     /// Only these workloads, by commas
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
+    /// Use the clients' programs as they were built last
+    #[arg(long)]
+    no_build: bool,
     /// A tenth of the records
     #[arg(long)]
     short: bool,

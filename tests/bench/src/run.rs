@@ -50,8 +50,10 @@ pub(crate) fn peers(options: &Peers) -> Result<bool, Error> {
         .collect();
     let (mut clients, mut missing) = (Vec::new(), Vec::new());
     for client in pick(&client::ALL, |client| client.name, &options.clients)? {
-        eprintln!("building {}", client.name);
-        match client.build() {
+        if !options.no_build {
+            eprintln!("building {}", client.name);
+        }
+        match client.build(options.no_build) {
             Ok(built) => clients.push(built),
             Err(error) => missing.push(format!("{}: {error}", client.name)),
         }

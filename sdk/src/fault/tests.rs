@@ -175,7 +175,9 @@ async fn after_a_cut_everything_in_flight_and_everything_later_fails() {
         for _ in 0..2 {
             let ready = std::future::poll_fn(|cx| link.poll_ready(cx)).await;
             assert_eq!(ready.unwrap_err().to_string(), error);
-            assert_eq!(link.call(metadata()).await.unwrap_err().to_string(), error);
+            let refused = link.call(metadata()).await.unwrap_err();
+            assert!(matches!(refused, LinkError::NotSent { .. }), "{refused:?}");
+            assert_eq!(refused.to_string(), format!("not sent: {error}"));
         }
         assert!(slow.used() >= 1);
     }

@@ -3,7 +3,6 @@
 
 use klamm::mock::{MockConsumer, MockProducer, answer};
 use klamm::{ConsumerError, ConsumerRecord, Record, RecordMetadata, RecordSink, RecordSource, SendError};
-use std::time::Duration;
 
 /// Under test: pays every order, and never pays one twice. Returns those that a person has to look at.
 async fn pay_all(orders: &dyn RecordSource, payments: &dyn RecordSink) -> Result<Vec<i64>, SendError> {
@@ -30,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut payments: MockProducer = MockProducer::new();
     let paid = |record: Record| answer(Ok(RecordMetadata::new(record.topic(), 0, 42)));
     payments.expect_send_and_wait().times(1).returning(paid);
-    let lost = SendError::TimedOut { waited: Duration::from_secs(120), maybe_written: true, last: None };
+    let lost = SendError::RetriesExhausted { at: None, maybe_written: true, last: None };
     payments.expect_send_and_wait().times(1).returning(move |_| answer(Err(lost.clone())));
 
     assert_eq!(pay_all(&orders, &payments).await?, [8]);

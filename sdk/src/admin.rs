@@ -51,6 +51,30 @@ impl NewTopic {
         }
     }
 
+    /// A topic for [`ProducerBuilder::high_throughput`](crate::ProducerBuilder::high_throughput): three partitions, so
+    /// that three brokers share the load, of two replicas. What is set here can be set again by later calls.
+    pub fn high_throughput(name: impl Into<String>) -> Self {
+        Self::new(name).partitions(3).replicas(2)
+    }
+
+    /// A topic for [`ProducerBuilder::reliable`](crate::ProducerBuilder::reliable): three partitions of three replicas,
+    /// of which two must have a record before it is acknowledged (`min.insync.replicas=2`). One broker can be lost
+    /// without losing records and without a pause in taking them; with two gone, nothing is acknowledged. What is set
+    /// here can be set again by later calls.
+    pub fn reliable(name: impl Into<String>) -> Self {
+        Self::new(name).partitions(3).replicas(3).config("min.insync.replicas", "2")
+    }
+
+    /// A topic for [`ProducerBuilder::highly_reliable`](crate::ProducerBuilder::highly_reliable): as
+    /// [`reliable`](Self::reliable), and each replica syncs records to its disk before they count as written
+    /// (`flush.messages=1`), so that not even a loss of power of all brokers loses what was acknowledged.
+    ///
+    /// broker-lite keeps that promise: a record is not acknowledged before it is synced. Apache Kafka syncs as well
+    /// then, after each append.
+    pub fn highly_reliable(name: impl Into<String>) -> Self {
+        Self::reliable(name).config("flush.messages", "1")
+    }
+
     /// Number of partitions.
     #[must_use]
     pub fn partitions(mut self, count: i32) -> Self {

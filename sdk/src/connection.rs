@@ -55,6 +55,8 @@ pub(crate) struct Connection {
     state: Mutex<State>,
     /// Requests given to a link that somebody still waits for; only grows under the lock of `state`.
     in_flight: Arc<AtomicUsize>,
+    /// The peer has asked for silence until then.
+    muted: Mutex<Tick>,
 }
 
 #[derive(Default)]
@@ -128,7 +130,8 @@ impl fmt::Debug for Connection {
 impl Connection {
     pub(crate) fn new(dialling: Arc<Dialling>, peer: Peer, endpoint: Endpoint) -> Arc<Self> {
         let state = State { used_at: dialling.rt.now(), ..State::default() };
-        Arc::new(Self { dialling, peer, endpoint, state: Mutex::new(state), in_flight: Arc::default() })
+        let state = Mutex::new(state);
+        Arc::new(Self { dialling, peer, endpoint, state, in_flight: Arc::default(), muted: Mutex::default() })
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -152,6 +155,36 @@ impl Connection {
     /// What the peer spoke when it was last connected.
     pub(crate) fn versions(&self) -> Option<Arc<VersionTable>> {
         self.state.lock().versions.clone()
+    }
+
+    /// The peer asks for a pause (`throttle_time_ms`, KIP-219).
+    pub(crate) fn mute(&self, pause: Duration) {
+        if !pause.is_zero() {
+            let until = self.dialling.rt.now().saturating_add(pause);
+            let mut muted = self.muted.lock();
+            *muted = until.max(*muted);
+        }
+    }
+
+    /// Until when the peer has asked for silence, if that is not over. [`Self::send`] does not mind.
+    pub(crate) fn muted_until(&self) -> Option<Tick> {
+        let until = *self.muted.lock();
+        (until > Tick::ZERO && until > self.dialling.rt.now()).then_some(until)
+    }
+
+    /// Waits for the end of the pause, at most until `deadline`.
+    pub(crate) async fn unmuted(&self, deadline: Tick) -> Result<(), RequestError> {
+        while let Some(until) = self.muted_until() {
+            let rt = &self.dialling.rt;
+            let started = rt.now();
+            if until > deadline {
+                rt.sleep_until(deadline).await;
+                let limit = deadline.saturating_sub(started);
+                return Err(RequestError::TimedOut { broker: self.label(), limit, sent: false });
+            }
+            rt.sleep_until(until).await;
+        }
+        Ok(())
     }
 
     /// Waits for an open link, dialling if need be.

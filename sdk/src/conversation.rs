@@ -66,7 +66,7 @@ impl Pipe {
         let (reply, answer) = oneshot::channel();
         let mut state = self.state.lock();
         match state.failure.clone() {
-            Some(failure) => drop(reply.send(Err(failure))),
+            Some(failure) => drop(reply.send(Err(failure.before_sending()))),
             None => {
                 state.taken += 1;
                 state.queue.push_back(Queued { at, frame, reply });
@@ -157,4 +157,19 @@ impl Future for Response {
 /// A failure that is told as the end of the connection, with a reason.
 pub(crate) fn ended(reason: impl Into<String>) -> LinkError {
     LinkError::Closed { cause: Some(Arc::new(std::io::Error::other(reason.into()))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_request_behind_the_failure_is_certainly_not_sent() {
+        let pipe = Arc::new(Pipe::new(5));
+        let before = pipe.call(Tick::ZERO, Frame::new(0, 0, bytes::Bytes::new()));
+        pipe.fail(LinkError::closed());
+        let behind = pipe.call(Tick::ZERO, Frame::new(0, 0, bytes::Bytes::new()));
+        assert!(matches!(before.await, Err(LinkError::Closed { .. })));
+        assert!(matches!(behind.await, Err(LinkError::NotSent { .. })));
+    }
 }

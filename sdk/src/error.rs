@@ -103,7 +103,7 @@ pub enum RequestError {
         /// What happened.
         source: LinkError,
     },
-    /// The connection broke while the answer was awaited.
+    /// The connection broke while the answer was awaited, or just before the request was sent.
     #[error("connection to {broker} lost: {source}")]
     Lost {
         /// Address, with the id if it is known.
@@ -158,7 +158,7 @@ impl RequestError {
     /// Returns `true` if the broker may have carried out the request despite this error.
     pub fn maybe_written(&self) -> bool {
         match self {
-            Self::Lost { .. } => true,
+            Self::Lost { source, .. } => !matches!(source, LinkError::NotSent { .. }),
             Self::TimedOut { sent, .. } => *sent,
             // The request may have been understood although its answer was not.
             Self::Codec(error) => matches!(error, CodecError::Malformed(_)),
@@ -261,5 +261,18 @@ struct Causes<'a, E>(&'a [(String, E)]);
 impl<E: fmt::Display> fmt::Display for Causes<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|(address, cause)| write!(f, "; {address}: {cause}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_a_broken_connection_refused_is_not_written() {
+        let lost = |source| RequestError::Lost { broker: "b".to_owned(), source };
+        assert!(lost(LinkError::closed()).maybe_written());
+        let refused = lost(LinkError::closed().before_sending());
+        assert_eq!((refused.maybe_written(), refused.recovery()), (false, Recovery::Retry));
     }
 }

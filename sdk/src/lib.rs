@@ -7,6 +7,7 @@
 //! | creating, describing, deleting topics | [`Admin`], from [`Client::admin`] |
 //! | sharing connections, health checks | [`Client`], [`Client::ready`] |
 //! | code that is tested without a broker | [`RecordSink`], [`RecordSource`], and `mock` (a feature) |
+//! | which partition a record goes to | [`partitioner`] |
 //! | what happens when the network fails | [`fault`] |
 //!
 //! ```no_run
@@ -42,7 +43,8 @@
 //! error. What happens inside is told through `tracing` only.
 //!
 //! Features, all off by default: `zstd` adds encoding of that codec (it needs a C compiler; decoding always works);
-//! `mock` adds the module `mock`, and the crate mockall with it.
+//! `mock` adds the module `mock`, and the crate mockall with it; `json` adds `Json`, keys and values by serde;
+//! `metrics` measures producers through the facade of that name.
 
 mod admin;
 mod client;
@@ -56,8 +58,18 @@ mod error;
 mod fake;
 pub mod fault;
 pub mod interceptor;
+#[cfg(feature = "json")]
+mod json;
+#[cfg(test)]
+mod listener;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "no_metrics.rs"]
+mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
+pub mod partitioner;
 pub mod producer;
 pub mod record;
 #[cfg_attr(not(feature = "mock"), allow(unreachable_pub, reason = "`mock` shows it to users"))]
@@ -81,12 +93,16 @@ pub use consumer::{
 };
 pub use deserializer::Deserializer;
 pub use error::{ClientError, ConfigError, MetadataError, Recovery, RequestError};
-pub use interceptor::{Interceptor, Refusal};
+pub use interceptor::{Extensions, Interceptor, Refusal};
+#[cfg(feature = "json")]
+pub use json::Json;
 pub use klamm_core::TopicPartition;
 pub use klamm_wire::messages::ApiKey;
 pub use klamm_wire::{BoxConnector, Compression, Connector, Endpoint, ErrorCode, Frame, Link, LinkError};
+pub use partitioner::Partitioner;
 pub use producer::{
-    Acks, Delivery, PendingDelivery, Producer, ProducerBuilder, RecordMetadata, SendError, TrySendError,
+    Acks, Callback, Delivery, PendingDelivery, Producer, ProducerBuilder, RecordMetadata, SendError,
+    TrySendError,
 };
 pub use record::{Headers, Record};
 pub use serializer::{Plain, SerializeError, Serializer};

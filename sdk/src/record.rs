@@ -41,15 +41,13 @@ impl<K, V> Record<K, V> {
     }
 
     /// Sets the key; records with equal keys land in the same partition.
-    pub fn key(mut self, key: impl Into<K>) -> Self {
-        self.key = Some(key.into());
-        self
+    pub fn key(self, key: impl Into<K>) -> Self {
+        Self { key: Some(key.into()), ..self }
     }
 
     /// Sets the value.
-    pub fn value(mut self, value: impl Into<V>) -> Self {
-        self.value = Some(value.into());
-        self
+    pub fn value(self, value: impl Into<V>) -> Self {
+        Self { value: Some(value.into()), ..self }
     }
 
     /// Chooses the partition instead of the partitioner.
@@ -74,6 +72,31 @@ impl<K, V> Record<K, V> {
     pub fn null_header(mut self, name: impl Into<String>) -> Self {
         self.headers.push((name.into(), None));
         self
+    }
+
+    /// The topic, to change.
+    pub fn topic_mut(&mut self) -> &mut Arc<str> {
+        &mut self.topic
+    }
+
+    /// The partition chosen instead of the partitioner, if any, to read and change.
+    pub fn partition_mut(&mut self) -> &mut Option<i32> {
+        &mut self.partition
+    }
+
+    /// The key, to change; `None` is null.
+    pub fn key_mut(&mut self) -> &mut Option<K> {
+        &mut self.key
+    }
+
+    /// The value, to change; `None` is null.
+    pub fn value_mut(&mut self) -> &mut Option<V> {
+        &mut self.value
+    }
+
+    /// The create time in milliseconds since the Unix epoch, if it was set, to read and change.
+    pub fn timestamp_mut(&mut self) -> &mut Option<i64> {
+        &mut self.timestamp
     }
 
     /// Name of the topic.

@@ -250,6 +250,7 @@ mod tests {
     use klamm_wire::negotiation::ApiName;
 
     use super::*;
+    use crate::client::throttle::pause;
 
     fn name(name: &'static str) -> TopicName {
         TopicName(StrBytes::from_static_str(name))
@@ -266,9 +267,37 @@ mod tests {
                 assert_eq!((answer.api_key, answer.api_version), (key, version), "{what}");
                 codec::decode_any_response(key, version, answer.clone().into_contiguous()).expect(&what);
                 let edited = throttle(answer, 77);
-                codec::decode_any_response(key, version, edited.into_contiguous()).expect(&what);
+                codec::decode_any_response(key, version, edited.clone().into_contiguous()).expect(&what);
+                if key != ProduceRequest::KEY && key != ApiVersionsRequest::KEY {
+                    let told = throttle_time(edited.clone());
+                    assert_eq!(pause(&edited).as_millis() as i32, told, "{what}");
+                    assert_eq!(told, if version == max { 77 } else { told }, "{what}");
+                }
             }
         }
+    }
+
+    /// As the decoder reads it; 0 in a version without.
+    fn throttle_time(answer: Frame) -> i32 {
+        macro_rules! read {
+            ($($request:ident),*) => {
+                match answer.api_key {
+                    $($request::KEY => codec::decode_response::<$request>(answer).unwrap().throttle_time_ms,)*
+                    key => panic!("{}", ApiName(key)),
+                }
+            };
+        }
+        read!(
+            FetchRequest,
+            ListOffsetsRequest,
+            MetadataRequest,
+            CreateTopicsRequest,
+            DeleteTopicsRequest,
+            InitProducerIdRequest,
+            OffsetForLeaderEpochRequest,
+            DescribeConfigsRequest,
+            DescribeClusterRequest
+        )
     }
 
     fn empty_request(key: i16, version: i16) -> Frame {

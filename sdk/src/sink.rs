@@ -6,8 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use crate::producer::{Delivery, Producer, RecordMetadata, SendError, TrySendError};
+use crate::producer::guard::guarded;
+use crate::producer::{Callback, Delivery, Producer, RecordMetadata, SendError, TrySendError};
 use crate::record::Record;
+use crate::rt::Rt;
 
 /// Sends records. [`Producer`] implements it; so does `MockProducer` (feature `mock`).
 ///
@@ -41,6 +43,37 @@ pub trait RecordSink<K = Bytes, V = Bytes>: Send + Sync {
     /// Before the record is accepted, dropping the future means that it is never sent.
     fn send(&self, record: Record<K, V>) -> BoxFuture<'_, Result<Delivery, SendError>>;
 
+    /// Accepts one record, and runs the callback once with what becomes of it.
+    ///
+    /// The default is made of [`send`](Self::send): the callback runs on a task of its own, so callbacks have no order.
+    ///
+    /// # Errors
+    ///
+    /// The record was not accepted and is not sent, and the callback was dropped without being called.
+    ///
+    /// # Cancel safety
+    ///
+    /// Before the record is accepted, dropping the future means that it is never sent and the callback never called.
+    fn send_with_callback(
+        &self,
+        record: Record<K, V>,
+        callback: Callback,
+    ) -> BoxFuture<'_, Result<(), SendError>> {
+        let accepted = self.send(record);
+        Box::pin(async move {
+            let delivery = accepted.await?;
+            let tell = async move {
+                let outcome = delivery.await;
+                guarded("callback", "a sink", || callback(outcome));
+            };
+            match Rt::without_chance() {
+                Ok(rt) => rt.spawn(tell).detach(),
+                Err(_) => tell.await, // nowhere to do it later
+            }
+            Ok(())
+        })
+    }
+
     /// Accepts one record at once, or gives it back with the reason.
     ///
     /// # Errors
@@ -62,11 +95,12 @@ pub trait RecordSink<K = Bytes, V = Bytes>: Send + Sync {
     fn send_and_wait(&self, record: Record<K, V>) -> BoxFuture<'_, Result<RecordMetadata, SendError>>;
 
     /// Sends everything that was accepted before without lingering, and returns when all of it is acknowledged or
-    /// failed; which of the two, the deliveries tell.
+    /// failed; which of the two, deliveries and callbacks tell.
     ///
     /// # Errors
     ///
-    /// Returns [`SendError::Closed`] if the sink is closed meanwhile.
+    /// Returns [`SendError::Closed`] if the sink is closed meanwhile, and [`SendError::InCallback`] from within a callback
+    /// that it would wait for.
     ///
     /// # Cancel safety
     ///
@@ -77,17 +111,27 @@ pub trait RecordSink<K = Bytes, V = Bytes>: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Returns [`SendError::TimedOut`] if records were left.
+    /// Returns [`SendError::TimedOut`] if records were left, and [`SendError::InCallback`] from within a callback that it
+    /// would wait for; the sink is closed all the same.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the sink closed for new records, and sending what it has.
+    /// Once it has been polled, dropping the future leaves the sink closed for new records, and sending what it has until
+    /// `timeout` is over.
     fn close(&self, timeout: Duration) -> BoxFuture<'_, Result<(), SendError>>;
 }
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> RecordSink<K, V> for Producer<K, V> {
     fn send(&self, record: Record<K, V>) -> BoxFuture<'_, Result<Delivery, SendError>> {
         Box::pin(self.send(record))
+    }
+
+    fn send_with_callback(
+        &self,
+        record: Record<K, V>,
+        callback: Callback,
+    ) -> BoxFuture<'_, Result<(), SendError>> {
+        Box::pin(self.send_with_callback(record, callback))
     }
 
     fn try_send(&self, record: Record<K, V>) -> Result<Delivery, TrySendError<K, V>> {
@@ -112,6 +156,14 @@ macro_rules! behind_a_pointer {
         impl<K, V, S: RecordSink<K, V> + ?Sized> RecordSink<K, V> for $pointer {
             fn send(&self, record: Record<K, V>) -> BoxFuture<'_, Result<Delivery, SendError>> {
                 (**self).send(record)
+            }
+
+            fn send_with_callback(
+                &self,
+                record: Record<K, V>,
+                callback: Callback,
+            ) -> BoxFuture<'_, Result<(), SendError>> {
+                (**self).send_with_callback(record, callback)
             }
 
             fn try_send(&self, record: Record<K, V>) -> Result<Delivery, TrySendError<K, V>> {

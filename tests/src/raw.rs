@@ -53,6 +53,24 @@ pub fn leaders(bootstrap: &str, topic: &str) -> Result<BTreeMap<i32, String>, Er
     Ok(leaders)
 }
 
+/// The active controller of a KRaft cluster, as a broker hears it from the quorum.
+///
+/// # Errors
+///
+/// As [`exchange`]; or there is no leader now.
+pub fn quorum_leader(bootstrap: &str) -> Result<i32, Error> {
+    use klamm_wire::messages::DescribeQuorumRequest;
+    use klamm_wire::messages::describe_quorum_request::{PartitionData, TopicData};
+    let first = bootstrap.split(',').next().unwrap_or(bootstrap);
+    let topic = TopicData::default()
+        .with_topic_name(TopicName(StrBytes::from_static_str("__cluster_metadata")))
+        .with_partitions(vec![PartitionData::default()]);
+    let answer = exchange(first, 0, &DescribeQuorumRequest::default().with_topics(vec![topic]))?;
+    let told = answer.topics.first().and_then(|topic| topic.partitions.first());
+    let leader = told.filter(|told| told.error_code == 0).map(|told| told.leader_id.0);
+    leader.filter(|leader| *leader >= 0).ok_or_else(|| Error::other(format!("no quorum leader: {answer:?}")))
+}
+
 /// Every batch of a partition, as its leader sends it.
 ///
 /// # Errors

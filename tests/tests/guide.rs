@@ -110,6 +110,20 @@ fn every_example_of_the_guide_is_short_and_can_be_run_by_its_name() {
 }
 
 #[test]
+fn every_example_of_sending_is_short_and_can_be_run_by_its_name() {
+    let manifest = read("examples/Cargo.toml");
+    let folder = fs::read_dir(root().join("examples/producing")).expect("examples/producing is there");
+    for entry in folder {
+        let file = entry.expect("the folder can be read").file_name();
+        let name = file.to_str().and_then(|file| file.strip_suffix(".rs")).expect("only Rust lies there");
+        let lines = read(&format!("examples/producing/{name}.rs")).lines().count();
+        assert!(lines < MOST_LINES, "{name} has {lines} lines, and must have fewer than {MOST_LINES}");
+        let entry = format!("[[example]]\nname = \"{name}\"\npath = \"producing/{name}.rs\"\n");
+        assert!(manifest.contains(&entry), "examples/Cargo.toml does not have {entry}");
+    }
+}
+
+#[test]
 fn links_within_the_guide_lead_to_its_headings() {
     let page = read("docs/testing.md");
     let anchor = |heading: &str| heading.to_lowercase().replace(' ', "-").replace(['.', '#'], "");

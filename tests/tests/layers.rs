@@ -68,6 +68,11 @@ fn the_broker_does_not_know_the_client() {
 }
 
 #[test]
+fn the_command_line_knows_only_the_client() {
+    assert_arrows("klamm-cli", &["klamm-wire", "klamm-core", "klamm"], &["openssl-sys", "cmake"]);
+}
+
+#[test]
 fn the_libraries_build_without_a_c_compiler_by_default() {
     for package in ["klamm", "broker-lite-core", "broker-lite"] {
         // broker-lite's default is its binary, which encodes zstd; as a library it is used without.

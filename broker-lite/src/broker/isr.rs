@@ -40,9 +40,13 @@ fn nanos(deadline: Option<Tick>) -> u64 {
 }
 
 impl IsrKeeper {
-    /// Takes one proposal; its answer goes to the replica.
+    /// Takes one proposal; its answer goes to the replica. One of the same partition that still waits is void: asked for
+    /// together, the answer to it would be taken for the answer to both.
     pub(crate) fn propose(&self, partition: Arc<Partition>, proposal: AlterPartition) {
-        self.waiting.lock().push((partition, proposal));
+        let mut waiting = self.waiting.lock();
+        waiting.retain(|(other, _)| !Arc::ptr_eq(other, &partition));
+        waiting.push((partition, proposal));
+        drop(waiting);
         self.proposed.notify_one();
     }
 

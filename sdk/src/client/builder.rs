@@ -51,14 +51,7 @@ impl ClientBuilder {
         settings.check()?;
         let bootstrap = endpoints(&settings.bootstrap_servers)?;
         let rt = Rt::current()?;
-        let connector = self.connector.unwrap_or_else(|| {
-            TcpConnector::new()
-                .connect_timeout(settings.connection_setup_timeout)
-                .send_buffer_bytes(settings.send_buffer_bytes)
-                .receive_buffer_bytes(settings.receive_buffer_bytes)
-                .max_response_bytes(settings.max_response_bytes)
-                .erase()
-        });
+        let connector = self.connector.unwrap_or_else(|| TcpConnector::for_client(&settings).erase());
         let redial = Backoff::new(settings.reconnect_backoff, settings.reconnect_backoff_max);
         let refresh = RefreshSettings {
             max_age: settings.metadata_max_age,

@@ -7,13 +7,14 @@
 mod builder;
 mod refresh;
 mod shared;
+pub(crate) mod throttle;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use klamm_core::Tick;
-use klamm_core::metadata::{ClusterMetadata, Event, Query, TopicMetadata};
+use klamm_core::metadata::{BrokerMetadata, ClusterMetadata, Event, Query, TopicMetadata};
 use klamm_wire::codec::{self, CodecError};
 use klamm_wire::messages::MetadataRequest;
 use klamm_wire::negotiation::VersionTable;
@@ -218,6 +219,22 @@ impl Client {
         self.inner.shared.connection(broker, lane).is_ok_and(|to| to.in_flight().is_some())
     }
 
+    /// A broker asks for a pause: until it is over, [`Self::call`] sends nothing more on that connection.
+    ///
+    /// Answers to [`Self::call`] are obeyed by themselves; whoever uses [`Self::send_frame`] paces itself.
+    pub(crate) fn mute(&self, broker: i32, lane: Lane, pause: Duration) {
+        if !pause.is_zero()
+            && let Ok(connection) = self.inner.shared.connection(broker, lane)
+        {
+            connection.mute(pause);
+        }
+    }
+
+    /// Until when a broker has asked for silence on a connection, if that is not over.
+    pub(crate) fn muted_until(&self, broker: i32, lane: Lane) -> Option<Tick> {
+        self.inner.shared.known(broker, lane)?.muted_until()
+    }
+
     /// The current snapshot. Looking does not keep a topic from being dropped after `metadata.max.idle.ms`;
     /// [`Self::topic`] and [`Self::cached_topic`] do.
     pub(crate) fn metadata(&self) -> Arc<ClusterMetadata> {
@@ -311,9 +328,16 @@ impl Client {
         self.inner.shared.causes()
     }
 
-    /// A broker has told the new leader of a partition in an answer (KIP-951). Older epochs are ignored.
-    pub(crate) fn apply_leader_hint(&self, topic: &str, partition: i32, leader: i32, leader_epoch: i32) {
-        self.inner.shared.step(Event::Leader { topic, partition, leader, leader_epoch });
+    /// A broker has told the new leader of a partition in an answer, maybe with its address (KIP-951). Older epochs are
+    /// ignored.
+    pub(crate) fn apply_leader_hint(
+        &self,
+        topic: &str,
+        partition: i32,
+        (leader, leader_epoch): (i32, i32),
+        endpoint: Option<BrokerMetadata>,
+    ) {
+        self.inner.shared.step(Event::Leader { topic, partition, leader, leader_epoch, endpoint });
     }
 }
 

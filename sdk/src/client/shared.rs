@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tracing::Instrument;
 
-use super::{Encode, Lane, Target};
+use super::{Encode, Lane, Target, throttle};
 use crate::config::ClientSettings;
 use crate::connection::{Connection, Dialling};
 use crate::error::RequestError;
@@ -170,6 +170,11 @@ impl Shared {
         on(Lane::Main).or_else(|| on(Lane::Fetch))
     }
 
+    /// The connection to a broker, if it was ever asked for.
+    pub(super) fn known(&self, broker: i32, lane: Lane) -> Option<Arc<Connection>> {
+        self.connections.lock().get(&(Peer::Broker(broker), lane)).cloned()
+    }
+
     fn peer(&self, peer: Peer, lane: Lane) -> Result<Arc<Connection>, RequestError> {
         let endpoint = self.endpoint(peer);
         let mut connections = self.connections.lock();
@@ -218,8 +223,13 @@ impl Shared {
         };
         let connections = self.connections.lock();
         let in_flight = |peer| connections.get(&(peer, lane)).and_then(|c| c.in_flight());
-        let fit = peers.into_iter().filter(|peer| !slow.contains(peer));
-        fit.map(|peer| Candidate { peer, in_flight: in_flight(peer) }).collect()
+        let muted = |peer: &Peer| connections.get(&(*peer, lane)).is_some_and(|c| c.muted_until().is_some());
+        let mut fit: Vec<Peer> = peers.into_iter().filter(|peer| !slow.contains(peer)).collect();
+        // One that has asked for a pause is asked only if all have.
+        if !fit.iter().all(muted) {
+            fit.retain(|peer| !muted(peer));
+        }
+        fit.into_iter().map(|peer| Candidate { peer, in_flight: in_flight(peer) }).collect()
     }
 
     /// Connects to a peer and keeps the cause if that fails.
@@ -334,12 +344,17 @@ impl Shared {
     /// Closes connections that were not used since `before`, and those to the bootstrap list once brokers are
     /// known.
     pub(super) fn sweep(&self, before: Option<Tick>) {
-        let known = !self.snapshot().brokers.is_empty();
-        let now = self.rt().now();
+        let (cluster, now) = (self.snapshot(), self.rt().now());
+        let known = !cluster.brokers.is_empty();
         self.connections.lock().retain(|(peer, _), connection| {
-            let spare = known && matches!(peer, Peer::Bootstrap(_));
+            let (spare, gone) = match peer {
+                Peer::Bootstrap(_) => (known, true),
+                Peer::Broker(id) => (false, !cluster.brokers.contains_key(id)),
+            };
             let before = if spare { Some(now) } else { before };
-            !before.is_some_and(|before| connection.close_if_idle(before))
+            let closed = before.is_some_and(|before| connection.close_if_idle(before));
+            // What a broker speaks stays known: the next request is encoded at once and only waits for the dialling.
+            !(closed && gone)
         });
     }
 }
@@ -351,12 +366,13 @@ pub(super) struct Connected {
 }
 
 impl Connected {
-    /// Sends one request and decodes its answer.
+    /// Sends one request, after the pause that the peer has asked for, and decodes its answer.
     pub(super) async fn call<R: Request>(
         &self,
         encode: &Encode<'_>,
         deadline: Tick,
     ) -> Result<R::Response, RequestError> {
+        self.connection.unmuted(deadline).await?;
         let version = self.versions.pick(R::KEY)?;
         let frame = encode(version)?;
         let span = tracing::debug_span!(
@@ -366,6 +382,7 @@ impl Connected {
             api.version = version
         );
         let answer = self.connection.send(frame, deadline).instrument(span).await?;
+        self.connection.mute(throttle::pause(&answer));
         Ok(codec::decode_response::<R>(answer)?)
     }
 }

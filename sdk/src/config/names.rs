@@ -30,7 +30,7 @@ const fn known(
 
 const TLS: &str = "connections are plaintext, TLS comes later";
 const SASL: &str = "connections are not authenticated, SASL comes later";
-const METRICS: &str = "there are no metrics of the client yet";
+const METRICS: &str = "metrics are not sampled or reported by the client itself";
 const CLASSES: &str = "Java classes cannot be loaded; use the builder's method of the same name";
 const TRANSACTIONS: &str = "transactions come later";
 const GROUPS: &str = "consumer groups come later; assign partitions by hand";
@@ -42,7 +42,7 @@ const PREFIXES: &[(&str, &str)] = &[("ssl.", TLS), ("sasl.", SASL)];
 
 const KNOWN: &[Known] = &[
     known("client.dns.lookup", ANY, &["use_all_dns_ips"], "all addresses of a name are tried, always"),
-    known("config.providers", ANY, &[""], CLASSES),
+    known("config.providers", ANY, &[""], "values are taken as they stand, nothing fills them in"),
     known(
         "enable.metrics.push",
         ANY,
@@ -50,9 +50,9 @@ const KNOWN: &[Known] = &[
         "metrics are not pushed to brokers (KIP-714); set it to false",
     ),
     known("metric.reporters", ANY, &[""], METRICS),
-    known("metrics.num.samples", ANY, &[], METRICS),
-    known("metrics.recording.level", ANY, &[], METRICS),
-    known("metrics.sample.window.ms", ANY, &[], METRICS),
+    known("metrics.num.samples", ANY, &["2"], METRICS),
+    known("metrics.recording.level", ANY, &["INFO"], METRICS),
+    known("metrics.sample.window.ms", ANY, &["30000"], METRICS),
     known("security.protocol", ANY, &["PLAINTEXT"], "only PLAINTEXT is; TLS and SASL come later"),
     known("security.providers", ANY, &[""], CLASSES),
     known("ssl.truststore.location", ANY, &[], TLS),
@@ -61,6 +61,7 @@ const KNOWN: &[Known] = &[
     known("sasl.jaas.config", ANY, &[], SASL),
     known("acks", PRODUCER, &[], LATER),
     known("batch.size", PRODUCER, &[], LATER),
+    known("block.on.buffer.full", PRODUCER, &[], LATER),
     known("buffer.memory", PRODUCER, &[], LATER),
     known("compression.gzip.level", PRODUCER, &["-1"], LATER),
     known("compression.lz4.level", PRODUCER, &[], "the lz4 encoder in use has no levels"),
@@ -77,7 +78,7 @@ const KNOWN: &[Known] = &[
     known("partitioner.availability.timeout.ms", PRODUCER, &["0"], LATER),
     known("partitioner.class", PRODUCER, &[""], CLASSES),
     known("partitioner.ignore.keys", PRODUCER, &["false"], LATER),
-    known("transaction.timeout.ms", PRODUCER, &[], TRANSACTIONS),
+    known("transaction.timeout.ms", PRODUCER, &["60000"], TRANSACTIONS),
     known("transaction.two.phase.commit.enable", PRODUCER, &["false"], TRANSACTIONS),
     known("transactional.id", PRODUCER, &[""], TRANSACTIONS),
     known("value.serializer", PRODUCER, &[], CLASSES),
@@ -172,6 +173,13 @@ pub(super) fn refuse(
     }
     let mine = KNOWN.iter().filter(|known| known.kinds.contains(&kind)).map(|known| known.name);
     Err(ConfigError::Unknown { setting: name.to_owned(), nearest: nearest(name, implemented.chain(mine)) })
+}
+
+/// Why a property is refused that no table implements.
+#[cfg(test)]
+pub(super) fn reason(name: &str) -> Option<&'static str> {
+    let known = KNOWN.iter().find(|known| known.name == name).map(|known| known.reason);
+    known.or_else(|| PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, reason)| *reason))
 }
 
 fn of(kinds: &[Kind]) -> &'static str {

@@ -107,7 +107,7 @@ impl Task {
             Effect::Refresh(topics) => topics.into_iter().for_each(|topic| self.refresh(topic)),
             Effect::LeaderHint { partition, leader, epoch } => {
                 let TopicPartition { topic, partition } = partition;
-                self.shared.client.apply_leader_hint(&topic, partition, leader, epoch);
+                self.shared.client.apply_leader_hint(&topic, partition, (leader, epoch), None);
             }
             Effect::Wake => self.shared.arrived.notify_waiters(),
         }

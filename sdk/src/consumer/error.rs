@@ -33,7 +33,7 @@ impl std::fmt::Display for RecordPart {
 pub enum ConsumerError {
     /// A record's key or value is not what its deserializer expects. The position lies behind the record;
     /// [`seek`](crate::Consumer::seek) to `offset` reads it again.
-    #[error("{part} of {topic}-{partition} at offset {offset}: {cause}")]
+    #[error("{part} ({type_name}) of {topic}-{partition} at offset {offset}: {cause}")]
     Deserialize {
         /// Topic of the record.
         topic: Arc<str>,
@@ -43,6 +43,8 @@ pub enum ConsumerError {
         offset: i64,
         /// Key or value.
         part: RecordPart,
+        /// The Rust type that was expected.
+        type_name: &'static str,
         /// What the deserializer said.
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },

@@ -19,6 +19,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
+use std::any::type_name;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -332,17 +333,18 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ) -> Result<ConsumerRecord<K, V>, ConsumerError> {
         let TopicPartition { topic, partition } = partition;
         let offset = record.offset;
-        let failed = |part, cause: DeserializeError| ConsumerError::Deserialize {
+        let failed = |part, type_name, cause: DeserializeError| ConsumerError::Deserialize {
             topic: topic.clone(),
             partition,
             offset,
             part,
+            type_name,
             cause: Arc::from(cause),
         };
         let key = record.key.map(|key| self.key.deserialize(&topic, key)).transpose();
         let value = record.value.map(|value| self.value.deserialize(&topic, value)).transpose();
-        let key = key.map_err(|cause| failed(RecordPart::Key, cause))?;
-        let value = value.map_err(|cause| failed(RecordPart::Value, cause))?;
+        let key = key.map_err(|cause| failed(RecordPart::Key, type_name::<K>(), cause))?;
+        let value = value.map_err(|cause| failed(RecordPart::Value, type_name::<V>(), cause))?;
         Ok(ConsumerRecord {
             key,
             value,

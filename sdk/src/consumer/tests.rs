@@ -72,7 +72,7 @@ async fn a_record_that_does_not_deserialize_is_named_and_passed_over() {
     let first = consumer.poll(10, S).await.unwrap();
     assert_eq!(first.iter().map(|r| r.value).collect::<Vec<_>>(), [Some(7)]);
     let error = consumer.poll(10, S).await.unwrap_err();
-    assert_eq!(error.to_string(), "value of t-0 at offset 1: 2 bytes where i32 needs 4");
+    assert_eq!(error.to_string(), "value (i32) of t-0 at offset 1: 2 bytes where i32 needs 4");
     assert_eq!(error.recovery(), Recovery::Fix);
     assert_eq!(consumer.recv().await.unwrap().offset, 2);
     consumer.seek(&tp(0), StartOffset::Offset(1)).unwrap();

@@ -402,6 +402,24 @@ async fn an_application_is_tested_with_mocks_of_the_traits() {
     assert_eq!(forward(&source, Arc::new(sink)).await.unwrap(), 2);
 }
 
+/// Goal: whoever mocks `send` has mocked the callback with it.
+#[tokio::test]
+async fn a_callback_runs_once_the_mocked_delivery_is_known() {
+    let mut sink: MockProducer = MockProducer::new();
+    let (delivery, pending) = Delivery::pending("t", 0);
+    sink.expect_send().times(1).return_once(move |_| answer(Ok(delivery)));
+    sink.expect_send().times(1).returning(|_| answer(Err(SendError::Compression { maybe_written: false })));
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let record = || Record::new("t").value("v");
+    sink.send_with_callback(record(), Box::new(move |outcome| drop(tell.send(outcome)))).await.unwrap();
+    pending.acknowledge(7);
+    assert_eq!(told.await.unwrap().unwrap().offset, Some(7));
+    let (tell, told) = tokio::sync::oneshot::channel::<()>();
+    let never = Box::new(move |_| tell.send(()).unwrap_or_default());
+    assert!(sink.send_with_callback(record(), never).await.is_err());
+    assert!(told.await.is_err(), "dropped uncalled");
+}
+
 #[tokio::test]
 async fn a_failed_delivery_reaches_the_application() {
     let mut source: MockConsumer = MockConsumer::new();

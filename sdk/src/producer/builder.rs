@@ -1,5 +1,11 @@
 //! Describing a producer, and checking what was described.
 
+mod presets;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,18 +13,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use klamm_core::backoff::Backoff;
 use klamm_core::producer::{Acks, Settings};
-use klamm_wire::{BoxConnector, Compression, Connector};
+use klamm_wire::{BoxConnector, Compression, CompressionError, Connector};
 
 use crate::client::Client;
-use crate::config::{ClientSettings, HasClient, Kind, Property, apply, client_settings, property};
+use crate::config::{ClientSettings, HasClient, Kind, Property, Value, apply, client_settings, property};
 use crate::error::ConfigError;
 use crate::interceptor::Interceptor;
+use crate::partitioner::{Librdkafka, Partitioner, RoundRobin};
 use crate::serializer::{Plain, Serializer};
 
 use super::Producer;
-use super::slot::Packing;
+use super::intercept::Member;
+use super::place::Placing;
+use super::slot::{Packing, Packings};
+use super::spread::Spreading;
 
 /// Describes a [`Producer`]. Methods carry Kafka's property names.
+///
+/// Presets set several of them by one call: [`high_throughput`](Self::high_throughput), [`reliable`](Self::reliable),
+/// [`highly_reliable`](Self::highly_reliable), [`ordered`](Self::ordered). Each sets what it names and leaves the rest
+/// alone; of two calls that set the same, preset or not, the later one counts.
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ProducerBuilder<K = Bytes, V = Bytes> {
     options: Options,
@@ -26,7 +40,7 @@ pub struct ProducerBuilder<K = Bytes, V = Bytes> {
     connector: Option<BoxConnector>,
     key_serializer: Arc<dyn Serializer<K>>,
     value_serializer: Arc<dyn Serializer<V>>,
-    interceptors: Vec<Arc<dyn Interceptor<K, V>>>,
+    interceptors: Vec<Member<K, V>>,
 }
 
 /// What a builder was told; `None` where the default depends on the rest.
@@ -34,21 +48,35 @@ pub struct ProducerBuilder<K = Bytes, V = Bytes> {
 struct Options {
     client: ClientSettings,
     acks: Acks,
+    /// A preset was asked for that these acks contradict.
+    misfit: bool,
     idempotence: Option<bool>,
     batch_size: usize,
     linger: Duration,
     buffer_memory: usize,
-    max_block: Duration,
+    max_block: Option<Duration>,
+    /// `block.on.buffer.full`
+    block_on_full: Option<bool>,
     max_request_size: usize,
     max_in_flight: usize,
     retries: u32,
     delivery_timeout: Option<Duration>,
     compression: Compression,
     levels: Levels,
+    topic_compressions: BTreeMap<String, Compression>,
     ignore_keys: bool,
+    partitioner: Option<Chosen>,
+    spreading: Spreading,
 }
 
-/// `compression.*.level`; only that of the codec in use counts.
+/// A partitioner, and the name of the property that chose it.
+#[derive(Clone)]
+struct Chosen {
+    by: &'static str,
+    partitioner: Arc<dyn Partitioner>,
+}
+
+/// `compression.*.level`, as given.
 #[derive(Debug, Clone, Copy, Default)]
 struct Levels {
     gzip: Option<i32>,
@@ -64,8 +92,9 @@ pub(super) struct Checked {
     pub(super) batch_size: usize,
     pub(super) buffer_memory: usize,
     pub(super) max_block: Duration,
-    pub(super) ignore_keys: bool,
-    pub(super) packing: Packing,
+    pub(super) placing: Placing,
+    pub(super) spreading: Spreading,
+    pub(super) packings: Packings,
 }
 
 impl Default for Options {
@@ -73,18 +102,23 @@ impl Default for Options {
         Self {
             client: ClientSettings::default(),
             acks: Acks::All,
+            misfit: false,
             idempotence: None,
             batch_size: 16_384,
             linger: Duration::from_millis(5),
             buffer_memory: 33_554_432,
-            max_block: Duration::from_secs(60),
+            max_block: None,
+            block_on_full: None,
             max_request_size: 1_048_576,
             max_in_flight: 5,
             retries: i32::MAX as u32,
             delivery_timeout: None,
             compression: Compression::None,
             levels: Levels::default(),
+            topic_compressions: BTreeMap::new(),
             ignore_keys: false,
+            partitioner: None,
+            spreading: Spreading { adaptive: true, availability_timeout: Duration::ZERO },
         }
     }
 }
@@ -106,13 +140,48 @@ const CODECS: &[(&str, Compression)] = &[
 const ACKS: &[(&str, Acks)] =
     &[("all", Acks::All), ("-1", Acks::All), ("1", Acks::Leader), ("0", Acks::None)];
 
+impl Levels {
+    /// Codec, what was given, and Kafka's default.
+    fn all(self) -> [(Compression, Option<i32>, i32); 3] {
+        [
+            (Compression::Gzip, self.gzip, -1),
+            (Compression::Lz4, self.lz4, 9),
+            (Compression::Zstd, self.zstd, 3),
+        ]
+    }
+}
+
+fn level_setting(codec: Compression) -> String {
+    format!("compression.{codec}.level")
+}
+
+/// Refuses a level that the codec does not have.
+fn check_level(codec: Compression, level: i32) -> Result<(), ConfigError> {
+    match codec.check_level(Some(level)) {
+        Err(CompressionError::Level { allowed, .. }) => {
+            Err(ConfigError::invalid(level_setting(codec), level, allowed))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn level(codec: Compression, value: &Value<'_>) -> Result<i32, ConfigError> {
+    let level = value.number(i32::MIN..=i32::MAX)?;
+    check_level(codec, level).map(|()| level)
+}
+
+const ROUND_ROBIN: &str = "org.apache.kafka.clients.producer.RoundRobinPartitioner";
+const CLASSES: &str = "empty for the default, or org.apache.kafka.clients.producer.RoundRobinPartitioner; \
+    other classes cannot be loaded, write a Partitioner and give it to the builder";
+
 const PROPERTIES: &[Property<Options>] = &[
     property("acks", |o, v| v.one_of(ACKS).map(|acks| o.acks = acks)),
     property("enable.idempotence", |o, v| v.flag().map(|on| o.idempotence = Some(on))),
     property("batch.size", |o, v| v.bytes(0).map(|bytes| o.batch_size = bytes)),
     property("linger.ms", |o, v| v.millis(0).map(|linger| o.linger = linger)),
     property("buffer.memory", |o, v| v.number(0..=usize::MAX).map(|bytes| o.buffer_memory = bytes)),
-    property("max.block.ms", |o, v| v.millis(0).map(|limit| o.max_block = limit)),
+    property("max.block.ms", |o, v| v.millis(0).map(|limit| o.max_block = Some(limit))),
+    property("block.on.buffer.full", |o, v| v.flag().map(|on| o.block_on_full = Some(on))),
     property("max.request.size", |o, v| v.bytes(0).map(|bytes| o.max_request_size = bytes)),
     property("max.in.flight.requests.per.connection", |o, v| {
         v.number(1..=i32::MAX as usize).map(|n| o.max_in_flight = n)
@@ -120,12 +189,26 @@ const PROPERTIES: &[Property<Options>] = &[
     property("retries", |o, v| v.number(0..=i32::MAX as u32).map(|n| o.retries = n)),
     property("delivery.timeout.ms", |o, v| v.millis(0).map(|limit| o.delivery_timeout = Some(limit))),
     property("compression.type", |o, v| v.one_of(CODECS).map(|codec| o.compression = codec)),
-    property("compression.gzip.level", |o, v| v.number(-1..=9).map(|level| o.levels.gzip = Some(level))),
-    property("compression.lz4.level", |o, v| v.number(1..=17).map(|level| o.levels.lz4 = Some(level))),
-    property("compression.zstd.level", |o, v| {
-        v.number(-131_072..=22).map(|level| o.levels.zstd = Some(level))
-    }),
+    property("compression.gzip.level", |o, v| level(Compression::Gzip, v).map(|l| o.levels.gzip = Some(l))),
+    property("compression.lz4.level", |o, v| level(Compression::Lz4, v).map(|l| o.levels.lz4 = Some(l))),
+    property("compression.zstd.level", |o, v| level(Compression::Zstd, v).map(|l| o.levels.zstd = Some(l))),
     property("partitioner.ignore.keys", |o, v| v.flag().map(|on| o.ignore_keys = on)),
+    property("partitioner.adaptive.partitioning.enable", |o, v| v.flag().map(|on| o.spreading.adaptive = on)),
+    property("partitioner.availability.timeout.ms", |o, v| {
+        v.millis(0).map(|limit| o.spreading.availability_timeout = limit)
+    }),
+    property("partitioner.class", |o, v| match v.text() {
+        "" => Ok(()),
+        ROUND_ROBIN | "RoundRobinPartitioner" => {
+            o.choose(v, "partitioner.class", Arc::new(RoundRobin::new()))
+        }
+        _ => Err(v.must_be(CLASSES)),
+    }),
+    property("partitioner", |o, v| {
+        let known = Librdkafka::ALL.map(|known| (known.name(), known));
+        let known = v.one_of(&known)?;
+        o.choose(v, "partitioner", Arc::new(known))
+    }),
 ];
 
 impl ProducerBuilder {
@@ -168,11 +251,13 @@ impl<K, V> ProducerBuilder<K, V> {
     /// How many replicas must hold a record before the broker answers (`acks`). Default: [`Acks::All`].
     pub fn acks(mut self, acks: Acks) -> Self {
         self.options.acks = acks;
+        self.options.misfit = false;
         self
     }
 
     /// Whether retries leave exactly one copy of each record, in order (`enable.idempotence`). Needs
-    /// [`Acks::All`], retries, and at most 5 requests in flight. Default: on, if those are so.
+    /// [`Acks::All`], retries, and at most 5 requests in flight. Default: on; acks or retries that do not allow it turn it
+    /// off, more requests in flight are refused.
     pub fn enable_idempotence(mut self, on: bool) -> Self {
         self.options.idempotence = Some(on);
         self
@@ -197,10 +282,14 @@ impl<K, V> ProducerBuilder<K, V> {
         self
     }
 
-    /// How long `send` may wait for metadata and for room in the buffer, together (`max.block.ms`).
-    /// Default: 60 s.
+    /// How long `send` may wait for metadata and for room in the buffer, together (`max.block.ms`). With 0, `send`
+    /// fails at once where it would wait, as [`try_send`](Producer::try_send) does: also for the first record of a topic,
+    /// whose metadata it has only asked for then. Default: 60 s.
+    ///
+    /// Files for old clients say `block.on.buffer.full=false` where 0 is meant here, and `true` where waiting has no end;
+    /// both are understood, if `max.block.ms` is left out.
     pub fn max_block_ms(mut self, limit: Duration) -> Self {
-        self.options.max_block = limit;
+        self.options.max_block = Some(limit);
         self
     }
 
@@ -232,24 +321,67 @@ impl<K, V> ProducerBuilder<K, V> {
     }
 
     /// Compresses batches (`compression.type`). Default: [`Compression::None`].
+    ///
+    /// A batch that is full is compressed by the task that filled it, one whose linger is over on a thread of the runtime's
+    /// pool for blocking work (`tokio::task::spawn_blocking`): it waits while the application keeps all of these busy.
     pub fn compression_type(mut self, compression: Compression) -> Self {
         self.options.compression = compression;
         self
     }
 
-    /// Level of gzip, 0 to 9 (`compression.gzip.level`). Default: the codec's own.
+    /// Compresses the batches of one topic differently than [`Self::compression_type`] says; levels are those of the
+    /// codec. Not a property of Kafka. Default: none differs.
+    pub fn topic_compression(mut self, topic: impl Into<String>, compression: Compression) -> Self {
+        self.options.topic_compressions.insert(topic.into(), compression);
+        self
+    }
+
+    /// Level of gzip, 1 (fast) to 9 (small), or -1 for the codec's own (`compression.gzip.level`). Default: -1.
     pub fn compression_gzip_level(mut self, level: i32) -> Self {
         self.options.levels.gzip = Some(level);
         self
     }
 
-    /// Level of zstd, -131072 to 22 (`compression.zstd.level`). Default: the codec's own.
+    /// Level of lz4 (`compression.lz4.level`). Only 9 is possible, which is Kafka's default and stands for its fast
+    /// encoder: the encoder here is of that kind, and has no levels. Default: 9.
+    pub fn compression_lz4_level(mut self, level: i32) -> Self {
+        self.options.levels.lz4 = Some(level);
+        self
+    }
+
+    /// Level of zstd, -131072 (fast) to 22 (small) (`compression.zstd.level`). Default: 3.
     pub fn compression_zstd_level(mut self, level: i32) -> Self {
         self.options.levels.zstd = Some(level);
         self
     }
 
-    /// Spreads records with a key like those without (`partitioner.ignore.keys`). Default: off.
+    /// Lets something else than Kafka's default choose the partitions of records that name none
+    /// (`partitioner.class`; librdkafka's own by `partitioner`): see [`crate::partitioner`]. Default: murmur2 of the
+    /// key as in Java; records without one fill a batch of one partition, then one of another.
+    pub fn partitioner_class(mut self, partitioner: impl Partitioner) -> Self {
+        self.options.partitioner =
+            Some(Chosen { by: "partitioner.class", partitioner: Arc::new(partitioner) });
+        self
+    }
+
+    /// Whether records without a key prefer partitions that have few batches waiting, so that a slow broker gets
+    /// less of them (`partitioner.adaptive.partitioning.enable`, KIP-794). Off, all partitions get as much. Default:
+    /// on.
+    pub fn partitioner_adaptive_partitioning_enable(mut self, on: bool) -> Self {
+        self.options.spreading.adaptive = on;
+        self
+    }
+
+    /// Leaves partitions out for records without a key whose broker has been taking nothing of what is ready for it
+    /// for longer than this, unless all are so; 0 leaves none out (`partitioner.availability.timeout.ms`, KIP-794).
+    /// Needs adaptive partitioning. Default: 0.
+    pub fn partitioner_availability_timeout_ms(mut self, limit: Duration) -> Self {
+        self.options.spreading.availability_timeout = limit;
+        self
+    }
+
+    /// Spreads records with a key like those without (`partitioner.ignore.keys`). Without effect on a partitioner of
+    /// your own. Default: off.
     pub fn partitioner_ignore_keys(mut self, on: bool) -> Self {
         self.options.ignore_keys = on;
         self
@@ -281,9 +413,14 @@ impl<K, V> ProducerBuilder<K, V> {
         }
     }
 
-    /// Adds an interceptor behind the others (`interceptor.classes`).
-    pub fn interceptor(mut self, interceptor: impl Interceptor<K, V>) -> Self {
-        self.interceptors.push(Arc::new(interceptor));
+    /// Adds an interceptor behind the others (`interceptor.classes`). Each is shown a record that was cloned before, so
+    /// that one that panics leaves no trace in it.
+    pub fn interceptor(mut self, interceptor: impl Interceptor<K, V>) -> Self
+    where
+        K: Clone,
+        V: Clone,
+    {
+        self.interceptors.push(Member::new(interceptor));
         self
     }
 
@@ -312,25 +449,48 @@ impl<K, V> ProducerBuilder<K, V> {
 }
 
 impl Options {
+    /// Takes a partitioner by name; two properties that name one would leave it to their order which is meant.
+    fn choose(
+        &mut self,
+        value: &Value<'_>,
+        by: &'static str,
+        partitioner: Arc<dyn Partitioner>,
+    ) -> Result<(), ConfigError> {
+        if let Some(other) = self.partitioner.as_ref().filter(|chosen| chosen.by != by) {
+            return Err(value.must_be(format!("left out, because {} is given, too", other.by)));
+        }
+        self.partitioner = Some(Chosen { by, partitioner });
+        Ok(())
+    }
+
+    fn placing(&self) -> Placing {
+        match &self.partitioner {
+            Some(chosen) => Placing::Custom(chosen.partitioner.clone()),
+            None if self.ignore_keys => Placing::Sticky,
+            None => Placing::ByKey,
+        }
+    }
+
     fn check(&self, client: &ClientSettings) -> Result<Checked, ConfigError> {
+        if self.misfit {
+            let expected =
+                "0 or 1 with high_throughput, which gives up safety for speed; reliable is for all";
+            return Err(ConfigError::invalid("acks", "all", expected));
+        }
         let acks_all = self.acks == Acks::All;
         if self.idempotence == Some(true) {
             self.check_idempotence()?;
+        }
+        if self.idempotence.is_none() && self.max_in_flight > 5 {
+            let setting = "max.in.flight.requests.per.connection";
+            let expected = "at most 5, or else with enable.idempotence=false";
+            return Err(ConfigError::invalid(setting, self.max_in_flight, expected));
         }
         if self.max_in_flight == 0 {
             let setting = "max.in.flight.requests.per.connection";
             return Err(ConfigError::invalid(setting, 0, "at least 1"));
         }
-        let possible = acks_all && self.max_in_flight <= 5 && self.retries > 0;
-        let level = match self.compression {
-            Compression::Gzip => self.levels.gzip,
-            Compression::Lz4 => self.levels.lz4,
-            Compression::Zstd => self.levels.zstd,
-            _ => None,
-        };
-        self.compression.check_level(level).map_err(|error| {
-            ConfigError::invalid("compression.type", self.compression.name(), error.to_string())
-        })?;
+        let possible = acks_all && self.retries > 0;
         Ok(Checked {
             core: Settings {
                 acks: self.acks,
@@ -345,10 +505,46 @@ impl Options {
             request_timeout: client.request_timeout,
             batch_size: self.batch_size,
             buffer_memory: self.buffer_memory,
-            max_block: self.max_block,
-            ignore_keys: self.ignore_keys,
-            packing: Packing { compression: self.compression, level },
+            max_block: self.max_block()?,
+            placing: self.placing(),
+            spreading: self.spreading,
+            packings: self.packings()?,
         })
+    }
+
+    /// How the batches of each topic are compressed. A level that has no effect is refused, unless it is Kafka's default.
+    fn packings(&self) -> Result<Packings, ConfigError> {
+        let default = self.packing("compression.type".into(), self.compression)?;
+        let mut by_topic = BTreeMap::new();
+        for (topic, compression) in &self.topic_compressions {
+            let packing = self.packing(format!("topic_compression({topic})").into(), *compression)?;
+            by_topic.insert(topic.clone(), packing);
+        }
+        let used = by_topic.values().chain([&default]).map(|packing| packing.compression);
+        let used: BTreeSet<Compression> = used.collect();
+        for (codec, given, kafkas) in self.levels.all() {
+            let Some(given) = given.filter(|given| *given != kafkas) else { continue };
+            check_level(codec, given)?;
+            if !used.contains(&codec) {
+                let expected =
+                    format!("left out, because nothing is compressed by {codec} (compression.type)");
+                return Err(ConfigError::invalid(level_setting(codec), given, expected));
+            }
+        }
+        Ok(Packings { default, by_topic })
+    }
+
+    fn packing(&self, setting: Cow<'static, str>, compression: Compression) -> Result<Packing, ConfigError> {
+        if compression.check_level(None).is_err() {
+            let expected = format!(
+                "another codec; for {compression}, build klamm with its feature `{compression}`, which needs a C compiler"
+            );
+            return Err(ConfigError::invalid(setting, compression, expected));
+        }
+        let level = self.levels.all().into_iter().find(|(codec, ..)| *codec == compression);
+        let level = level.and_then(|(_, given, _)| given);
+        level.map_or(Ok(()), |level| check_level(compression, level))?;
+        Ok(Packing { compression, level })
     }
 
     fn check_idempotence(&self) -> Result<(), ConfigError> {
@@ -368,6 +564,18 @@ impl Options {
         Ok(())
     }
 
+    fn max_block(&self) -> Result<Duration, ConfigError> {
+        match (self.block_on_full, self.max_block) {
+            (Some(on), Some(limit)) => {
+                let expected = format!("left out, because max.block.ms={} is given, too", limit.as_millis());
+                Err(ConfigError::invalid("block.on.buffer.full", on, expected))
+            }
+            (Some(false), None) => Ok(Duration::ZERO),
+            (Some(true), None) => Ok(Duration::MAX),
+            (None, limit) => Ok(limit.unwrap_or(Duration::from_secs(60))),
+        }
+    }
+
     /// As in Kafka, only a limit that was asked for is refused; the default one gives way.
     fn delivery_timeout(&self, request_timeout: Duration) -> Result<Duration, ConfigError> {
         let least = self.linger.saturating_add(request_timeout);
@@ -383,95 +591,14 @@ impl Options {
     }
 }
 
-impl<K, V> fmt::Debug for ProducerBuilder<K, V> {
+impl fmt::Debug for Chosen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProducerBuilder").field("options", &self.options).finish_non_exhaustive()
+        f.write_str(self.by)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn checked(pairs: &[(&str, &str)]) -> Result<Checked, ConfigError> {
-        let builder = ProducerBuilder::from_properties(pairs.iter().copied())?;
-        builder.options.check(&builder.options.client)
-    }
-
-    /// Goal: whoever leaves a setting out gets what Kafka 4.3 would do. The values are those of its definitions.
-    #[test]
-    fn the_defaults_are_kafkas() {
-        let kafkas = [
-            ("acks", "all"),
-            ("enable.idempotence", "true"),
-            ("batch.size", "16384"),
-            ("linger.ms", "5"),
-            ("buffer.memory", "33554432"),
-            ("max.block.ms", "60000"),
-            ("max.request.size", "1048576"),
-            ("max.in.flight.requests.per.connection", "5"),
-            ("retries", "2147483647"),
-            ("delivery.timeout.ms", "120000"),
-            ("compression.type", "none"),
-            ("compression.gzip.level", "-1"),
-            ("compression.lz4.level", "9"),
-            ("compression.zstd.level", "3"),
-            ("partitioner.ignore.keys", "false"),
-        ];
-        let ours = format!("{:?}", checked(&[]).unwrap());
-        for pair in kafkas {
-            assert_eq!(format!("{:?}", checked(&[pair]).unwrap()), ours, "{}", pair.0);
-        }
-        for property in PROPERTIES {
-            assert!(kafkas.iter().any(|(name, _)| *name == property.name), "{} is not listed", property.name);
-        }
-    }
-
-    /// Goal: one clear sentence that names the setting, the value and what would be right.
-    #[test]
-    fn settings_that_contradict_each_other_are_refused() {
-        for (pairs, message) in [
-            (
-                &[("enable.idempotence", "true"), ("acks", "1")][..],
-                "acks=1: must be all with enable.idempotence=true",
-            ),
-            (
-                &[("enable.idempotence", "true"), ("max.in.flight.requests.per.connection", "6")],
-                "max.in.flight.requests.per.connection=6: must be at most 5 with enable.idempotence=true",
-            ),
-            (
-                &[("enable.idempotence", "true"), ("retries", "0")],
-                "retries=0: must be more than 0 with enable.idempotence=true",
-            ),
-            (
-                &[("delivery.timeout.ms", "30000")],
-                "delivery.timeout.ms=30000: must be at least linger.ms and request.timeout.ms together, 30005",
-            ),
-            (&[("acks", "2")], "acks=2: must be one of all, -1, 1, 0"),
-        ] {
-            assert_eq!(checked(pairs).unwrap_err().to_string(), message);
-        }
-    }
-
-    #[test]
-    fn idempotence_that_was_not_asked_for_gives_way() {
-        for pair in [("acks", "1"), ("acks", "0"), ("retries", "0")] {
-            assert!(!checked(&[pair]).unwrap().core.idempotent, "{pair:?}");
-        }
-        assert!(!checked(&[("max.in.flight.requests.per.connection", "6")]).unwrap().core.idempotent);
-    }
-
-    #[test]
-    fn the_default_delivery_timeout_gives_way_to_a_long_linger() {
-        let checked = checked(&[("linger.ms", "600000")]).unwrap();
-        assert_eq!(checked.core.delivery_timeout, Duration::from_secs(630));
-    }
-
-    #[test]
-    fn codecs_that_this_build_cannot_encode_are_refused_at_once() {
-        let zstd = checked(&[("compression.type", "zstd")]);
-        assert_eq!(zstd.is_ok(), cfg!(feature = "zstd"));
-        assert!(checked(&[("compression.type", "lz4"), ("compression.lz4.level", "9")]).is_err());
-        assert!(checked(&[("compression.type", "gzip"), ("compression.gzip.level", "9")]).is_ok());
+impl<K, V> fmt::Debug for ProducerBuilder<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProducerBuilder").field("options", &self.options).finish_non_exhaustive()
     }
 }

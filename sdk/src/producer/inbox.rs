@@ -7,6 +7,7 @@ use klamm_wire::SealedBatch;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::attached::Attachments;
 use super::delivery::Fate;
 use super::slot::Slot;
 
@@ -29,8 +30,8 @@ pub(super) enum Note {
     Sealed {
         batch: BatchId,
         sealed: Option<SealedBatch>,
-        /// Of every record, if an interceptor wants to know.
-        timestamps: Vec<i64>,
+        /// What is to be told of its records, if anything.
+        attached: Option<Box<Attachments>>,
     },
     NoRoom,
     Flush(oneshot::Sender<()>),
@@ -51,6 +52,8 @@ pub(super) struct Inbox {
 struct State {
     notes: Vec<Note>,
     next_batch: u64,
+    /// No more batches.
+    closing: bool,
     ended: bool,
 }
 
@@ -60,15 +63,24 @@ impl Inbox {
         self.leave_numbered(|_| note).is_some()
     }
 
-    /// Leaves a note about a new batch and returns the batch's number; they grow in the order of the notes.
+    /// No batch is opened from now on, so that a flush that is asked for next is the last one.
+    pub(super) fn close(&self) {
+        self.state.lock().closing = true;
+    }
+
+    /// Leaves a note about a new batch and returns the batch's number; they grow in the order of the notes. `None` if no
+    /// batch may be opened any more.
     pub(super) fn leave_numbered(&self, note: impl FnOnce(BatchId) -> Note) -> Option<BatchId> {
         let mut state = self.state.lock();
         if state.ended {
             return None;
         }
-        let batch = BatchId(state.next_batch);
+        let batch = BatchId::new(state.next_batch);
         let newest = state.notes.last();
         let note = note(batch);
+        if state.closing && matches!(note, Note::Opened { .. }) {
+            return None;
+        }
         // Said by every attempt of whoever does not wait; once is enough.
         if matches!((newest, &note), (Some(Note::NoRoom), Note::NoRoom)) {
             return Some(batch);

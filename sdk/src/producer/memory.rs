@@ -87,6 +87,11 @@ impl Memory {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
+    /// Callers that wait for room.
+    pub(super) fn waiters(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     pub(super) fn give_back(&self, bytes: usize) {
         self.free.add_permits(bytes);
     }

@@ -7,11 +7,21 @@ use klamm_wire::{Compression, ErrorCode};
 
 use super::*;
 use crate::error::Recovery;
-use crate::interceptor::Refusal;
 use crate::rt::Rt;
 use crate::serializer::Plain;
 
+mod blocking;
 mod broker;
+mod closing;
+#[cfg(feature = "metrics")]
+mod measuring;
+mod ordering;
+mod placing;
+mod pouring;
+#[cfg(feature = "mock")]
+mod retrying;
+mod telling;
+mod tracing_spans;
 
 use broker::{Broker, Produced};
 
@@ -46,7 +56,7 @@ async fn records_arrive_as_they_were_sent_with_null_and_empty_kept_apart() {
     let first = producer.send(record()).await.unwrap();
     let second = producer.send(record().key("").value("").header("h", "").null_header("n")).await.unwrap();
     let third = producer.send_and_wait(record().key("k").value("v").timestamp(99)).await.unwrap();
-    assert_eq!((&*third.topic, third.partition, third.offset, third.timestamp), ("t", 1, Some(2), 99));
+    assert_eq!((third.topic(), third.partition, third.offset, third.timestamp), ("t", 1, Some(2), 99));
     assert_eq!((first.await.unwrap().offset, second.await.unwrap().offset), (Some(0), Some(1)));
     let (empty, header) = (Some(vec![]), |name: &str, value| (name.as_bytes().to_vec(), value));
     assert_eq!(
@@ -96,7 +106,7 @@ async fn typed_records_go_through_their_serializers() {
         builder(&broker).key_serializer(Plain).value_serializer(Failing).build().unwrap();
     let record = |value: u8| Record::new("t").partition(0).key(258).value(value);
     let error = producer.send(record(0)).await.unwrap_err();
-    assert_eq!(error.to_string(), "cannot serialize the value: zero");
+    assert_eq!(error.to_string(), "cannot serialize the value (u8) for topic \"t\": zero");
     producer.send_and_wait(record(5)).await.unwrap();
     producer.send_and_wait(record(6)).await.unwrap();
     let header = vec![(b"type".to_vec(), None)];
@@ -117,6 +127,29 @@ async fn every_codec_that_can_encode_round_trips_whether_full_or_lingering() {
         assert_eq!(broker.values(0), lines);
         let batches = broker.batches(0);
         assert!(batches.len() >= 5 && batches.iter().all(|b| b.header().compression() == Ok(codec)));
+        check_memory(&producer).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_may_have_a_codec_of_its_own_whether_its_batches_are_full_or_lingering() {
+    for (own, by_type) in [(Compression::Gzip, Compression::None), (Compression::None, Compression::Lz4)] {
+        let broker = Broker::default();
+        let builder = builder(&broker).compression_type(by_type).topic_compression("t", own).batch_size(500);
+        let producer: Producer = builder.build().unwrap();
+        for partition in 0..2 {
+            for _ in 0..9 {
+                let record = Record::new("t").partition(partition).value("x".repeat(100));
+                drop(producer.send(record).await.unwrap());
+            }
+        }
+        drop(producer.send(Record::new("other").partition(2).value("x".repeat(100))).await.unwrap());
+        producer.flush().await.unwrap();
+        let codecs =
+            |partition| broker.batches(partition).into_iter().map(|b| b.header().compression().unwrap());
+        assert!(codecs(0).chain(codecs(1)).all(|codec| codec == own));
+        assert!(codecs(0).count() > 1);
+        assert_eq!(codecs(2).collect::<Vec<_>>(), [by_type]);
         check_memory(&producer).await;
     }
 }
@@ -185,7 +218,10 @@ async fn a_record_whose_time_is_up_says_whether_it_may_be_written() {
     broker.0.lock().always = Some(Produced::Refused(ErrorCode::NOT_ENOUGH_REPLICAS));
     producer.inner.accumulator.client.rt().sleep(3 * S).await;
     let error = producer.send_and_wait(line("refused")).await.unwrap_err();
-    assert_eq!(error.to_string(), "record not acknowledged within 3s; last answer: NOT_ENOUGH_REPLICAS (19)");
+    assert_eq!(
+        error.to_string(),
+        "record of t-0 not acknowledged within 3s; last answer: NOT_ENOUGH_REPLICAS (19)"
+    );
     assert!(!error.maybe_written());
     check_memory(&producer).await;
 }
@@ -417,68 +453,76 @@ async fn dropping_the_last_clone_ends_the_sender_and_fails_what_is_left() {
     let clone = producer.clone();
     let delivery = producer.send(line("gone")).await.unwrap();
     drop(producer);
-    assert!(clone.inner.tasks.lock().iter().all(|task| !task.is_finished()));
+    assert!(matches!(&*clone.inner.tasks.lock(), Tasks::Running(sender, _) if !sender.is_finished()));
     drop(clone);
     assert!(matches!(delivery.await, Err(SendError::Closed { maybe_written: false })));
     assert_eq!(broker.0.lock().requests, 0);
 }
 
-type Seen = Arc<Mutex<Vec<String>>>;
-
-struct Tagging(&'static str, Seen);
-
-impl Interceptor for Tagging {
-    fn on_send(&self, record: &mut Record) -> Result<(), Refusal> {
-        if record.value_ref().is_some_and(|value| value == "forbidden") {
-            return Err("not this one".into());
-        }
-        record.headers_mut().push((self.0.to_owned(), None));
-        Ok(())
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_split_while_everybody_waits_for_room() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).batch_size(1_000).buffer_memory(1_000).build().unwrap();
+    broker.0.lock().script.push_back(Produced::Refused(ErrorCode::MESSAGE_TOO_LARGE));
+    let mut deliveries = Vec::new();
+    for i in 0..40 {
+        deliveries.push(producer.send(line(format!("{i} {}", "x".repeat(100)))).await.unwrap());
     }
-
-    fn on_acknowledgement(&self, topic: &str, partition: i32, outcome: Result<&RecordMetadata, &SendError>) {
-        let outcome = outcome.map(|metadata| metadata.offset).map_err(ToString::to_string);
-        self.1.lock().push(format!("{} {topic}-{partition} {outcome:?}", self.0));
+    for (delivery, i) in deliveries.into_iter().zip(0..) {
+        assert_eq!(delivery.await.unwrap().offset, Some(i));
     }
+    check_memory(&producer).await;
 }
 
-struct Panicking;
+/// Goal: KIP-951. The new leader is tried at once, without a backoff and a round of metadata that list it.
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_is_found_at_the_address_in_the_answer_although_the_metadata_do_not_list_it() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).build().unwrap();
+    producer.send_and_wait(line("first")).await.unwrap();
+    broker.0.lock().script.push_back(Produced::Moved);
+    let started = tokio::time::Instant::now();
+    producer.send_and_wait(line("second")).await.unwrap();
+    assert!(broker.0.lock().dialled.iter().any(|host| host == "moved"));
+    assert!(started.elapsed() < 50 * MS, "{:?}", started.elapsed());
+}
 
-impl Interceptor for Panicking {
-    fn on_send(&self, _: &mut Record) -> Result<(), Refusal> {
-        panic!("on purpose")
+/// Goal: KIP-794. Only what has no place of its own counts when it is time to move on.
+#[tokio::test(start_paused = true)]
+async fn records_with_a_partition_of_their_own_do_not_move_the_others_on() {
+    let broker = Broker::default();
+    let producer: Producer = builder(&broker).batch_size(500).build().unwrap();
+    let anywhere = || Record::new("t").value("x".repeat(100));
+    let first = producer.send_and_wait(anywhere()).await.unwrap().partition;
+    for round in 0..3 {
+        for _ in 0..3 {
+            drop(producer.send(Record::new("t").partition(first).value("x".repeat(100))).await.unwrap());
+        }
+        // It finds the batch full in which the others are.
+        drop(producer.send(Record::new("t").partition(first).value("x".repeat(60))).await.unwrap());
+        let next = producer.send_and_wait(Record::new("t").value("x".repeat(50))).await.unwrap();
+        assert_eq!(next.partition, first, "round {round}");
     }
-
-    fn on_acknowledgement(&self, _: &str, _: i32, _: Result<&RecordMetadata, &SendError>) {
-        panic!("on purpose")
-    }
+    check_memory(&producer).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn interceptors_change_refuse_and_hear_of_every_record_even_behind_one_that_panics() {
+async fn a_single_record_that_is_too_large_names_where_it_was_to_go_and_what_helps() {
     let broker = Broker::default();
-    let seen = Seen::default();
-    let chain = builder(&broker).interceptor(Tagging("a", seen.clone())).interceptor(Panicking);
-    let producer: Producer = chain.interceptor(Tagging("b", seen.clone())).build().unwrap();
-    producer.send_and_wait(line("fine")).await.unwrap();
-    let error = producer.send(line("forbidden")).await.unwrap_err();
-    assert_eq!(error.to_string(), "refused by an interceptor: not this one");
-    broker.0.lock().script.push_back(Produced::Refused(ErrorCode::INVALID_RECORD));
-    assert!(producer.send_and_wait(line("bad")).await.is_err());
-    let headers = |name: &str| (name.as_bytes().to_vec(), None);
-    assert_eq!(broker.records(0)[0].2, [headers("a"), headers("b")]);
-    check_memory(&producer).await;
-    producer.close(S).await.unwrap();
-    let refused = "t-0 Err(\"refused by the broker: INVALID_RECORD (87)\")";
-    assert_eq!(
-        *seen.lock(),
-        [
-            "a t-0 Ok(Some(0))".into(),
-            "b t-0 Ok(Some(0))".into(),
-            format!("a {refused}"),
-            format!("b {refused}")
-        ]
-    );
+    let producer: Producer = builder(&broker).retries(0).build().unwrap();
+    for (code, cure) in [
+        (ErrorCode::MESSAGE_TOO_LARGE, "max.message.bytes"),
+        (ErrorCode::RECORD_LIST_TOO_LARGE, "segment.bytes"),
+    ] {
+        broker.0.lock().script.push_back(Produced::Refused(code));
+        let error = producer.send_and_wait(line("x".repeat(500))).await.unwrap_err();
+        let SendError::Rejected { at: Some(at), maybe_written: false, .. } = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((at.to_string().as_str(), error.recovery()), ("t-0", Recovery::Fix));
+        let said = error.to_string();
+        assert!(said.contains("570 B") && said.contains(cure), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! The two tasks of one TCP conversation: a writer that sends several requests at once, and a reader.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -69,9 +70,9 @@ async fn run(pipe: Arc<Pipe>, direction: impl Future<Output = LinkError>) {
 async fn write(pipe: Arc<Pipe>, mut writer: OwnedWriteHalf) -> LinkError {
     loop {
         pipe.work.notified().await;
-        let outgoing = pipe.take_outgoing();
-        let chunks: Vec<Bytes> =
-            outgoing.iter().flat_map(|outgoing| outgoing.chunks.iter().cloned()).collect();
+        let mut outgoing = pipe.take_outgoing();
+        // Moved, and let go of as soon as they are written: whoever sent them wants their memory back.
+        let chunks = outgoing.iter_mut().flat_map(|outgoing| std::mem::take(&mut outgoing.chunks)).collect();
         if let Err(cause) = write_chunks(&mut writer, chunks).await {
             return LinkError::Closed { cause: Some(Arc::new(cause)) };
         }
@@ -80,22 +81,22 @@ async fn write(pipe: Arc<Pipe>, mut writer: OwnedWriteHalf) -> LinkError {
 }
 
 /// Writes all chunks, as many as possible by one call of the operating system.
-async fn write_chunks(writer: &mut (impl AsyncWrite + Unpin), mut chunks: Vec<Bytes>) -> io::Result<()> {
-    let mut first = 0;
-    while first < chunks.len() {
+async fn write_chunks(writer: &mut (impl AsyncWrite + Unpin), mut chunks: VecDeque<Bytes>) -> io::Result<()> {
+    while !chunks.is_empty() {
         let mut slices = [IoSlice::new(&[]); SLICES];
-        let filled =
-            chunks[first..].iter().zip(&mut slices).map(|(chunk, slice)| *slice = IoSlice::new(chunk));
+        let filled = chunks.iter().zip(&mut slices).map(|(chunk, slice)| *slice = IoSlice::new(chunk));
         let filled = filled.count();
         let mut written = writer.write_vectored(&slices[..filled]).await?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        while written > 0 {
-            let part = written.min(chunks[first].len());
-            chunks[first].advance(part);
+        while let Some(first) = chunks.front_mut().filter(|_| written > 0) {
+            let part = written.min(first.len());
+            first.advance(part);
             written -= part;
-            first += usize::from(chunks[first].is_empty());
+            if first.is_empty() {
+                chunks.pop_front();
+            }
         }
     }
     Ok(())

@@ -20,6 +20,7 @@ use klamm_wire::{Endpoint, Link, LinkError};
 use tokio::net::{TcpSocket, TcpStream};
 use tower::Service;
 
+use crate::config::ClientSettings;
 use crate::rt::Rt;
 
 const SIMULATED: &str =
@@ -62,6 +63,15 @@ impl TcpConnector {
     /// A connector with the defaults named at each method.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One as the settings of a client ask for.
+    pub(crate) fn for_client(settings: &ClientSettings) -> Self {
+        Self::new()
+            .connect_timeout(settings.connection_setup_timeout)
+            .send_buffer_bytes(settings.send_buffer_bytes)
+            .receive_buffer_bytes(settings.receive_buffer_bytes)
+            .max_response_bytes(settings.max_response_bytes)
     }
 
     /// Waits at most this long for one address to accept, then tries the next one

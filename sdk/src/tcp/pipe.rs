@@ -89,15 +89,17 @@ impl Pipe {
         let (reply, answer) = oneshot::channel();
         let mut state = self.state.lock();
         if let Some(failure) = &state.failure {
-            let _ = reply.send(Err(failure.clone()));
+            let _ = reply.send(Err(failure.clone().before_sending()));
             return answer;
         }
         let correlation_id = state.next_correlation_id;
         let Ok(chunks) = chunks(frame, correlation_id, self.client_id.as_deref()) else {
             let reason = format!("request of {} B does not fit a frame", frame.len_bytes());
-            let _ = reply.send(Err(LinkError::Malformed { reason }));
+            let _ = reply.send(Err(LinkError::Malformed { reason }.before_sending()));
             return answer;
         };
+        // Whoever calls under a span that asks for it is told.
+        tracing::Span::current().record("kafka.correlation_id", correlation_id);
         state.next_correlation_id = correlation_id.wrapping_add(1) & i32::MAX;
         let (api_key, api_version) = (frame.api_key, frame.api_version);
         let unanswered = if frame.expects_reply {

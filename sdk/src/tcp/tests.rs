@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::fake::{Act, Fake};
+use crate::listener::Listener;
 
 const METADATA: i16 = 3;
 
@@ -48,6 +49,22 @@ async fn answers_go_to_their_requests_in_order_and_carry_the_client_id() {
     }
     let heads = fake.heads.lock();
     assert!(heads.iter().all(|head| head.client_id.as_ref().is_some_and(|id| id.as_str() == "me")));
+}
+
+#[tokio::test]
+async fn the_span_of_a_request_learns_its_correlation_id_if_it_asks_for_it() {
+    let (listener, _listening) = Listener::start();
+    let fake = Fake::start(|head, _| echo(head.correlation_id)).await;
+    let mut link = open(TcpConnector::new(), &fake).await;
+    ready(&mut link).await.unwrap();
+    for _ in 0..2 {
+        let span = tracing::info_span!("asks", kafka.correlation_id = tracing::field::Empty);
+        let answer = span.in_scope(|| link.call(frame()));
+        answer.await.unwrap();
+    }
+    let told: Vec<_> =
+        listener.spans.lock().values().map(|span| span["kafka.correlation_id"].clone()).collect();
+    assert_eq!(told, ["0", "1"]);
 }
 
 #[tokio::test]
@@ -124,12 +141,14 @@ async fn any_error_is_final_and_fails_all_requests_in_flight() {
         ready(&mut link).await.unwrap();
         let answers: Vec<_> = (0..3).map(|_| link.call(frame())).collect();
         for answer in answers {
-            let error = answer.await.unwrap_err().to_string();
-            assert!(error.contains(part), "{name}: {error}");
+            let error = answer.await.unwrap_err();
+            assert!(!matches!(error, LinkError::NotSent { .. }), "{name}: {error}");
+            assert!(error.to_string().contains(part), "{name}: {error}");
         }
         let error = ready(&mut link).await.unwrap_err().to_string();
         assert!(error.contains(part), "{name}: {error}");
-        assert!(link.call(frame()).await.is_err());
+        let error = link.call(frame()).await.unwrap_err();
+        assert!(matches!(error, LinkError::NotSent { .. }), "{name}: {error}");
     }
 }
 
@@ -197,6 +216,71 @@ async fn every_address_of_a_name_is_tried_and_told() {
 
     let error = TcpConnector::new().call(Endpoint::new("name.invalid", 1)).await.unwrap_err();
     assert!(error.to_string().starts_with("cannot resolve name.invalid"), "{error}");
+}
+
+/// Reads options of a dialled socket back: the sizes of its buffers for sending and for receiving, `SO_KEEPALIVE` and
+/// `TCP_NODELAY`.
+async fn dialled(connector: &TcpConnector) -> (u32, u32, bool, bool) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Endpoint::new("127.0.0.1", listener.local_addr().unwrap().port());
+    let stream = dial(&Rt::current().unwrap(), &connector.options, &endpoint).await.unwrap();
+    let nodelay = stream.nodelay().unwrap();
+    let socket = TcpSocket::from_std_stream(stream.into_std().unwrap());
+    let sizes = (socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap());
+    (sizes.0, sizes.1, socket.keepalive().unwrap(), nodelay)
+}
+
+/// What the system has: Linux doubles what it is asked for.
+const ASKED: u32 = if cfg!(target_os = "linux") { 2 } else { 1 };
+
+#[tokio::test]
+async fn the_options_of_a_socket_are_those_that_were_set() {
+    let (send, receive, keepalive, nodelay) = dialled(&TcpConnector::new()).await;
+    assert!(keepalive && nodelay, "on by default");
+    let set = TcpConnector::new().send_buffer_bytes(Some(20_000)).receive_buffer_bytes(Some(30_000));
+    let set = set.nodelay(false);
+    assert_eq!(dialled(&set).await, (ASKED * 20_000, ASKED * 30_000, true, false));
+    assert_ne!((send, receive), (ASKED * 20_000, ASKED * 30_000), "the system's own sizes are others");
+    let half = TcpConnector::new().send_buffer_bytes(Some(20_000)).receive_buffer_bytes(None);
+    assert_eq!(dialled(&half).await, (ASKED * 20_000, receive, true, true), "one of them alone");
+}
+
+/// Goal: producers and consumers hand their settings of sockets on, by Kafka's names, and -1 is the system's choice.
+#[tokio::test]
+async fn settings_by_kafkas_names_reach_the_sockets_options() {
+    let settings = |pairs: &[(&str, &str)]| {
+        let builder = crate::Client::from_properties(pairs.iter().copied()).unwrap();
+        TcpConnector::for_client(&builder.settings)
+    };
+    let none = settings(&[("send.buffer.bytes", "-1"), ("receive.buffer.bytes", "-1")]);
+    assert_eq!(dialled(&none).await, dialled(&TcpConnector::new()).await);
+    let some = settings(&[("send.buffer.bytes", "20000"), ("receive.buffer.bytes", "30000")]);
+    assert_eq!(dialled(&some).await, (ASKED * 20_000, ASKED * 30_000, true, true));
+}
+
+/// An address that takes no more connections and refuses none: its queue is full, and nobody accepts.
+async fn full() -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queue = Vec::new();
+    let wait = Duration::from_millis(300);
+    let rt = Rt::current().unwrap();
+    while let Some(connected) = rt.before(rt.now() + wait, TcpStream::connect(address)).await {
+        queue.push(connected.unwrap());
+    }
+    (listener, queue)
+}
+
+#[tokio::test]
+async fn an_address_that_does_not_answer_is_given_up_after_the_setup_timeout() {
+    let (listener, _queue) = full().await;
+    let address = listener.local_addr().unwrap();
+    let connector = TcpConnector::new().connect_timeout(Duration::from_millis(200));
+    let error = connector.clone().call(Endpoint::new("127.0.0.1", address.port())).await.unwrap_err();
+    assert!(matches!(error, LinkError::Connect { .. }), "{error:?}");
+    assert!(error.to_string().contains("no connection within 200ms"), "{error}");
 }
 
 #[tokio::test]

@@ -42,6 +42,10 @@ pub enum Bug {
     IgnoreInFlightLimit,
     /// The client takes an error for success when a leader has changed.
     ErrorTakenForSuccess,
+    /// The client loses the record at each seam of a batch that it splits.
+    SplitLosesRecord,
+    /// The client sends the parts of a batch that it splits in the wrong order.
+    SplitSwapsParts,
     /// A consumer whose connection broke goes on one record too far.
     SkipAfterReconnect,
     /// A consumer whose leader changed goes on one record too early.
@@ -68,6 +72,8 @@ impl Bug {
         Self::NewSequenceOnRetry,
         Self::IgnoreInFlightLimit,
         Self::ErrorTakenForSuccess,
+        Self::SplitLosesRecord,
+        Self::SplitSwapsParts,
         Self::SkipAfterReconnect,
         Self::RereadAfterLeaderChange,
     ];

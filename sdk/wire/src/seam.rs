@@ -134,6 +134,12 @@ pub enum LinkError {
         /// What the operating system said, if anything.
         cause: Option<Arc<io::Error>>,
     },
+    /// The request was refused before anything of it was sent, because the conversation had ended by then.
+    #[error("not sent: {cause}")]
+    NotSent {
+        /// Why the conversation had ended.
+        cause: Box<LinkError>,
+    },
     /// This connector cannot work where it was called; dialling again is no better.
     #[error("{reason}")]
     Unusable {
@@ -152,6 +158,12 @@ impl LinkError {
     /// A closed conversation without further cause.
     pub fn closed() -> Self {
         Self::Closed { cause: None }
+    }
+
+    /// The answer to a request that comes after the end of the conversation, which had this cause.
+    #[must_use]
+    pub fn before_sending(self) -> Self {
+        Self::NotSent { cause: Box::new(self) }
     }
 }
 

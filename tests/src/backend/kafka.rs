@@ -3,11 +3,13 @@
 use std::io::Error;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use klamm::{Client, ClientBuilder};
 
 use super::system::Done;
 use super::{BROKERS, System, Unavailable};
 use crate::process::{ApacheKafka, signal};
+use crate::raw;
 
 /// A dead or silent node is noticed in seconds instead of Kafka's nine and thirty.
 const SETTINGS: &[&str] = &[
@@ -41,6 +43,12 @@ impl Kafka {
 impl System for Kafka {
     fn client_builder(&self) -> ClientBuilder {
         Client::builder().bootstrap_servers(self.0.bootstrap())
+    }
+
+    fn controller(&self) -> BoxFuture<'_, Result<Option<i32>, Error>> {
+        let bootstrap = self.0.bootstrap().to_owned();
+        let ask = move || raw::quorum_leader(&bootstrap).map(Some);
+        Box::pin(async { tokio::task::spawn_blocking(ask).await.map_err(Error::other)? })
     }
 
     fn kill(&self, broker: i32) -> Done<'_> {

@@ -35,6 +35,8 @@ pub enum Can {
     VirtualTime,
     /// Clients come over sockets.
     RealSockets,
+    /// Several threads run, so that one may block.
+    Threads,
 }
 
 /// A cluster on its way.
@@ -70,7 +72,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         id: "mock",
         title: "klamm's MockConnector",
-        can: &[Can::KeepRecords],
+        can: &[Can::KeepRecords, Can::Threads],
         start: || Box::pin(mock::start()),
     },
     Kind {
@@ -87,6 +89,7 @@ pub const KINDS: &[Kind] = &[
             Can::Freeze,
             Can::Cut,
             Can::SeeLogs,
+            Can::Threads,
         ],
         start: || Box::pin(lite::in_process()),
     },
@@ -105,6 +108,7 @@ pub const KINDS: &[Kind] = &[
             Can::Cut,
             Can::SeeLogs,
             Can::RealSockets,
+            Can::Threads,
         ],
         start: || Box::pin(lite::over_tcp()),
     },
@@ -130,7 +134,14 @@ pub const KINDS: &[Kind] = &[
     Kind {
         id: "up",
         title: "broker-lite up, a process of its own",
-        can: &[Can::KeepRecords, Can::CreateTopics, Can::Replicate, Can::Freeze, Can::RealSockets],
+        can: &[
+            Can::KeepRecords,
+            Can::CreateTopics,
+            Can::Replicate,
+            Can::Freeze,
+            Can::RealSockets,
+            Can::Threads,
+        ],
         start: || Box::pin(up::start()),
     },
     Kind {
@@ -144,6 +155,7 @@ pub const KINDS: &[Kind] = &[
             Can::Pause,
             Can::Freeze,
             Can::RealSockets,
+            Can::Threads,
         ],
         start: || Box::pin(kafka::start()),
     },

@@ -4,7 +4,7 @@ use std::io::Error;
 use std::sync::Arc;
 
 use broker_lite::{Cluster, ClusterBuilder, Cut, Side};
-use klamm::{Client, ClientBuilder};
+use klamm::{BoxConnector, Client, ClientBuilder, Connector, TcpConnector};
 use parking_lot::Mutex;
 
 use super::system::Done;
@@ -47,6 +47,10 @@ impl System for Lite {
     fn client_builder(&self) -> ClientBuilder {
         let builder = Client::builder().bootstrap_servers(self.cluster.bootstrap());
         if self.tcp { builder } else { builder.connector(self.cluster.handle()) }
+    }
+
+    fn connector(&self) -> BoxConnector {
+        if self.tcp { TcpConnector::new().erase() } else { self.cluster.handle().erase() }
     }
 
     fn kill(&self, broker: i32) -> Done<'_> {

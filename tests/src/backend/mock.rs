@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use klamm::mock::MockConnector;
+use klamm::{BoxConnector, Connector};
 use klamm::{Client, ClientBuilder};
 
 use super::{System, Unavailable};
@@ -12,6 +13,10 @@ struct Mock(MockConnector);
 impl System for Mock {
     fn client_builder(&self) -> ClientBuilder {
         Client::builder().bootstrap_servers(self.0.bootstrap()).connector(self.0.clone())
+    }
+
+    fn connector(&self) -> BoxConnector {
+        self.0.clone().erase()
     }
 
     fn invent_topic(&self, name: &str, partitions: i32) {

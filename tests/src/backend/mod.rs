@@ -17,7 +17,10 @@ use std::io::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use klamm::{Client, ClientBuilder, ErrorCode, NewTopic, PartitionDescription, TopicDescription};
+use klamm::fault::{FaultHandle, FaultLayer, Layer};
+use klamm::{
+    BoxConnector, Client, ClientBuilder, ErrorCode, NewTopic, PartitionDescription, TopicDescription,
+};
 use tokio::time::{Instant, sleep};
 
 pub use kind::{Can, KINDS, Kind, Starting};
@@ -59,6 +62,11 @@ impl Backend {
         self.system.client_builder().client_id("behaviour")
     }
 
+    /// What opens connections to this cluster, for whoever wants to stand between.
+    pub fn connector(&self) -> BoxConnector {
+        self.system.connector()
+    }
+
     /// A client of this cluster with Kafka's defaults.
     ///
     /// # Errors
@@ -80,6 +88,13 @@ impl Backend {
     /// A setting is impossible.
     pub fn impatient_client(&self) -> Result<Client, Error> {
         self.client_builder().request_timeout_ms(self.patience()).build().map_err(Error::other)
+    }
+
+    /// A client's builder that leads to this cluster through faults, and what says which.
+    pub fn faulty_client_builder(&self) -> (ClientBuilder, FaultHandle) {
+        let layer = FaultLayer::new(self.chance(u64::MAX));
+        let connector = layer.layer(self.system.connector());
+        (self.client_builder().connector(connector), layer.handle())
     }
 
     /// A topic name that no other behaviour uses.
@@ -208,15 +223,18 @@ impl Backend {
         self.until_partition(topic, partition, |found| (found.isr.len() == count).then_some(())).await
     }
 
-    /// A replica of the partition that does not lead it.
+    /// A replica of the partition that does not lead it, and is not the active controller either: whatever happens to
+    /// it, topics are created and deleted, and leaders elected, without a failover of the controller first.
     ///
     /// # Errors
     ///
-    /// As [`Self::until_described`].
+    /// As [`Self::until_described`]; or the controller is not known.
     pub async fn follower_of(&self, topic: &str, partition: usize) -> Result<i32, Error> {
+        let controller = self.system.controller().await?;
         let follower = |found: &PartitionDescription| {
             let leader = found.leader?;
-            found.replicas.iter().copied().find(|replica| *replica != leader)
+            let fit = |replica: &i32| *replica != leader && Some(*replica) != controller;
+            found.replicas.iter().copied().find(fit)
         };
         self.until_partition(topic, partition, follower).await
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Error;
 
 use futures::future::BoxFuture;
-use klamm::ClientBuilder;
+use klamm::{BoxConnector, ClientBuilder, Connector, TcpConnector};
 
 use super::BROKERS;
 
@@ -40,8 +40,18 @@ pub trait System: Send + Sync {
     /// A client's builder that leads to it.
     fn client_builder(&self) -> ClientBuilder;
 
+    /// What such a client opens its connections by.
+    fn connector(&self) -> BoxConnector {
+        TcpConnector::new().erase()
+    }
+
     /// Makes up a topic where none can be created.
     fn invent_topic(&self, _name: &str, _partitions: i32) {}
+
+    /// The node that is the active controller now, where it is one of the brokers.
+    fn controller(&self) -> BoxFuture<'_, Result<Option<i32>, Error>> {
+        Box::pin(async { Ok(None) })
+    }
 
     /// See [`super::Backend::kill`].
     fn kill(&self, _broker: i32) -> Done<'_> {

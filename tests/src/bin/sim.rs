@@ -115,7 +115,7 @@ mod planted {
 
     /// Workloads take turns.
     fn workload(options: &Options, seed: u64) -> Workload {
-        let turn = usize::try_from(seed % 3).unwrap_or_default();
+        let turn = usize::try_from(seed).unwrap_or_default() % Workload::ALL.len();
         options.workload.unwrap_or(Workload::ALL[turn])
     }
 }
@@ -129,6 +129,7 @@ struct Totals {
     faults: u64,
     elections: u64,
     retries: u64,
+    failed: u64,
     truncations: u64,
     time: Duration,
 }
@@ -140,6 +141,7 @@ impl Totals {
         self.faults += stats.faults;
         self.elections += stats.elections;
         self.retries += stats.retries;
+        self.failed += stats.failed;
         self.truncations += stats.truncations;
         self.time += stats.time;
     }
@@ -232,12 +234,13 @@ fn report(
     );
     println!(
         "    {} of at least 500 operations and 3 faults; per history: {:.0} operations, {:.2} \
-         faults, {:.2} elections, {:.2} batches retried, {:.3} truncations",
+         faults, {:.2} elections, {:.2} batches retried, {:.2} records failed, {:.3} truncations",
         totals.full,
         each(totals.operations),
         each(totals.faults),
         each(totals.elections),
         each(totals.retries),
+        each(totals.failed),
         each(totals.truncations)
     );
     // A run in which nothing went wrong proves nothing.

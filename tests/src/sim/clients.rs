@@ -7,9 +7,9 @@ use broker_lite::Cluster;
 use broker_lite::sim::Sim;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use klamm::fault::{Fault, FaultLayer, Layer};
 use klamm::{
-    Acks, Client, Consumer, ConsumerError, Delivery, OffsetReset, Producer, Record, StartOffset,
-    TopicPartition,
+    Acks, ApiKey, Client, Consumer, ConsumerError, OffsetReset, Producer, Record, StartOffset, TopicPartition,
 };
 use parking_lot::Mutex;
 
@@ -45,6 +45,24 @@ impl Shared {
             .map_err(|error| error.to_string())
     }
 
+    /// As [`Self::client`], and brokers ask it for a pause now and then, if the scenario says so.
+    pub(super) fn throttled_client(&self, cluster: &Cluster, name: &str) -> Result<Client, String> {
+        let pause = self.scenario.producing.as_ref().map_or(0, |producing| producing.throttle_ms);
+        if pause == 0 {
+            return self.client(cluster, name);
+        }
+        let layer = FaultLayer::new(self.sim.seed_for(&format!("{name}.faults")));
+        let fault = Fault::Throttle(Duration::from_millis(pause));
+        layer.handle().on(ApiKey::Produce).probability(0.05).then(fault).keep();
+        let builder = Client::builder().bootstrap_servers(cluster.bootstrap());
+        builder
+            .connector(layer.layer(cluster.handle()))
+            .client_id(name)
+            .request_timeout_ms(Duration::from_secs(2))
+            .build()
+            .map_err(|error| error.to_string())
+    }
+
     fn place(&self, partition: i32) -> Partition {
         self.partitions[usize::try_from(partition).unwrap_or_default()]
     }
@@ -60,73 +78,173 @@ impl Shared {
 pub(super) struct Sent {
     pub(super) operations: u64,
     pub(super) retries: u64,
+    /// Records that were not acknowledged.
+    pub(super) failed: u64,
+}
+
+/// What became of one record.
+type Told = (history::Client, Op, i32, Result<klamm::RecordMetadata, klamm::SendError>);
+
+/// One producer after the other, and what is said of each.
+struct Writer {
+    shared: Shared,
+    client: Client,
+    name: String,
+    me: history::Client,
+    producer: Producer,
+    /// `buffer.memory`
+    room: usize,
+    chance: fastrand::Rng,
+    sent: Sent,
+}
+
+impl Writer {
+    fn start(shared: Shared, client: Client, name: String) -> Result<Self, String> {
+        let (me, producer) = Self::producer(&shared, &client, &name)?;
+        let chance = shared.chance(&name);
+        let room = producer.buffer_available();
+        Ok(Self { shared, client, name, me, producer, room, chance, sent: Sent::default() })
+    }
+
+    fn producer(shared: &Shared, client: &Client, name: &str) -> Result<(history::Client, Producer), String> {
+        let Scenario { workload, linger_ms, producing, .. } = &*shared.scenario;
+        let idempotent = *workload != Workload::Plain;
+        let settings =
+            ProducerSettings { acks: history::Acks::All, idempotent, ordered: true, retries: true };
+        let mut builder = Producer::builder()
+            .client(client)
+            .acks(Acks::All)
+            .enable_idempotence(idempotent)
+            .max_in_flight_requests_per_connection(if idempotent { 5 } else { 1 })
+            .linger_ms(Duration::from_millis(*linger_ms))
+            .batch_size(200)
+            .delivery_timeout_ms(DELIVERY_LIMIT);
+        if let Some(producing) = producing {
+            let codec = producing.compression.parse().map_err(|error| format!("{error:?}"))?;
+            builder = builder
+                .batch_size(producing.batch_bytes)
+                .compression_type(codec)
+                .delivery_timeout_ms(Duration::from_millis(producing.delivery_ms));
+        }
+        let producer = builder.build().map_err(|error| error.to_string())?;
+        Ok((shared.history.lock().producer(name, settings), producer))
+    }
+
+    /// A record for this partition, or wherever the producer finds it belongs.
+    fn record(&mut self, op: Op, explicit: i32) -> Record {
+        let mut record = Record::new(self.shared.topic.clone());
+        let mut value = op.value().to_vec();
+        let Some(producing) = &self.shared.scenario.producing else {
+            return record.partition(explicit).value(value);
+        };
+        match self.chance.u8(0..3) {
+            0 => record = record.partition(explicit),
+            1 => record = record.key(self.chance.u8(0..5).to_string()),
+            _ => {}
+        }
+        let too_large = self.chance.u8(0..50) == 0;
+        let most = if too_large { producing.limit_bytes * 2 } else { producing.value_bytes };
+        // Half of it noise, so that codecs have something to do and not too much.
+        value.extend(
+            (0..self.chance.usize(0..=most)).map(|at| if at % 2 == 0 { b'.' } else { self.chance.u8(..) }),
+        );
+        record.value(value)
+    }
+
+    async fn send(&mut self) -> Option<impl Future<Output = Told> + use<>> {
+        let shared = self.shared.clone();
+        let explicit = self.chance.i32(0..shared.scenario.partitions);
+        let known = shared.scenario.producing.is_none().then(|| shared.place(explicit));
+        let op = shared.history.lock().invoke(shared.sim.now(), self.me, known);
+        self.sent.operations += 1;
+        let record = self.record(op, explicit);
+        match self.producer.send(record).await {
+            Ok(delivery) => {
+                let (me, partition) = (self.me, delivery.partition());
+                shared.history.lock().accepted(shared.sim.now(), me, op, shared.place(partition));
+                Some(async move { (me, op, partition, delivery.await) })
+            }
+            Err(error) => {
+                self.sent.failed += 1;
+                shared.history.lock().failed(shared.sim.now(), self.me, op, error.maybe_written());
+                None
+            }
+        }
+    }
+
+    fn tell(&mut self, (me, op, partition, outcome): Told) {
+        let (at, place) = (self.shared.sim.now(), self.shared.place(partition));
+        let mut history = self.shared.history.lock();
+        match outcome {
+            Ok(written) => history.acked(at, me, op, place, written.offset),
+            Err(error) => {
+                self.sent.failed += 1;
+                history.failed(at, me, op, error.maybe_written());
+            }
+        }
+    }
+
+    /// A flush, or another producer in the place of this one, which may have too little time to end.
+    async fn restart(&mut self) -> Result<(), String> {
+        if self.chance.bool() {
+            return self.producer.flush().await.map_err(|error| format!("{}: flush: {error}", self.name));
+        }
+        let (me, producer) = Self::producer(&self.shared, &self.client, &self.name)?;
+        self.me = me;
+        let old = std::mem::replace(&mut self.producer, producer);
+        let limit = Duration::from_millis(self.chance.u64(0..2_000));
+        self.end(old, limit).await.map(drop)
+    }
+
+    /// Closes a producer, and counts what it holds. `false` if it had too little time.
+    async fn end(&mut self, producer: Producer, limit: Duration) -> Result<bool, String> {
+        self.sent.retries += producer.retries();
+        let ended = producer.clone();
+        let closed = producer.close(limit).await;
+        let (free, all) = (ended.buffer_available(), self.room);
+        match free == all {
+            true => Ok(closed.is_ok()),
+            false => Err(format!("{}: {free} of {all} B are free after the end", self.name)),
+        }
+    }
 }
 
 /// Sends the scenario's records, waits for all of them, and tells the history of each.
 pub(super) async fn produce(shared: Shared, client: Client, name: String) -> Result<Sent, String> {
-    let Scenario { workload, records, pause_ms, linger_ms, partitions, .. } = *shared.scenario;
-    let idempotent = workload != Workload::Plain;
-    let settings = ProducerSettings { acks: history::Acks::All, idempotent, ordered: true, retries: true };
-    let me = shared.history.lock().producer(&name, settings);
-    let producer: Producer = Producer::builder()
-        .client(&client)
-        .acks(Acks::All)
-        .enable_idempotence(idempotent)
-        .max_in_flight_requests_per_connection(if idempotent { 5 } else { 1 })
-        .linger_ms(Duration::from_millis(linger_ms))
-        .batch_size(200)
-        .delivery_timeout_ms(DELIVERY_LIMIT)
-        .build()
-        .map_err(|error| error.to_string())?;
-    let mut chance = shared.chance(&name);
+    let Scenario { records, pause_ms, .. } = *shared.scenario;
+    let (burst, restart_every) =
+        shared.scenario.producing.as_ref().map_or((1, 0), |p| (p.burst, p.restart_every));
+    let mut writer = Writer::start(shared, client, name)?;
     let mut waiting = FuturesUnordered::new();
-    let told = |done: (Op, i32, Result<klamm::RecordMetadata, klamm::SendError>)| {
-        let (op, partition, outcome) = done;
-        let (at, place) = (shared.sim.now(), shared.place(partition));
-        let mut history = shared.history.lock();
-        match outcome {
-            Ok(written) => history.acked(at, me, op, place, written.offset),
-            Err(error) => history.failed(at, me, op, error.maybe_written()),
+    let mut left_of_burst = 0;
+    for number in 1..=records {
+        waiting.extend(writer.send().await);
+        if restart_every > 0 && number % restart_every == 0 {
+            writer.restart().await?;
         }
-    };
-    for _ in 0..records {
-        let partition = chance.i32(0..partitions);
-        let op = shared.history.lock().invoke(shared.sim.now(), me, Some(shared.place(partition)));
-        let record = Record::new(shared.topic.clone()).partition(partition).value(op.value().to_vec());
-        match producer.send(record).await {
-            Ok(delivery) => {
-                shared.history.lock().accepted(shared.sim.now(), me, op, shared.place(partition));
-                waiting.push(wait_for(op, partition, delivery));
-            }
-            Err(error) => {
-                let maybe = error.maybe_written();
-                shared.history.lock().failed(shared.sim.now(), me, op, maybe);
-            }
+        if left_of_burst > 0 {
+            left_of_burst -= 1;
+            continue;
         }
-        let pause = tokio::time::sleep(Duration::from_millis(chance.u64(0..=pause_ms)));
+        left_of_burst = if burst > 1 { writer.chance.u32(0..burst) } else { 0 };
+        let pause = tokio::time::sleep(Duration::from_millis(writer.chance.u64(0..=pause_ms)));
         tokio::pin!(pause);
         loop {
             tokio::select! {
                 biased;
-                Some(done) = waiting.next() => told(done),
+                Some(told) = waiting.next() => writer.tell(told),
                 () = &mut pause => break,
             }
         }
     }
-    while let Some(done) = waiting.next().await {
-        told(done);
+    while let Some(told) = waiting.next().await {
+        writer.tell(told);
     }
-    let retries = producer.retries();
-    producer.close(Duration::from_secs(30)).await.map_err(|error| format!("{name}: close: {error}"))?;
-    Ok(Sent { operations: u64::from(records), retries })
-}
-
-async fn wait_for(
-    op: Op,
-    partition: i32,
-    delivery: Delivery,
-) -> (Op, i32, Result<klamm::RecordMetadata, klamm::SendError>) {
-    (op, partition, delivery.await)
+    let (me, last) = (writer.name.clone(), writer.producer.clone());
+    match writer.end(last, Duration::from_secs(30)).await? {
+        true => Ok(writer.sent),
+        false => Err(format!("{me}: nothing is left, and the close takes too long")),
+    }
 }
 
 /// Reads everything from the beginning until `ends` are reached, and tells the history of every record. With the
@@ -189,7 +307,7 @@ impl Reader {
         // One that stays knows the leaders' epochs, and no leader that is deposed can make it jump.
         let policy = match shared.scenario.workload {
             Workload::Consume => OffsetReset::None,
-            Workload::Idempotent | Workload::Plain => OffsetReset::Latest,
+            Workload::Idempotent | Workload::Plain | Workload::Produce => OffsetReset::Latest,
         };
         let consumer: Consumer = Consumer::builder()
             .client(client)

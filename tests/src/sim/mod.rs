@@ -11,4 +11,4 @@ mod run;
 mod scenario;
 
 pub use run::{Broken, Stats, run};
-pub use scenario::{Scenario, Workload};
+pub use scenario::{Producing, Scenario, Workload};

@@ -30,6 +30,8 @@ pub struct Stats {
     pub elections: u64,
     /// Batches that a producer sent again.
     pub retries: u64,
+    /// Records that were not acknowledged.
+    pub failed: u64,
     /// Logs that were cut back to their leader's.
     pub truncations: u64,
     /// Virtual time.
@@ -92,7 +94,7 @@ pub async fn run(sim: Sim, scenario: Scenario) -> Result<Stats, Broken> {
     let (mut producers, mut consumers) = (JoinSet::new(), JoinSet::new());
     for number in 0..shared.scenario.producers {
         let name = format!("producer-{number}");
-        let client = shared.client(&cluster, &name)?;
+        let client = shared.throttled_client(&cluster, &name)?;
         producers.spawn(produce(shared.clone(), client, name));
     }
     for number in 0..shared.scenario.consumers {
@@ -107,6 +109,7 @@ pub async fn run(sim: Sim, scenario: Scenario) -> Result<Stats, Broken> {
         // Without consumers nobody listens.
         let _ = ends.send(reached.into());
         let read: Vec<u64> = all(&mut consumers).await?;
+        until_led(&cluster, &shared).await;
         Ok::<_, String>((sent, read.into_iter().sum::<u64>()))
     };
     let rested = tokio::time::timeout(REST_LIMIT, rest).await;
@@ -120,6 +123,10 @@ async fn start(sim: &Sim, scenario: &Scenario) -> Result<Cluster, String> {
     let mut configs = vec![("min.insync.replicas", "2")];
     if scenario.sync {
         configs.push(("flush.messages", "1"));
+    }
+    let limit = scenario.producing.as_ref().map(|producing| producing.limit_bytes.to_string());
+    if let Some(limit) = &limit {
+        configs.push(("max.message.bytes", limit));
     }
     let created = cluster.create_topic(TOPIC, scenario.partitions, 3, &configs).await;
     created.map_err(|error| error.to_string())?;
@@ -150,6 +157,15 @@ async fn come_to_rest(cluster: &Cluster, shared: &Shared) -> Vec<i64> {
         }
     }
     ends
+}
+
+/// Waits until every partition has a leader. A controller that was paused while all came to rest may fence everybody
+/// afterwards, for a moment.
+async fn until_led(cluster: &Cluster, shared: &Shared) {
+    let led = |partition| cluster.leader_of(TOPIC, partition).is_some();
+    while !(0..shared.scenario.partitions).all(led) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn stuck(cluster: &Cluster, shared: &Shared) -> String {
@@ -212,6 +228,7 @@ fn count(cluster: &Cluster, sim: &Sim, played: Played, sent: &[Sent], read: u64)
         faults: played.happened as u64,
         elections: cluster.elections() as u64,
         retries: sent.iter().map(|sent| sent.retries).sum(),
+        failed: sent.iter().map(|sent| sent.failed).sum(),
         truncations: cluster.truncations() as u64,
         time: sim.now(),
     }

@@ -11,6 +11,10 @@ pub enum Workload {
     Idempotent,
     /// Producers without idempotence, one request in flight: nothing lost, nothing out of order, but maybe twice.
     Plain,
+    /// Idempotent producers that use everything they have: keys, no keys and explicit partitions, compression, batches that
+    /// are too large for the topic, records that are, throttling brokers, short `delivery.timeout.ms`, flush and close in
+    /// mid-stream. Whatever is not acknowledged has to be a failure that tells the truth.
+    Produce,
     /// Consumers that come and go, seek and pause beside an idempotent producer: no gap, no repetition, nothing
     /// that is not committed.
     Consume,
@@ -21,6 +25,7 @@ impl std::fmt::Display for Workload {
         f.write_str(match self {
             Self::Idempotent => "idempotent",
             Self::Plain => "plain",
+            Self::Produce => "produce",
             Self::Consume => "consume",
         })
     }
@@ -28,7 +33,45 @@ impl std::fmt::Display for Workload {
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Idempotent, Self::Plain, Self::Consume];
+    pub const ALL: [Self; 4] = [Self::Idempotent, Self::Plain, Self::Consume, Self::Produce];
+}
+
+/// What is special about the producers of [`Workload::Produce`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Producing {
+    /// `max.message.bytes` of the topic.
+    pub limit_bytes: usize,
+    /// `batch.size`
+    pub batch_bytes: usize,
+    /// Longest value; a few are larger than the topic takes.
+    pub value_bytes: usize,
+    /// Most records that are sent at once.
+    pub burst: u32,
+    /// `compression.type`
+    pub compression: String,
+    /// How long a broker asks for silence now and then, in ms; 0 for never.
+    pub throttle_ms: u64,
+    /// `delivery.timeout.ms`
+    pub delivery_ms: u64,
+    /// Records between a flush, or a close and a new producer; 0 for neither.
+    pub restart_every: u32,
+}
+
+impl Producing {
+    fn draw(rng: &mut fastrand::Rng) -> Self {
+        let limit_bytes = rng.usize(200..=1_000);
+        let codecs = ["none", "lz4", "gzip", "snappy"];
+        Self {
+            limit_bytes,
+            batch_bytes: limit_bytes * rng.usize(1..=8),
+            value_bytes: limit_bytes / rng.usize(2..=8),
+            burst: rng.u32(1..=20),
+            compression: rng.choice(codecs).unwrap_or("none").to_owned(),
+            throttle_ms: if rng.bool() { rng.u64(50..=1_500) } else { 0 },
+            delivery_ms: if rng.bool() { rng.u64(2_500..=6_000) } else { 120_000 },
+            restart_every: if rng.bool() { rng.u32(20..=80) } else { 0 },
+        }
+    }
 }
 
 /// One run.
@@ -50,6 +93,9 @@ pub struct Scenario {
     pub linger_ms: u64,
     /// Brokers sync before they acknowledge (`flush.messages=1`).
     pub sync: bool,
+    /// Only with [`Workload::Produce`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub producing: Option<Producing>,
     /// What goes wrong.
     pub schedule: Schedule,
 }
@@ -67,7 +113,7 @@ impl Scenario {
         chaos.longest_ms = 3_000;
         // Some do not come about, as their victim is down already; three must.
         chaos.faults = (5, 9);
-        Self {
+        let mut scenario = Self {
             workload,
             producers: 2,
             consumers: 2,
@@ -76,8 +122,16 @@ impl Scenario {
             pause_ms: rng.u64(20..=100),
             linger_ms: rng.u64(0..=10),
             sync,
+            producing: None,
             schedule: chaos.draw(seed),
+        };
+        if workload == Workload::Produce {
+            let producing = Producing::draw(&mut rng);
+            // The same time for all records, whether they come in bursts or not.
+            scenario.pause_ms = scenario.pause_ms * u64::from(1 + producing.burst) / 2;
+            scenario.producing = Some(producing);
         }
+        scenario
     }
 }
 
@@ -93,6 +147,22 @@ impl Shrink for Scenario {
         }
         if self.partitions > 1 {
             smaller.push(Self { partitions: 1, ..self.clone() });
+        }
+        if let Some(producing) = &self.producing {
+            let mut plainer = Vec::new();
+            if producing.throttle_ms > 0 {
+                plainer.push(Producing { throttle_ms: 0, ..producing.clone() });
+            }
+            if producing.restart_every > 0 {
+                plainer.push(Producing { restart_every: 0, ..producing.clone() });
+            }
+            if producing.delivery_ms < 120_000 {
+                plainer.push(Producing { delivery_ms: 120_000, ..producing.clone() });
+            }
+            if producing.compression != "none" {
+                plainer.push(Producing { compression: "none".to_owned(), ..producing.clone() });
+            }
+            smaller.extend(plainer.into_iter().map(|plain| Self { producing: Some(plain), ..self.clone() }));
         }
         if self.records > 10 {
             smaller.push(Self { records: self.records / 2, ..self.clone() });

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use klamm::{Consumer, Producer, Record, SendError, StartOffset, TopicPartition};
+use klamm::fault::Fault;
+use klamm::{ApiKey, Consumer, Producer, Record, SendError, StartOffset, TopicPartition};
 use klamm_tests::backend::Backend;
 use klamm_tests::suite::Outcome;
 
@@ -31,6 +32,42 @@ pub(crate) async fn flush_returns_once_everything_accepted_before_is_acknowledge
     }
     producer.flush().await?;
     producer.close(SOON).await?;
+    Ok(())
+}
+
+/// The broker may miss the sequence numbers of the record that was given up; a new epoch begins without them (KIP-360).
+pub(crate) async fn after_a_record_that_was_given_up_amid_attempts_the_next_ones_are_written_once_each(
+    backend: &Backend,
+) -> Outcome {
+    for (fault, written) in [(Fault::CutBefore, false), (Fault::CutAfter, true)] {
+        let topic = backend.topic("given-up", 1).await?;
+        let first: Producer = Producer::builder().client(&backend.client()?).build()?;
+        first.send_and_wait(Record::new(topic.as_str()).value("0")).await?;
+        let (builder, faults) = backend.faulty_client_builder();
+        let producer: Producer = Producer::builder()
+            .client(&builder.build()?)
+            .batch_size(0)
+            .linger_ms(Duration::ZERO)
+            .retries(2)
+            .build()?;
+        producer.send_and_wait(Record::new(topic.as_str()).value("1")).await?;
+        let rule = faults.on(ApiKey::Produce).times(3).then(fault.clone());
+        match producer.send_and_wait(Record::new(topic.as_str()).value("2")).await {
+            Err(SendError::RetriesExhausted { maybe_written, .. }) => assert!(maybe_written || !written),
+            other => return Err(format!("every attempt is cut off by {fault:?}: {other:?}").into()),
+        }
+        assert_eq!(rule.hits(), 3);
+        let mut deliveries = Vec::new();
+        for index in 3..20 {
+            deliveries.push(producer.send(Record::new(topic.as_str()).value(index.to_string())).await?);
+        }
+        for delivery in deliveries {
+            delivery.await?;
+        }
+        let found = read_all(backend, &topic, 0).await?.iter().map(number).collect::<Result<Vec<_>, _>>()?;
+        let expected: Vec<i64> = (0..20).filter(|number| written || *number != 2).collect();
+        assert_eq!(found, expected, "{fault:?}");
+    }
     Ok(())
 }
 

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use klamm::{
-    Consumer, ErrorCode, NewTopic, OffsetReset, Producer, Record, Recovery, StartOffset, TopicPartition,
+    Consumer, ErrorCode, MetadataError, NewTopic, OffsetReset, Producer, Record, RecordMetadata, Recovery,
+    SendError, StartOffset, TopicPartition,
 };
 use klamm_tests::backend::{BROKERS, Backend};
 use klamm_tests::suite::Outcome;
+use tokio::time::Instant;
 
 use crate::tools::{SOON, next, number, read_all};
 
@@ -41,6 +43,24 @@ async fn create_again(backend: &Backend, topic: &str, partitions: i32) -> Outcom
         found.partitions.iter().all(|partition| partition.leader.is_some()).then_some(())
     };
     Ok(backend.until_described(topic, led).await?)
+}
+
+/// What a producer that soon gives up says of records for a deleted topic, once it has heard of it: until then the leader
+/// may take them, and a busy cluster may say nothing in time.
+async fn refusal(producer: &Producer, topic: &str) -> SendError {
+    loop {
+        let fate = match producer.send(Record::new(topic).value("refused")).await {
+            Ok(delivery) => delivery.await.err(),
+            Err(error) => Some(error),
+        };
+        match fate {
+            None
+            | Some(
+                SendError::TimedOut { last: None, .. } | SendError::Metadata(MetadataError::TimedOut { .. }),
+            ) => {}
+            Some(error) => return error,
+        }
+    }
 }
 
 pub(crate) async fn a_producer_goes_on_in_a_topic_that_was_created_again(backend: &Backend) -> Outcome {
@@ -96,40 +116,101 @@ pub(crate) async fn producing_to_a_deleted_topic_fails_by_name_and_other_topics_
 ) -> Outcome {
     let (gone, other) = (backend.topic("gone", 1).await?, backend.topic("other", 1).await?);
     let limit = backend.patience() * 3 / 2;
-    let producer: Producer = Producer::builder()
-        .client(&backend.impatient_client()?)
-        .max_block_ms(limit)
-        .delivery_timeout_ms(limit)
-        .build()?;
-    producer.send_and_wait(Record::new(gone.as_str()).value("0")).await?;
+    let client = backend.impatient_client()?;
+    // Finds out about both topics for the one that does not wait as long.
+    let patient: Producer = Producer::builder().client(&client).build()?;
+    for topic in [&gone, &other] {
+        patient.send_and_wait(Record::new(topic.as_str()).value("0")).await?;
+    }
+    let producer: Producer =
+        Producer::builder().client(&client).max_block_ms(limit).delivery_timeout_ms(limit).build()?;
     delete(backend, &gone).await?;
-    // Twice, because the first answer may change what the client knows.
-    for value in ["1", "2"] {
-        // Accepted on the strength of old metadata, or refused for want of new ones.
-        let refused = match producer.send(Record::new(gone.as_str()).value(value)).await {
-            Ok(delivery) => delivery.await.err(),
-            Err(error) => Some(error),
-        };
-        let refused = refused.ok_or("the topic is gone")?;
-        assert!(refused.to_string().contains("UNKNOWN_TOPIC"), "{refused}");
+    // Accepted on the strength of old metadata, or refused for want of new ones.
+    let refused = refusal(&producer, &gone).await;
+    // Sooner or later the metadata say so.
+    let waited = loop {
+        let begun = Instant::now();
+        let refused = refusal(&producer, &gone).await;
+        if matches!(refused, SendError::Metadata(_)) {
+            assert!(begun.elapsed() >= limit, "max.block.ms, as it may be about to be created: {refused}");
+            break refused;
+        }
+        assert!(matches!(refused, SendError::TimedOut { .. }), "{refused:?}");
+    };
+    for refused in [refused, waited] {
+        let said = refused.to_string();
+        assert!(said.contains("UNKNOWN_TOPIC") && said.contains(&gone), "{said}");
         assert!(!refused.maybe_written(), "{refused:?}");
         assert_ne!(refused.recovery(), Recovery::Rebuild, "the producer is as good as before");
     }
-    assert_eq!(producer.send_and_wait(Record::new(other.as_str()).value("0")).await?.offset, Some(0));
+    assert_eq!(patient.send_and_wait(Record::new(other.as_str()).value("1")).await?.offset, Some(1));
+    // The one that was refused is as good as before, too.
+    while let Err(late) = producer.send_and_wait(Record::new(other.as_str()).value("2")).await {
+        assert!(matches!(late, SendError::TimedOut { last: None, .. }), "{late:?}");
+    }
     Ok(())
 }
 
-pub(crate) async fn a_record_that_waits_for_replicas_fails_when_its_topic_is_deleted(
+pub(crate) async fn records_accepted_for_a_topic_that_is_deleted_fail_by_name_and_later_ones_reach_the_new_one(
     backend: &Backend,
 ) -> Outcome {
+    let topic = backend.topic("accepted", 1).await?;
+    let client = backend.impatient_client()?;
+    let producer: Producer = Producer::builder()
+        .client(&client)
+        .linger_ms(Duration::from_secs(3600))
+        .delivery_timeout_ms(Duration::from_secs(7200))
+        .build()?;
+    let patient: Producer = Producer::builder().client(&client).linger_ms(Duration::ZERO).build()?;
+    let hurried: Producer = Producer::builder()
+        .client(&client)
+        .linger_ms(Duration::ZERO)
+        .delivery_timeout_ms(backend.patience() * 3)
+        .max_block_ms(backend.patience())
+        .build()?;
+    // All know the topic.
+    patient.send_and_wait(Record::new(topic.as_str()).value("0")).await?;
+    let lingering = producer.send(Record::new(topic.as_str()).value("1")).await?;
+    delete(backend, &topic).await?;
+    let error = refusal(&hurried, &topic).await;
+    let said = error.to_string();
+    assert!(said.contains("UNKNOWN_TOPIC"), "{error:?}");
+    match error {
+        SendError::TimedOut { .. } => assert!(said.contains(&format!("{topic}-0")), "{said}"),
+        SendError::Metadata(_) => assert!(said.contains(&topic), "{said}"),
+        other => return Err(format!("neither too late nor refused for want of metadata: {other:?}").into()),
+    }
+    // Whoever looks for a partition hears that the topic is gone, once the metadata say so.
+    loop {
+        match hurried.send(Record::new(topic.as_str()).partition(9).value("9")).await {
+            Err(SendError::Metadata(MetadataError::UnknownTopic { .. })) => break,
+            Err(SendError::NoSuchPartition { .. } | SendError::Metadata(MetadataError::TimedOut { .. })) => {}
+            looked => return Err(format!("the topic is gone: {looked:?}").into()),
+        }
+    }
+    create_again(backend, &topic, 1).await?;
+    // What still has time goes into the new topic, and so does what comes later.
+    let behind = producer.send(Record::new(topic.as_str()).value("3")).await?;
+    producer.flush().await?;
+    assert_eq!((lingering.await?.offset, behind.await?.offset), (Some(0), Some(1)));
+    assert_eq!(patient.send_and_wait(Record::new(topic.as_str()).value("4")).await?.offset, Some(2));
+    let found = read_all(backend, &topic, 0).await?.iter().map(number).collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(found, [1, 3, 4]);
+    Ok(())
+}
+
+/// The fate of a record that waits for a follower while its topic is deleted, within this time.
+async fn fate_of_waiting(
+    backend: &Backend,
+    limit: Duration,
+) -> Result<Result<RecordMetadata, SendError>, Box<dyn std::error::Error + Send + Sync>> {
     let topic = backend.topic("waiting", 1).await?;
     backend.until_in_sync(&topic, 0, BROKERS).await?;
-    let producer: Producer = Producer::builder()
-        .client(&backend.impatient_client()?)
-        .linger_ms(Duration::ZERO)
-        .delivery_timeout_ms(backend.patience() * 2)
-        .build()?;
-    producer.send_and_wait(Record::new(topic.as_str()).value("0")).await?;
+    let client = backend.impatient_client()?;
+    let patient: Producer = Producer::builder().client(&client).build()?;
+    patient.send_and_wait(Record::new(topic.as_str()).value("0")).await?;
+    let producer: Producer =
+        Producer::builder().client(&client).linger_ms(Duration::ZERO).delivery_timeout_ms(limit).build()?;
     let follower = backend.follower_of(&topic, 0).await?;
     backend.pause(follower).await?;
     let mut delivery = producer.send(Record::new(topic.as_str()).value("1")).await?;
@@ -139,13 +220,34 @@ pub(crate) async fn a_record_that_waits_for_replicas_fails_when_its_topic_is_del
         fate = (&mut delivery).now_or_never();
     }
     delete(backend, &topic).await?;
-    // It may have been acknowledged, if the follower was given up before the topic was.
-    match fate.unwrap_or(delivery.await) {
-        Ok(written) => assert_eq!(written.offset, Some(1)),
-        Err(error) => assert!(error.to_string().contains("UNKNOWN_TOPIC"), "{error}"),
-    }
+    let fate = match fate {
+        Some(fate) => fate,
+        None => delivery.await,
+    };
     producer.close(SOON).await?;
-    Ok(())
+    backend.mend().await?;
+    Ok(fate)
+}
+
+pub(crate) async fn a_record_that_waits_for_replicas_fails_when_its_topic_is_deleted(
+    backend: &Backend,
+) -> Outcome {
+    // A record is tried until its time is up, which must be after the deletion, however long that takes.
+    let mut limit = backend.patience() * 2;
+    loop {
+        match fate_of_waiting(backend, limit).await? {
+            // The follower was given up before the topic was.
+            Ok(written) => {
+                assert_eq!(written.offset, Some(1));
+                return Ok(());
+            }
+            Err(SendError::TimedOut { last: Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), .. }) => {
+                return Ok(());
+            }
+            Err(SendError::TimedOut { .. }) if limit < SOON => limit *= 3,
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 pub(crate) async fn a_topic_deleted_and_created_again_under_a_stream_of_records_takes_the_later_ones(

@@ -6,12 +6,18 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests report by panicking")]
 
+mod accumulating;
 mod acknowledging;
 mod administering;
 mod changing;
+mod connecting;
 mod consuming;
+mod delivering;
 mod failing;
 mod limits;
+mod pacing;
+mod partitioning;
+mod presets;
 mod producing;
 mod surviving;
 mod tools;
@@ -20,8 +26,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use klamm_tests::backend::Can::{
-    ControllerApart, CreateTopics, Cut, Freeze, KeepRecords, Kill, Pause, PowerOff, Replicate,
-    RestartQuickly, SeeLogs,
+    ControllerApart, CreateTopics, Cut, Freeze, KeepRecords, Kill, Pause, PowerOff, RealSockets, Replicate,
+    RestartQuickly, SeeLogs, Threads,
 };
 use klamm_tests::backend::KINDS;
 use klamm_tests::suite::{Arguments, Behaviour, Suite, run};
@@ -40,11 +46,48 @@ macro_rules! behaviours {
 const BEHAVIOURS: &[Behaviour] = behaviours![
     producing::what_is_sent_comes_back_with_null_and_empty_kept_apart[KeepRecords],
     producing::every_codec_round_trips[KeepRecords],
+    producing::topics_are_stored_by_the_codec_of_each[RealSockets, KeepRecords],
     producing::records_of_one_key_stay_in_order_in_one_partition[KeepRecords],
     producing::acks_none_and_leader_deliver_as_well[KeepRecords],
     producing::an_explicit_partition_is_obeyed[],
     producing::interceptors_see_every_record_twice_even_if_one_panics[KeepRecords],
     producing::typed_records_are_serialized_and_deserialized[KeepRecords],
+    partitioning::keys_land_where_the_named_client_puts_them[KeepRecords],
+    partitioning::a_partitioner_that_panics_or_errs_fails_its_record_only[KeepRecords],
+    partitioning::records_without_a_key_spread_evenly[],
+    partitioning::records_without_a_key_go_mostly_to_leaders_that_answer[CreateTopics, Replicate],
+    partitioning::without_adaption_records_without_a_key_go_to_a_silent_leader_as_well[CreateTopics, Replicate],
+    partitioning::a_leader_that_takes_nothing_for_the_availability_timeout_gets_nothing[CreateTopics, Replicate],
+    delivering::a_callback_runs_once_for_every_record_in_the_order_of_its_partition[KeepRecords],
+    delivering::a_callback_that_blocks_delays_no_batch_but_holds_its_share_of_the_buffer[Threads],
+    delivering::after_a_callback_that_panics_the_next_ones_run[],
+    delivering::callbacks_hear_of_time_limits_a_close_in_haste_and_a_drop[Freeze, KeepRecords],
+    delivering::interceptors_remember_each_record_until_its_fate_is_known_and_are_closed_once[KeepRecords],
+    delivering::a_record_goes_where_an_interceptor_sends_it_and_nowhere_if_it_is_refused[KeepRecords],
+    delivering::a_stream_is_poured_into_a_sink_and_each_failure_reported_once[KeepRecords],
+    delivering::json_comes_back_as_it_was_sent_and_what_has_no_json_is_kept_out[KeepRecords],
+    delivering::without_room_try_send_gives_the_record_back_and_send_waits_as_long_as_max_block[
+        Freeze,
+        KeepRecords
+    ],
+    delivering::try_send_asks_for_a_topic_that_is_not_known_and_takes_the_record_later[],
+    presets::topics_have_the_settings_of_their_preset[RealSockets, CreateTopics],
+    presets::high_throughput_is_acknowledged_by_the_leader_alone_or_by_nobody[
+        Pause,
+        CreateTopics,
+        Replicate,
+        KeepRecords
+    ],
+    presets::reliable_survives_the_kill_of_a_leader[Pause, Kill, CreateTopics, Replicate, KeepRecords],
+    presets::highly_reliable_survives_the_kill_of_a_leader[Pause, Kill, CreateTopics, Replicate, KeepRecords],
+    presets::highly_reliable_survives_a_loss_of_power_of_all[PowerOff, CreateTopics, KeepRecords],
+    presets::ordered_keeps_order_over_a_leader_change_even_without_idempotence[
+        Pause,
+        CreateTopics,
+        Replicate,
+        KeepRecords
+    ],
+    presets::without_retries_order_is_kept_by_leaving_out_what_failed[KeepRecords],
     consuming::reading_starts_at_the_beginning_the_end_an_offset_or_a_time[KeepRecords],
     consuming::the_stream_hands_out_each_record_once[KeepRecords],
     consuming::a_paused_partition_is_silent_until_resumed[KeepRecords],
@@ -58,7 +101,13 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     failing::a_record_over_max_request_size_is_refused_and_the_next_one_goes_through[],
     failing::a_topic_cannot_be_created_twice[CreateTopics],
     failing::an_offset_out_of_range_follows_the_policy[KeepRecords],
+    accumulating::no_partition_starves_while_another_one_is_hammered[],
+    accumulating::memory_comes_back_in_full[],
+    accumulating::what_is_dropped_while_it_waits_takes_nothing_along[KeepRecords],
     acknowledging::flush_returns_once_everything_accepted_before_is_acknowledged[],
+    acknowledging::after_a_record_that_was_given_up_amid_attempts_the_next_ones_are_written_once_each[
+        KeepRecords
+    ],
     acknowledging::close_sends_what_lingers[],
     acknowledging::send_and_wait_dropped_before_it_is_accepted_is_never_sent_and_after_that_is_sent[KeepRecords],
     acknowledging::what_was_acknowledged_to_a_client_that_vanishes_is_kept[KeepRecords],
@@ -66,19 +115,31 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     acknowledging::a_consumer_at_the_end_hears_of_new_records_in_the_middle_of_its_long_poll[KeepRecords],
     limits::the_largest_record_allowed_arrives_and_one_byte_more_is_refused[KeepRecords],
     limits::a_record_over_the_topics_limit_is_refused_and_the_next_one_goes_through[CreateTopics],
-    limits::a_batch_over_the_topics_limit_fails_as_a_whole_and_the_next_one_goes_through[CreateTopics, KeepRecords],
+    limits::a_batch_over_the_topics_limit_is_split_and_all_of_it_arrives_in_order[CreateTopics, KeepRecords],
     limits::create_time_is_the_producers_and_log_append_time_the_brokers[CreateTopics, KeepRecords],
     limits::a_timestamp_too_far_in_the_future_is_refused[CreateTopics],
     limits::reading_can_start_in_the_middle_of_a_compressed_batch[KeepRecords],
     limits::headers_come_back_as_they_were_sent[KeepRecords],
+    pacing::a_producer_obeys_a_brokers_throttle_time[],
+    pacing::a_throttled_broker_holds_up_no_other_one[CreateTopics, Replicate],
+    pacing::a_consumer_obeys_a_brokers_throttle_time[KeepRecords],
     changing::a_producer_goes_on_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::a_consumer_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
     changing::producing_to_a_deleted_topic_fails_by_name_and_other_topics_go_on[CreateTopics],
+    changing::records_accepted_for_a_topic_that_is_deleted_fail_by_name_and_later_ones_reach_the_new_one[
+        CreateTopics,
+        KeepRecords
+    ],
     changing::a_record_that_waits_for_replicas_fails_when_its_topic_is_deleted[Pause, CreateTopics, Replicate],
     changing::a_topic_deleted_and_created_again_under_a_stream_of_records_takes_the_later_ones[
         CreateTopics,
         KeepRecords
     ],
+    connecting::idle_connections_are_closed_and_the_next_record_is_sent_on_a_new_one[KeepRecords],
+    connecting::a_connection_in_use_is_not_idle[],
+    connecting::a_connection_on_which_an_answer_is_awaited_is_not_idle[KeepRecords],
+    connecting::tiny_socket_buffers_let_everything_through[RealSockets, KeepRecords],
+    connecting::buffer_sizes_reach_the_sockets_of_producers_and_consumers[RealSockets, KeepRecords],
     surviving::records_survive_the_kill_of_their_leader_once_each_and_in_order[Kill, Replicate, KeepRecords],
     surviving::what_was_acknowledged_is_there_after_every_broker_was_killed_in_turn[
         Kill,

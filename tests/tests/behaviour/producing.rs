@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use klamm::{
-    Acks, Compression, Consumer, Interceptor, Plain, Producer, Record, RecordMetadata, SendError,
+    Acks, Compression, Consumer, Extensions, Interceptor, Plain, Producer, Record, RecordMetadata, SendError,
     StartOffset, TopicPartition,
 };
 use klamm_tests::backend::Backend;
+use klamm_tests::raw;
 
 use klamm_tests::suite::Outcome;
 
@@ -25,7 +26,7 @@ pub(crate) async fn what_is_sent_comes_back_with_null_and_empty_kept_apart(backe
     for (offset, record) in [null, empty, full].into_iter().enumerate() {
         let written = producer.send_and_wait(record).await?;
         assert_eq!(written.offset, Some(offset as i64));
-        assert_eq!((&*written.topic, written.partition), (topic.as_str(), 0));
+        assert_eq!((written.topic(), written.partition), (topic.as_str(), 0));
     }
     producer.close(SOON).await?;
 
@@ -67,6 +68,35 @@ pub(crate) async fn every_codec_round_trips(backend: &Backend) -> Outcome {
             assert_eq!(record.value.as_deref(), Some(expected.as_bytes()), "{codec:?}");
             *next += 2;
         }
+    }
+    Ok(())
+}
+
+pub(crate) async fn topics_are_stored_by_the_codec_of_each(backend: &Backend) -> Outcome {
+    let topics = [
+        (backend.topic("as-type", 1).await?, Compression::Snappy),
+        (backend.topic("plain", 1).await?, Compression::None),
+        (backend.topic("gzip", 1).await?, Compression::Gzip),
+        (backend.topic("zstd", 1).await?, Compression::Zstd),
+    ];
+    let builder =
+        topics[1..].iter().fold(Producer::builder(), |b, (topic, codec)| b.topic_compression(topic, *codec));
+    let builder = builder.compression_type(topics[0].1).compression_gzip_level(1).compression_zstd_level(19);
+    let producer: Producer = builder.client(&backend.client()?).build()?;
+    for index in 0..200 {
+        let record =
+            Record::new(topics[index % 4].0.as_str()).value(format!("line {index} {}", "x".repeat(100)));
+        drop(producer.send(record).await?); // flushed below
+    }
+    producer.flush().await?;
+    producer.close(SOON).await?;
+    let cluster = backend.client()?.admin().describe_cluster().await?;
+    let broker = cluster.brokers.first().ok_or("a broker")?;
+    for (topic, codec) in topics {
+        let (address, name) = (format!("{}:{}", broker.host, broker.port), topic.clone());
+        let stored = tokio::task::spawn_blocking(move || raw::stored_codecs(&address, &name, 1)).await??;
+        assert_eq!(stored, [(format!("{codec:?}"), 50)].into(), "{topic}");
+        assert_eq!(read(backend, &topic, 1, 50).await?.len(), 50);
     }
     Ok(())
 }
@@ -122,13 +152,15 @@ pub(crate) async fn acks_none_and_leader_deliver_as_well(backend: &Backend) -> O
 
 pub(crate) async fn an_explicit_partition_is_obeyed(backend: &Backend) -> Outcome {
     let topic = backend.topic("explicit", 3).await?;
-    let second = Duration::from_secs(1);
-    let producer: Producer = Producer::builder().client(&backend.client()?).max_block_ms(second).build()?;
+    let client = backend.client()?;
+    let producer: Producer = Producer::builder().client(&client).build()?;
     for partition in [2, 0, 1, 2] {
         let record = Record::new(topic.as_str()).key("same").value("v").partition(partition);
         assert_eq!(producer.send_and_wait(record).await?.partition, partition);
     }
-    let refused = producer.send(Record::new(topic.as_str()).value("v").partition(9)).await;
+    let second = Duration::from_secs(1);
+    let impatient: Producer = Producer::builder().client(&client).max_block_ms(second).build()?;
+    let refused = impatient.send(Record::new(topic.as_str()).value("v").partition(9)).await;
     let said = refused.err().ok_or("partition 9 of 3 must be refused")?.to_string();
     assert!(said.contains('9') && said.contains(&topic), "{said}");
     Ok(())
@@ -143,7 +175,7 @@ struct Counter {
 struct Counting(Arc<Counter>);
 
 impl Interceptor for Counting {
-    fn on_send(&self, record: &mut Record) -> Result<(), klamm::Refusal> {
+    fn on_send(&self, record: &mut Record, _: &mut Extensions) -> Result<(), klamm::Refusal> {
         self.0.sent.fetch_add(1, Ordering::SeqCst);
         record.headers_mut().push(("seen".into(), Some(Bytes::from("yes"))));
         Ok(())
@@ -154,6 +186,7 @@ impl Interceptor for Counting {
         _topic: &str,
         _partition: i32,
         outcome: Result<&RecordMetadata, &SendError>,
+        _extensions: &mut Extensions,
     ) {
         if outcome.is_ok() {
             self.0.acknowledged.fetch_add(1, Ordering::SeqCst);
@@ -164,7 +197,7 @@ impl Interceptor for Counting {
 struct Panicking;
 
 impl Interceptor for Panicking {
-    fn on_send(&self, _record: &mut Record) -> Result<(), klamm::Refusal> {
+    fn on_send(&self, _record: &mut Record, _: &mut Extensions) -> Result<(), klamm::Refusal> {
         std::panic::resume_unwind(Box::new("an interceptor of the user's panics on purpose")) // without printing it
     }
 
@@ -173,6 +206,7 @@ impl Interceptor for Panicking {
         _topic: &str,
         _partition: i32,
         _outcome: Result<&RecordMetadata, &SendError>,
+        _extensions: &mut Extensions,
     ) {
         std::panic::resume_unwind(Box::new("an interceptor of the user's panics on purpose")) // without printing it
     }

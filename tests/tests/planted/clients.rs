@@ -62,6 +62,19 @@ pub(crate) async fn the_first_of_two_requests_is_refused(run: &Run) -> Done {
     Ok(())
 }
 
+/// Two records are too large together.
+pub(crate) async fn a_batch_of_two_is_too_large(run: &Run) -> Done {
+    let writer = run.lingering_writer("writer")?;
+    writer.begin().await?;
+    let refuse = Fault::Error(ErrorCode::MESSAGE_TOO_LARGE);
+    let refused = run.cluster.on(ApiKey::Produce).times(1).then(refuse);
+    let (first, second) = (writer.send().await?, writer.send().await?);
+    writer.settle(first).await;
+    writer.settle(second).await;
+    refused.hit().await;
+    Ok(())
+}
+
 /// A leader that was deposed gives up what it could not replicate, and says so.
 pub(crate) async fn a_deposed_leader_refuses(run: &Run) -> Done {
     let writer = run.writer("writer")?;

@@ -127,17 +127,22 @@ impl Run {
 
     /// An idempotent producer.
     pub(crate) fn writer(&self, name: &str) -> Done<Writer<'_>> {
-        self.writer_with(name, true, PATIENT)
+        self.writer_with(name, true, PATIENT, Duration::ZERO)
+    }
+
+    /// An idempotent producer that puts records which are sent within 50 ms into one batch.
+    pub(crate) fn lingering_writer(&self, name: &str) -> Done<Writer<'_>> {
+        self.writer_with(name, true, PATIENT, ms(50))
     }
 
     /// An idempotent producer that soon gives up.
     pub(crate) fn impatient_writer(&self, name: &str) -> Done<Writer<'_>> {
-        self.writer_with(name, true, IMPATIENT)
+        self.writer_with(name, true, IMPATIENT, Duration::ZERO)
     }
 
     /// A producer without idempotence, which keeps the order by having one request in flight.
     pub(crate) fn plain_writer(&self, name: &str) -> Done<Writer<'_>> {
-        self.writer_with(name, false, PATIENT)
+        self.writer_with(name, false, PATIENT, Duration::ZERO)
     }
 
     fn writer_with(
@@ -145,6 +150,7 @@ impl Run {
         name: &str,
         idempotent: bool,
         (request, delivery): (Duration, Duration),
+        linger: Duration,
     ) -> Done<Writer<'_>> {
         let settings =
             ProducerSettings { acks: history::Acks::All, idempotent, ordered: true, retries: true };
@@ -154,7 +160,7 @@ impl Run {
             .acks(Acks::All)
             .enable_idempotence(idempotent)
             .max_in_flight_requests_per_connection(if idempotent { 5 } else { 1 })
-            .linger_ms(Duration::ZERO)
+            .linger_ms(linger)
             .delivery_timeout_ms(delivery)
             .build()?;
         Ok(Writer { run: self, me, producer })

@@ -107,6 +107,10 @@ proofs! {
         IgnoreInFlightLimit breaks Reordered in clients::the_first_of_two_requests_is_refused;
     an_error_taken_for_success_loses_the_record:
         ErrorTakenForSuccess breaks Lost in clients::a_deposed_leader_refuses;
+    a_record_at_the_seam_of_a_split_batch_is_lost:
+        SplitLosesRecord breaks Lost in clients::a_batch_of_two_is_too_large;
+    parts_of_a_batch_in_the_wrong_order_are_records_in_the_wrong_order:
+        SplitSwapsParts breaks Reordered in clients::a_batch_of_two_is_too_large;
     a_consumer_that_skips_after_its_connection_broke_misses_a_record:
         SkipAfterReconnect breaks Skipped in clients::a_connection_breaks_under_a_fetch;
     a_consumer_that_rereads_after_an_election_goes_back:

@@ -22,7 +22,7 @@ use klamm_wire::StrBytes;
 use klamm_wire::messages::metadata_request::MetadataRequestTopic;
 use klamm_wire::messages::{MetadataRequest, MetadataResponse, TopicName};
 
-use super::{ClusterMetadata, TopicMetadata, update};
+use super::{BrokerMetadata, ClusterMetadata, TopicMetadata, update};
 use crate::Tick;
 use crate::backoff::Backoff;
 
@@ -71,6 +71,8 @@ pub enum Event<'a> {
         leader: i32,
         /// Its epoch.
         leader_epoch: i32,
+        /// Where the answer says it is, for a broker that is not known yet.
+        endpoint: Option<BrokerMetadata>,
     },
 }
 
@@ -179,8 +181,9 @@ impl Refresh {
                     self.rebootstrap(now, out);
                 }
             }
-            Event::Leader { topic, partition, leader, leader_epoch } => {
-                let news = update::with_leader(&self.snapshot, topic, partition, leader, leader_epoch);
+            Event::Leader { topic, partition, leader, leader_epoch, endpoint } => {
+                let leader = (leader, leader_epoch);
+                let news = update::with_leader(&self.snapshot, topic, partition, leader, endpoint);
                 if let Some(cluster) = news {
                     self.publish(cluster, out);
                 }

@@ -254,11 +254,25 @@ fn a_broker_that_does_not_know_a_topic_does_not_erase_it() {
 #[test]
 fn a_leader_told_by_the_way_counts_only_if_its_epoch_is_newer() {
     let mut machine = knowing_a(S);
-    let hint = |leader, leader_epoch| Event::Leader { topic: "a", partition: 0, leader, leader_epoch };
-    assert_eq!(step(&mut machine, S, hint(2, 0)), []);
-    assert_eq!(step(&mut machine, S, hint(9, 3)), [], "a broker that nobody knows");
-    assert_eq!(step(&mut machine, S, hint(2, 3)).len(), 1);
+    let hint = |leader, leader_epoch, endpoint| Event::Leader {
+        topic: "a",
+        partition: 0,
+        leader,
+        leader_epoch,
+        endpoint,
+    };
+    let at = |id| Some(BrokerMetadata { id, host: "new".to_owned(), port: 1, rack: None });
+    assert_eq!(step(&mut machine, S, hint(2, 0, None)), []);
+    assert_eq!(step(&mut machine, S, hint(9, 3, None)), [], "a broker that nobody knows");
+    assert_eq!(step(&mut machine, S, hint(9, 3, at(8))), [], "nor does that tell");
+    assert_eq!(step(&mut machine, S, hint(2, 3, at(2))).len(), 1);
     assert_eq!(machine.snapshot().leader("a", 0), Some((2, 3)));
+    assert_ne!(machine.snapshot().brokers[&2].host, "new", "the metadata know best");
+    assert_eq!(step(&mut machine, S, hint(9, 3, at(9))), [], "old");
+    assert!(!machine.snapshot().brokers.contains_key(&9));
+    assert_eq!(step(&mut machine, S, hint(9, 4, at(9))).len(), 1);
+    assert_eq!(machine.snapshot().leader("a", 0), Some((9, 4)));
+    assert_eq!(machine.snapshot().brokers.get(&9), at(9).as_ref());
 }
 
 #[test]

@@ -85,24 +85,27 @@ fn partition(new: &MetadataResponsePartition) -> PartitionMetadata {
     }
 }
 
-/// A snapshot in which a partition has this leader; `None` if that is no news.
+/// A snapshot in which a partition has this leader, with its epoch; `None` if that is no news, or if nobody knows where
+/// the leader is.
 pub(super) fn with_leader(
     cluster: &ClusterMetadata,
     topic: &str,
     partition: i32,
-    leader: i32,
-    leader_epoch: i32,
+    (leader, leader_epoch): (i32, i32),
+    endpoint: Option<BrokerMetadata>,
 ) -> Option<ClusterMetadata> {
     let (name, known) = cluster.topics.get_key_value(topic)?;
     let mut changed = TopicMetadata::clone(known);
     let place = changed.partitions.iter_mut().find(|known| known.partition == partition)?;
-    if leader_epoch <= place.leader_epoch || !cluster.brokers.contains_key(&leader) {
+    let joined = endpoint.filter(|broker| broker.id == leader && !cluster.brokers.contains_key(&leader));
+    if leader_epoch <= place.leader_epoch || joined.is_none() && !cluster.brokers.contains_key(&leader) {
         return None;
     }
     place.leader = Some(leader);
     place.leader_epoch = leader_epoch;
     place.error = ErrorCode::NONE;
     let mut cluster = cluster.clone();
+    cluster.brokers.extend(joined.map(|broker| (leader, broker)));
     cluster.topics.insert(name.clone(), Arc::new(changed));
     Some(cluster)
 }

@@ -5,15 +5,34 @@ use std::time::Duration;
 
 use klamm_wire::{ErrorCode, ProducerStamp};
 
+use crate::Tick;
 use crate::backoff::Backoff;
 
 /// One partition of one topic, numbered by the driver from 0 without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId(pub u32);
 
-/// One batch; numbers grow in the order in which batches are opened.
+/// One batch. Ids grow in the order of records, also when a batch is split into smaller ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BatchId(pub u64);
+pub struct BatchId {
+    /// Grows in the order in which batches are opened; the parts of a batch keep it.
+    pub number: u64,
+    /// Index of its first record in the batch that was opened; not 0 only for later parts of a batch that was split.
+    pub first: u32,
+}
+
+impl BatchId {
+    /// A batch that is opened.
+    pub const fn new(number: u64) -> Self {
+        Self { number, first: 0 }
+    }
+
+    /// The part of this batch that begins so many records later; at 0, the id lives on.
+    #[must_use]
+    pub const fn part(self, records: u32) -> Self {
+        Self { first: self.first + records, ..self }
+    }
+}
 
 /// One Produce request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +81,14 @@ pub enum Event {
         /// Broker id, if there is a leader.
         leader: Option<i32>,
     },
+    /// The metadata know the partition no more, for this reason, until the next [`Event::Leader`]: the topic was
+    /// deleted, or whoever was asked has not heard of it yet. What was accepted is tried on.
+    Unknown {
+        /// The partition.
+        partition: PartitionId,
+        /// What the metadata say instead of a leader.
+        code: ErrorCode,
+    },
     /// The topic was deleted and created again: its brokers know nothing of this producer.
     Recreated {
         /// The partition.
@@ -82,6 +109,14 @@ pub enum Event {
         bytes: usize,
         /// Records in it.
         records: u32,
+    },
+    /// A batch was split because of [`Effect::Split`]: from now on its parts stand in its place. The first part has
+    /// the batch's id, the others have those of [`BatchId::part`].
+    Split {
+        /// The batch.
+        batch: BatchId,
+        /// All of its records, in order, in at least two parts.
+        parts: Vec<Part>,
     },
     /// The records of a batch could not be compressed.
     Unsealable {
@@ -104,6 +139,13 @@ pub enum Event {
     Unreachable {
         /// Broker id.
         broker: i32,
+    },
+    /// The broker asks for silence: nothing more is sent to it until then (`throttle_time_ms`, KIP-219).
+    Throttled {
+        /// Broker id.
+        broker: i32,
+        /// When it may be sent to again.
+        until: Tick,
     },
     /// A request was answered, or written if `acks` is [`Acks::None`].
     Answered {
@@ -137,6 +179,15 @@ pub enum Event {
     Abort,
 }
 
+/// A smaller batch that was made of a larger one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Its size on the wire.
+    pub bytes: usize,
+    /// Records in it.
+    pub records: u32,
+}
+
 /// What a broker says about the batch of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -155,6 +206,9 @@ pub struct Answer {
 pub enum Effect {
     /// Close this batch, unless an append just did, and report [`Event::Sealed`] in either case.
     Seal(BatchId),
+    /// Make smaller batches of this one, which has more than one record, and report [`Event::Split`] or
+    /// [`Event::Unsealable`].
+    Split(BatchId),
     /// Connect to this broker and report [`Event::Connected`] or [`Event::Unreachable`].
     Connect(i32),
     /// Send these batches in one request.
@@ -235,6 +289,15 @@ pub enum Failure {
         /// An earlier attempt may have been written all the same.
         maybe_written: bool,
     },
+    /// A single record is larger than the broker allows.
+    TooLarge {
+        /// The broker's error code.
+        code: ErrorCode,
+        /// Size of its batch on the wire.
+        bytes: usize,
+        /// An earlier attempt may have been written all the same.
+        maybe_written: bool,
+    },
     /// The broker cannot be spoken to.
     Unsupported {
         /// The records may be in the log.
@@ -246,12 +309,31 @@ pub enum Failure {
         code: ErrorCode,
     },
     /// The records could not be compressed.
-    Unsealable,
+    Unsealable {
+        /// An attempt with the whole of which they are a part may have been written all the same.
+        maybe_written: bool,
+    },
     /// The producer was closed first.
     Aborted {
         /// The records may be in the log.
         maybe_written: bool,
     },
+}
+
+impl Failure {
+    /// The records may be in the log all the same.
+    pub fn maybe_written(&self) -> bool {
+        match self {
+            Self::TimedOut { maybe_written, .. }
+            | Self::Exhausted { maybe_written, .. }
+            | Self::Rejected { maybe_written, .. }
+            | Self::TooLarge { maybe_written, .. }
+            | Self::Unsupported { maybe_written }
+            | Self::Unsealable { maybe_written }
+            | Self::Aborted { maybe_written } => *maybe_written,
+            Self::NoProducerId { .. } => false,
+        }
+    }
 }
 
 /// What went wrong with one attempt.

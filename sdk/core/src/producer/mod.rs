@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! append ─opened─▶ Open ─linger, flush, no room─▶ Sealing ─sealed─▶ Ready ─drained─▶ InFlight ─answered─▶ gone
-//!                   └───────── full ─────────────────────────────────▲ ◀── to be sent again ──┘
+//!                   └───────── full ─────────────────────────────────▲ ◀── to be sent again ──┤
+//!                                                                      └── parts ── Splitting ◀─┘ too large
 //! ```
 //!
 //! In: [`Event`]s about batches, answers, brokers and leaders, and the time. Out: [`Effect`]s. The records
@@ -15,7 +16,7 @@ mod sender;
 mod tests;
 
 pub use events::{
-    Acks, Answer, BatchId, Cause, Drained, Effect, Event, Failure, Outcome, PartitionId, Produce, RequestId,
-    Settings,
+    Acks, Answer, BatchId, Cause, Drained, Effect, Event, Failure, Outcome, Part, PartitionId, Produce,
+    RequestId, Settings,
 };
 pub use sender::Sender;

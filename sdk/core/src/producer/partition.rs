@@ -5,9 +5,10 @@
 
 use std::collections::VecDeque;
 
+use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
 
-use super::events::{BatchId, Cause, RequestId, Settings};
+use super::events::{BatchId, Cause, Part, RequestId, Settings};
 use crate::Tick;
 
 /// Producer id and epoch.
@@ -22,10 +23,15 @@ pub(super) enum State {
     Open,
     Sealing,
     Ready,
-    InFlight { request: RequestId, broker: i32 },
+    /// Too large: its parts will stand in its place.
+    Splitting,
+    InFlight {
+        request: RequestId,
+        broker: i32,
+    },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Batch {
     pub(super) id: BatchId,
     pub(super) opened: Tick,
@@ -90,6 +96,8 @@ pub(super) enum Next {
 #[derive(Debug, Default)]
 pub(super) struct Partition {
     pub(super) leader: Option<i32>,
+    /// What the metadata say instead of telling about the partition.
+    pub(super) unknown: Option<ErrorCode>,
     pub(super) queue: VecDeque<Batch>,
     pub(super) identity: Option<Identity>,
     next_sequence: i32,
@@ -117,6 +125,35 @@ impl Partition {
         self.queue.get_mut(at)
     }
 
+    /// The batch of this number, or all its parts.
+    pub(super) fn parts_of(&self, number: u64) -> Vec<BatchId> {
+        let from = self.queue.partition_point(|batch| batch.id.number < number);
+        let parts = self.queue.iter().skip(from).take_while(|batch| batch.id.number == number);
+        parts.map(|batch| batch.id).collect()
+    }
+
+    /// Puts parts in the place of a batch; they take its sequences, one behind the other. `false` if it is not there
+    /// to be split any more.
+    pub(super) fn split(&mut self, id: BatchId, parts: &[Part]) -> bool {
+        let found = self.find(id).filter(|at| self.queue[*at].state == State::Splitting);
+        let Some((at, whole)) = found.and_then(|at| Some((at, self.queue.remove(at)?))) else { return false };
+        let mut before = 0;
+        for (n, part) in parts.iter().enumerate() {
+            let batch = Batch {
+                id: id.part(before),
+                state: State::Ready,
+                bytes: part.bytes,
+                records: part.records,
+                sequence: whole.sequence.map(|sequence| advance(sequence, before)),
+                not_before: Tick::ZERO,
+                ..whole
+            };
+            self.queue.insert(at + n, batch);
+            before += part.records;
+        }
+        true
+    }
+
     /// What could be done next; `identity` is what a partition without one would take.
     pub(super) fn next(&self, now: Tick, settings: &Settings, identity: Option<Identity>) -> Next {
         if self.reset {
@@ -130,7 +167,7 @@ impl Partition {
                     elsewhere |= Some(broker) != self.leader;
                     continue;
                 }
-                State::Sealing => return Next::Nothing,
+                State::Sealing | State::Splitting => return Next::Nothing,
                 State::Open if !batch.due => return Next::Nothing,
                 State::Open | State::Ready => {}
             }
@@ -190,14 +227,23 @@ impl Partition {
 
     /// The batch left the queue without being known to be in the log.
     pub(super) fn lose(&mut self, batch: &Batch) {
-        if batch.sequence.is_some() {
-            self.hole = self.hole.max(Some(batch.id));
+        if batch.sequence.is_none() {
+            return;
         }
+        self.hole = self.hole.max(Some(batch.id));
+        let oldest = self.queue.front().is_none_or(|next| next.id > batch.id);
+        // If it is missing for certain, everything behind it will be refused for the gap.
+        self.reset |=
+            oldest && !batch.maybe_written && self.queue.iter().any(|behind| behind.sequence.is_some());
     }
 
-    /// The broker refuses the sequence of its oldest unresolved batch.
-    pub(super) fn distrust(&mut self) {
-        self.reset = true;
+    /// The broker refuses the sequence of a batch. `true` if that is the oldest unresolved one, and news: it has lost
+    /// earlier ones, and a new epoch starts. What is behind a batch that failed is refused too, through no fault of
+    /// its own.
+    pub(super) fn distrust(&mut self, id: BatchId) -> bool {
+        let news = !self.reset && self.find(id) == Some(0);
+        self.reset |= news;
+        news
     }
 
     /// Takes out a batch that must not be sent under the new epoch that is about to start: an attempt under the old
@@ -253,10 +299,10 @@ mod tests {
     #[test]
     fn a_used_up_epoch_asks_for_another_producer_id() {
         let mut partition = Partition::default();
-        partition.open(BatchId(0), Tick::ZERO, true);
+        partition.open(BatchId::new(0), Tick::ZERO, true);
         let last = Identity { id: 7, epoch: i16::MAX };
         assert_eq!(partition.stamp(0, Some(last)), Some((last, 0)));
-        partition.distrust();
+        assert!(partition.distrust(BatchId::new(0)));
         assert_eq!(partition.settle(), Some(last));
         assert_eq!(
             partition.stamp(0, Some(Identity { id: 8, epoch: 0 })),

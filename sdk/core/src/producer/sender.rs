@@ -6,8 +6,8 @@ use klamm_wire::planted::{Bug, planted};
 use klamm_wire::{ErrorCode, ProducerStamp};
 
 use super::events::{
-    Acks, Answer, BatchId, Cause, Drained, Effect, Event, Failure, Outcome, PartitionId, Produce, RequestId,
-    Settings,
+    Acks, Answer, BatchId, Cause, Drained, Effect, Event, Failure, Outcome, Part, PartitionId, Produce,
+    RequestId, Settings,
 };
 use super::partition::{Batch, Identity, Next, Partition, State};
 use crate::Tick;
@@ -33,7 +33,8 @@ pub struct Sender {
     identity: ProducerId,
     /// Batches whose fate the application does not know yet.
     unresolved: BTreeMap<BatchId, PartitionId>,
-    flushes: VecDeque<(u64, BatchId)>,
+    /// Each with the number of the last batch that it waits for.
+    flushes: VecDeque<(u64, u64)>,
     /// Every delay is the same for all batches, so these are in order of time.
     lingering: Timers,
     expiring: Timers,
@@ -66,10 +67,14 @@ struct Broker {
     link: Conversation,
     failures: u32,
     in_flight: usize,
+    /// It is not sent to before, as it asked for.
+    muted: Option<Tick>,
     /// Partitions led by it of which a batch could go.
     ready: BTreeSet<PartitionId>,
     /// Where the last request had no more room.
     cursor: Option<PartitionId>,
+    /// Since when it takes nothing (KIP-794): it is silent with all requests that it may have, or out of reach.
+    stalled: Option<Tick>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -129,15 +134,33 @@ impl Sender {
         self.retries
     }
 
+    /// Moments that are waited for, one for each batch and reason.
+    #[cfg(test)]
+    pub(super) fn timers(&self) -> usize {
+        self.lingering.len() + self.expiring.len()
+    }
+
     /// Requests that wait for an answer of one broker.
     pub fn in_flight_at(&self, broker: i32) -> usize {
         self.brokers.get(&broker).map_or(0, |broker| broker.in_flight)
+    }
+
+    /// Brokers that take no batches, and since when (KIP-794): all requests that they may have are in flight, or they
+    /// cannot be reached. Whatever it takes or answers, a partition to lead, and the end of a batch that waited in vain give a
+    /// broker another chance.
+    pub fn stalled(&self) -> impl Iterator<Item = (i32, Tick)> {
+        self.brokers.iter().filter_map(|(id, broker)| Some((*id, broker.stalled?)))
     }
 
     /// Applies one event. Effects are appended to `out`; `now` never decreases.
     pub fn step(&mut self, now: Tick, event: Event, out: &mut Vec<Effect>) {
         match event {
             Event::Leader { partition, leader } => self.on_leader(now, partition, leader),
+            Event::Unknown { partition, code } => {
+                if let Some(known) = self.partitions.get_mut(partition.0 as usize) {
+                    known.unknown = Some(code);
+                }
+            }
             Event::Recreated { partition } => {
                 if let Some(known) = self.partitions.get_mut(partition.0 as usize) {
                     known.doubt();
@@ -146,9 +169,11 @@ impl Sender {
             }
             Event::Opened { partition, batch } => self.on_opened(now, partition, batch),
             Event::Sealed { batch, bytes, records } => self.on_sealed(now, batch, bytes, records, out),
+            Event::Split { batch, parts } => self.on_split(now, batch, &parts, out),
             Event::Unsealable { batch } => {
                 if let Some(&p) = self.unresolved.get(&batch) {
-                    self.give_up(p, batch, Failure::Unsealable, out);
+                    let maybe_written = self.maybe_written(p, batch);
+                    self.give_up(p, batch, Failure::Unsealable { maybe_written }, out);
                     self.look(p, now);
                 }
             }
@@ -160,6 +185,10 @@ impl Sender {
                 broker.failures = 0;
             }
             Event::Unreachable { broker } => self.on_unreachable(now, broker, out),
+            Event::Throttled { broker, until } => {
+                let broker = self.brokers.entry(broker).or_default();
+                broker.muted = broker.muted.max(Some(until));
+            }
             Event::Answered { request, answers } => self.on_answered(now, request, answers, out),
             Event::Lost { request, maybe_written, retriable } => {
                 self.on_lost(now, request, maybe_written, retriable, out);
@@ -183,7 +212,9 @@ impl Sender {
             }
         }
         while let Some((_, p, id)) = pop_due(&mut self.expiring, now) {
-            self.expire(now, p, id, out);
+            for part in self.partitions[p.0 as usize].parts_of(id.number) {
+                self.expire(now, p, part, out);
+            }
             self.look(p, now);
         }
         while let Some(&(at, p)) = self.timers.first().filter(|(at, _)| *at <= now) {
@@ -202,9 +233,10 @@ impl Sender {
 
     /// When [`Self::advance`] wants to run without an event; `None` if only an event can change anything.
     pub fn deadline(&self) -> Option<Tick> {
-        let brokers = self.brokers.values().filter_map(|broker| match broker.link {
-            Conversation::Backoff(until) if !broker.ready.is_empty() => Some(until),
-            _ => None,
+        let waited_for = self.brokers.values().filter(|broker| !broker.ready.is_empty());
+        let brokers = waited_for.filter_map(|broker| match broker.link {
+            Conversation::Backoff(until) => broker.muted.max(Some(until)),
+            _ => broker.muted,
         });
         let identity = match self.identity {
             ProducerId::Backoff { until, .. } if !self.unresolved.is_empty() => Some(until),
@@ -226,12 +258,14 @@ impl Sender {
             self.places.resize(index + 1, Place::Nowhere);
         }
         let partition = &mut self.partitions[index];
+        partition.unknown = None;
         if partition.leader != leader {
             partition.leader = leader;
             // A new leader is worth a try at once (KIP-951).
             for batch in &mut partition.queue {
                 batch.not_before = Tick::ZERO;
             }
+            self.not_stalled(leader);
             self.look(p, now);
         }
     }
@@ -245,6 +279,7 @@ impl Sender {
             self.lingering.push_back((now + self.settings.linger, p, id));
         }
         self.expiring.push_back((now + self.settings.delivery_timeout, p, id));
+        self.forget_resolved();
         self.look(p, now);
     }
 
@@ -256,6 +291,27 @@ impl Sender {
         batch.records = records;
         if now >= batch.opened + self.settings.delivery_timeout {
             self.expire(now, p, id, out);
+        }
+        self.look(p, now);
+    }
+
+    fn on_split(&mut self, now: Tick, id: BatchId, parts: &[Part], out: &mut Vec<Effect>) {
+        let Some(&p) = self.unresolved.get(&id) else { return };
+        if !self.partitions[p.0 as usize].split(id, parts) {
+            return;
+        }
+        // All of them before any is given up: a flush ends with the last.
+        let mut before = 0;
+        let mut ids = Vec::with_capacity(parts.len());
+        for part in parts {
+            ids.push(id.part(before));
+            before += part.records;
+        }
+        self.unresolved.extend(ids.iter().map(|id| (*id, p)));
+        let partition = &self.partitions[p.0 as usize];
+        let opened = partition.find(id).map(|at| partition.queue[at].opened);
+        if opened.is_some_and(|opened| now >= opened + self.settings.delivery_timeout) {
+            ids.into_iter().for_each(|id| self.expire(now, p, id, out));
         }
         self.look(p, now);
     }
@@ -281,21 +337,37 @@ impl Sender {
         }
     }
 
+    /// Keeps the queues of timers as short as what they are for, whoever stands in front of them: one batch that
+    /// cannot be sent must not hold the timers of all that come and go behind it. In the mean, a few steps per batch.
+    fn forget_resolved(&mut self) {
+        let unresolved = &self.unresolved;
+        for timers in [&mut self.lingering, &mut self.expiring] {
+            if timers.len() > 2 * unresolved.len() + 64 {
+                timers.retain(|(.., id)| {
+                    let mut parts = unresolved.range(id..&BatchId::new(id.number + 1));
+                    parts.next().is_some()
+                });
+            }
+        }
+    }
+
     fn on_flush(&mut self, now: Tick, ticket: u64, out: &mut Vec<Effect>) {
         self.hurry(now);
         match self.unresolved.last_key_value() {
-            Some((last, _)) => self.flushes.push_back((ticket, *last)),
+            Some((last, _)) => self.flushes.push_back((ticket, last.number)),
             None => out.push(Effect::Flushed(ticket)),
         }
     }
 
     fn expire(&mut self, now: Tick, p: PartitionId, id: BatchId, out: &mut Vec<Effect>) {
-        let Some(batch) = self.partitions[p.0 as usize].batch_mut(id) else { return };
+        let partition = &mut self.partitions[p.0 as usize];
+        let unknown = partition.unknown.map(Cause::Code);
+        let Some(batch) = partition.batch_mut(id) else { return };
         let in_flight = batch.in_flight();
         let failure = Failure::TimedOut {
             waited: now.saturating_sub(batch.opened),
             maybe_written: batch.maybe_written || in_flight,
-            last: batch.last,
+            last: unknown.or(batch.last),
         };
         match batch.state {
             // Nobody else closes it as long as its leader cannot be reached.
@@ -303,13 +375,24 @@ impl Sender {
                 batch.state = State::Sealing;
                 out.push(Effect::Seal(id));
             }
-            // It is looked at again when it is sealed, which is soon.
-            State::Sealing => {}
-            State::Ready => self.give_up(p, id, failure, out),
+            // It is looked at again when it is sealed or split, which is soon.
+            State::Sealing | State::Splitting => {}
+            State::Ready => {
+                // What comes next finds out anew whether its leader takes anything.
+                self.not_stalled(self.partitions[p.0 as usize].leader);
+                self.give_up(p, id, failure, out);
+            }
             State::InFlight { .. } => {
                 batch.given_up = true;
                 self.resolve(id, Outcome::Failed(failure), out);
             }
+        }
+    }
+
+    /// Gives a broker another chance to show whether it takes anything.
+    fn not_stalled(&mut self, broker: Option<i32>) {
+        if let Some(broker) = broker.and_then(|id| self.brokers.get_mut(&id)) {
+            broker.stalled = None;
         }
     }
 
@@ -338,7 +421,7 @@ impl Sender {
     fn resolve(&mut self, id: BatchId, outcome: Outcome, out: &mut Vec<Effect>) {
         self.unresolved.remove(&id);
         out.push(Effect::Resolve(id, outcome));
-        let oldest = self.unresolved.first_key_value().map(|(id, _)| *id);
+        let oldest = self.unresolved.first_key_value().map(|(id, _)| id.number);
         while let Some(&(ticket, last)) = self.flushes.front()
             && oldest.is_none_or(|oldest| oldest > last)
         {
@@ -346,7 +429,7 @@ impl Sender {
             out.push(Effect::Flushed(ticket));
         }
         for timers in [&mut self.lingering, &mut self.expiring] {
-            while timers.front().is_some_and(|(.., id)| oldest.is_none_or(|oldest| *id < oldest)) {
+            while timers.front().is_some_and(|(.., id)| oldest.is_none_or(|oldest| id.number < oldest)) {
                 timers.pop_front();
             }
         }
@@ -448,7 +531,7 @@ impl Sender {
         let ids: Vec<i32> =
             self.brokers.iter().filter(|(_, broker)| !broker.ready.is_empty()).map(|(id, _)| *id).collect();
         for id in ids {
-            if !self.connected(id, now, out) {
+            if self.muted(id, now) || !self.connected(id, now, out) {
                 continue;
             }
             while self.in_flight_at(id) < self.settings.max_in_flight || planted(Bug::IgnoreInFlightLimit) {
@@ -461,9 +544,22 @@ impl Sender {
                 self.next_request += 1;
                 if let Some(broker) = self.brokers.get_mut(&id) {
                     broker.in_flight += 1;
+                    broker.stalled = None;
                 }
             }
         }
+        let most = self.settings.max_in_flight;
+        for broker in self.brokers.values_mut() {
+            if broker.in_flight >= most || !broker.ready.is_empty() {
+                broker.stalled.get_or_insert(now);
+            }
+        }
+    }
+
+    fn muted(&mut self, id: i32, now: Tick) -> bool {
+        let Some(broker) = self.brokers.get_mut(&id) else { return false };
+        broker.muted = broker.muted.filter(|until| *until > now);
+        broker.muted.is_some()
     }
 
     fn connected(&mut self, id: i32, now: Tick, out: &mut Vec<Effect>) -> bool {
@@ -549,6 +645,7 @@ impl Sender {
         out: &mut Vec<Effect>,
     ) {
         let Some(request) = self.end_request(request) else { return };
+        self.not_stalled(Some(request.broker));
         let mut answers: BTreeMap<PartitionId, Answer> = answers.into_iter().collect();
         for (p, id) in request.batches {
             match answers.remove(&p) {
@@ -575,13 +672,14 @@ impl Sender {
             | ErrorCode::INVALID_PRODUCER_EPOCH
                 if self.settings.idempotent =>
             {
-                let partition = &mut self.partitions[p.0 as usize];
-                if partition.find(id) == Some(0) {
-                    partition.distrust();
+                if self.partitions[p.0 as usize].distrust(id) {
                     self.failed(now, p, id, Cause::Code(code), false, out);
                 } else {
                     self.requeue(p, id, out);
                 }
+            }
+            ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => {
+                self.too_large(p, id, code, out);
             }
             code if code.is_retriable() => {
                 if is_about_metadata(code) {
@@ -603,6 +701,21 @@ impl Sender {
         let base_offset = (base >= 0).then_some(base);
         let log_append_time = (append_time >= 0).then_some(append_time);
         self.finish(&batch, Outcome::Written { base_offset, log_append_time }, out);
+    }
+
+    /// The broker takes no batch of this size: in parts, it may.
+    fn too_large(&mut self, p: PartitionId, id: BatchId, code: ErrorCode, out: &mut Vec<Effect>) {
+        let Some(batch) = self.partitions[p.0 as usize].batch_mut(id) else { return };
+        batch.last = Some(Cause::Code(code));
+        let (bytes, maybe_written) = (batch.bytes, batch.maybe_written);
+        if batch.given_up {
+            self.drop_given_up(p, id, out);
+        } else if batch.records > 1 {
+            batch.state = State::Splitting;
+            out.push(Effect::Split(id));
+        } else {
+            self.give_up(p, id, Failure::TooLarge { code, bytes, maybe_written }, out);
+        }
     }
 
     fn maybe_written(&mut self, p: PartitionId, id: BatchId) -> bool {

@@ -11,7 +11,9 @@ use klamm_wire::messages::api_versions_response::ApiVersion;
 use klamm_wire::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
-use klamm_wire::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use klamm_wire::messages::produce_response::{
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
 use klamm_wire::messages::{
     ApiVersionsRequest, ApiVersionsResponse, BrokerId, InitProducerIdRequest, InitProducerIdResponse,
     MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse, ProducerId, TopicName,
@@ -33,6 +35,8 @@ pub(super) enum Produced {
     Written,
     /// Answers with a code and appends nothing.
     Refused(ErrorCode),
+    /// Says that broker 2, which the metadata do not list, leads now, and where that is.
+    Moved,
     /// Appends, then breaks the connection.
     Lost,
     /// Says nothing.
@@ -54,6 +58,10 @@ pub(super) struct State {
     /// Id of the topic; another one after it was created again.
     pub(super) topic_id: u128,
     pub(super) requests: usize,
+    /// Hosts that were connected to.
+    pub(super) dialled: Vec<String>,
+    /// What answers to Produce ask for.
+    pub(super) throttle_ms: i32,
 }
 
 impl Default for State {
@@ -67,6 +75,8 @@ impl Default for State {
             partitions: PARTITIONS,
             topic_id: 5,
             requests: 0,
+            dialled: Vec::new(),
+            throttle_ms: 0,
         }
     }
 }
@@ -81,8 +91,9 @@ pub(super) type Logged = (Option<Vec<u8>>, Option<Vec<u8>>, Vec<(Vec<u8>, Option
 impl Broker {
     pub(super) fn connector(&self) -> BoxConnector {
         let broker = self.clone();
-        let connect = move |_: Endpoint| {
+        let connect = move |endpoint: Endpoint| {
             let broker = broker.clone();
+            broker.0.lock().dialled.push(endpoint.host);
             async move { Ok::<_, LinkError>(broker.link()) }
         };
         service_fn(connect).erase()
@@ -155,7 +166,7 @@ impl Broker {
         let mut state = self.0.lock();
         state.requests += 1;
         let act = state.always.or_else(|| state.script.pop_front()).unwrap_or(Produced::Written);
-        let mut response = ProduceResponse::default();
+        let mut response = ProduceResponse::default().with_throttle_time_ms(state.throttle_ms);
         for topic in request.topic_data {
             let mut answers = Vec::new();
             for data in topic.partition_data {
@@ -169,12 +180,21 @@ impl Broker {
                 }
                 let answer = PartitionProduceResponse::default().with_index(data.index);
                 answers.push(match act {
+                    Produced::Moved => {
+                        answer.with_error_code(ErrorCode::NOT_LEADER_OR_FOLLOWER.0).with_current_leader(
+                            LeaderIdAndEpoch::default().with_leader_id(BrokerId(2)).with_leader_epoch(9),
+                        )
+                    }
                     Produced::Refused(code) => answer.with_error_code(code.0).with_base_offset(-1),
                     _ => answer.with_base_offset(base_offset),
                 });
             }
             let answer = TopicProduceResponse::default().with_topic_id(topic.topic_id).with_name(topic.name);
             response.responses.push(answer.with_partition_responses(answers));
+        }
+        if act == Produced::Moved {
+            let at = NodeEndpoint::default().with_node_id(BrokerId(2)).with_host("moved".into()).with_port(9);
+            response.node_endpoints.push(at);
         }
         match act {
             Produced::Silence => None,

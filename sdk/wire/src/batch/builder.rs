@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::header::{CRC, HEADER_BYTES, LENGTH_PREFIX, SUMMED_FROM};
 use super::{BatchError, BatchHeader, ProducerStamp, Records};
 use crate::compression::{Compression, CompressionError};
-use crate::crc::crc32c_of_two;
+use crate::crc::{Crc32c, crc32c, crc32c_of_both};
 use crate::varint::{self, MAX_LEN_32, MAX_LEN_64, zigzag};
 
 /// For records without headers, where the element type could not be inferred.
@@ -26,6 +26,9 @@ pub struct BatchBuilder {
     count: u32,
     base_timestamp: i64,
     max_timestamp: i64,
+    /// Of the first `summed` bytes, which were summed while they were in the CPU's cache.
+    sum: Crc32c,
+    summed: usize,
 }
 
 impl BatchBuilder {
@@ -36,7 +39,8 @@ impl BatchBuilder {
     /// Starts a batch in `buf`, whose content is dropped and whose memory is used.
     pub fn new(mut buf: BytesMut) -> Self {
         buf.clear();
-        Self { records: buf, count: 0, base_timestamp: -1, max_timestamp: -1 }
+        let (sum, summed) = (Crc32c::default(), 0);
+        Self { records: buf, count: 0, base_timestamp: -1, max_timestamp: -1, sum, summed }
     }
 
     /// Most bytes that one record can need in a batch.
@@ -106,7 +110,16 @@ impl BatchBuilder {
         } else {
             self.append_headers(headers);
         }
+        if self.records.len() - self.summed > SUM_BYTES {
+            self.sum_up();
+        }
         offset_delta
+    }
+
+    #[cold]
+    fn sum_up(&mut self) {
+        self.sum.update(&self.records[self.summed..]);
+        self.summed = self.records.len();
     }
 
     fn append_headers<H: AsRef<[u8]>, V: AsRef<[u8]>>(&mut self, headers: &[(H, Option<V>)]) {
@@ -148,12 +161,15 @@ impl BatchBuilder {
         compression: Compression,
         level: Option<i32>,
     ) -> Result<SealedBatch, CompressionError> {
+        let uncompressed_bytes = self.records.len();
         if compression != Compression::None {
             let packed = compression.compress(level, &self.records)?;
             // back into the memory the batch came with, so that `reclaim` can return it to its pool
             self.records.clear();
             self.records.extend_from_slice(&packed);
+            (self.sum, self.summed) = (Crc32c::default(), 0);
         }
+        self.sum_up();
         let size_bytes = self.records.len();
         if i32::try_from(size_bytes + HEADER_BYTES).is_err() {
             return Err(CompressionError::TooLarge { size_bytes });
@@ -161,6 +177,8 @@ impl BatchBuilder {
         let records = self.records.freeze();
         Ok(SealedBatch {
             records,
+            sum: self.sum.value(),
+            uncompressed_bytes,
             count: self.count,
             compression,
             base_timestamp: self.base_timestamp,
@@ -173,6 +191,9 @@ impl BatchBuilder {
 #[derive(Debug, Clone)]
 pub struct SealedBatch {
     records: Bytes,
+    /// Checksum of the records.
+    sum: u32,
+    uncompressed_bytes: usize,
     count: u32,
     compression: Compression,
     base_timestamp: i64,
@@ -183,7 +204,7 @@ impl SealedBatch {
     /// The bytes that go before [`Self::records`]: base offset 0, leader epoch -1.
     pub fn header(&self, stamp: ProducerStamp) -> [u8; HEADER_BYTES] {
         let mut bytes = self.fields(stamp).encode();
-        let crc = crc32c_of_two(&bytes[SUMMED_FROM..], &self.records);
+        let crc = crc32c_of_both(crc32c(&bytes[SUMMED_FROM..]), self.sum, self.records.len());
         bytes[CRC].copy_from_slice(&crc.to_be_bytes());
         bytes
     }
@@ -209,6 +230,11 @@ impl SealedBatch {
     /// The records section, compressed if it was asked for.
     pub fn records(&self) -> &Bytes {
         &self.records
+    }
+
+    /// Bytes of the records section before it was compressed.
+    pub fn uncompressed_bytes(&self) -> usize {
+        self.uncompressed_bytes
     }
 
     /// Bytes of the whole batch, header included.
@@ -248,6 +274,9 @@ impl SealedBatch {
         Some(memory)
     }
 }
+
+/// Bytes that are summed at once. As many are still in the cache nearest to the CPU, where summing costs a third.
+const SUM_BYTES: usize = 16 * 1024;
 
 /// Room for the varints between two fields. The longest run is length, attributes, timestamp, offset,
 /// null key and value: 27 bytes.

@@ -134,9 +134,12 @@ impl Compression {
         }
         let Some(level) = level else { return Ok(()) };
         let (possible, allowed) = match self {
-            Self::Gzip => ((-1..=9).contains(&level), "0 to 9, or -1 for the default"),
+            Self::Gzip => (level == -1 || (1..=9).contains(&level), "1 to 9, or -1 for the default"),
             Self::Zstd => ((-131_072..=22).contains(&level), "-131072 to 22"),
-            Self::Lz4 => (false, "levels are not available, leave it unset"),
+            Self::Lz4 => (
+                level == 9,
+                "9, which is Kafka's default and its fast encoder; the one here is as fast and no other",
+            ),
             Self::None | Self::Snappy => (false, "this codec has no levels, leave it unset"),
         };
         if possible { Ok(()) } else { Err(CompressionError::Level { codec: self, level, allowed }) }

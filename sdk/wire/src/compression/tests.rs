@@ -160,11 +160,11 @@ fn zstd_with_a_window_above_the_limit_is_read() {
 #[test]
 fn levels_are_checked_by_codec() {
     use Compression::{Gzip, Lz4, None as Plain, Snappy, Zstd};
-    for (codec, level) in [(Gzip, -1), (Gzip, 0), (Gzip, 9)] {
+    for (codec, level) in [(Gzip, -1), (Gzip, 1), (Gzip, 9), (Lz4, 9)] {
         assert_eq!(codec.check_level(Some(level)), Ok(()));
         assert_eq!(codec.decompress(&codec.compress(Some(level), b"abc").unwrap(), 9).unwrap(), b"abc");
     }
-    for (codec, level) in [(Gzip, -2), (Gzip, 10), (Lz4, 9), (Snappy, 1), (Plain, 0)] {
+    for (codec, level) in [(Gzip, -2), (Gzip, 0), (Gzip, 10), (Lz4, 1), (Lz4, 17), (Snappy, 1), (Plain, 0)] {
         let error = codec.check_level(Some(level)).unwrap_err().to_string();
         assert!(error.contains(codec.name()) && error.contains(&level.to_string()), "{error}");
     }

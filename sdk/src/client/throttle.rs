@@ -1,0 +1,36 @@
+//! What answers say about pacing (KIP-124, KIP-219).
+
+use std::time::Duration;
+
+use klamm_wire::Frame;
+use klamm_wire::messages::ApiKey;
+
+/// The pause that an answer asks for; zero if it asks for none, or if it is none of these apis.
+///
+/// In all of them `throttle_time_ms` comes first. Produce has it elsewhere, and its sender reads it; ApiVersions is
+/// asked once a connection.
+pub(crate) fn pause(answer: &Frame) -> Duration {
+    if first_version(answer.api_key).is_none_or(|first| answer.api_version < first) {
+        return Duration::ZERO;
+    }
+    let mut bytes = answer.body.iter().flat_map(|chunk| chunk.iter().copied());
+    let mut next = || bytes.next().unwrap_or_default();
+    let ms = i32::from_be_bytes([next(), next(), next(), next()]);
+    Duration::from_millis(u64::try_from(ms).unwrap_or_default())
+}
+
+/// From which version on an api's answers begin with `throttle_time_ms`.
+fn first_version(api_key: i16) -> Option<i16> {
+    const FIRST: &[(ApiKey, i16)] = &[
+        (ApiKey::Fetch, 1),
+        (ApiKey::ListOffsets, 2),
+        (ApiKey::Metadata, 3),
+        (ApiKey::CreateTopics, 2),
+        (ApiKey::DeleteTopics, 1),
+        (ApiKey::InitProducerId, 0),
+        (ApiKey::OffsetForLeaderEpoch, 2),
+        (ApiKey::DescribeConfigs, 0),
+        (ApiKey::DescribeCluster, 0),
+    ];
+    FIRST.iter().find(|(key, _)| *key as i16 == api_key).map(|(_, first)| *first)
+}

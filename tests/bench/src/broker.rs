@@ -10,6 +10,8 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::metadata::MetadataTopic;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Error;
 
@@ -62,7 +64,7 @@ impl Broker {
             config
         };
         let admin = config(&[]).create()?;
-        let eye = config(&[("group.id", "bench")]).create()?;
+        let eye = config(&[("group.id", "bench"), ("topic.metadata.propagation.max.ms", "0")]).create()?;
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         Ok(Self { bootstrap, process, admin, eye, runtime })
     }
@@ -76,16 +78,20 @@ impl Broker {
         self.await_leaders(topic, partitions)
     }
 
-    /// A created topic has leaders only a moment later.
+    /// A created topic has leaders only a moment later, and they know it another moment later. Until the first nothing
+    /// else is to ask for it: librdkafka would remember for half a minute that there is no such topic.
     fn await_leaders(&self, topic: &str, partitions: i32) -> Result<(), Error> {
         let since = Instant::now();
-        while let Err(error) = self.end_offsets(topic, partitions) {
-            if since.elapsed() > LIMIT {
-                return Err(error);
+        while since.elapsed() < LIMIT {
+            let metadata = self.eye.fetch_metadata(Some(topic), LIMIT)?;
+            let led = |topic: &MetadataTopic| topic.partitions().iter().filter(|p| p.leader() >= 0).count();
+            let all_led = metadata.topics().iter().map(led).sum::<usize>() == partitions as usize;
+            if all_led && self.end_offsets(topic, partitions).is_ok() {
+                return Ok(());
             }
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(())
+        Err(format!("{topic} has no leaders").into())
     }
 
     /// Space on the disk is given back a second later.
@@ -132,11 +138,34 @@ fn start_kafka() -> Result<(String, Process), Error> {
         .arg(dir.path())
         .stderr(Stdio::inherit())
         .output()?;
+    stop_when_told(dir.path().to_owned())?;
     let process = Process::Kafka(dir);
     let text = String::from_utf8(output.stdout)?;
     let bootstrap =
         text.lines().find_map(|line| line.strip_prefix("bootstrap=")).ok_or("Apache Kafka did not start")?;
     Ok((bootstrap.to_owned(), process))
+}
+
+/// Kafka runs in a session of its own and would outlive a Ctrl-C.
+fn stop_when_told(dir: PathBuf) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    thread::spawn(move || {
+        runtime.block_on(async {
+            let (Ok(mut interrupt), Ok(mut terminate)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
+                return std::future::pending().await;
+            };
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        let _ = cluster().args(["stop", "--dir"]).arg(&dir).status();
+        let _ = std::fs::remove_dir_all(&dir);
+        std::process::exit(130);
+    });
+    Ok(())
 }
 
 fn start_lite() -> Result<(String, Process), Error> {

@@ -46,7 +46,7 @@ pub(crate) const ALL: [Client; 9] = [
 ];
 
 /// A client that hangs is a failure, not a benchmark.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a client reports.
 #[derive(Debug, Clone, Deserialize)]

@@ -2,7 +2,7 @@
 
 use broker_lite::{ApiKey, ErrorCode, Fault, Side, Stage};
 
-use crate::frame::{Done, Run, ms};
+use crate::frame::{Done, Run, Writer, ms};
 use crate::logs::depose;
 
 /// A record is committed, and the leader dies before it says so.
@@ -51,23 +51,18 @@ pub(crate) async fn an_answer_is_lost(run: &Run) -> Done {
 
 /// A producer without idempotence has two records to send, and the first is refused once.
 pub(crate) async fn the_first_of_two_requests_is_refused(run: &Run) -> Done {
-    let writer = run.plain_writer("writer")?;
-    writer.begin().await?;
-    let refuse = Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS);
-    let refused = run.cluster.on(ApiKey::Produce).times(1).then(refuse);
-    let (first, second) = (writer.send().await?, writer.send().await?);
-    writer.settle(first).await;
-    writer.settle(second).await;
-    refused.hit().await;
-    Ok(())
+    send_two(run, &run.plain_writer("writer")?, ErrorCode::NOT_ENOUGH_REPLICAS).await
 }
 
 /// Two records are too large together.
 pub(crate) async fn a_batch_of_two_is_too_large(run: &Run) -> Done {
-    let writer = run.lingering_writer("writer")?;
+    send_two(run, &run.lingering_writer("writer")?, ErrorCode::MESSAGE_TOO_LARGE).await
+}
+
+/// Sends two records, one after the other; the first request is answered by `refusal`.
+async fn send_two(run: &Run, writer: &Writer<'_>, refusal: ErrorCode) -> Done {
     writer.begin().await?;
-    let refuse = Fault::Error(ErrorCode::MESSAGE_TOO_LARGE);
-    let refused = run.cluster.on(ApiKey::Produce).times(1).then(refuse);
+    let refused = run.cluster.on(ApiKey::Produce).times(1).then(Fault::Error(refusal));
     let (first, second) = (writer.send().await?, writer.send().await?);
     writer.settle(first).await;
     writer.settle(second).await;

@@ -8,6 +8,7 @@ pub mod metadata;
 pub mod placement;
 pub mod producer_state;
 pub mod replica;
+pub mod session;
 pub mod storage;
 
 /// Time since the runtime's origin; every machine gets it as an argument.

@@ -118,7 +118,8 @@ impl SparseIndex {
 
     /// What the files hold; `None` if that can be no index of a segment of so many bytes.
     pub(super) fn decode(offsets: &[u8], times: &[u8], size: u64) -> Option<Self> {
-        let whole = offsets.len() % OFFSET_ENTRY_BYTES == 0 && times.len() % TIME_ENTRY_BYTES == 0;
+        let whole =
+            offsets.len().is_multiple_of(OFFSET_ENTRY_BYTES) && times.len().is_multiple_of(TIME_ENTRY_BYTES);
         let word = |bytes: &[u8]| bytes.try_into().map(u32::from_be_bytes).ok();
         let mut index = Self::default();
         for entry in offsets.chunks_exact(OFFSET_ENTRY_BYTES) {

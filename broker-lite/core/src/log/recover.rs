@@ -51,7 +51,7 @@ impl<D: Directory> Log<D> {
     /// Derives everything from the directory, and cuts off what is no log any more.
     fn rebuild(&mut self) -> Result<Option<Damage>, StorageError> {
         let names = self.tidy()?;
-        self.load_epochs(&names)?;
+        let knows_epochs = self.load_epochs(&names)?;
         let bases: Vec<i64> = names.iter().filter_map(|name| files::segment_offset(name)).collect();
         if let Some(first) = bases.first() {
             self.start_offset = self.start_offset.max(*first);
@@ -62,7 +62,7 @@ impl<D: Directory> Log<D> {
             let next = bases.get(number + 1).copied();
             if damage.is_none() {
                 damage = match self.missing_before(*base) {
-                    None => self.open_segment(*base, next)?,
+                    None => self.open_segment(*base, next, knows_epochs)?,
                     missing => missing,
                 };
             }
@@ -100,13 +100,15 @@ impl<D: Directory> Log<D> {
         self.directory.names()
     }
 
-    fn load_epochs(&mut self, names: &[String]) -> Result<(), StorageError> {
-        if self.directory.keeps_derived() && names.iter().any(|name| name == LEADER_EPOCHS) {
-            let content = read_file(&mut self.directory, LEADER_EPOCHS)?;
-            // Whatever cannot be read is derived again: no segment is believed then.
-            self.epochs = EpochCache::decode(&content).unwrap_or_default();
+    /// Takes the epochs from their file; `false` if there is none that can be read: they are derived from the batches then.
+    fn load_epochs(&mut self, names: &[String]) -> Result<bool, StorageError> {
+        if !self.directory.keeps_derived() || names.iter().all(|name| name != LEADER_EPOCHS) {
+            return Ok(false);
         }
-        Ok(())
+        let content = read_file(&mut self.directory, LEADER_EPOCHS)?;
+        let known = EpochCache::decode(&content);
+        self.epochs = known.clone().unwrap_or_default();
+        Ok(known.is_some())
     }
 
     /// Behind the recovery point each segment begins where the one before ended, or else its end is lost: compaction, which
@@ -120,36 +122,38 @@ impl<D: Directory> Log<D> {
     }
 
     /// Opens the segment that begins at `base`, the next one at `next`, and moves the end of the log behind it.
-    fn open_segment(&mut self, base: i64, next: Option<i64>) -> Result<Option<Damage>, StorageError> {
+    fn open_segment(
+        &mut self,
+        base: i64,
+        next: Option<i64>,
+        knows_epochs: bool,
+    ) -> Result<Option<Damage>, StorageError> {
         let mut segment = Segment::open(&mut self.directory, base)?;
         let believed = self.directory.was_closed() || next.is_some_and(|next| next <= self.recovery_point);
-        let has_epochs = segment.len(&self.directory) == 0 || self.epochs.epoch_at(base).is_some();
-        if believed && has_epochs && segment.load_index(&mut self.directory)? {
+        self.end_offset = self.end_offset.max(base);
+        if believed && knows_epochs && segment.load_index(&mut self.directory)? {
             let at = segment.index.before_position(u64::MAX);
-            self.end_offset = self.end_offset.max(base);
             // what is not looked at may have some
             self.has_gaps |= at > 0;
-            let damage = self.walk(&mut segment, at, true, |_, _, _| Ok(()))?;
-            if damage.is_none() {
+            if self.walk(&mut segment, at, true, |_, _, _| Ok(()))?.is_none() {
                 self.segments.push(segment);
                 return Ok(None);
             }
+            self.end_offset = base;
         }
-        if self.epochs.latest().is_some() {
+        if !believed {
             self.epochs.truncate_from_end(base);
         }
         segment.reset_index(&mut self.directory)?;
         let interval = self.settings.index_interval_bytes;
-        let note = |log: &mut Self, segment: &mut Segment, header: &BatchHeader, at| {
-            log.epochs.assign(header.partition_leader_epoch, header.base_offset);
-            log.epochs_changed = true;
-            segment.note(&mut log.directory, header, at, interval)
-        };
         let mut cut_at = 0;
-        self.end_offset = self.end_offset.max(base);
         let damage = self.walk(&mut segment, 0, believed, |log, (segment, header), at| {
             cut_at = at + header.size_bytes() as u64;
-            note(log, segment, header, at)
+            if !(believed && knows_epochs) {
+                log.epochs.assign(header.partition_leader_epoch, header.base_offset);
+                log.epochs_changed = true;
+            }
+            segment.note(&mut log.directory, header, at, interval)
         })?;
         if damage.is_some() && !planted(Bug::KeepTornBatch) {
             self.directory.set_len(segment.log, cut_at)?;
@@ -171,9 +175,10 @@ impl<D: Directory> Log<D> {
         mut each: impl FnMut(&mut Self, (&mut Segment, &BatchHeader), u64) -> Result<(), StorageError>,
     ) -> Result<Option<Damage>, StorageError> {
         let mut position = from;
-        let mut end = if from == 0 { Some(self.end_offset) } else { None };
+        let mut end = (from == 0).then_some(self.end_offset);
         while position < segment.len(&self.directory) {
-            let before = Before { end, epoch: self.epochs.latest().filter(|_| from == 0) };
+            let epoch = self.epochs.latest().filter(|_| !believed);
+            let before = Before { end, epoch };
             let found = if believed {
                 scan::header(&self.directory, segment.log, position)
                     .and_then(|header| placed(header, position, before))

@@ -24,6 +24,8 @@ pub struct MemoryDirectory {
     /// Temporary names, and those they get with the next sync.
     renames: Vec<(String, String)>,
     next_temporary: u64,
+    /// Syncs that have begun.
+    syncs: u64,
     checkpoint: Checkpoint,
     keeps_derived: bool,
 }
@@ -32,6 +34,8 @@ pub struct MemoryDirectory {
 struct MemoryFile {
     bytes: Pieces,
     synced: u64,
+    /// Only syncs that begin after so many others vouch for it: it was cut.
+    cut_after: u64,
     /// What a loss of power would bring back: the durable bytes from before a cut that is not durable itself.
     before_cut: Option<Box<Pieces>>,
 }
@@ -179,10 +183,12 @@ impl Directory for MemoryDirectory {
     }
 
     fn set_len(&mut self, file: FileId, len: u64) -> Result<(), StorageError> {
+        let syncs = self.syncs;
         let file = self.file_mut(file)?;
         if len >= file.bytes.end() {
             return Ok(());
         }
+        file.cut_after = syncs;
         if len < file.synced && file.before_cut.is_none() {
             let mut before = file.bytes.share();
             before.truncate(file.synced);
@@ -221,6 +227,7 @@ impl Directory for MemoryDirectory {
     }
 
     fn begin_sync(&mut self) -> Unsynced {
+        self.syncs += 1;
         let names = self.durable_names.is_some().then_some(self.names_version);
         self.begun = names.map(|version| (version, self.names.clone()));
         let files = (0..).map(FileId).zip(&self.files).filter_map(|(id, file)| {
@@ -228,12 +235,14 @@ impl Directory for MemoryDirectory {
             let due = file.synced < file.bytes.end() || file.before_cut.is_some();
             due.then(|| (id, file.bytes.end()))
         });
-        Unsynced { files: files.collect(), renames: self.renames.clone(), names }
+        Unsynced { number: self.syncs, files: files.collect(), renames: self.renames.clone(), names }
     }
 
     fn mark_synced(&mut self, done: &Unsynced) -> Result<(), StorageError> {
         for (id, len) in &done.files {
-            if let Ok(file) = self.file_mut(*id) {
+            if let Ok(file) = self.file_mut(*id)
+                && done.number > file.cut_after
+            {
                 file.synced = file.synced.max((*len).min(file.bytes.end()));
                 file.before_cut = None;
             }

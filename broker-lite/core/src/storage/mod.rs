@@ -68,6 +68,8 @@ pub struct FileId(pub u32);
 /// What has been written to a directory and is not durable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unsynced {
+    /// Tells one beginning from another.
+    pub number: u64,
     /// Files, and how long they were.
     pub files: Vec<(FileId, u64)>,
     /// Files to be renamed once their bytes are durable; see [`Directory::replace_later`].
@@ -173,7 +175,7 @@ pub trait Directory: fmt::Debug + Send {
     fn begin_sync(&mut self) -> Unsynced;
 
     /// Notes that what [`Self::begin_sync`] told has been made durable, in the order files, renames, names. What was written
-    /// since is not.
+    /// since is not, nor is any file that was cut since.
     ///
     /// # Errors
     ///

@@ -7,6 +7,7 @@ pub mod log;
 pub mod metadata;
 pub mod placement;
 pub mod producer_state;
+pub mod quorum;
 pub mod replica;
 pub mod session;
 pub mod storage;

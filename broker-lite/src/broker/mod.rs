@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-pub(crate) use lifecycle::FEATURES;
+pub(crate) use lifecycle::{FEATURES, log_dir};
 pub(crate) use partition::{Partition, Signal, Until};
 pub(crate) use sessions::Bell;
 
@@ -73,9 +73,11 @@ impl Committed {
 pub(crate) struct BrokerIdentity {
     pub(crate) id: i32,
     pub(crate) cluster_id: Arc<str>,
-    pub(crate) rack: String,
+    pub(crate) rack: Option<String>,
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// Id of the one log directory; survives restarts, as the storage does.
+    pub(crate) log_dir: Uuid,
     pub(crate) incarnation: Uuid,
     /// Epoch of the registration before this one if that broker has closed its logs in order, else -1.
     pub(crate) previous_epoch: i64,

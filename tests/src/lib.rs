@@ -5,6 +5,7 @@ pub mod backend;
 pub mod contract;
 pub mod fuzz;
 pub mod history;
+pub mod measure;
 pub mod nodes;
 pub mod process;
 pub mod proxy;

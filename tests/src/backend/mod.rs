@@ -10,7 +10,6 @@ mod kafka;
 mod kind;
 mod lite;
 mod mock;
-mod processes;
 mod system;
 mod up;
 
@@ -25,7 +24,6 @@ use klamm::{
 use tokio::time::{Instant, sleep};
 
 pub use kind::{Can, KINDS, Kind, Starting};
-pub use processes::Processes;
 pub use system::{Done, System, Unavailable};
 
 /// Brokers of every cluster here, and replicas of every topic.

@@ -1,0 +1,8 @@
+//! What the measuring programs share: samples and what is said of them, and a watchdog that tells how much of a time was
+//! the machine's fault.
+
+mod stalls;
+mod times;
+
+pub use stalls::{Stalls, Watchdog};
+pub use times::Times;

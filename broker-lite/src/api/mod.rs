@@ -6,6 +6,7 @@
 
 mod k00_produce;
 mod k01_fetch;
+mod k01_fetch_answer;
 mod k01_fetch_metadata;
 mod k02_list_offsets;
 mod k03_metadata;

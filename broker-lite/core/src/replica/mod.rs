@@ -26,8 +26,8 @@ mod types;
 pub use klamm_wire::batch::TimestampType;
 pub use types::{
     AlterPartition, AlteredPartition, AppendError, Appended, Effect, EpochEnd, FetchFrom, FetchPosition,
-    Fetched, FetchedFromLeader, Fetcher, FoundOffset, IsrMember, OffsetAt, Produce, ReplicaIdentity,
-    ReplicaSettings, Role,
+    Fetched, FetchedFromLeader, Fetcher, FoundOffset, IsrMember, ListedBy, OffsetAt, Produce,
+    ReplicaIdentity, ReplicaSettings, Role,
 };
 
 use std::collections::BTreeMap;

@@ -224,7 +224,7 @@ fn a_new_leader_keeps_its_high_watermark_until_the_followers_report() {
     assert_eq!(follower.fx(), [Effect::RoleChanged(Role::Leader { leader_epoch: 1 })]);
     assert_eq!(follower.replica.high_watermark(), 10);
     assert_eq!(
-        follower.replica.list_offset(OffsetAt::Latest, None, false),
+        follower.replica.list_offset(OffsetAt::Latest, None, ListedBy::Client),
         Err(ErrorCode::OFFSET_NOT_AVAILABLE)
     );
     follower.fetched_by(1, 20).unwrap();
@@ -452,7 +452,7 @@ fn fetchers_with_another_leader_epoch_are_told_who_is_behind() {
     );
     assert_eq!(leader.fetched_by(2, 0), Err(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     assert_eq!(
-        leader.replica.list_offset(OffsetAt::Latest, None, false),
+        leader.replica.list_offset(OffsetAt::Latest, None, ListedBy::Client),
         Err(ErrorCode::NOT_LEADER_OR_FOLLOWER)
     );
 }
@@ -725,17 +725,19 @@ fn offsets_are_listed_by_time_and_place() {
     leader.append(&plain(10), 1).unwrap();
     leader.fetched_by(2, 10).unwrap();
     leader.append(&produced(ProducerStamp::default(), 5_000, &[b"x"], Compression::None), 1).unwrap();
-    let list = |at, as_replica| {
-        let found = leader.replica.list_offset(at, None, as_replica).unwrap();
+    let list = |at, by| {
+        let found = leader.replica.list_offset(at, None, by).unwrap();
         (found.offset, found.timestamp, found.leader_epoch)
     };
-    assert_eq!(list(OffsetAt::Earliest, false), (0, -1, 2));
-    assert_eq!(list(OffsetAt::Latest, false), (10, -1, 2));
-    assert_eq!(list(OffsetAt::Latest, true), (11, -1, 2));
-    assert_eq!(list(OffsetAt::Timestamp(1_004), false), (4, 1_004, 2));
-    assert_eq!(list(OffsetAt::Timestamp(5_000), false), (-1, -1, -1), "not committed");
-    assert_eq!(list(OffsetAt::MaxTimestamp, false), (9, 1_009, 2));
-    assert_eq!(list(OffsetAt::Tiered, false), (-1, -1, -1));
+    let none = (-1, -1, -1);
+    assert_eq!(list(OffsetAt::Earliest, ListedBy::Client), (0, -1, 2));
+    assert_eq!(list(OffsetAt::Latest, ListedBy::Client), (10, -1, 2));
+    assert_eq!(list(OffsetAt::Latest, ListedBy::Replica), (11, -1, 2));
+    assert_eq!(list(OffsetAt::Timestamp(1_004), ListedBy::Client), (4, 1_004, 2));
+    assert_eq!(list(OffsetAt::Timestamp(5_000), ListedBy::Client), none, "not committed");
+    assert_eq!(list(OffsetAt::MaxTimestamp, ListedBy::Client), none, "neither is the latest one");
+    assert_eq!(list(OffsetAt::MaxTimestamp, ListedBy::Debugger), (10, 5_000, 2));
+    assert_eq!(list(OffsetAt::Tiered, ListedBy::Client), none);
     assert_eq!(OffsetAt::from_wire(-7), None);
 }
 

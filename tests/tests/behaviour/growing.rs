@@ -236,15 +236,14 @@ pub(crate) async fn a_broker_is_drained_of_a_topic_under_load(backend: &Backend)
     assert_eq!((looks[0].left, looks.last().map(|look| look.left)), (5, Some(0)));
     producer.close(SOON).await?;
 
-    let count = |partition: &PartitionDescription| partition.replicas.len();
-    for (index, replicas) in [2, 2, 2, 1, 2, 2].into_iter().enumerate() {
-        until(backend, &name, index, |partition| {
-            count(partition) == replicas
-                && partition.isr.len() == replicas
-                && !partition.replicas.contains(&3)
-        })
-        .await?;
+    let without_3 = |partition: &PartitionDescription, replicas: usize| {
+        let count = (partition.replicas.len(), partition.isr.len());
+        count == (replicas, replicas) && !partition.replicas.contains(&3)
+    };
+    for index in 0..6 {
+        until(backend, &name, index, |partition| without_3(partition, 2)).await?;
     }
+    until(backend, &alone, 0, |partition| without_3(partition, 1)).await?;
     let records = read(backend, &name, 6, 300).await?;
     let mut numbers = records.iter().map(number).collect::<Result<Vec<_>, _>>()?;
     numbers.sort_unstable();

@@ -129,6 +129,11 @@ impl<S: Storage> Log<S> {
         Ok(self.end_offset)
     }
 
+    /// Size of the log, in bytes.
+    pub fn len_bytes(&self) -> u64 {
+        self.storage.end().saturating_sub(self.storage.start())
+    }
+
     /// The leader epochs.
     pub fn epochs(&self) -> &EpochCache {
         &self.epochs

@@ -14,12 +14,12 @@ use klamm_wire::RawBatch;
 use klamm_wire::codec::{decode_response, encode_request};
 use klamm_wire::messages::fetch_request::{FetchPartition, FetchTopic, ReplicaState};
 use klamm_wire::messages::{BrokerId, FetchRequest};
-use klamm_wire::seam::{Link, LinkError};
+use klamm_wire::seam::{Endpoint, Link, LinkError};
 use tower_service::Service;
 use uuid::Uuid;
 
-use super::{Broker, CONTROLLER_ID, Partition};
-use crate::node::Party;
+use super::{Broker, CONTROLLER_ID, LISTENER, Partition};
+use crate::node::{Listener, Party};
 
 const FETCH_VERSION: i16 = 17;
 /// Longest wait of one metadata Fetch, Kafka's `controller.quorum.fetch.timeout` is longer.
@@ -102,6 +102,7 @@ impl Broker {
                 let batch = batch.map_err(|e| e.to_string())?;
                 image.apply_batch(&batch, &mut delta).map_err(|e| e.to_string())?;
             }
+            self.note_addresses(&image, &delta);
             if self.is_registered_in(&image) {
                 if !caught_up {
                     delta.partitions = all_partitions(&image);
@@ -119,6 +120,19 @@ impl Broker {
         }
         self.image_changed.notify_waiters();
         Ok(())
+    }
+
+    /// Tells the network where brokers of other processes listen.
+    fn note_addresses(&self, image: &Image, delta: &Delta) {
+        let Some(remotes) = self.network.remotes() else { return };
+        for broker in
+            delta.brokers.iter().filter_map(|id| image.broker(*id)).filter(|found| found.id != self.id())
+        {
+            if let Some(listener) = broker.listener(LISTENER) {
+                let endpoint = Endpoint::new(listener.host.clone(), listener.port);
+                remotes.set(&Party::Node(broker.id), Listener::Broker, endpoint);
+            }
+        }
     }
 
     /// Whether the metadata has come to this incarnation's own registration. What lies before is history: by it a
@@ -213,7 +227,7 @@ impl Broker {
 
     fn open(&self, image: &Image, topic: &Topic, number: i32) -> Result<Arc<Partition>, String> {
         let key: (Uuid, i32) = (topic.id, number);
-        let storage = self.disk.take(key);
+        let directory = self.disk.take(key);
         let identity = ReplicaIdentity {
             topic_id: topic.id,
             topic: topic.name.clone(),
@@ -221,7 +235,7 @@ impl Broker {
             broker_id: self.id(),
         };
         let settings = self.replica_settings(image, &topic.name);
-        let replica = Replica::new(identity.clone(), storage, settings).map_err(|e| e.to_string())?;
+        let replica = Replica::new(identity.clone(), directory, settings).map_err(|e| e.to_string())?;
         let partition = Partition::new(identity, replica, self.committed.of(key));
         let mut directory = self.directory.lock();
         directory.ids.insert(topic.name.clone(), topic.id);

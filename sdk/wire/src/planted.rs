@@ -34,6 +34,8 @@ pub enum Bug {
     UncleanElection,
     /// Consumers read up to the end of the leader's log.
     ReadUncommitted,
+    /// A voter of the metadata quorum votes for a second candidate in an epoch.
+    VoteTwice,
     /// A replica that is opened keeps the torn batch at the end of its log.
     KeepTornBatch,
     /// The client gives a batch that it sends again a new sequence.

@@ -2,6 +2,7 @@
 
 mod apply;
 mod broker;
+mod checkpoint;
 mod delta;
 mod image;
 mod log;
@@ -10,6 +11,7 @@ mod partition;
 pub use apply::ImageError;
 pub(crate) use apply::{LEADER_UNCHANGED, RECOVERY_UNCHANGED};
 pub use broker::{BrokerRegistration, Listener};
+pub use checkpoint::Checkpoint;
 pub use delta::{Delta, RemovedTopic};
 pub use image::{ConfigResource, Image, Topic};
 pub use klamm_wire::metadata_records::MetadataRecord;

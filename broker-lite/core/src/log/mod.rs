@@ -138,11 +138,6 @@ impl<D: Directory> Log<D> {
         self.segments.iter().map(|segment| segment.len(&self.directory)).sum()
     }
 
-    /// Size of the log, in bytes.
-    pub fn len_bytes(&self) -> u64 {
-        self.storage.end().saturating_sub(self.storage.start())
-    }
-
     /// The leader epochs.
     pub fn epochs(&self) -> &EpochCache {
         &self.epochs

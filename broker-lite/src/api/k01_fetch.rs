@@ -9,20 +9,20 @@ use std::time::Duration;
 use broker_lite_core::replica::{FetchFrom, Fetched, Fetcher};
 use broker_lite_core::session::{Due, Found, Opened, SessionPartition, SessionRequest, Wanted};
 use bytes::Bytes;
+use klamm_wire::ErrorCode;
 use klamm_wire::codec::{decode_request, encode_fetch_response};
 use klamm_wire::messages::fetch_response::PartitionData;
 use klamm_wire::messages::{FetchRequest, FetchResponse};
 use klamm_wire::seam::Frame;
-use klamm_wire::{ErrorCode, StrBytes};
-use uuid::Uuid;
 
 use super::k01_fetch_answer::{add_leaders, answered, grouped, refused, unknown};
+use super::k01_fetch_wanted::session_request;
 use super::{Handled, encoded};
 use crate::broker::{Bell, Broker, Partition, Signal, TopicRef, Until};
 use crate::node::{Answer, Reply};
 
 /// First version with sessions.
-const SESSIONS: i16 = 7;
+pub(super) const SESSIONS: i16 = 7;
 /// First version in which zstd may be sent.
 const ZSTD: i16 = 10;
 /// First version in which any replica may serve a consumer (KIP-392).
@@ -90,7 +90,7 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<FetchRequest>(frame)?;
     let wait = Duration::from_millis(request.max_wait_ms.max(0).unsigned_abs().into());
-    let plan = match Plan::new(broker, version, request) {
+    let plan = match Plan::new(broker, version, &request) {
         Ok(plan) => plan,
         Err(code) => {
             let refused = FetchResponse::default().with_error_code(code.0);
@@ -174,7 +174,7 @@ impl Drop for Watch {
 }
 
 impl Plan {
-    fn new(broker: &Broker, version: i16, request: FetchRequest) -> Result<Self, ErrorCode> {
+    fn new(broker: &Broker, version: i16, request: &FetchRequest) -> Result<Self, ErrorCode> {
         let (id, epoch) = if version >= REPLICA_STATE {
             (request.replica_state.replica_id.0, request.replica_state.replica_epoch)
         } else {
@@ -188,7 +188,7 @@ impl Plan {
             .then(|| broker.in_rack(&request.rack_id))
             .flatten();
         let (min_bytes, read_committed) = (request.min_bytes, request.isolation_level == READ_COMMITTED);
-        let request = session_request(broker, version, !consumer, &request);
+        let request = session_request(broker, version, !consumer, request);
         let scope = match broker.sessions.open(broker.rt.now(), &request) {
             (Opened::Refused(code), _) => return Err(code),
             (Opened::Incremental { id, epoch }, Some(bell)) => Scope::Session { id, epoch, bell },
@@ -406,37 +406,6 @@ fn failed(name: &SessionPartition, data: PartitionData) -> Look {
 fn gone(broker: &Broker, topic: &str) -> ErrorCode {
     let again = broker.image(|image| image.topic(topic).is_some());
     if again { ErrorCode::INCONSISTENT_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION }
-}
-
-fn session_request(broker: &Broker, version: i16, follower: bool, request: &FetchRequest) -> SessionRequest {
-    let topic_ids = version >= TOPIC_IDS;
-    let name = |topic_id: Uuid, topic: &StrBytes, partition: i32| SessionPartition {
-        topic_id: if topic_ids { topic_id } else { Uuid::nil() },
-        topic: if topic_ids { StrBytes::default() } else { topic.clone() },
-        partition,
-    };
-    let mut wanted = Vec::with_capacity(request.topics.iter().map(|topic| topic.partitions.len()).sum());
-    for topic in &request.topics {
-        let known =
-            topic_ids.then(|| broker.image(|image| Some(image.topic_by_id(topic.topic_id)?.name.clone())));
-        let known = known.flatten();
-        for asked in &topic.partitions {
-            let what = Wanted {
-                fetch_offset: asked.fetch_offset,
-                current_leader_epoch: asked.current_leader_epoch,
-                last_fetched_epoch: asked.last_fetched_epoch,
-                log_start_offset: asked.log_start_offset,
-                max_bytes: asked.partition_max_bytes,
-            };
-            wanted.push((name(topic.topic_id, &topic.topic.0, asked.partition), what, known.clone()));
-        }
-    }
-    let forgotten = request.forgotten_topics_data.iter().flat_map(|topic| {
-        topic.partitions.iter().map(|partition| name(topic.topic_id, &topic.topic.0, *partition))
-    });
-    let forgotten = forgotten.collect();
-    let (id, epoch) = if version >= SESSIONS { (request.session_id, request.session_epoch) } else { (0, -1) };
-    SessionRequest { id, epoch, follower, topic_ids, wanted, forgotten }
 }
 
 fn epoch(value: i32) -> Option<i32> {

@@ -8,6 +8,7 @@ mod k00_produce;
 mod k01_fetch;
 mod k01_fetch_answer;
 mod k01_fetch_metadata;
+mod k01_fetch_wanted;
 mod k02_list_offsets;
 mod k03_metadata;
 mod k10_find_coordinator;

@@ -99,13 +99,16 @@ impl Controller {
         &self.settings
     }
 
-    /// First records of a new cluster (finalized features); none if the log holds some already.
+    /// First records of a new cluster: finalized features, and its id. None if the log holds them already.
     pub fn bootstrap(&mut self) -> Outcome<()> {
-        if self.image.next_offset() == 0 {
+        if self.image.features().is_empty() {
             let features = [("metadata.version", METADATA_VERSION), ("eligible.leader.replicas.version", 1)];
             for (name, feature_level) in features {
                 self.emit(FeatureLevelRecord { name: name.to_owned(), feature_level });
             }
+        }
+        if self.image.cluster_id().is_none() {
+            self.emit(Image::cluster_id_record(&self.cluster_id.clone()));
         }
         self.outcome(())
     }

@@ -42,6 +42,8 @@ pub(crate) struct LogDir {
     /// Counts new directories; those up to `names_synced` are durable.
     names_version: AtomicU64,
     names_synced: AtomicU64,
+    /// Of a voter: nothing but its log, which Kafka always looks through from its beginning.
+    metadata_only: bool,
     worker: Worker,
 }
 
@@ -60,8 +62,15 @@ impl LogDir {
     /// # Errors
     ///
     /// If a checkpoint cannot be read.
-    pub(super) fn open(path: PathBuf, worker: Worker) -> Result<Arc<Self>, StorageError> {
-        let (offsets, has_recovery_points) = checkpoints::load(&path)?;
+    pub(super) fn open(
+        path: PathBuf,
+        metadata_only: bool,
+        worker: Worker,
+    ) -> Result<Arc<Self>, StorageError> {
+        let (offsets, has_recovery_points) = match metadata_only {
+            true => (Offsets::new(), true),
+            false => checkpoints::load(&path)?,
+        };
         // Segments of somebody who has left no checkpoint may have gaps anywhere.
         let foreign = !has_recovery_points && !partitions(&path)?.is_empty();
         let unknown = Checkpoint { recovery_point: if foreign { -1 } else { 0 }, ..Checkpoint::default() };
@@ -73,6 +82,7 @@ impl LogDir {
             changed: AtomicBool::new(false),
             names_version: AtomicU64::new(0),
             names_synced: AtomicU64::new(0),
+            metadata_only,
             worker,
         }))
     }
@@ -198,7 +208,7 @@ impl LogDir {
     /// What the operating system says.
     pub(super) fn write_checkpoints(&self) -> Result<(), StorageError> {
         let _one = self.writing.lock();
-        if !self.changed.swap(false, Ordering::SeqCst) {
+        if self.metadata_only || !self.changed.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
         let offsets = self.table.lock().offsets.clone();
@@ -213,6 +223,9 @@ impl LogDir {
     ///
     /// If the marker cannot be removed: the next process would take this one's death for a shutdown.
     pub(super) fn take_clean_shutdown(&self) -> Result<Option<i64>, StorageError> {
+        if self.metadata_only {
+            return Ok(None);
+        }
         let path = self.path.join(CLEAN_SHUTDOWN);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -231,6 +244,9 @@ impl LogDir {
     /// What the operating system says.
     pub(super) fn set_clean_shutdown(&self, epoch: i64) -> Result<(), StorageError> {
         self.sync_names()?;
+        if self.metadata_only {
+            return Ok(());
+        }
         let text = format!("{{\"version\":0,\"brokerEpoch\":{epoch}}}");
         checkpoints::replace(&self.path.join(CLEAN_SHUTDOWN), &text)?;
         sync_directory(&self.path)

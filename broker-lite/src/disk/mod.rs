@@ -91,10 +91,26 @@ impl Disk {
     ///
     /// One sentence that names the cause.
     pub(crate) fn on(rt: &Rt, broker: i32, path: &Path) -> Result<Arc<Self>, String> {
+        Self::open_at(rt, broker, path, false)
+    }
+
+    /// As [`Self::on`], for the log of a voter, which may share the directory with a broker's.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that names the cause.
+    pub(crate) fn of_voter(rt: &Rt, voter: i32, path: &Path) -> Result<Arc<Self>, String> {
+        Self::open_at(rt, voter, path, true)
+    }
+
+    fn open_at(rt: &Rt, broker: i32, path: &Path, metadata_only: bool) -> Result<Arc<Self>, String> {
         let worker = Worker::start(&format!("disk-{broker}"));
         let worker = worker.map_err(|error| format!("cannot start a thread for the disk: {error}"))?;
-        let log_dir = LogDir::open(path.to_owned(), worker).map_err(|error| error.to_string())?;
-        log_dir.tidy().map_err(|error| error.to_string())?;
+        let log_dir =
+            LogDir::open(path.to_owned(), metadata_only, worker).map_err(|error| error.to_string())?;
+        if !metadata_only {
+            log_dir.tidy().map_err(|error| error.to_string())?;
+        }
         let disk = Self::of(rt, broker, Some(log_dir.clone()));
         let closed_by = log_dir.take_clean_shutdown().map_err(|error| error.to_string())?;
         disk.state.lock().closed_by = closed_by;

@@ -111,7 +111,7 @@ async fn fetch_from(broker: Arc<Broker>, leader: i32, source: Arc<Source>) {
         if source.partitions.lock().is_empty() {
             source.added.notified().await;
         }
-        let ended = match broker.network.dial(&me, leader, &name).await {
+        let ended = match broker.network.dial(&me, &Party::Node(leader), &name).await {
             Ok(link) => fetch_over(&broker, &source, link).await,
             Err(error) => Err(error),
         };

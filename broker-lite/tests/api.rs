@@ -78,6 +78,7 @@ async fn api_versions_advertises_what_is_implemented_and_nothing_else() {
         (22, 0, 5),
         (23, 2, 4),
         (32, 1, 4),
+        (55, 0, 2),
         (60, 0, 2),
     ];
     assert_eq!(shown, expected);

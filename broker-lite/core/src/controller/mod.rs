@@ -22,7 +22,7 @@ mod producer_ids;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use klamm_wire::metadata_records::{FeatureLevelRecord, MetadataRecord};
+use klamm_wire::metadata_records::{FeatureLevelRecord, MetadataRecord, NoOpRecord};
 use klamm_wire::{ErrorCode, StrBytes};
 use uuid::Uuid;
 
@@ -110,6 +110,12 @@ impl Controller {
         if self.image.cluster_id().is_none() {
             self.emit(Image::cluster_id_record(&self.cluster_id.clone()));
         }
+        self.outcome(())
+    }
+
+    /// A record that changes nothing, for `metadata.max.idle.interval.ms`: whoever applies it knows that it is up to date.
+    pub fn no_op(&mut self) -> Outcome<()> {
+        self.emit(NoOpRecord {});
         self.outcome(())
     }
 

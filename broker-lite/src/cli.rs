@@ -3,10 +3,12 @@
 //! Out: exactly one line on standard output once the cluster is complete; everything else on
 //! standard error.
 
+mod node;
+
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use broker_lite::{Cluster, ClusterError, Profile};
+use broker_lite::{Cluster, ClusterError, NodeError, Profile};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -23,6 +25,8 @@ struct Cli {
 enum Command {
     /// Starts a cluster in this process, on consecutive ports, until it is stopped.
     Up(Up),
+    /// Runs one node of a cluster in this process: a broker, and a voter of the quorum if it is listed as one.
+    Node(node::Node),
 }
 
 #[derive(Debug, Args)]
@@ -56,7 +60,7 @@ struct Topic {
 
 /// Parses the command line and does what it says.
 pub(crate) fn run() -> ExitCode {
-    let Cli { command: Command::Up(up) } = Cli::parse();
+    let Cli { command } = Cli::parse();
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
         .with_ansi(io::stderr().is_terminal())
@@ -71,7 +75,11 @@ pub(crate) fn run() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    match runtime.block_on(up.serve()) {
+    let ended = match command {
+        Command::Up(up) => runtime.block_on(up.serve()).map_err(|error| error.to_string()),
+        Command::Node(node) => runtime.block_on(node.serve()).map_err(|error| error.to_string()),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -80,17 +88,19 @@ pub(crate) fn run() -> ExitCode {
 /// Most worker threads: one process with a few brokers gains nothing from more.
 const WORKERS: usize = 4;
 
-fn fail(error: &dyn std::error::Error) -> ExitCode {
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     // Nothing is left to do if standard error is closed, too.
     let _ = writeln!(io::stderr(), "broker-lite: {error}");
     ExitCode::FAILURE
 }
 
-/// Why `up` ended.
+/// Why a command ended.
 #[derive(Debug, thiserror::Error)]
-enum UpError {
+enum CommandError {
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("cannot write to standard output: {0}")]
@@ -98,20 +108,16 @@ enum UpError {
 }
 
 impl Up {
-    async fn serve(self) -> Result<(), UpError> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(UpError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(UpError::Signals)?;
+    async fn serve(self) -> Result<(), CommandError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(CommandError::Signals)?;
         let cluster = tokio::select! {
             biased;
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             cluster = self.start() => cluster?,
         };
-        let mut out = io::stdout().lock();
-        writeln!(out, "bootstrap={}", cluster.bootstrap())
-            .and_then(|()| out.flush())
-            .map_err(UpError::Output)?;
-        drop(out);
+        tell_bootstrap(&cluster.bootstrap())?;
         tokio::select! {
             biased;
             _ = terminate.recv() => {}
@@ -135,6 +141,12 @@ impl Up {
         }
         builder.start().await
     }
+}
+
+/// The one line on standard output.
+fn tell_bootstrap(bootstrap: &str) -> Result<(), CommandError> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "bootstrap={bootstrap}").and_then(|()| out.flush()).map_err(CommandError::Output)
 }
 
 fn parse_topic(text: &str) -> Result<Topic, String> {

@@ -24,6 +24,7 @@ mod disk;
 mod handle;
 mod journal;
 mod node;
+mod process;
 mod rt;
 mod rules;
 #[cfg(feature = "sim")]
@@ -47,4 +48,5 @@ pub use klamm_wire::messages::{self, ApiKey};
 pub use klamm_wire::seam::{Connector, Endpoint, Frame, Link, LinkError};
 pub use klamm_wire::{ErrorCode, Request};
 pub use node::{Party, Side};
+pub use process::{Address, NodeError, NodeOptions, NodeProcess, Voter, Voters};
 pub use rules::{Answers, Call, Edit, Fault, Gate, Rule, Stage};

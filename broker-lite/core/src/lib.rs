@@ -9,6 +9,7 @@ pub mod placement;
 pub mod producer_state;
 pub mod quorum;
 pub mod replica;
+pub mod session;
 pub mod storage;
 
 /// Time since the runtime's origin; every machine gets it as an argument.

@@ -248,7 +248,7 @@ fn finish(broker: &Broker, version: i16, mut response: ProduceResponse) -> Reply
 fn add_leaders(broker: &Broker, version: i16, response: &mut ProduceResponse) {
     let misled = |answer: &PartitionProduceResponse| {
         let code = ErrorCode(answer.error_code);
-        matches!(code, ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
+        code == ErrorCode::NOT_LEADER_OR_FOLLOWER
     };
     let answers = || response.responses.iter().flat_map(|topic| &topic.partition_responses);
     if !answers().any(misled) {
@@ -263,15 +263,17 @@ fn add_leaders(broker: &Broker, version: i16, response: &mut ProduceResponse) {
             answer.current_leader = LeaderIdAndEpoch::default()
                 .with_leader_id(BrokerId(leader.id))
                 .with_leader_epoch(leader.epoch);
-            endpoints.insert(leader.id, leader);
+            if let Some(at) = leader.endpoint {
+                endpoints.insert(leader.id, at);
+            }
         }
     }
-    let endpoint = |leader: crate::broker::LeaderHint| {
+    let endpoint = |(id, at): (i32, crate::broker::LeaderEndpoint)| {
         NodeEndpoint::default()
-            .with_node_id(BrokerId(leader.id))
-            .with_host(text(&leader.host))
-            .with_port(leader.port)
-            .with_rack(leader.rack.as_deref().map(text))
+            .with_node_id(BrokerId(id))
+            .with_host(text(&at.host))
+            .with_port(at.port)
+            .with_rack(at.rack.as_deref().map(text))
     };
-    response.node_endpoints = endpoints.into_values().map(endpoint).collect();
+    response.node_endpoints = endpoints.into_iter().map(endpoint).collect();
 }

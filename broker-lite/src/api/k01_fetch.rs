@@ -1,312 +1,413 @@
-//! Fetch (1): versions 4 to 18, of consumers and of followers.
+//! Fetch (1): versions 4 to 18, of consumers and of followers, whole or in a session (KIP-227).
 //!
-//! Sessions (KIP-227) are declined: the answer carries session id 0, so that every request is a full one.
+//! In: what is wanted, by the request or by its session. Out: an answer at once if there is enough, or when there is.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_lite_core::replica::{FetchFrom, Fetched, Fetcher};
+use broker_lite_core::session::{Due, Found, Opened, SessionPartition, SessionRequest, Wanted};
 use bytes::Bytes;
 use klamm_wire::ErrorCode;
 use klamm_wire::codec::{decode_request, encode_fetch_response};
-use klamm_wire::messages::fetch_request::FetchPartition;
-use klamm_wire::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
-};
-use klamm_wire::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
+use klamm_wire::messages::fetch_response::PartitionData;
+use klamm_wire::messages::{FetchRequest, FetchResponse};
 use klamm_wire::seam::Frame;
-use uuid::Uuid;
 
-use super::{Handled, encoded, text};
-use crate::broker::{Broker, LeaderHint, Partition, Signal, TopicRef, Until};
+use super::k01_fetch_answer::{add_leaders, answered, grouped, refused, unknown};
+use super::k01_fetch_wanted::session_request;
+use super::{Handled, encoded};
+use crate::broker::{Bell, Broker, Partition, Signal, TopicRef, Until};
 use crate::node::{Answer, Reply};
 
-/// First version that names topics by id.
-const TOPIC_IDS: i16 = 13;
-/// First version in which a diverging log is told at once (KIP-595).
-const DIVERGING: i16 = 12;
+/// First version with sessions.
+pub(super) const SESSIONS: i16 = 7;
+/// First version in which zstd may be sent.
+const ZSTD: i16 = 10;
 /// First version in which any replica may serve a consumer (KIP-392).
 const ANY_REPLICA: i16 = 11;
+/// First version in which a diverging log is told at once (KIP-595).
+const DIVERGING: i16 = 12;
+/// First version that names topics by id.
+pub(super) const TOPIC_IDS: i16 = 13;
 /// First version that carries the broker epoch of a follower (KIP-903).
 const REPLICA_STATE: i16 = 15;
-/// First version that tells where the leader is (KIP-951).
-const NODE_ENDPOINTS: i16 = 16;
+/// Last version whose clients take `KAFKA_STORAGE_ERROR` for something that is not to be tried again.
+const STORAGE_ERROR_UNKNOWN: i16 = 5;
+/// `isolation_level` of a consumer that asks for committed transactions only.
+const READ_COMMITTED: i8 = 1;
 
-/// What is wanted, with the replicas already found.
+/// One request, and how far its answer has come.
 struct Plan {
     version: i16,
     follower: Option<(i32, i64)>,
+    read_committed: bool,
+    /// Live brokers in the consumer's rack, if it is to read from a replica nearby.
+    nearby: Option<BTreeSet<i32>>,
     max_bytes: usize,
     min_bytes: usize,
-    topics: Vec<PlannedTopic>,
+    scope: Scope,
 }
 
-struct PlannedTopic {
-    name: TopicName,
-    id: Uuid,
-    partitions: Vec<(FetchPartition, Result<Arc<Partition>, ErrorCode>)>,
+/// Where it stands what is wanted.
+enum Scope {
+    /// In the request; the answer may open a session.
+    Whole {
+        request: SessionRequest,
+        may_create: bool,
+    },
+    Session {
+        id: i32,
+        epoch: i32,
+        bell: Arc<Bell>,
+    },
+}
+
+/// One look at one partition.
+pub(super) struct Look {
+    pub(super) partition: SessionPartition,
+    pub(super) found: Found,
+    pub(super) data: PartitionData,
+    pub(super) records: Vec<Bytes>,
+    /// The replica, and what it has been read up to.
+    replica: Option<(Arc<Partition>, i64)>,
 }
 
 /// What is there at the moment.
+#[derive(Default)]
 struct Harvest {
-    response: FetchResponse,
-    records: Vec<Vec<Vec<Bytes>>>,
+    looks: Vec<Look>,
     bytes: usize,
-    /// What could be read, by replica in the order of [`Plan::replicas`].
-    limits: Vec<i64>,
     /// Something that is to be told without waiting.
     urgent: bool,
+    /// Partitions that nobody knows here. They are told, but a consumer that waits for others goes on waiting.
+    unknown: usize,
 }
 
 /// Answers at once if there is enough, or waits for it.
 pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<FetchRequest>(frame)?;
-    if request.session_epoch > 0 {
-        let code = ErrorCode::FETCH_SESSION_ID_NOT_FOUND;
-        let refused = FetchResponse::default().with_error_code(code.0);
-        return Ok(Answer::Now(encoded(encode_fetch_response(version, &refused, &[]))));
-    }
     let wait = Duration::from_millis(request.max_wait_ms.max(0).unsigned_abs().into());
-    let plan = Plan::new(broker, version, request);
+    let plan = match Plan::new(broker, version, &request) {
+        Ok(plan) => plan,
+        Err(code) => {
+            let refused = FetchResponse::default().with_error_code(code.0);
+            return Ok(Answer::Now(encoded(encode_fetch_response(version, &refused, &[]))));
+        }
+    };
     let harvest = plan.harvest(broker);
-    if wait.is_zero() || plan.enough(&harvest) {
+    if wait.is_zero() || plan.enough(broker, &harvest) {
         return Ok(Answer::Now(plan.finish(broker, harvest)));
     }
+    plan.settle(broker, &harvest);
     let broker = broker.clone();
     let deadline = broker.rt.now() + wait;
     Ok(Answer::Later(Box::pin(async move {
-        let watch = Watch { plan, signal: Signal::default() };
-        let mut limits = harvest.limits;
+        let mut watch = Watch { plan, signal: Signal::default(), replicas: Vec::new() };
+        let mut harvest = harvest;
         loop {
-            watch.plan.watch(&limits, &watch.signal);
-            tokio::select! {
-                biased;
-                () = watch.signal.notified() => {}
-                () = broker.rt.sleep_until(deadline) => {}
-            }
-            let harvest = watch.plan.harvest(&broker);
-            if broker.rt.now() >= deadline || watch.plan.enough(&harvest) {
+            watch.until_news(&broker, &harvest, deadline).await;
+            harvest = watch.plan.harvest(&broker);
+            if broker.rt.now() >= deadline
+                || watch.plan.enough(&broker, &harvest)
+                || watch.plan.is_over(&broker)
+            {
                 return watch.plan.finish(&broker, harvest);
             }
-            limits = harvest.limits;
+            watch.plan.settle(&broker, &harvest);
         }
     })))
 }
 
-/// Leaves no signal behind when the client goes away.
+/// Waits for a plan; leaves no signal behind when the client goes away.
 struct Watch {
     plan: Plan,
     signal: Signal,
+    replicas: Vec<Arc<Partition>>,
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        for (partition, _) in self.plan.replicas() {
-            partition.forget(&self.signal);
+impl Watch {
+    async fn until_news(&mut self, broker: &Broker, harvest: &Harvest, deadline: crate::rt::Tick) {
+        let sleep = broker.rt.sleep_until(deadline);
+        match &self.plan.scope {
+            Scope::Session { id, epoch, bell } => {
+                let rung = bell.rung();
+                tokio::pin!(rung);
+                rung.as_mut().enable();
+                if !broker.sessions.is_current(*id, *epoch) {
+                    return;
+                }
+                tokio::select! {
+                    biased;
+                    () = rung => {}
+                    () = sleep => {}
+                }
+            }
+            Scope::Whole { request, .. } => {
+                self.replicas.clear();
+                for (look, (_, wanted, _)) in harvest.looks.iter().zip(&request.wanted) {
+                    let Some((replica, seen)) = &look.replica else { continue };
+                    let next = wanted.fetch_offset.max(*seen).saturating_add(1);
+                    let until = match self.plan.follower {
+                        Some(_) => Until::Appended(next),
+                        None => Until::Committed(next),
+                    };
+                    replica.wait(until, &self.signal);
+                    self.replicas.push(replica.clone());
+                }
+                tokio::select! {
+                    biased;
+                    () = self.signal.notified() => {}
+                    () = sleep => {}
+                }
+            }
         }
     }
 }
 
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.replicas.iter().for_each(|replica| replica.forget(&self.signal));
+    }
+}
+
 impl Plan {
-    fn new(broker: &Broker, version: i16, request: FetchRequest) -> Self {
+    fn new(broker: &Broker, version: i16, request: &FetchRequest) -> Result<Self, ErrorCode> {
         let (id, epoch) = if version >= REPLICA_STATE {
             (request.replica_state.replica_id.0, request.replica_state.replica_epoch)
         } else {
             (request.replica_id.0, -1)
         };
-        let find = |topic: &klamm_wire::messages::fetch_request::FetchTopic, partition: i32| {
-            if version >= TOPIC_IDS {
-                broker.partition(TopicRef::Id(topic.topic_id), partition)
-            } else {
-                broker.partition(TopicRef::Name(&topic.topic), partition)
-            }
-        };
         let asked = usize::try_from(request.max_bytes).unwrap_or(0);
         let most = broker.config.int("fetch.max.bytes").and_then(|most| usize::try_from(most).ok());
-        let max_bytes = most.filter(|_| id < 0).map_or(asked, |most| asked.min(most));
-        let topics = request.topics.into_iter().map(|mut topic| {
-            let wanted = std::mem::take(&mut topic.partitions);
-            let partitions = wanted.into_iter().map(|wanted| {
-                let found = find(&topic, wanted.partition);
-                (wanted, found)
-            });
-            PlannedTopic { partitions: partitions.collect(), name: topic.topic.clone(), id: topic.topic_id }
-        });
-        Self {
+        let max_bytes = most.map_or(asked, |most| asked.min(most));
+        let consumer = id < 0;
+        let nearby = (consumer && version >= ANY_REPLICA && broker.reads_nearby())
+            .then(|| broker.in_rack(&request.rack_id))
+            .flatten();
+        let (min_bytes, read_committed) = (request.min_bytes, request.isolation_level == READ_COMMITTED);
+        let request = session_request(broker, version, !consumer, request);
+        let scope = match broker.sessions.open(broker.rt.now(), &request) {
+            (Opened::Refused(code), _) => return Err(code),
+            (Opened::Incremental { id, epoch }, Some(bell)) => Scope::Session { id, epoch, bell },
+            (Opened::Incremental { .. }, None) => return Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND),
+            (Opened::Whole { may_create }, _) => Scope::Whole { request, may_create },
+        };
+        Ok(Self {
             version,
-            follower: (id >= 0).then_some((id, epoch)),
+            follower: (!consumer).then_some((id, epoch)),
+            read_committed,
+            nearby,
             max_bytes,
             // More than fits into an answer cannot be waited for.
-            min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
-            topics: topics.collect(),
+            min_bytes: usize::try_from(min_bytes).unwrap_or(0).min(max_bytes),
+            scope,
+        })
+    }
+
+    fn enough(&self, broker: &Broker, harvest: &Harvest) -> bool {
+        if harvest.urgent || harvest.bytes >= self.min_bytes {
+            return true;
+        }
+        // nothing to wait for
+        match &self.scope {
+            Scope::Whole { request, .. } => request.wanted.len() == harvest.unknown,
+            Scope::Session { id, .. } => {
+                harvest.unknown > 0 && broker.sessions.partitions(*id) == harvest.unknown
+            }
         }
     }
 
-    /// Replicas held here, each with the offset wanted.
-    fn replicas(&self) -> impl Iterator<Item = (&Arc<Partition>, i64)> {
-        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
-        partitions.filter_map(|(wanted, found)| Some((found.as_ref().ok()?, wanted.fetch_offset)))
-    }
-
-    fn enough(&self, harvest: &Harvest) -> bool {
-        harvest.urgent || harvest.bytes >= self.min_bytes || self.topics.is_empty()
-    }
-
-    /// Asks to be woken when more can be read than was seen, or at all.
-    fn watch(&self, limits: &[i64], signal: &Signal) {
-        for ((partition, position), seen) in self.replicas().zip(limits) {
-            let next = position.max(*seen).saturating_add(1);
-            let until = match self.follower {
-                Some(_) => Until::Appended(next),
-                None => Until::Committed(next),
-            };
-            partition.wait(until, signal);
-        }
-    }
-
-    fn fetcher(&self, wanted: &FetchPartition) -> Fetcher {
-        match self.follower {
-            Some((id, epoch)) => Fetcher::Replica { id, epoch, log_start_offset: wanted.log_start_offset },
-            None => Fetcher::Consumer { follower_ok: self.version >= ANY_REPLICA },
-        }
+    /// Whether a later request of the session has come: this one ends without an answer that counts.
+    fn is_over(&self, broker: &Broker) -> bool {
+        matches!(&self.scope, Scope::Session { id, epoch, .. } if !broker.sessions.is_current(*id, *epoch))
     }
 
     /// Reads what is there, within the limits.
     fn harvest(&self, broker: &Broker) -> Harvest {
-        let mut harvest = Harvest {
-            response: FetchResponse::default(),
-            records: Vec::new(),
-            bytes: 0,
-            limits: Vec::new(),
-            urgent: false,
-        };
-        for topic in &self.topics {
-            let mut answers = Vec::with_capacity(topic.partitions.len());
-            let mut records = Vec::with_capacity(topic.partitions.len());
-            for (wanted, found) in &topic.partitions {
-                let (answer, chunks) = self.read(broker, wanted, found, &mut harvest);
-                answers.push(answer);
-                records.push(chunks);
+        let mut harvest = Harvest::default();
+        match &self.scope {
+            Scope::Whole { request, .. } => {
+                harvest.looks.reserve(request.wanted.len());
+                for (partition, wanted, _) in &request.wanted {
+                    self.look(broker, partition, wanted, None, &mut harvest);
+                }
             }
-            let answer = FetchableTopicResponse::default()
-                .with_topic(topic.name.clone())
-                .with_topic_id(topic.id)
-                .with_partitions(answers);
-            harvest.response.responses.push(answer);
-            harvest.records.push(records);
+            Scope::Session { id, bell, .. } => {
+                for due in broker.sessions.due(*id, bell) {
+                    self.look(broker, &due.partition, &due.wanted, Some((bell, &due)), &mut harvest);
+                }
+            }
         }
         harvest
+    }
+
+    fn look(
+        &self,
+        broker: &Broker,
+        name: &SessionPartition,
+        wanted: &Wanted,
+        session: Option<(&Arc<Bell>, &Due)>,
+        harvest: &mut Harvest,
+    ) {
+        let topic =
+            if self.version >= TOPIC_IDS { TopicRef::Id(name.topic_id) } else { TopicRef::Name(&name.topic) };
+        let found = broker.partition(topic, name.partition);
+        let look = match found {
+            Ok(partition) => {
+                if let Some((bell, _)) = session {
+                    partition.listen(bell, name);
+                }
+                self.read(broker, name, wanted, &partition, harvest)
+            }
+            Err(code) => {
+                let was_named = session.and_then(|(_, due)| due.topic.as_deref());
+                let code = match (code, was_named) {
+                    (ErrorCode::UNKNOWN_TOPIC_ID, Some(topic)) => gone(broker, topic),
+                    (code, _) => code,
+                };
+                let data = match code {
+                    ErrorCode::NOT_LEADER_OR_FOLLOWER => refused(name.partition, code),
+                    code => unknown(name.partition, code),
+                };
+                failed(name, data)
+            }
+        };
+        let code = ErrorCode(look.data.error_code);
+        let unknown = matches!(code, ErrorCode::UNKNOWN_TOPIC_ID | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        harvest.unknown += usize::from(unknown);
+        harvest.urgent |= match look.found.failed {
+            // a follower has only heard of the partition earlier than its leader
+            true => !unknown || self.follower.is_some(),
+            false => look.found.telling && look.records.is_empty(),
+        };
+        harvest.bytes += look.records.iter().map(Bytes::len).sum::<usize>();
+        harvest.looks.push(look);
     }
 
     fn read(
         &self,
         broker: &Broker,
-        wanted: &FetchPartition,
-        found: &Result<Arc<Partition>, ErrorCode>,
-        harvest: &mut Harvest,
-    ) -> (PartitionData, Vec<Bytes>) {
+        name: &SessionPartition,
+        wanted: &Wanted,
+        partition: &Arc<Partition>,
+        harvest: &Harvest,
+    ) -> Look {
         let room = self.max_bytes.saturating_sub(harvest.bytes);
         let from = FetchFrom {
-            fetcher: self.fetcher(wanted),
+            fetcher: match self.follower {
+                Some((id, epoch)) => {
+                    Fetcher::Replica { id, epoch, log_start_offset: wanted.log_start_offset }
+                }
+                None => Fetcher::Consumer { follower_ok: self.version >= ANY_REPLICA },
+            },
             offset: wanted.fetch_offset,
             last_fetched_epoch: epoch(wanted.last_fetched_epoch).filter(|_| self.version >= DIVERGING),
             current_leader_epoch: epoch(wanted.current_leader_epoch),
-            max_bytes: usize::try_from(wanted.partition_max_bytes).unwrap_or(0).min(room),
+            max_bytes: usize::try_from(wanted.max_bytes).unwrap_or(0).min(room),
             min_one: harvest.bytes == 0,
         };
         let now = broker.rt.now();
-        let read = found.as_ref().map_err(|code| *code).and_then(|partition| {
-            let read = partition.with(broker, |replica, fx| replica.read(now, &from, fx));
-            read.unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER))
+        let read = partition.with(broker, |replica, fx| {
+            if self.version < ZSTD && replica.settings().writes_zstd() {
+                return Err(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE);
+            }
+            match &self.nearby {
+                Some(nearby) => replica.read_nearby(now, &from, &|id| nearby.contains(&id), fx),
+                None => replica.read(now, &from, fx),
+            }
         });
-        if found.is_ok() {
-            harvest.limits.push(read.as_ref().map_or(-1, |fetched| fetched.limit));
-        }
-        match read {
-            Ok(fetched) => {
-                harvest.bytes += fetched.len_bytes();
-                harvest.urgent |= fetched.diverging.is_some();
-                answer(wanted.partition, fetched)
-            }
+        match read.unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER)) {
+            Ok(fetched) => self.answer(name, wanted, partition, fetched),
             Err(code) => {
-                harvest.urgent = true;
-                (refused(wanted.partition, code), Vec::new())
+                let code = match code {
+                    ErrorCode::KAFKA_STORAGE_ERROR if self.version <= STORAGE_ERROR_UNKNOWN => {
+                        ErrorCode::NOT_LEADER_OR_FOLLOWER
+                    }
+                    code => code,
+                };
+                let look = failed(name, refused(name.partition, code));
+                Look { replica: Some((partition.clone(), -1)), ..look }
             }
+        }
+    }
+
+    fn answer(
+        &self,
+        name: &SessionPartition,
+        wanted: &Wanted,
+        partition: &Arc<Partition>,
+        fetched: Fetched,
+    ) -> Look {
+        let told = fetched.diverging.is_some() || fetched.preferred_read_replica.is_some();
+        let found = Found {
+            high_watermark: fetched.high_watermark,
+            log_start_offset: fetched.log_start_offset,
+            telling: told || !fetched.records.is_empty(),
+            failed: false,
+            more: fetched.ask_again || (fetched.records.is_empty() && fetched.limit > wanted.fetch_offset),
+        };
+        let replica = Some((partition.clone(), fetched.limit));
+        let aborted = self.read_committed && !told;
+        let (data, records) = answered(name.partition, fetched, aborted);
+        Look { partition: name.clone(), found, data, records, replica }
+    }
+
+    /// Before waiting: a session does not look again at what has nothing to tell.
+    fn settle(&self, broker: &Broker, harvest: &Harvest) {
+        if let Scope::Session { id, .. } = &self.scope {
+            let looked: Vec<_> =
+                harvest.looks.iter().map(|look| (look.partition.clone(), look.found)).collect();
+            broker.sessions.settle(*id, &looked);
         }
     }
 
     fn finish(&self, broker: &Broker, mut harvest: Harvest) -> Reply {
-        if self.version >= DIVERGING && harvest.urgent {
-            self.add_leaders(broker, &mut harvest.response);
-        }
-        encoded(encode_fetch_response(self.version, &harvest.response, &harvest.records))
-    }
-
-    /// Tells a client that is at the wrong broker where the right one is (KIP-951).
-    fn add_leaders(&self, broker: &Broker, response: &mut FetchResponse) {
-        let mut endpoints = BTreeMap::new();
-        for topic in &mut response.responses {
-            let name = if self.version >= TOPIC_IDS {
-                TopicRef::Id(topic.topic_id)
-            } else {
-                TopicRef::Name(&topic.topic)
-            };
-            for answer in &mut topic.partitions {
-                let code = ErrorCode(answer.error_code);
-                if !matches!(code, ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH) {
-                    continue;
+        let mut response = FetchResponse::default();
+        match &self.scope {
+            Scope::Whole { request, may_create } => {
+                if *may_create && self.version >= SESSIONS && !request.wanted.is_empty() {
+                    let told: Vec<Found> = harvest.looks.iter().map(|look| look.found).collect();
+                    response.session_id = broker.sessions.create(broker.rt.now(), request, &told);
                 }
-                let Some(leader) = broker.leader_hint(name, answer.partition_index) else { continue };
-                answer.current_leader = LeaderIdAndEpoch::default()
-                    .with_leader_id(BrokerId(leader.id))
-                    .with_leader_epoch(leader.epoch);
-                endpoints.insert(leader.id, leader);
+            }
+            Scope::Session { id, epoch, .. } => {
+                response.session_id = *id;
+                let looked: Vec<_> =
+                    harvest.looks.iter().map(|look| (look.partition.clone(), look.found)).collect();
+                match broker.sessions.tell(*id, *epoch, &looked) {
+                    Ok(told) => {
+                        let mut told = told.into_iter();
+                        harvest.looks.retain(|_| told.next().unwrap_or(false));
+                    }
+                    Err(code) => {
+                        response.error_code = code.0;
+                        harvest.looks.clear();
+                    }
+                }
             }
         }
-        if self.version >= NODE_ENDPOINTS {
-            response.node_endpoints = endpoints.values().map(endpoint).collect();
+        let records = grouped(self.version, &mut response, harvest.looks);
+        if harvest.urgent {
+            add_leaders(broker, self.version, &mut response);
         }
+        encoded(encode_fetch_response(self.version, &response, &records))
     }
+}
+
+fn failed(name: &SessionPartition, data: PartitionData) -> Look {
+    let found = Found { high_watermark: -1, log_start_offset: -1, telling: false, failed: true, more: false };
+    Look { partition: name.clone(), found, data, records: Vec::new(), replica: None }
+}
+
+/// What a session hears of a topic that was known by this name when it was named, and whose id is gone.
+fn gone(broker: &Broker, topic: &str) -> ErrorCode {
+    let again = broker.image(|image| image.topic(topic).is_some());
+    if again { ErrorCode::INCONSISTENT_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION }
 }
 
 fn epoch(value: i32) -> Option<i32> {
     (value >= 0).then_some(value)
-}
-
-fn endpoint(leader: &LeaderHint) -> NodeEndpoint {
-    NodeEndpoint::default()
-        .with_node_id(BrokerId(leader.id))
-        .with_host(text(&leader.host))
-        .with_port(leader.port)
-        .with_rack(leader.rack.as_deref().map(text))
-}
-
-fn answer(partition: i32, fetched: Fetched) -> (PartitionData, Vec<Bytes>) {
-    let diverging = fetched.diverging.map_or_else(EpochEndOffset::default, |end| {
-        EpochEndOffset::default().with_epoch(end.epoch).with_end_offset(end.end_offset)
-    });
-    let data = PartitionData::default()
-        .with_partition_index(partition)
-        .with_high_watermark(fetched.high_watermark)
-        .with_last_stable_offset(fetched.last_stable_offset)
-        .with_log_start_offset(fetched.log_start_offset)
-        .with_diverging_epoch(diverging)
-        .with_aborted_transactions(None)
-        .with_preferred_read_replica(BrokerId(-1))
-        .with_records(Some(Bytes::new()));
-    (data, fetched.records)
-}
-
-fn refused(partition: i32, code: ErrorCode) -> PartitionData {
-    PartitionData::default()
-        .with_partition_index(partition)
-        .with_error_code(code.0)
-        .with_high_watermark(-1)
-        .with_last_stable_offset(-1)
-        .with_log_start_offset(-1)
-        .with_aborted_transactions(None)
-        .with_preferred_read_replica(BrokerId(-1))
-        .with_records(Some(Bytes::new()))
 }

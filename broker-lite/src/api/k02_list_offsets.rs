@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker_lite_core::replica::{FoundOffset, OffsetAt};
+use broker_lite_core::replica::{FoundOffset, ListedBy, OffsetAt};
 use klamm_wire::ErrorCode;
 use klamm_wire::codec::decode_request;
 use klamm_wire::messages::ListOffsetsRequest;
@@ -25,10 +25,10 @@ const SPECIAL: &[(i64, i16)] = &[(-3, 7), (-4, 8), (-5, 9), (-6, 11)];
 pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<ListOffsetsRequest>(frame)?;
-    let as_replica = request.replica_id.0 >= 0;
+    let by = ListedBy::from_wire(request.replica_id.0);
     let topics = request.topics.into_iter().map(|topic| {
         let find = |wanted: &ListOffsetsPartition| {
-            let found = find(broker, version, &topic.name, wanted, as_replica);
+            let found = find(broker, version, &topic.name, wanted, by);
             let code = match found.err().unwrap_or(ErrorCode::NONE) {
                 ErrorCode::OFFSET_NOT_AVAILABLE if version < NOT_AVAILABLE => ErrorCode::LEADER_NOT_AVAILABLE,
                 code => code,
@@ -52,7 +52,7 @@ fn find(
     version: i16,
     topic: &str,
     wanted: &ListOffsetsPartition,
-    as_replica: bool,
+    by: ListedBy,
 ) -> Result<FoundOffset, ErrorCode> {
     let known_from = SPECIAL.iter().find(|(timestamp, _)| *timestamp == wanted.timestamp);
     if known_from.is_some_and(|(_, first)| version < *first) {
@@ -61,6 +61,6 @@ fn find(
     let at = OffsetAt::from_wire(wanted.timestamp).ok_or(ErrorCode::UNSUPPORTED_VERSION)?;
     let partition = broker.partition(TopicRef::Name(topic), wanted.partition_index)?;
     let epoch = (wanted.current_leader_epoch >= 0).then_some(wanted.current_leader_epoch);
-    let found = partition.look(|replica| replica.list_offset(at, epoch, as_replica));
+    let found = partition.look(|replica| replica.list_offset(at, epoch, by));
     found.unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER))
 }

@@ -6,7 +6,9 @@
 
 mod k00_produce;
 mod k01_fetch;
+mod k01_fetch_answer;
 pub(crate) mod k01_fetch_metadata;
+mod k01_fetch_wanted;
 mod k02_list_offsets;
 mod k03_metadata;
 mod k10_find_coordinator;

@@ -113,13 +113,13 @@ fn registration(broker: &Broker) -> BrokerRegistrationRequest {
         .with_incarnation_id(identity.incarnation)
         .with_listeners(vec![listener])
         .with_features(FEATURES.iter().map(feature).collect())
-        .with_rack(Some(text(&identity.rack)))
-        .with_log_dirs(vec![log_dir(identity.id)])
+        .with_rack(identity.rack.as_deref().map(text))
+        .with_log_dirs(vec![identity.log_dir])
         .with_previous_broker_epoch(identity.previous_epoch)
 }
 
-/// The one log directory of a broker; survives restarts, as the storage does.
-pub(super) fn log_dir(broker: i32) -> Uuid {
+/// Id of the log directory of a broker in memory.
+pub(crate) fn log_dir(broker: i32) -> Uuid {
     Uuid::from_u128(0x6b6c_616d_6d00_0000_0000_0000_0000_0000 | broker.unsigned_abs() as u128)
 }
 

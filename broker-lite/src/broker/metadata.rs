@@ -12,16 +12,15 @@ use broker_lite_core::metadata::{Checkpoint, ConfigResource, Delta, Image, Remov
 use broker_lite_core::quorum::{Fetch, Fetched, Response, SnapshotId};
 use broker_lite_core::replica::{Replica, ReplicaIdentity, ReplicaSettings, TimestampType};
 use bytes::Bytes;
-use klamm_wire::seam::{Link, LinkError};
+use klamm_wire::seam::{Endpoint, Link, LinkError};
 use klamm_wire::{ErrorCode, RawBatch};
 use tower_service::Service;
 use uuid::Uuid;
 
-use super::lifecycle::log_dir;
-use super::{Broker, Partition};
+use super::{Broker, LISTENER, Partition};
 use crate::api::k59_fetch_snapshot::Asker;
 use crate::api::{k01_fetch_metadata, k59_fetch_snapshot};
-use crate::node::Party;
+use crate::node::{Listener, Party};
 
 /// Longest wait of one metadata Fetch, as in Kafka.
 const WAIT: Duration = Duration::from_millis(500);
@@ -62,7 +61,8 @@ pub(crate) async fn follow(broker: Arc<Broker>) {
 async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result<(), LinkError> {
     let malformed = |reason: String| LinkError::Malformed { reason };
     let limit = broker.config.millis("controller.quorum.fetch.timeout.ms").unwrap_or(Duration::from_secs(2));
-    let (cluster_id, id, directory) = (broker.identity.cluster_id.clone(), broker.id(), log_dir(broker.id()));
+    let (cluster_id, id, directory) =
+        (broker.identity.cluster_id.clone(), broker.id(), broker.identity.log_dir);
     let mut download: Option<(SnapshotId, Vec<u8>)> = None;
     loop {
         let epoch = broker.controllers.epoch();
@@ -174,6 +174,7 @@ impl Broker {
             if let Some(epoch) = change(&mut image, &mut delta)? {
                 self.metadata_epoch.store(epoch, Ordering::Relaxed);
             }
+            self.note_addresses(&image, &delta);
             if self.is_registered_in(&image) {
                 if !caught_up {
                     delta.partitions = all_partitions(&image);
@@ -192,6 +193,19 @@ impl Broker {
     /// Epoch of the last metadata record applied, -1 before the first.
     fn last_metadata_epoch(&self) -> i32 {
         self.metadata_epoch.load(Ordering::Relaxed)
+    }
+
+    /// Tells the network where brokers of other processes listen.
+    fn note_addresses(&self, image: &Image, delta: &Delta) {
+        let Some(remotes) = self.network.remotes() else { return };
+        for broker in
+            delta.brokers.iter().filter_map(|id| image.broker(*id)).filter(|found| found.id != self.id())
+        {
+            if let Some(listener) = broker.listener(LISTENER) {
+                let endpoint = Endpoint::new(listener.host.clone(), listener.port);
+                remotes.set(&Party::Node(broker.id), Listener::Broker, endpoint);
+            }
+        }
     }
 
     /// Whether the metadata has come to this incarnation's own registration. What lies before is history: by it a
@@ -276,7 +290,7 @@ impl Broker {
 
     fn open(&self, image: &Image, topic: &Topic, number: i32) -> Result<Arc<Partition>, String> {
         let key: (Uuid, i32) = (topic.id, number);
-        let storage = self.disk.take(key);
+        let directory = self.disk.take(key);
         let identity = ReplicaIdentity {
             topic_id: topic.id,
             topic: topic.name.clone(),
@@ -284,7 +298,7 @@ impl Broker {
             broker_id: self.id(),
         };
         let settings = self.replica_settings(image, &topic.name);
-        let replica = Replica::new(identity.clone(), storage, settings).map_err(|e| e.to_string())?;
+        let replica = Replica::new(identity.clone(), directory, settings).map_err(|e| e.to_string())?;
         let partition = Partition::new(identity, replica, self.committed.of(key));
         let mut directory = self.directory.lock();
         directory.ids.insert(topic.name.clone(), topic.id);

@@ -13,8 +13,9 @@ mod isr;
 mod lifecycle;
 mod metadata;
 mod partition;
+mod sessions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
@@ -27,8 +28,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-pub(crate) use lifecycle::FEATURES;
+pub(crate) use lifecycle::{FEATURES, log_dir};
 pub(crate) use partition::{Partition, Signal, Until};
+pub(crate) use sessions::Bell;
 
 use crate::disk::{Disk, Leave, PowerLoss};
 use crate::journal::{Journal, NodeEvent};
@@ -38,12 +40,16 @@ use controllers::Controllers;
 use fetcher::Fetchers;
 use isr::IsrKeeper;
 use lifecycle::Leaving;
+use sessions::FetchSessions;
 
 /// Name of the one listener.
 pub(crate) const LISTENER: &str = "PLAINTEXT";
 
 /// Stands for whichever controller is active; brokers count from 1, controllers from 3001.
 pub(crate) const CONTROLLER_ID: i32 = 0;
+
+/// The one `replica.selector.class` there is besides null, without its package.
+const RACK_AWARE: &str = "RackAwareReplicaSelector";
 
 /// How often silent producers are looked for, as Kafka does.
 const EXPIRATION_CHECK: Duration = Duration::from_secs(600);
@@ -68,9 +74,11 @@ impl Committed {
 pub(crate) struct BrokerIdentity {
     pub(crate) id: i32,
     pub(crate) cluster_id: Arc<str>,
-    pub(crate) rack: String,
+    pub(crate) rack: Option<String>,
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// Id of the one log directory; survives restarts, as the storage does.
+    pub(crate) log_dir: Uuid,
     pub(crate) incarnation: Uuid,
     /// Epoch of the registration before this one if that broker has closed its logs in order, else -1.
     pub(crate) previous_epoch: i64,
@@ -107,6 +115,7 @@ pub(crate) struct Broker {
     registration: Mutex<Registration>,
     directory: Mutex<Directory>,
     fetchers: Fetchers,
+    pub(crate) sessions: FetchSessions,
     isr: IsrKeeper,
     leaving: Leaving,
     leave: Mutex<Leave>,
@@ -149,6 +158,7 @@ impl Broker {
         surroundings: Surroundings,
     ) -> Arc<Self> {
         let Surroundings { network, config, disk, committed, journal, voters } = surroundings;
+        let sessions = FetchSessions::new(&config, rt.rng("fetch sessions"));
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             identity,
@@ -166,6 +176,7 @@ impl Broker {
             registration: Mutex::new(Registration { epoch: -1, unfenced: false }),
             directory: Mutex::default(),
             fetchers: Fetchers::default(),
+            sessions,
             isr: IsrKeeper::default(),
             leaving: Leaving::default(),
             leave: Mutex::new(Leave::Killed),
@@ -271,11 +282,11 @@ impl Broker {
         let storages = partitions.into_iter().filter_map(|(key, partition)| {
             let mut replica = partition.retire()?;
             if let Leave::Clean { .. } = leave
-                && let Err(error) = replica.checkpoint()
+                && let Err(error) = replica.close()
             {
-                tracing::warn!(replica = %partition.identity, %error, "cannot remember the high watermark");
+                tracing::warn!(replica = %partition.identity, %error, "cannot close the log in order");
             }
-            Some((key, replica.into_storage()))
+            Some((key, replica.into_directory()))
         });
         self.disk.put_back(storages, leave);
     }
@@ -330,18 +341,26 @@ async fn expire_producers(broker: Arc<Broker>) {
     }
 }
 
-/// Where the leader of a partition is (KIP-951).
+/// Who leads a partition (KIP-951).
 #[derive(Debug, Clone)]
 pub(crate) struct LeaderHint {
+    /// -1 if nobody does.
     pub(crate) id: i32,
     pub(crate) epoch: i32,
+    /// Where it is, if it is alive.
+    pub(crate) endpoint: Option<LeaderEndpoint>,
+}
+
+/// Where a leader is.
+#[derive(Debug, Clone)]
+pub(crate) struct LeaderEndpoint {
     pub(crate) host: String,
     pub(crate) port: i32,
     pub(crate) rack: Option<String>,
 }
 
 impl Broker {
-    /// The leader of a partition as far as this broker knows, if it is alive.
+    /// The leader of a partition as far as this broker knows.
     pub(crate) fn leader_hint(&self, topic: TopicRef<'_>, partition: i32) -> Option<LeaderHint> {
         self.image(|image| {
             let topic = match topic {
@@ -349,17 +368,31 @@ impl Broker {
                 TopicRef::Id(id) => image.topic_by_id(id),
             }?;
             let registration = topic.partitions.get(&partition)?;
-            let id = registration.leader?;
-            let broker = image.broker(id).filter(|broker| !broker.fenced)?;
-            let listener = broker.listener(LISTENER)?;
-            Some(LeaderHint {
-                id,
-                epoch: registration.leader_epoch,
-                host: listener.host.clone(),
-                port: i32::from(listener.port),
-                rack: broker.rack.clone(),
-            })
+            let id = registration.leader.unwrap_or(-1);
+            let endpoint = image.broker(id).filter(|broker| !broker.fenced).and_then(|broker| {
+                let listener = broker.listener(LISTENER)?;
+                Some(LeaderEndpoint {
+                    host: listener.host.clone(),
+                    port: i32::from(listener.port),
+                    rack: broker.rack.clone(),
+                })
+            });
+            Some(LeaderHint { id, epoch: registration.leader_epoch, endpoint })
         })
+    }
+
+    /// Whether consumers are sent to replicas in their own rack.
+    pub(crate) fn reads_nearby(&self) -> bool {
+        self.config.get("replica.selector.class").is_some_and(|class| class.ends_with(RACK_AWARE))
+    }
+
+    /// The live brokers in a rack; `None` if the rack is not said.
+    pub(crate) fn in_rack(&self, rack: &str) -> Option<BTreeSet<i32>> {
+        let here = |image: &Image| {
+            let live = image.live_brokers().filter(|broker| broker.rack.as_deref() == Some(rack));
+            live.map(|broker| broker.id).collect()
+        };
+        (!rack.is_empty()).then(|| self.image(here))
     }
 }
 

@@ -4,15 +4,16 @@
 //!
 //! Invariant: the lock is never held across an await, and nobody who waits under it misses a change.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use broker_lite_core::replica::{Effect, Replica, ReplicaIdentity, Role};
+use broker_lite_core::session::SessionPartition;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Broker;
+use super::{Bell, Broker};
 use crate::disk::Stored;
 use crate::journal::NodeEvent;
 
@@ -36,6 +37,32 @@ pub(crate) struct State {
     appends: Vec<Waiter>,
     commits: Vec<Waiter>,
     syncs: Vec<Waiter>,
+    listeners: Vec<Listener>,
+}
+
+/// A fetch session that has looked at this partition.
+#[derive(Debug)]
+struct Listener {
+    bell: Weak<Bell>,
+    name: SessionPartition,
+}
+
+/// What a session waits for, or tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Vitals {
+    end: i64,
+    high_watermark: i64,
+    start: i64,
+}
+
+impl Vitals {
+    fn of(replica: &Replica<Stored>) -> Self {
+        Self {
+            end: replica.log_end_offset(),
+            high_watermark: replica.high_watermark(),
+            start: replica.log_start_offset(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -71,7 +98,13 @@ impl Partition {
         committed: Arc<AtomicI64>,
     ) -> Arc<Self> {
         let replica = Some(replica);
-        let state = State { replica, appends: Vec::new(), commits: Vec::new(), syncs: Vec::new() };
+        let state = State {
+            replica,
+            appends: Vec::new(),
+            commits: Vec::new(),
+            syncs: Vec::new(),
+            listeners: Vec::new(),
+        };
         Arc::new(Self { identity, committed, state: Mutex::new(state) })
     }
 
@@ -95,10 +128,13 @@ impl Partition {
         let (result, deadline, later) = {
             let mut state = self.state.lock();
             let replica = state.replica.as_mut()?;
+            let before = Vitals::of(replica);
             let (result, wait) = work(replica, &mut fx);
             let later = broker.begin_syncs(replica, &mut fx);
             let deadline = replica.deadline();
+            let after = Vitals::of(replica);
             state.collect(&fx, &mut wake);
+            state.ring(before, after, &fx);
             if let Some((until, signal)) = wait {
                 state.wait(until, &signal);
             }
@@ -137,9 +173,24 @@ impl Partition {
         wake.iter().for_each(|signal| signal.notify_one());
     }
 
+    /// Lets a fetch session hear of every change from now on, as long as it lives.
+    pub(crate) fn listen(&self, bell: &Arc<Bell>, name: &SessionPartition) {
+        let mut state = self.state.lock();
+        let known = |listener: &Listener| std::ptr::eq(listener.bell.as_ptr(), Arc::as_ptr(bell));
+        if state.listeners.iter().any(known) {
+            return;
+        }
+        state.listeners.retain(|listener| listener.bell.strong_count() > 0);
+        state.listeners.push(Listener { bell: Arc::downgrade(bell), name: name.clone() });
+    }
+
     /// Takes the replica away for good.
     pub(crate) fn retire(&self) -> Option<Replica<Stored>> {
-        let replica = self.state.lock().replica.take();
+        let replica = {
+            let mut state = self.state.lock();
+            state.ring_all();
+            state.replica.take()
+        };
         self.wake_all();
         replica
     }
@@ -177,6 +228,38 @@ impl State {
                     self.take_all(wake);
                 }
                 Effect::AlterPartition(_) | Effect::Sync { .. } => {}
+            }
+        }
+    }
+
+    /// Tells fetch sessions: a follower goes on when the log grows, a consumer when the high watermark rises, all when the
+    /// role is another or the log begins or ends elsewhere than they think.
+    fn ring(&self, before: Vitals, after: Vitals, fx: &[Effect]) {
+        if self.listeners.is_empty() {
+            return;
+        }
+        if fx.iter().any(|effect| matches!(effect, Effect::RoleChanged(_) | Effect::Truncated(_))) {
+            self.ring_all();
+        } else if before != after {
+            for listener in &self.listeners {
+                let Some(bell) = listener.bell.upgrade() else { continue };
+                let wake = match bell.follower {
+                    true => after.end > before.end,
+                    false => after.high_watermark > before.high_watermark,
+                };
+                let concerned =
+                    wake || after.high_watermark != before.high_watermark || after.start != before.start;
+                if concerned {
+                    bell.ring(&listener.name, wake);
+                }
+            }
+        }
+    }
+
+    fn ring_all(&self) {
+        for listener in &self.listeners {
+            if let Some(bell) = listener.bell.upgrade() {
+                bell.ring(&listener.name, true);
             }
         }
     }

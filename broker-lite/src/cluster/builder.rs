@@ -335,7 +335,7 @@ impl ClusterBuilder {
     }
 }
 
-fn limits(config: &BrokerConfig) -> Limits {
+pub(crate) fn limits(config: &BrokerConfig) -> Limits {
     let count = |name: &str, default: usize| {
         config.int(name).and_then(|value| usize::try_from(value).ok()).unwrap_or(default)
     };
@@ -349,18 +349,28 @@ fn limits(config: &BrokerConfig) -> Limits {
 }
 
 /// A version 4 UUID out of the cluster's own chance.
-pub(super) fn random_uuid(rng: &mut fastrand::Rng) -> Uuid {
+pub(crate) fn random_uuid(rng: &mut fastrand::Rng) -> Uuid {
     UuidBuilder::from_random_bytes(rng.u128(..).to_be_bytes()).into_uuid()
 }
 
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
 /// Kafka's way to write a UUID: 22 characters of URL-safe base64.
-fn base64(id: Uuid) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+pub(crate) fn base64(id: Uuid) -> String {
     let bits = id.as_u128();
     let digit = |shift: u32| char::from(ALPHABET[(bits >> shift & 63) as usize]);
     let mut text: String = (0..21).map(|index| digit(122 - 6 * index)).collect();
     text.push(char::from(ALPHABET[((bits & 3) << 4) as usize]));
     text
+}
+
+/// The UUID that is written so, if it is one.
+pub(crate) fn from_base64(text: &str) -> Option<Uuid> {
+    let digit =
+        |byte| ALPHABET.iter().position(|known| *known == byte).and_then(|at| u128::try_from(at).ok());
+    let (last, first) = text.as_bytes().split_last().filter(|(_, first)| first.len() == 21)?;
+    let bits = first.iter().try_fold(0_u128, |bits, byte| Some(bits << 6 | digit(*byte)?))?;
+    Some(Uuid::from_u128(bits << 2 | digit(*last)? >> 4))
 }
 
 #[cfg(test)]
@@ -372,6 +382,12 @@ mod tests {
         // Kafka: Uuid.fromString("AAAAAAAAAAAAAAAAAAAAAQ") is 00000000-0000-0000-0000-000000000001.
         assert_eq!(base64(Uuid::from_u128(1)), "AAAAAAAAAAAAAAAAAAAAAQ");
         assert_eq!(base64(Uuid::from_u128(u128::MAX)), "_____________________w");
+        for id in [1, u128::MAX, 0x0123_4567_89ab_cdef_0011_2233_4455_6677].map(Uuid::from_u128) {
+            assert_eq!(from_base64(&base64(id)), Some(id));
+        }
+        for bad in ["", "AAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAQA", "AAAAAAAAAAAAAAAAAAAA=="] {
+            assert_eq!(from_base64(bad), None);
+        }
     }
 
     #[tokio::test]

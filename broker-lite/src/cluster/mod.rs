@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use builder::{ClusterBuilder, Profile};
+pub(crate) use builder::{base64, from_base64, limits, random_uuid};
 pub use check::{CheckReport, Violation};
 pub use logs::LoggedRecord;
 pub use network::{Cut, Latency, Loss};

@@ -16,7 +16,7 @@ use broker_lite_core::metadata::Image;
 
 use super::builder::random_uuid;
 use super::{Cluster, ClusterError, Started, TOPIC_LIMIT};
-use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, Surroundings};
+use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, Surroundings, log_dir};
 use crate::disk::{Disk, DiskFaults, Leave, PowerLoss};
 use crate::journal::NodeEvent;
 use crate::node::{Life, Listening, Node, Role, serve};
@@ -400,9 +400,10 @@ impl Cluster {
         let identity = BrokerIdentity {
             id,
             cluster_id: cluster_id.clone(),
-            rack: format!("RACK{id}"),
+            rack: Some(format!("RACK{id}")),
             host: slot.host.clone(),
             port: slot.port,
+            log_dir: log_dir(id),
             incarnation,
             previous_epoch: slot.disk.open().unwrap_or(-1),
         };

@@ -22,12 +22,12 @@ use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::controller::{Controller, Outcome};
+use broker_lite_core::log::Syncing;
 use broker_lite_core::metadata::{Checkpoint, Delta, Image};
 use broker_lite_core::quorum::{
     Described, Effect, Fetch, Head, MetadataStore, Now, QuorumLog, QuorumState, Replica, Request, Response,
     Settings, SnapshotId, Voter, VoterError,
 };
-use broker_lite_core::storage::Storage;
 use bytes::Bytes;
 use klamm_wire::{ErrorCode, RawBatch};
 use parking_lot::Mutex;
@@ -125,10 +125,11 @@ struct State {
     armed: Option<Tick>,
 }
 
-/// Since when the log has grown.
+/// What has happened since the last snapshot.
 #[derive(Debug)]
 struct LastSnapshot {
-    position: u64,
+    /// Bytes that were committed.
+    grown: u64,
     at: Tick,
 }
 
@@ -173,7 +174,7 @@ impl ControllerNode {
         let rng = seat.rt.rng(&format!("voter {} {}", seat.id, seat.start));
         let now = now(&seat.rt);
         let voter = Voter::new(now, seat.id, seat.voters.clone(), limits.quorum, stored, &store, rng);
-        let snapshot = LastSnapshot { position: store.log().storage().start(), at: now.tick };
+        let snapshot = LastSnapshot { grown: 0, at: now.tick };
         let state = State {
             voter,
             store: Some(store),
@@ -239,6 +240,18 @@ impl ControllerNode {
         let store = self.state.lock().store.take();
         if let Some(store) = store {
             self.seat.disk.put_back(store, *self.leave.lock());
+        }
+    }
+
+    /// Gives a leadership up before the process is stopped in order, and waits a moment for the others to hear of it.
+    pub(crate) async fn resign(self: &Arc<Self>) {
+        self.step(|voter, store, now, fx| {
+            voter.resign(now, store, fx);
+            Ok(())
+        });
+        let until = self.rt().now() + self.limits.quorum.request_timeout.min(Duration::from_secs(1));
+        while self.state.lock().voter.is_leaving() && self.rt().now() < until {
+            self.rt().sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -388,12 +401,12 @@ impl ControllerNode {
             state.sync_next = Some((end, cut));
             return Ok(());
         }
-        let Some(store) = &state.store else { return Ok(()) };
-        let position = store.log().storage().end();
+        let Some(store) = &mut state.store else { return Ok(()) };
+        let begun = store.log_mut().begin_sync().map_err(|error| VoterError::Log(error.into()))?;
         let latency = self.seat.disk.disk.sync_latency();
         if latency.is_zero() {
             let mut more = Vec::new();
-            self.synced(state, position, end, cut, &mut more)?;
+            self.synced(state, &begun, end, cut, &mut more)?;
             fx.extend(more);
             return Ok(());
         }
@@ -404,7 +417,7 @@ impl ControllerNode {
             me.step_then(|me, state| {
                 state.syncing = false;
                 let mut fx = Vec::new();
-                me.synced(state, position, end, cut, &mut fx)?;
+                me.synced(state, &begun, end, cut, &mut fx)?;
                 if let Some((end, cut)) = state.sync_next.take() {
                     fx.push(Effect::Sync { end, cut });
                 }
@@ -419,7 +432,7 @@ impl ControllerNode {
     fn synced(
         &self,
         state: &mut State,
-        position: u64,
+        begun: &Syncing,
         end: i64,
         cut: u64,
         fx: &mut Vec<Effect>,
@@ -427,7 +440,7 @@ impl ControllerNode {
         self.fsync()?;
         let Some(store) = &mut state.store else { return Ok(()) };
         if state.voter.cuts() == cut {
-            store.log_mut().storage_mut().mark_synced(position);
+            store.log_mut().end_sync(begun).map_err(|error| VoterError::Log(error.into()))?;
         }
         state.voter.synced(now(&self.seat.rt), end, cut, store, fx);
         Ok(())
@@ -438,7 +451,7 @@ impl ControllerNode {
         let Some(store) = &state.store else { return Ok(()) };
         let Some(bytes) = store.snapshot_bytes(id) else { return Ok(()) };
         state.image = Checkpoint::read(id, bytes).map_err(broken)?;
-        state.snapshot = LastSnapshot { position: store.log().storage().end(), at: self.rt().now() };
+        state.snapshot = LastSnapshot { grown: 0, at: self.rt().now() };
         tracing::info!(node = self.id(), end_offset = id.end_offset, "took over a snapshot of the metadata");
         Ok(())
     }
@@ -479,6 +492,7 @@ impl ControllerNode {
                 let applied = state.image.apply_batch(&batch, &mut Delta::default());
                 applied.map_err(|error| broken(error.to_string()))?;
                 self.seat.journal.note(now, &batch);
+                state.snapshot.grown += batch.header().size_bytes() as u64;
             }
             if state.image.next_offset() == from {
                 return Err(broken(format!("nothing can be read at offset {from}, which is committed")));
@@ -719,15 +733,14 @@ impl ControllerNode {
 
     fn snapshot_if_due(&self, state: &mut State, now: Now) -> Result<(), VoterError> {
         let Some(store) = &mut state.store else { return Ok(()) };
-        let end = store.log().storage().end();
-        let grown = end.saturating_sub(state.snapshot.position);
+        let grown = state.snapshot.grown;
         let old = self.limits.snapshot_interval.is_some_and(|most| now.tick >= state.snapshot.at + most);
         if grown == 0 || (grown < self.limits.snapshot_bytes && !old) {
             return Ok(());
         }
         let end_offset = state.image.next_offset();
         let id = SnapshotId { end_offset, epoch: store.epoch_before(end_offset) };
-        state.snapshot = LastSnapshot { position: end, at: now.tick };
+        state.snapshot = LastSnapshot { grown: 0, at: now.tick };
         if let Some(bytes) = Checkpoint::write(id, &state.image, now.wall_ms) {
             tracing::info!(
                 node = self.seat.id,

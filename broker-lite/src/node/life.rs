@@ -130,6 +130,19 @@ impl Life {
         }
     }
 
+    /// Waits until the node is dead, of whatever.
+    pub(crate) async fn until_dead(&self) {
+        loop {
+            let died = self.produce_arrived.notified();
+            tokio::pin!(died);
+            died.as_mut().enable();
+            if self.state.lock().dead {
+                return;
+            }
+            died.await;
+        }
+    }
+
     /// Waits until every task is dropped, with its sockets; only of use after [`Self::kill`].
     pub(crate) async fn until_quiet(&self) {
         loop {

@@ -6,7 +6,9 @@ mod lane;
 mod life;
 mod network;
 mod party;
+mod remote;
 mod server;
+mod socket;
 mod tap;
 mod watched;
 
@@ -20,6 +22,7 @@ pub(crate) use conversation::{Answer, Peer, Pending, Reply};
 pub(crate) use life::{Life, Owed};
 pub(crate) use network::Network;
 pub use party::{Party, Side};
+pub(crate) use remote::{Listener, Patience, Remotes};
 pub(crate) use server::{Listening, converse, serve};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use tap::{Carried, Tap};

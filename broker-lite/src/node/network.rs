@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tower_service::Service;
 
 use super::conditions::{Between, Conditions, Fate, Trouble};
+use super::remote::Remotes;
 use super::tap::{Carried, Tap};
 use super::{Node, Party, conversation};
 use crate::journal::{Journal, Noted, Recording};
@@ -26,6 +27,8 @@ use crate::rules::{Chosen, RuleState, Rules, named};
 pub(crate) struct Network {
     pub(crate) rt: Rt,
     state: Mutex<State>,
+    /// Nodes of other processes, where there are any.
+    remotes: Option<Remotes>,
     /// What [`Watched`] holds.
     watched: AtomicU8,
     conditions: Mutex<Conditions>,
@@ -71,9 +74,15 @@ impl Watched {
 impl Network {
     /// A network without nodes, in which nothing is wrong.
     pub(crate) fn new(rt: Rt, journal: Arc<Journal>) -> Arc<Self> {
+        Self::among(rt, journal, None)
+    }
+
+    /// The part of a network that is in this process.
+    pub(crate) fn among(rt: Rt, journal: Arc<Journal>, remotes: Option<Remotes>) -> Arc<Self> {
         Arc::new(Self {
             rt,
             state: Mutex::default(),
+            remotes,
             watched: AtomicU8::new(0),
             conditions: Mutex::default(),
             healed: Notify::new(),
@@ -99,6 +108,17 @@ impl Network {
         self.state.lock().nodes.get(name).filter(|node| !node.life.is_dead()).cloned()
     }
 
+    /// Nodes of other processes, where there are any.
+    pub(crate) fn remotes(&self) -> Option<&Remotes> {
+        self.remotes.as_ref()
+    }
+
+    /// The nodes of other processes, if this is one of them and it is known where it runs.
+    fn elsewhere(&self, party: &Party) -> Option<&Remotes> {
+        let remotes = self.remotes.as_ref().filter(|remotes| remotes.knows(party))?;
+        self.node(party).is_none().then_some(remotes)
+    }
+
     /// Lets go of every node: each holds the network, too, and they would keep each other for ever.
     pub(crate) fn detach_all(&self) {
         let nodes = std::mem::take(&mut self.state.lock().nodes);
@@ -107,6 +127,9 @@ impl Network {
 
     /// Opens a conversation with a node. While the way there or back is cut, this waits.
     pub(crate) async fn dial(&self, from: &Party, to: &Party, name: &str) -> Result<Link, LinkError> {
+        if let Some(remotes) = self.elsewhere(to) {
+            return remotes.dial(to, name).await;
+        }
         let watched = self.watched();
         if watched.conditions() {
             self.handshake(from, to).await?;
@@ -143,7 +166,7 @@ impl Network {
         })
     }
 
-    /// One request over a conversation of its own, answered within `limit`.
+    /// One request, answered within `limit`: over a conversation of its own, or, to another process, over one that lasts.
     pub(crate) async fn call(
         &self,
         from: &Party,
@@ -152,6 +175,9 @@ impl Network {
         limit: Duration,
         frame: Frame,
     ) -> Result<Frame, LinkError> {
+        if let Some(remotes) = self.elsewhere(to) {
+            return remotes.call(to, name, limit, frame).await;
+        }
         let answer = async {
             let mut link = self.dial(from, to, name).await?;
             std::future::poll_fn(|cx| link.poll_ready(cx)).await?;

@@ -16,6 +16,8 @@ use crate::Tick;
 pub(super) struct Follower {
     /// Its log end, known from its last fetch to this leader.
     pub(super) end_offset: Option<i64>,
+    /// First offset of its log, known likewise.
+    pub(super) start_offset: i64,
     /// Epoch of its broker as of that fetch, -1 if it did not tell.
     pub(super) broker_epoch: Option<i64>,
     last_fetch: Option<Tick>,
@@ -47,6 +49,20 @@ impl Follower {
         self.broker_epoch = Some(broker_epoch);
         self.leader_end_at_last_fetch = self.leader_end_at_last_fetch.max(leader_end);
         self.last_fetch = Some(now);
+    }
+
+    /// Notes that the log, which ended at `leader_end`, is about to grow. A follower that had everything, and has been
+    /// heard of within `lag_max`, has had it until now: one that has nothing to fetch need not fetch to stay in sync.
+    pub(super) fn left_behind(&mut self, now: Tick, leader_end: i64, lag_max: Tick) {
+        let heard = self.last_fetch.is_some_and(|at| now <= at.saturating_add(lag_max));
+        if self.end_offset == Some(leader_end) && heard {
+            self.caught_up = self.caught_up.max(Some(now));
+        }
+    }
+
+    /// When it last had everything.
+    pub(super) fn caught_up(&self) -> Option<Tick> {
+        self.caught_up
     }
 
     /// When it counts as lagging, unless it catches up before; `None`: never, as it has everything.

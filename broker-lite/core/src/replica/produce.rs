@@ -8,13 +8,13 @@ use super::check::check;
 use super::{AppendError, Appended, Effect, Produce, Replica};
 use crate::Tick;
 use crate::producer_state::Sequence;
-use crate::storage::Storage;
+use crate::storage::Directory;
 
 const ACKS_ALL: i16 = -1;
 const ACKS_NONE: i16 = 0;
 const ACKS_LEADER: i16 = 1;
 
-impl<S: Storage> Replica<S> {
+impl<D: Directory> Replica<D> {
     /// Appends one batch as leader.
     ///
     /// The answer waits until [`Self::acked`] says so for `last_offset + 1` with acks=-1, and until [`Self::is_durable`]
@@ -45,6 +45,7 @@ impl<S: Storage> Replica<S> {
         }
         let append_time =
             (self.settings.message_timestamp_type == TimestampType::LogAppendTime).then_some(wall_ms);
+        self.leave_behind(now);
         let (header, chunks) = checked.place(self.log.end_offset(), self.leader_epoch, append_time);
         if let Err(error) = self.log.append(&header, &chunks) {
             let message = error.to_string();
@@ -54,6 +55,12 @@ impl<S: Storage> Replica<S> {
         self.sync_if_due(fx);
         self.advance_high_watermark(now, fx);
         Ok(self.appended(header.base_offset, header.last_offset(), append_time.unwrap_or(-1), false))
+    }
+
+    fn leave_behind(&mut self, now: Tick) {
+        let (end, lag_max) = (self.log.end_offset(), self.settings.replica_lag_time_max);
+        let followers = self.leading.iter_mut().flat_map(|leading| leading.followers.values_mut());
+        followers.for_each(|follower| follower.left_behind(now, end, lag_max));
     }
 
     fn may_append(&self, acks: i16) -> Result<(), AppendError> {

@@ -4,12 +4,13 @@ use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
 
 use super::{
-    Effect, EpochEnd, FetchFrom, Fetched, Fetcher, FoundOffset, OffsetAt, Replica, Role, read_failed,
+    Effect, EpochEnd, FetchFrom, Fetched, Fetcher, FoundOffset, ListedBy, OffsetAt, Replica, Role,
+    read_failed,
 };
 use crate::Tick;
-use crate::storage::Storage;
+use crate::storage::Directory;
 
-impl<S: Storage> Replica<S> {
+impl<D: Directory> Replica<D> {
     /// Serves a fetch. That of a follower also tells how far the follower is, which may move the high watermark and
     /// the ISR.
     ///
@@ -31,20 +32,31 @@ impl<S: Storage> Replica<S> {
             .log
             .read(from.offset, limit, from.max_bytes, from.min_one)
             .map_err(|error| read_failed(&error))?;
-        if let Fetcher::Replica { id, epoch, .. } = from.fetcher {
-            self.follower_fetched(now, id, epoch, from.offset, fx);
+        if let Fetcher::Replica { id, epoch, log_start_offset } = from.fetcher {
+            self.follower_fetched(now, id, epoch, (log_start_offset, from.offset), fx);
         }
-        Ok(Fetched { records, limit, ..self.fetched() })
+        let ask_again = matches!(from.fetcher, Fetcher::Replica { id, .. } if !self.isr.contains(&id));
+        Ok(Fetched { records, limit, ask_again, ..self.fetched() })
     }
 
     fn may_read(&self, from: &FetchFrom) -> Result<(), ErrorCode> {
         self.check_leader_epoch(from.current_leader_epoch)?;
         match (from.fetcher, &self.leading) {
             (Fetcher::Replica { id, epoch, .. }, Some(leading)) => {
-                let known = leading.followers.contains_key(&id);
+                if !leading.followers.contains_key(&id) {
+                    // One that knows the epoch may know of the reassignment that makes it a replica before this
+                    // leader does: it is to ask again.
+                    let knows = from.current_leader_epoch.is_some();
+                    let code = if knows {
+                        ErrorCode::UNKNOWN_LEADER_EPOCH
+                    } else {
+                        ErrorCode::NOT_LEADER_OR_FOLLOWER
+                    };
+                    return Err(code);
+                }
                 // a fetch from before the broker's restart (KIP-903)
                 let stale = epoch >= 0 && self.alive.get(&id).is_some_and(|registered| epoch < *registered);
-                if known && !stale { Ok(()) } else { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) }
+                if stale { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) } else { Ok(()) }
             }
             (Fetcher::Consumer { .. }, Some(_)) => Ok(()),
             (Fetcher::Consumer { follower_ok: true }, None) if self.role != Role::Offline => Ok(()),
@@ -73,20 +85,68 @@ impl<S: Storage> Replica<S> {
             log_start_offset: self.log.start_offset(),
             limit: self.high_watermark,
             diverging: None,
+            preferred_read_replica: None,
+            ask_again: false,
         }
     }
 
-    fn follower_fetched(&mut self, now: Tick, id: i32, epoch: i64, offset: i64, fx: &mut Vec<Effect>) {
+    /// As [`Self::read`] for a consumer in a rack, where consumers are to read from replicas nearby (KIP-392,
+    /// `replica.selector.class`): an in-sync follower in its rack that holds the offset is named instead of reading, unless
+    /// this leader is in that rack itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn read_nearby(
+        &mut self,
+        now: Tick,
+        from: &FetchFrom,
+        in_rack: &dyn Fn(i32) -> bool,
+        fx: &mut Vec<Effect>,
+    ) -> Result<Fetched, ErrorCode> {
+        match self.preferred_read_replica(from.offset, in_rack) {
+            None => self.read(now, from, fx),
+            Some(preferred) => {
+                self.check_leader_epoch(from.current_leader_epoch)?;
+                Ok(Fetched { preferred_read_replica: Some(preferred), ..self.fetched() })
+            }
+        }
+    }
+
+    /// The most caught up one of those in the rack.
+    fn preferred_read_replica(&self, offset: i64, in_rack: &dyn Fn(i32) -> bool) -> Option<i32> {
+        let leading = self.leading.as_ref()?;
+        if in_rack(self.identity.broker_id) {
+            return None;
+        }
+        let holds = |follower: &super::leader::Follower| {
+            follower.end_offset.filter(|end| *end >= offset && follower.start_offset <= offset)
+        };
+        let members = leading.followers.iter().filter(|(id, _)| self.isr.contains(id) && in_rack(**id));
+        let able = members.filter_map(|(id, follower)| Some((holds(follower)?, follower.caught_up(), *id)));
+        able.max().map(|(_, _, id)| id)
+    }
+
+    fn follower_fetched(
+        &mut self,
+        now: Tick,
+        id: i32,
+        epoch: i64,
+        (start, offset): (i64, i64),
+        fx: &mut Vec<Effect>,
+    ) {
         let end = self.log.end_offset();
         let follower = self.leading.as_mut().and_then(|leading| leading.followers.get_mut(&id));
         if let Some(follower) = follower {
             follower.fetched(now, offset, end, epoch);
+            follower.start_offset = start;
             self.maybe_expand_isr(now, id, fx);
             self.advance_high_watermark(now, fx);
         }
     }
 
-    /// Answers ListOffsets. `as_replica` reads to the end of the log, everybody else to the high watermark.
+    /// Answers ListOffsets. A client reads to the high watermark, everybody else to the end of the log; only a tool that
+    /// looks into replicas ([`ListedBy::Debugger`]) is answered by followers, too.
     ///
     /// # Errors
     ///
@@ -95,12 +155,17 @@ impl<S: Storage> Replica<S> {
         &self,
         at: OffsetAt,
         current_leader_epoch: Option<i32>,
-        as_replica: bool,
+        by: ListedBy,
     ) -> Result<FoundOffset, ErrorCode> {
         self.check_leader_epoch(current_leader_epoch)?;
-        let epoch_start = self.check_leader()?.epoch_start;
-        let limit = if as_replica { self.log.end_offset() } else { self.high_watermark };
-        let not_yet = !as_replica && epoch_start > self.high_watermark;
+        let epoch_start = match (by, self.check_leader()) {
+            (_, Ok(leading)) => Some(leading.epoch_start),
+            (ListedBy::Debugger, Err(_)) if self.role != Role::Offline => None,
+            (_, Err(code)) => return Err(code),
+        };
+        let client = by == ListedBy::Client;
+        let limit = if client { self.high_watermark } else { self.log.end_offset() };
+        let not_yet = client && epoch_start.is_some_and(|start| start > self.high_watermark);
         let decompression_limit = self.settings.decompression_limit_bytes;
         let found = match at {
             OffsetAt::Earliest => {
@@ -113,7 +178,11 @@ impl<S: Storage> Replica<S> {
                 return Ok(FoundOffset { offset: limit, timestamp: -1, leader_epoch: self.leader_epoch });
             }
             OffsetAt::Tiered => return Ok(FoundOffset::NONE),
-            OffsetAt::MaxTimestamp => self.log.at_max_timestamp(limit, decompression_limit),
+            // the latest record of all, and only if it may be read
+            OffsetAt::MaxTimestamp => {
+                let found = self.log.at_max_timestamp(self.log.end_offset(), decompression_limit);
+                found.map(|found| found.filter(|found| found.offset < limit))
+            }
             OffsetAt::Timestamp(time) => self.log.at_timestamp(time, limit, decompression_limit),
         };
         match found.map_err(|error| read_failed(&error))? {

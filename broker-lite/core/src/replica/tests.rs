@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::log::testing::{forged, idempotent, plain, produced};
-use crate::storage::Storage;
+use crate::storage::Directory;
 use support::*;
 
 fn code<T: std::fmt::Debug>(result: Result<T, AppendError>) -> ErrorCode {
@@ -224,7 +224,7 @@ fn a_new_leader_keeps_its_high_watermark_until_the_followers_report() {
     assert_eq!(follower.fx(), [Effect::RoleChanged(Role::Leader { leader_epoch: 1 })]);
     assert_eq!(follower.replica.high_watermark(), 10);
     assert_eq!(
-        follower.replica.list_offset(OffsetAt::Latest, None, false),
+        follower.replica.list_offset(OffsetAt::Latest, None, ListedBy::Client),
         Err(ErrorCode::OFFSET_NOT_AVAILABLE)
     );
     follower.fetched_by(1, 20).unwrap();
@@ -452,7 +452,7 @@ fn fetchers_with_another_leader_epoch_are_told_who_is_behind() {
     );
     assert_eq!(leader.fetched_by(2, 0), Err(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     assert_eq!(
-        leader.replica.list_offset(OffsetAt::Latest, None, false),
+        leader.replica.list_offset(OffsetAt::Latest, None, ListedBy::Client),
         Err(ErrorCode::NOT_LEADER_OR_FOLLOWER)
     );
 }
@@ -511,7 +511,7 @@ fn a_followers_high_watermark_never_passes_its_own_end() {
 fn a_follower_refuses_what_does_not_continue_its_log() {
     let (mut leader, mut follower) = pair(settings(2));
     leader.append(&plain(10), -1).unwrap();
-    let good: Bytes = leader.bytes().into();
+    let good: Bytes = leader.bytes();
     let answer = |records: Bytes, leader_epoch| FetchedFromLeader {
         leader_epoch,
         records,
@@ -521,8 +521,6 @@ fn a_follower_refuses_what_does_not_continue_its_log() {
     let mut flipped = good.to_vec();
     *flipped.last_mut().unwrap() ^= 1;
     assert_eq!(follower.follow(&answer(flipped.into(), 0)), Err(ErrorCode::CORRUPT_MESSAGE));
-    let gap = RawBatch::parse(good.clone()).unwrap().assigned(1, 0).concat();
-    assert_eq!(follower.follow(&answer(gap.into(), 0)), Err(ErrorCode::OFFSET_OUT_OF_RANGE));
     assert_eq!(follower.follow(&answer(good.clone(), -1)), Err(ErrorCode::FENCED_LEADER_EPOCH));
     assert_eq!(follower.replica.log_end_offset(), 0);
     follower.follow(&answer(good.clone(), 0)).unwrap();
@@ -531,6 +529,26 @@ fn a_follower_refuses_what_does_not_continue_its_log() {
         Err(ErrorCode::OFFSET_OUT_OF_RANGE),
         "the same answer twice"
     );
+}
+
+/// Goal: a follower of a compacted topic takes what is left.
+#[test]
+fn a_follower_goes_on_across_offsets_that_compaction_has_left_out() {
+    let (mut leader, mut follower) = pair(settings(2));
+    leader.append(&plain(10), -1).unwrap();
+    let later = RawBatch::parse(leader.bytes()).unwrap().assigned(30, 0).concat();
+    let answer = FetchedFromLeader {
+        leader_epoch: 0,
+        records: [&leader.bytes()[..], &later].concat().into(),
+        high_watermark: 40,
+        log_start_offset: 0,
+    };
+    follower.follow(&answer).unwrap();
+    assert_eq!((follower.replica.log_end_offset(), follower.replica.high_watermark()), (40, 40));
+    let mut read =
+        |offset| follower.read(&fetch_as(Fetcher::Consumer { follower_ok: true }, offset)).unwrap();
+    assert_eq!(read(20).len_bytes(), later.len(), "the first batch behind the gap");
+    assert_eq!(read(0).len_bytes(), 2 * later.len());
 }
 
 /// Goal: KIP-101. What the high watermark does not cover yet may be committed all the same.
@@ -618,7 +636,7 @@ fn the_high_watermark_follows_a_truncation_below_it() {
     other.apply(&unclean);
     old.fetch(&mut other).unwrap();
     assert_eq!((old.replica.log_end_offset(), old.replica.high_watermark()), (10, 10));
-    let again = Sut::on(1, settings(1), old.replica.into_storage());
+    let again = Sut::on(1, settings(1), old.replica.into_directory());
     assert_eq!(again.replica.high_watermark(), 10, "written down at once");
 }
 
@@ -648,7 +666,7 @@ fn a_restart_finds_log_and_high_watermark_again() {
     assert_eq!(leader.replica.deadline(), None);
     leader.append(&idempotent(5, 0, 2, &[b"c"]), -1).unwrap();
     let before = (leader.replica.log().producers().clone(), leader.replica.log().epochs().clone());
-    let again = Sut::on(1, settings(1), leader.replica.into_storage());
+    let again = Sut::on(1, settings(1), leader.replica.into_directory());
     assert_eq!((again.replica.log_end_offset(), again.replica.high_watermark()), (3, 2));
     assert_eq!((again.replica.log().producers().clone(), again.replica.log().epochs().clone()), before);
     assert_eq!(again.replica.role(), Role::Offline);
@@ -659,11 +677,10 @@ fn a_restart_finds_log_and_high_watermark_again() {
 fn a_high_watermark_beyond_what_power_off_left_is_cut() {
     let mut leader = Sut::new(1, settings(1)).with(&registration(&[1], Some(1), 0, 0));
     leader.append(&plain(10), -1).unwrap();
-    let end = leader.replica.log().storage().end();
-    leader.replica.storage_mut().mark_synced(end);
+    leader.replica.directory_mut().sync_now().unwrap();
     leader.append(&plain(10), -1).unwrap();
     leader.replica.checkpoint().unwrap();
-    let mut storage = leader.replica.into_storage();
+    let mut storage = leader.replica.into_directory();
     storage.power_off();
     let again = Sut::on(1, settings(1), storage);
     assert_eq!((again.replica.log_end_offset(), again.replica.high_watermark()), (10, 10));
@@ -691,7 +708,7 @@ fn metadata_from_before_the_logs_last_epoch_is_not_believed() {
     leader.apply(&registration(&[1, 2], Some(1), 7, 7));
     leader.append(&plain(1), 1).unwrap();
     let epochs = leader.replica.log().epochs().clone();
-    let mut again = Sut::on(1, settings(1), leader.replica.into_storage());
+    let mut again = Sut::on(1, settings(1), leader.replica.into_directory());
     again.apply(&registration(&[1, 2], Some(1), 3, 3));
     assert_eq!((again.replica.role(), again.fx()), (Role::Offline, vec![]));
     assert_eq!(again.replica.log().epochs(), &epochs);
@@ -703,7 +720,7 @@ fn metadata_from_before_the_logs_last_epoch_is_not_believed() {
 #[test]
 fn a_storage_that_fails_takes_the_replica_offline() {
     let identity = identity(1);
-    let mut replica = Replica::new(identity, Broken::default(), settings(1)).unwrap();
+    let mut replica = Replica::new(identity, Full::default(), settings(1)).unwrap();
     let mut fx = Vec::new();
     replica.apply_metadata(S, &registration(&[1], Some(1), 0, 0), &alive, &mut fx);
     fx.clear();
@@ -725,17 +742,19 @@ fn offsets_are_listed_by_time_and_place() {
     leader.append(&plain(10), 1).unwrap();
     leader.fetched_by(2, 10).unwrap();
     leader.append(&produced(ProducerStamp::default(), 5_000, &[b"x"], Compression::None), 1).unwrap();
-    let list = |at, as_replica| {
-        let found = leader.replica.list_offset(at, None, as_replica).unwrap();
+    let list = |at, by| {
+        let found = leader.replica.list_offset(at, None, by).unwrap();
         (found.offset, found.timestamp, found.leader_epoch)
     };
-    assert_eq!(list(OffsetAt::Earliest, false), (0, -1, 2));
-    assert_eq!(list(OffsetAt::Latest, false), (10, -1, 2));
-    assert_eq!(list(OffsetAt::Latest, true), (11, -1, 2));
-    assert_eq!(list(OffsetAt::Timestamp(1_004), false), (4, 1_004, 2));
-    assert_eq!(list(OffsetAt::Timestamp(5_000), false), (-1, -1, -1), "not committed");
-    assert_eq!(list(OffsetAt::MaxTimestamp, false), (9, 1_009, 2));
-    assert_eq!(list(OffsetAt::Tiered, false), (-1, -1, -1));
+    let none = (-1, -1, -1);
+    assert_eq!(list(OffsetAt::Earliest, ListedBy::Client), (0, -1, 2));
+    assert_eq!(list(OffsetAt::Latest, ListedBy::Client), (10, -1, 2));
+    assert_eq!(list(OffsetAt::Latest, ListedBy::Replica), (11, -1, 2));
+    assert_eq!(list(OffsetAt::Timestamp(1_004), ListedBy::Client), (4, 1_004, 2));
+    assert_eq!(list(OffsetAt::Timestamp(5_000), ListedBy::Client), none, "not committed");
+    assert_eq!(list(OffsetAt::MaxTimestamp, ListedBy::Client), none, "neither is the latest one");
+    assert_eq!(list(OffsetAt::MaxTimestamp, ListedBy::Debugger), (10, 5_000, 2));
+    assert_eq!(list(OffsetAt::Tiered, ListedBy::Client), none);
     assert_eq!(OffsetAt::from_wire(-7), None);
 }
 

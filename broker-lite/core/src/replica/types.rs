@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use klamm_wire::ErrorCode;
 use klamm_wire::batch::TimestampType;
+use klamm_wire::{Compression, ErrorCode};
 use uuid::Uuid;
 
 use crate::Tick;
+use crate::log::LogSettings;
 use crate::metadata::LeaderRecoveryState;
 
 /// Which replica this is.
@@ -51,10 +52,23 @@ pub struct ReplicaSettings {
     pub sync_before_ack: bool,
     /// Largest size of the records of one batch once decompressed.
     pub decompression_limit_bytes: usize,
+    /// Codec of every batch (`compression.type`); `None` keeps the producer's.
+    pub compression: Option<Compression>,
+    /// Its level, or the codec's default (`compression.gzip.level` and others).
+    pub compression_level: Option<i32>,
     /// How often a moved high watermark is remembered (`replica.high.watermark.checkpoint.interval.ms`).
     pub high_watermark_checkpoint_interval: Tick,
     /// Pause before AlterPartition is asked again after a refusal.
     pub alter_partition_backoff: Tick,
+    /// Settings of the log.
+    pub log: LogSettings,
+}
+
+impl ReplicaSettings {
+    /// Whether every batch is compressed with zstd, which old consumers cannot read.
+    pub fn writes_zstd(&self) -> bool {
+        self.compression == Some(Compression::Zstd)
+    }
 }
 
 impl Default for ReplicaSettings {
@@ -70,8 +84,11 @@ impl Default for ReplicaSettings {
             require_key: false,
             sync_before_ack: false,
             decompression_limit_bytes: 64 << 20,
+            compression: None,
+            compression_level: None,
             high_watermark_checkpoint_interval: Tick::from_secs(5),
             alter_partition_backoff: Tick::from_millis(50),
+            log: LogSettings::default(),
         }
     }
 }
@@ -274,6 +291,10 @@ pub struct Fetched {
     pub limit: i64,
     /// The fetcher's log is not a prefix of this one: truncate to here, then ask again.
     pub diverging: Option<EpochEnd>,
+    /// A replica that had better be asked instead; there are no records then (KIP-392).
+    pub preferred_read_replica: Option<i32>,
+    /// Whether it has to be heard again even if nothing changes: a follower that is not in the ISR joins by a fetch.
+    pub ask_again: bool,
 }
 
 impl Fetched {
@@ -325,6 +346,28 @@ pub struct FoundOffset {
 impl FoundOffset {
     /// No record is that young.
     pub const NONE: Self = Self { offset: -1, timestamp: -1, leader_epoch: -1 };
+}
+
+/// Who asks for offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListedBy {
+    /// A consumer: replica id -1.
+    Client,
+    /// A follower: its broker id.
+    Replica,
+    /// A tool that looks at one replica, whether it leads or not: replica id -2.
+    Debugger,
+}
+
+impl ListedBy {
+    /// Reads the replica id of ListOffsets.
+    pub fn from_wire(replica_id: i32) -> Self {
+        match replica_id {
+            -1 => Self::Client,
+            -2 => Self::Debugger,
+            _ => Self::Replica,
+        }
+    }
 }
 
 /// Which offset ListOffsets asks for.

@@ -368,8 +368,12 @@ mod tests {
         };
         let head = ProduceHead { acks: -1, timeout_ms: 10_000, transactional_id: None };
         let frame = codec::encode_produce(9, &head, &[topic]).unwrap();
-        let mut link =
-            cluster.started.network.dial(&crate::node::Party::Client(None), leader, "test").await.unwrap();
+        let mut link = cluster
+            .started
+            .network
+            .dial(&crate::node::Party::Client(None), &crate::node::Party::Node(leader), "test")
+            .await
+            .unwrap();
         std::future::poll_fn(|cx| link.poll_ready(cx)).await.unwrap();
         let answer = link.call(frame).await.unwrap();
         let answer = codec::decode_response::<ProduceRequest>(answer).unwrap();

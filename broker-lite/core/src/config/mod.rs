@@ -5,6 +5,7 @@
 
 mod broker;
 mod key;
+mod log;
 mod support;
 mod table;
 mod topic;

@@ -365,6 +365,7 @@ impl Broker {
                 "message.timestamp.after.max.ms",
                 default.message_timestamp_after_max_ms,
             ),
+            log: of_topic.log_settings(),
             sync_before_ack: of_topic.sync_before_ack(),
             require_key: of_topic.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
             high_watermark_checkpoint_interval: self

@@ -140,7 +140,9 @@ fn javas_tools_change_settings_and_features() {
     let features = "org.apache.kafka.tools.FeatureCommand";
     let lowered = run(features, &["downgrade", "--feature", "eligible.leader.replicas.version=0"]);
     expect(&lowered, &["eligible.leader.replicas.version was downgraded to 0."]);
-    let listed = run("org.apache.kafka.tools.ClusterTool", &["list-endpoints"]);
+    let endpoints = ["list-endpoints", "--bootstrap-server", cluster.bootstrap()];
+    let listed = kafka_tool("org.apache.kafka.tools.ClusterTool", &endpoints).expect("java runs");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert_eq!(listed.matches("broker").count(), 3, "{listed}");
     let described = run("org.apache.kafka.tools.LogDirsCommand", &["--describe"]);
     expect(&described, &["\"partition\":\"t-0\""]);

@@ -112,7 +112,10 @@ impl Broker {
                         let partition = image.partition(*topic, *partition);
                         partition.is_some_and(|partition| partition.replicas.contains(&self.id()))
                     };
-                    self.disk.keep_only(&delta.partitions.iter().filter(assigned).copied().collect());
+                    let assigned = delta.partitions.iter().filter(assigned).copied().collect();
+                    if let Err(error) = self.disk.keep_only(&assigned) {
+                        tracing::warn!(broker = self.id(), %error, "cannot remove what was deleted");
+                    }
                     self.set_throttles(&image);
                 }
                 self.remove_topics(&delta.removed_topics);
@@ -161,7 +164,10 @@ impl Broker {
 
     fn retire(&self, partition: &Arc<Partition>) {
         self.fetchers.forget(self, partition);
-        partition.retire();
+        let Some(replica) = partition.retire() else { return };
+        if let Err(error) = self.disk.delete(replica.into_directory()) {
+            tracing::warn!(replica = %partition.identity, %error, "cannot remove what was deleted");
+        }
     }
 
     fn change_settings(&self, image: &Image, delta: &Delta) {
@@ -254,7 +260,7 @@ impl Broker {
 
     fn open(&self, image: &Image, topic: &Topic, number: i32) -> Result<Arc<Partition>, String> {
         let key: (Uuid, i32) = (topic.id, number);
-        let directory = self.disk.take(key);
+        let directory = self.disk.take(key, &topic.name).map_err(|error| error.to_string())?;
         let identity = ReplicaIdentity {
             topic_id: topic.id,
             topic: topic.name.clone(),

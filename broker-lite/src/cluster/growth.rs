@@ -31,7 +31,7 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// [`ClusterError::Listen`] if it cannot listen, [`ClusterError::NotReady`] if it is not shown within 30 s, because
+    /// [`ClusterError::Directory`] if the cluster is on disk, [`ClusterError::Listen`] if it cannot listen, [`ClusterError::NotReady`] if it is not shown within 30 s, because
     /// there is no controller for example: it goes on trying then.
     ///
     /// # Cancel safety
@@ -40,6 +40,11 @@ impl Cluster {
     pub async fn add_broker(&self) -> Result<i32, ClusterError> {
         let sample = {
             let slots = self.slots.lock();
+            if slots.values().any(|slot| slot.directory.is_some()) {
+                let reason = "a cluster on disk cannot be given another broker while it runs; \
+                              start it with more brokers, or each node as a process of its own";
+                return Err(ClusterError::Directory(reason.to_owned()));
+            }
             slots.values().find_map(|slot| Some((slot.host.clone(), slot.bound?)))
         };
         let listening = match &sample {

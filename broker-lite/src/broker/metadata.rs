@@ -11,13 +11,14 @@ use broker_lite_core::config::TopicConfig;
 use broker_lite_core::metadata::{Checkpoint, ConfigResource, Delta, Image, RemovedTopic, Topic};
 use broker_lite_core::quorum::{Fetch, Fetched, Response, SnapshotId};
 use broker_lite_core::replica::{Replica, ReplicaIdentity, ReplicaSettings, TimestampType};
+use broker_lite_core::throttle::ThrottledReplicas;
 use bytes::Bytes;
 use klamm_wire::seam::{Endpoint, Link, LinkError};
 use klamm_wire::{ErrorCode, RawBatch};
 use tower_service::Service;
 use uuid::Uuid;
 
-use super::{Broker, LISTENER, Partition};
+use super::{Broker, CopySide, LISTENER, Partition};
 use crate::api::k59_fetch_snapshot::Asker;
 use crate::api::{k01_fetch_metadata, k59_fetch_snapshot};
 use crate::node::{Listener, Party};
@@ -187,6 +188,7 @@ impl Broker {
                     if let Err(error) = self.disk.keep_only(&assigned) {
                         tracing::warn!(broker = self.id(), %error, "cannot remove what was deleted");
                     }
+                    self.set_throttles(&image);
                 }
                 self.remove_topics(&delta.removed_topics);
                 self.change_settings(&image, &delta);
@@ -254,6 +256,9 @@ impl Broker {
             _ => false,
         };
         let every_topic = delta.configs.iter().any(own);
+        if every_topic {
+            self.set_throttles(image);
+        }
         let mut settings: BTreeMap<Uuid, ReplicaSettings> = BTreeMap::new();
         for partition in self.partitions() {
             let Some(topic) = image.topic_by_id(partition.identity.topic_id) else { continue };
@@ -263,7 +268,29 @@ impl Broker {
                     settings.entry(topic.id).or_insert_with(|| self.replica_settings(image, &topic.name));
                 let now = self.rt.now();
                 partition.with(self, |replica, fx| replica.set_settings(now, settings.clone(), fx));
+                self.throttle(image, &partition);
             }
+        }
+    }
+
+    fn set_throttles(&self, image: &Image) {
+        let settings = self.settings(image);
+        let rates = ["leader.replication.throttled.rate", "follower.replication.throttled.rate"];
+        for (throttle, name) in self.throttles.iter().zip(rates) {
+            let rate = settings.int(name).and_then(|rate| u64::try_from(rate).ok());
+            throttle.lock().set_rate(self.rt.now(), rate);
+        }
+    }
+
+    /// Tells a replica whether it is among those that are throttled.
+    fn throttle(&self, image: &Image, partition: &Partition) {
+        let own = image.configs(&ConfigResource::Topic(partition.identity.topic.to_string()));
+        for (side, name) in [
+            (CopySide::Leader, "leader.replication.throttled.replicas"),
+            (CopySide::Follower, "follower.replication.throttled.replicas"),
+        ] {
+            let named = own.get(name).map(|named| ThrottledReplicas::parse(named)).unwrap_or_default();
+            partition.set_throttled(side, named.contains(partition.identity.partition, self.id()));
         }
     }
 
@@ -320,6 +347,7 @@ impl Broker {
         let settings = self.replica_settings(image, &topic.name);
         let replica = Replica::new(identity.clone(), directory, settings).map_err(|e| e.to_string())?;
         let partition = Partition::new(identity, replica, self.committed.of(key));
+        self.throttle(image, &partition);
         let mut directory = self.directory.lock();
         directory.ids.insert(topic.name.clone(), topic.id);
         directory.partitions.insert(key, partition.clone());

@@ -382,7 +382,7 @@ impl Cluster {
     }
 
     /// Starts a new incarnation in a broker's slot.
-    async fn boot(&self, id: i32) -> Result<Arc<Broker>, ClusterError> {
+    pub(super) async fn boot(&self, id: i32) -> Result<Arc<Broker>, ClusterError> {
         let (bound, listening) = {
             let mut slots = self.slots.lock();
             let slot = slots.get_mut(&id).ok_or(ClusterError::NoSuchBroker(id))?;

@@ -79,6 +79,7 @@ async fn api_versions_advertises_what_is_implemented_and_nothing_else() {
         (23, 2, 4),
         (32, 1, 4),
         (60, 0, 2),
+        (61, 0, 0),
     ];
     assert_eq!(shown, expected);
     let unnamed = talk.ask(3, &ApiVersionsRequest::default()).await;

@@ -20,6 +20,7 @@ mod k23_offset_for_leader_epoch;
 mod k32_describe_configs;
 mod k56_alter_partition;
 mod k60_describe_cluster;
+mod k61_describe_producers;
 mod k62_broker_registration;
 mod k63_broker_heartbeat;
 mod k67_allocate_producer_ids;
@@ -66,6 +67,7 @@ pub(crate) const BROKER: &[Advertised] = &[
     api(23, 2, 4),
     api(32, 1, 4),
     api(60, 0, 2),
+    api(61, 0, 0),
 ];
 
 /// APIs of the controller, by key.
@@ -134,6 +136,7 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
         23 => k23_offset_for_leader_epoch::handle(broker, frame),
         32 => k32_describe_configs::handle(broker, frame),
         60 => k60_describe_cluster::handle(broker, frame),
+        61 => k61_describe_producers::handle(broker, frame),
         api_key => Err(Refusal::NotOffered { api_key, version: frame.api_version }),
     }
 }

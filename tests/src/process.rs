@@ -57,7 +57,17 @@ impl BrokerLite {
     ///
     /// The process did not start, or ended without the line.
     pub fn up(arguments: &[&str]) -> Result<Self, Error> {
-        let mut child = Command::new(broker_lite_binary()?)
+        Self::start_as(Command::new(broker_lite_binary()?), arguments)
+    }
+
+    /// As [`Self::up`], by a command that ends with the binary's path: one that measures it, say, of which
+    /// [`Self::pid`] is then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::up`].
+    pub fn start_as(mut command: Command, arguments: &[&str]) -> Result<Self, Error> {
+        let mut child = command
             .args(["up", "--port", "0"])
             .args(arguments)
             .stdin(Stdio::null())

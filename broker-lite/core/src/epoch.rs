@@ -4,6 +4,8 @@
 //!
 //! Invariant: epochs and start offsets both rise strictly from entry to entry.
 
+use bytes::Bytes;
+
 use crate::replica::EpochEnd;
 
 /// An epoch and the offset of its first record.
@@ -95,6 +97,29 @@ impl EpochCache {
         }
     }
 
+    /// The content of Kafka's file `leader-epoch-checkpoint`.
+    pub fn encode(&self) -> Bytes {
+        let mut text = format!("0\n{}\n", self.entries.len());
+        for EpochStart { epoch, start_offset } in &self.entries {
+            text.push_str(&format!("{epoch} {start_offset}\n"));
+        }
+        text.into()
+    }
+
+    /// Reads that file; `None` if it is malformed.
+    pub fn decode(content: &[u8]) -> Option<Self> {
+        let mut lines = std::str::from_utf8(content).ok()?.lines();
+        let (version, count) = (lines.next()?, lines.next()?.parse::<usize>().ok()?);
+        let mut cache = Self::default();
+        for line in lines {
+            let (epoch, start_offset) = line.split_once(' ')?;
+            let (epoch, start_offset) = (epoch.parse().ok()?, start_offset.parse().ok()?);
+            cache.entries.push(EpochStart { epoch, start_offset });
+        }
+        let rising = cache.entries.is_sorted_by(|a, b| a.epoch < b.epoch && a.start_offset < b.start_offset);
+        (version == "0" && cache.entries.len() == count && rising).then_some(cache)
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.entries.clear();
@@ -137,6 +162,19 @@ mod tests {
         assert_eq!(end(8), (-1, -1), "above all");
         assert_eq!(end(-1), (-1, -1));
         assert_eq!(EpochCache::default().end_of(0, 5), EpochEnd { epoch: -1, end_offset: -1 });
+    }
+
+    #[test]
+    fn the_file_is_kafkas_and_nothing_else_is_taken_for_it() {
+        let known = cache(&[(2, 10), (4, 20)]);
+        assert_eq!(&known.encode()[..], b"0\n2\n2 10\n4 20\n");
+        assert_eq!(EpochCache::decode(&known.encode()), Some(known));
+        assert_eq!(EpochCache::decode(b"0\n0\n"), Some(EpochCache::default()));
+        for bad in
+            ["", "0\n", "1\n0\n", "0\n2\n2 10\n", "0\n1\n2\n", "0\n2\n2 10\n2 20\n", "0\n2\n2 10\n3 9\n"]
+        {
+            assert_eq!(EpochCache::decode(bad.as_bytes()), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //!
 //! Invariant: a pure function of the batches in the log, so every replica that holds the same log holds the same state.
 
+mod snapshot;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use klamm_wire::BatchHeader;

@@ -213,7 +213,7 @@ impl Broker {
 
     fn open(&self, image: &Image, topic: &Topic, number: i32) -> Result<Arc<Partition>, String> {
         let key: (Uuid, i32) = (topic.id, number);
-        let storage = self.disk.take(key);
+        let directory = self.disk.take(key);
         let identity = ReplicaIdentity {
             topic_id: topic.id,
             topic: topic.name.clone(),
@@ -221,7 +221,7 @@ impl Broker {
             broker_id: self.id(),
         };
         let settings = self.replica_settings(image, &topic.name);
-        let replica = Replica::new(identity.clone(), storage, settings).map_err(|e| e.to_string())?;
+        let replica = Replica::new(identity.clone(), directory, settings).map_err(|e| e.to_string())?;
         let partition = Partition::new(identity, replica, self.committed.of(key));
         let mut directory = self.directory.lock();
         directory.ids.insert(topic.name.clone(), topic.id);

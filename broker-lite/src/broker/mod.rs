@@ -281,11 +281,11 @@ impl Broker {
         let storages = partitions.into_iter().filter_map(|(key, partition)| {
             let mut replica = partition.retire()?;
             if let Leave::Clean { .. } = leave
-                && let Err(error) = replica.checkpoint()
+                && let Err(error) = replica.close()
             {
-                tracing::warn!(replica = %partition.identity, %error, "cannot remember the high watermark");
+                tracing::warn!(replica = %partition.identity, %error, "cannot close the log in order");
             }
-            Some((key, replica.into_storage()))
+            Some((key, replica.into_directory()))
         });
         self.disk.put_back(storages, leave);
     }

@@ -9,10 +9,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use broker_lite_core::log::{Cause, Damage};
-use broker_lite_core::metadata::PartitionRegistration;
-use broker_lite_core::storage::{Storage, StorageError};
-use bytes::{Bytes, BytesMut};
+use broker_lite_core::config::TopicConfig;
+use broker_lite_core::log::{Cause, Damage, content};
+use broker_lite_core::metadata::{ConfigResource, PartitionRegistration};
+use broker_lite_core::storage::{Directory, StorageError};
+use bytes::Bytes;
 use klamm_wire::RawBatch;
 use uuid::Uuid;
 
@@ -97,6 +98,8 @@ struct Claim {
     bytes: Result<Bytes, StorageError>,
     /// Where the log contradicts what its broker knows of it.
     damages: Vec<Damage>,
+    /// Compaction may have left out offsets.
+    has_gaps: bool,
 }
 
 /// One partition under examination.
@@ -104,6 +107,7 @@ struct Examined<'a> {
     report: &'a mut CheckReport,
     topic: &'a str,
     partition: i32,
+    compacted: bool,
 }
 
 impl Cluster {
@@ -124,11 +128,20 @@ impl Cluster {
         });
         for (topic, id, number, registration) in partitions {
             report.partitions += 1;
-            let mut examined = Examined { report: &mut report, topic: &topic, partition: number };
+            let compacted = self.is_compacted(&topic);
+            let mut examined = Examined { report: &mut report, topic: &topic, partition: number, compacted };
             self.check_partition(id, &registration, &mut examined);
         }
         self.check_leaders(&mut report);
         report
+    }
+
+    fn is_compacted(&self, topic: &str) -> bool {
+        self.started.journal.image(|image| {
+            let own = image.configs(&ConfigResource::Topic(topic.to_owned()));
+            let policy = TopicConfig::new(own, &self.started.config).get("cleanup.policy");
+            policy.is_some_and(|policy| policy.contains("compact"))
+        })
     }
 
     /// Flips the bits of one byte in the batch that holds `offset`, in one replica only, as a failing
@@ -140,17 +153,14 @@ impl Cluster {
     pub fn corrupt(&self, broker: i32, topic: &str, partition: i32, offset: i64) -> Result<(), ClusterError> {
         let missing = || ClusterError::NoSuchRecord { broker, topic: topic.to_owned(), partition, offset };
         let done = self.replica(broker, topic, partition, |replica| {
-            let storage = replica.storage_mut();
-            let mut position = storage.start();
-            let mut bytes = read_all(storage).ok()?;
-            while let Some(Ok(batch)) = RawBatch::split(&mut bytes) {
-                let size = batch.header().size_bytes() as u64;
-                position += size;
-                if batch.header().last_offset() >= offset {
-                    return storage.corrupt_byte(position - 1).ok();
-                }
-            }
-            None
+            let place = replica.log().batches().flatten().find_map(|(position, batch)| {
+                let header = batch.header();
+                let last = position + header.size_bytes() as u64 - 1;
+                (header.last_offset() >= offset).then_some((header.base_offset, last))
+            });
+            let (base, last) = place?;
+            let segment = replica.log().segment_name(base)?;
+            replica.directory_mut().corrupt_byte(&segment, last).ok()
         });
         done.flatten().ok_or_else(missing)
     }
@@ -189,22 +199,25 @@ impl Cluster {
                 end: Some(replica.log_end_offset()),
                 high_watermark: replica.high_watermark(),
                 damages: replica.log().verify(),
-                bytes: read_all(replica.log().storage()),
+                has_gaps: replica.log().has_gaps(),
+                bytes: content(replica.directory_mut()),
             })
         });
         let claim = live.or_else(|| {
-            disk.look(id, number, |storage| Claim {
-                start: storage.checkpoint().log_start_offset,
+            disk.look(id, number, |directory| Claim {
+                start: directory.checkpoint().log_start_offset,
                 end: None,
-                high_watermark: storage.checkpoint().high_watermark,
+                high_watermark: directory.checkpoint().high_watermark,
                 damages: Vec::new(),
-                bytes: read_all(storage),
+                // It is not opened, and only that would tell.
+                has_gaps: examined.compacted,
+                bytes: content(directory),
             })
         })?;
         examined.report.replicas += 1;
         let before = examined.report.violations.len();
         let (batches, last) = match claim.bytes {
-            Ok(bytes) => examined.split(broker, claim.start, bytes),
+            Ok(bytes) => examined.split(broker, claim.start, claim.has_gaps, bytes),
             Err(error) => {
                 examined.violation(Some(broker), claim.start, error.to_string());
                 (Vec::new(), claim.start)
@@ -251,15 +264,6 @@ fn reference(copies: &[Copy], leader: Option<i32>) -> Option<&Copy> {
     copies.iter().max_by_key(rank)
 }
 
-pub(super) fn read_all(storage: &impl Storage) -> Result<Bytes, StorageError> {
-    let len = usize::try_from(storage.end() - storage.start()).unwrap_or(usize::MAX);
-    let mut chunks = Vec::new();
-    storage.read(storage.start(), len, &mut chunks)?;
-    let mut whole = BytesMut::with_capacity(len);
-    chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
-    Ok(whole.freeze())
-}
-
 impl Examined<'_> {
     fn violation(&mut self, broker: Option<i32>, offset: i64, cause: String) {
         let (topic, partition) = (self.topic.to_owned(), self.partition);
@@ -267,7 +271,13 @@ impl Examined<'_> {
     }
 
     /// Splits a log into batches, each checked on its own and against the one before. Returns where they end, too.
-    fn split(&mut self, broker: i32, start: i64, mut bytes: Bytes) -> (Vec<(i64, RawBatch)>, i64) {
+    fn split(
+        &mut self,
+        broker: i32,
+        start: i64,
+        has_gaps: bool,
+        mut bytes: Bytes,
+    ) -> (Vec<(i64, RawBatch)>, i64) {
         let mut batches: Vec<(i64, RawBatch)> = Vec::new();
         let mut next = start;
         // What follows a batch whose header cannot be trusted says itself where it is.
@@ -292,7 +302,8 @@ impl Examined<'_> {
             let base = header.base_offset;
             // A log may begin within its first batch.
             let first = batches.is_empty() && base <= start && start <= header.last_offset();
-            let place = if first || !trusted { base } else { next };
+            let gap = has_gaps && base > next;
+            let place = if first || gap || !trusted { base } else { next };
             if place != base {
                 self.violation(Some(broker), place, format!("the batch here claims offset {base}"));
             }
@@ -331,6 +342,7 @@ impl Examined<'_> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use klamm_wire::codec::{self, ProduceHead, ProducePartition, ProduceTopic};
     use klamm_wire::messages::ProduceRequest;
     use klamm_wire::{BatchBuilder, Compression, ProducerStamp};
@@ -339,6 +351,7 @@ mod tests {
     use super::*;
 
     const TOPIC: &str = "t";
+    const SEGMENT: &str = "00000000000000000000.log";
 
     async fn produce(cluster: &Cluster, leader: i32, compression: Compression) {
         let mut builder = BatchBuilder::new(BytesMut::new());
@@ -376,7 +389,9 @@ mod tests {
         cluster.started.rt.sleep(std::time::Duration::from_secs(1)).await;
         assert!(cluster.check().is_ok(), "{}", cluster.check());
         let flip = |broker, position| {
-            cluster.replica(broker, TOPIC, 0, |replica| replica.storage_mut().corrupt_byte(position).unwrap())
+            cluster.replica(broker, TOPIC, 0, |replica| {
+                replica.directory_mut().corrupt_byte(SEGMENT, position).unwrap();
+            })
         };
         let sizes = cluster.replica(leader, TOPIC, 0, |replica| {
             let batches = replica.log().batches();
@@ -408,7 +423,12 @@ mod tests {
         let leader = cluster.leader_of(TOPIC, 0).unwrap();
         produce(&cluster, leader, Compression::None).await;
         let victim = cluster.broker_ids().into_iter().find(|id| *id != leader).unwrap();
-        cluster.replica(victim, TOPIC, 0, |replica| replica.storage_mut().truncate_to(0)).unwrap().unwrap();
+        cluster
+            .replica(victim, TOPIC, 0, |replica| {
+                let file = replica.directory_mut().open(SEGMENT).unwrap();
+                replica.directory_mut().set_len(file, 0).unwrap();
+            })
+            .unwrap();
         let report = cluster.check();
         assert_eq!(report.violations.len(), 1, "{report}");
         assert_eq!((report.violations[0].broker, report.violations[0].offset), (Some(victim), 0));

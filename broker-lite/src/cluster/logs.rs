@@ -1,11 +1,11 @@
 //! Reading the logs of single replicas, for whoever checks a cluster from outside.
 
-use broker_lite_core::storage::Storage;
+use broker_lite_core::log::content;
+use broker_lite_core::storage::Directory;
 use bytes::Bytes;
 use klamm_wire::RawBatch;
 
 use super::Cluster;
-use super::check::read_all;
 use crate::broker::TopicRef;
 
 /// Most bytes of one batch once decompressed.
@@ -42,13 +42,14 @@ impl Cluster {
         let live = running.and_then(|running| {
             let replica = running.partition(TopicRef::Id(id), partition).ok()?;
             replica.look(|replica| {
-                (replica.log_start_offset(), replica.high_watermark(), read_all(replica.log().storage()))
+                let (start, high_watermark) = (replica.log_start_offset(), replica.high_watermark());
+                (start, high_watermark, content(replica.directory_mut()))
             })
         });
         let (start, high_watermark, bytes) = live.or_else(|| {
-            disk.look(id, partition, |storage| {
-                let checkpoint = storage.checkpoint();
-                (checkpoint.log_start_offset, checkpoint.high_watermark, read_all(storage))
+            disk.look(id, partition, |directory| {
+                let checkpoint = directory.checkpoint();
+                (checkpoint.log_start_offset, checkpoint.high_watermark, content(directory))
             })
         })?;
         Some(records(bytes.unwrap_or_default(), start, high_watermark))

@@ -78,6 +78,8 @@ type Purpose = (Party, Arc<str>);
 #[derive(Debug)]
 pub(crate) struct Remotes {
     rt: Rt,
+    /// The node that dials.
+    me: i32,
     patience: Patience,
     peers: Mutex<BTreeMap<Party, Peer>>,
     lasting: Mutex<BTreeMap<Purpose, Arc<Lasting>>>,
@@ -102,8 +104,8 @@ struct Lasting {
 
 impl Remotes {
     /// Nobody yet.
-    pub(crate) fn new(rt: Rt, patience: Patience) -> Self {
-        Self { rt, patience, peers: Mutex::default(), lasting: Mutex::default() }
+    pub(crate) fn new(rt: Rt, me: i32, patience: Patience) -> Self {
+        Self { rt, me, patience, peers: Mutex::default(), lasting: Mutex::default() }
     }
 
     /// Says where a node listens, from now on.
@@ -124,13 +126,17 @@ impl Remotes {
         self.peers.lock().contains_key(party)
     }
 
-    /// Opens a conversation for this purpose, which the peer is told as the client id. Waits out the pause after a failure.
+    /// Opens a conversation for this purpose; the peer is told it in the client id, `node ID: PURPOSE`. Waits out the pause
+    /// after a failure.
     pub(crate) async fn dial(&self, party: &Party, purpose: &str) -> Result<Link, LinkError> {
         let (endpoint, listener, not_before) = {
             let peers = self.peers.lock();
             let peer = peers.get(party).ok_or_else(|| unknown(party))?;
             (
-                Endpoint { client_id: Some(purpose.into()), ..peer.endpoint.clone() },
+                Endpoint {
+                    client_id: Some(format!("node {}: {purpose}", self.me).into()),
+                    ..peer.endpoint.clone()
+                },
                 peer.listener,
                 peer.not_before,
             )

@@ -100,7 +100,7 @@ impl NodeProcess {
         let listening = bind(&options.listen).await?;
         let address = options.advertised(listening.address.port()).map_err(NodeError::Options)?;
         let limits = limits(&config);
-        let remotes = Remotes::new(rt.clone(), patience(&config, limits));
+        let remotes = Remotes::new(rt.clone(), options.id, patience(&config, limits));
         voter::introduce(&options, &remotes);
         let network = Network::among(rt.clone(), Arc::new(Journal::default()), Some(remotes));
         let ground = Ground { rt: rt.clone(), config, limits, network: network.clone() };

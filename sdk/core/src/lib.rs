@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod consumer;
 pub mod metadata;
 pub mod partitioner;
+pub mod placement;
 pub mod producer;
 pub mod reconnect;
 mod topic_partition;

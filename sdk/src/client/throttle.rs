@@ -8,7 +8,7 @@ use klamm_wire::messages::ApiKey;
 /// The pause that an answer asks for; zero if it asks for none, or if it is none of these apis.
 ///
 /// In all of them `throttle_time_ms` comes first. Produce has it elsewhere, and its sender reads it; ApiVersions is
-/// asked once a connection.
+/// asked once a connection; DescribeQuorum has none.
 pub(crate) fn pause(answer: &Frame) -> Duration {
     if first_version(answer.api_key).is_none_or(|first| answer.api_version < first) {
         return Duration::ZERO;
@@ -31,6 +31,17 @@ fn first_version(api_key: i16) -> Option<i16> {
         (ApiKey::OffsetForLeaderEpoch, 2),
         (ApiKey::DescribeConfigs, 0),
         (ApiKey::DescribeCluster, 0),
+        (ApiKey::DeleteRecords, 0),
+        (ApiKey::DescribeLogDirs, 0),
+        (ApiKey::CreatePartitions, 0),
+        (ApiKey::ElectLeaders, 0),
+        (ApiKey::IncrementalAlterConfigs, 0),
+        (ApiKey::AlterPartitionReassignments, 0),
+        (ApiKey::ListPartitionReassignments, 0),
+        (ApiKey::UpdateFeatures, 0),
+        (ApiKey::DescribeProducers, 0),
+        (ApiKey::UnregisterBroker, 0),
+        (ApiKey::DescribeTopicPartitions, 0),
     ];
     FIRST.iter().find(|(key, _)| *key as i16 == api_key).map(|(_, first)| *first)
 }

@@ -1,7 +1,7 @@
 //! The brokers and topics that a mock pretends to be, and what it answers by itself.
 //!
-//! In: requests that no script took. Out: ApiVersions, Metadata and InitProducerId are always answered; Produce, Fetch
-//! and ListOffsets once the test has asked for it. All else is refused by name.
+//! In: requests that no script took. Out: ApiVersions, Metadata, DescribeTopicPartitions and InitProducerId are always
+//! answered; Produce, Fetch and ListOffsets once the test has asked for it. All else is refused by name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use klamm_wire::codec::{self, CodecError};
 use klamm_wire::messages::api_versions_response::ApiVersion;
+use klamm_wire::messages::describe_topic_partitions_response::{
+    DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
 use klamm_wire::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use klamm_wire::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use klamm_wire::messages::metadata_response::{
@@ -18,7 +21,8 @@ use klamm_wire::messages::produce_response::{
     LeaderIdAndEpoch, PartitionProduceResponse, TopicProduceResponse,
 };
 use klamm_wire::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, BrokerId, FetchRequest, FetchResponse, InitProducerIdRequest,
+    ApiVersionsRequest, ApiVersionsResponse, BrokerId, DescribeTopicPartitionsRequest,
+    DescribeTopicPartitionsResponse, FetchRequest, FetchResponse, InitProducerIdRequest,
     InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
     ProduceRequest, ProduceResponse, ProducerId, TopicName,
 };
@@ -135,6 +139,7 @@ impl Cluster {
         let answered = match head.api_key {
             ApiVersionsRequest::KEY => Ok(self.api_versions(head)),
             MetadataRequest::KEY => self.metadata(head, frame),
+            DescribeTopicPartitionsRequest::KEY => self.topic_partitions(head, frame),
             InitProducerIdRequest::KEY => Ok(self.init_producer_id(head)),
             ProduceRequest::KEY if self.state.lock().accepts_produce => self.produce(head, frame),
             FetchRequest::KEY if self.state.lock().serves_logs => self.fetch(rt, head, frame),
@@ -216,6 +221,35 @@ impl Cluster {
             .with_leader_epoch(partition.epoch)
             .with_replica_nodes(all.clone())
             .with_isr_nodes(all)
+    }
+
+    /// All on one page.
+    fn topic_partitions(&self, head: &Head, frame: Frame) -> Result<Action, CodecError> {
+        let asked = codec::decode_request::<DescribeTopicPartitionsRequest>(frame)?;
+        let state = self.state.lock();
+        let topics = asked.topics.into_iter().map(|topic| {
+            let partitions = state.topics.get(topic.name.as_str());
+            let code =
+                if partitions.is_some() { ErrorCode::NONE } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
+            let partitions = (0..).zip(partitions.into_iter().flatten()).map(|(index, partition)| {
+                let told = self.describe(index, partition);
+                DescribeTopicPartitionsResponsePartition::default()
+                    .with_partition_index(told.partition_index)
+                    .with_error_code(told.error_code)
+                    .with_leader_id(told.leader_id)
+                    .with_leader_epoch(told.leader_epoch)
+                    .with_replica_nodes(told.replica_nodes)
+                    .with_isr_nodes(told.isr_nodes)
+                    .with_eligible_leader_replicas(Some(Vec::new()))
+                    .with_last_known_elr(Some(Vec::new()))
+            });
+            DescribeTopicPartitionsResponseTopic::default()
+                .with_error_code(code.0)
+                .with_name(Some(topic.name))
+                .with_partitions(partitions.collect())
+        });
+        let response = DescribeTopicPartitionsResponse::default().with_topics(topics.collect());
+        Ok(Action::answer::<DescribeTopicPartitionsRequest>(head, &response))
     }
 
     fn init_producer_id(&self, head: &Head) -> Action {

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use klamm_wire::messages::{
-    CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest,
+    AlterPartitionReassignmentsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest,
+    DeleteTopicsRequest, DescribeTopicPartitionsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest,
     OffsetForLeaderEpochRequest, ProduceRequest, TopicName,
 };
 use klamm_wire::negotiation::ApiName;
@@ -49,6 +50,8 @@ names_partitions! {
     FetchRequest: topics, topic, partitions, partition;
     ListOffsetsRequest: topics, name, partitions, partition_index;
     OffsetForLeaderEpochRequest: topics, topic, partitions, partition;
+    DeleteRecordsRequest: topics, name, partitions, partition_index;
+    AlterPartitionReassignmentsRequest: topics, name, partitions, partition_index;
 }
 
 /// A topic alone; with a partition, another request is meant.
@@ -73,6 +76,18 @@ impl NamesTopics for MetadataRequest {
 }
 
 impl NamesTopics for CreateTopicsRequest {
+    fn names(&self, topic: Option<&str>, partition: Option<i32>) -> bool {
+        is_topic(self.topics.iter().map(|topic| &topic.name), topic, partition)
+    }
+}
+
+impl NamesTopics for CreatePartitionsRequest {
+    fn names(&self, topic: Option<&str>, partition: Option<i32>) -> bool {
+        is_topic(self.topics.iter().map(|topic| &topic.name), topic, partition)
+    }
+}
+
+impl NamesTopics for DescribeTopicPartitionsRequest {
     fn names(&self, topic: Option<&str>, partition: Option<i32>) -> bool {
         is_topic(self.topics.iter().map(|topic| &topic.name), topic, partition)
     }

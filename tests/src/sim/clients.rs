@@ -86,7 +86,7 @@ pub(super) struct Sent {
 type Told = (history::Client, Op, i32, Result<klamm::RecordMetadata, klamm::SendError>);
 
 /// One producer after the other, and what is said of each.
-struct Writer {
+pub(super) struct Writer {
     shared: Shared,
     client: Client,
     name: String,
@@ -99,7 +99,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(shared: Shared, client: Client, name: String) -> Result<Self, String> {
+    pub(super) fn start(shared: Shared, client: Client, name: String) -> Result<Self, String> {
         let (me, producer) = Self::producer(&shared, &client, &name)?;
         let chance = shared.chance(&name);
         let room = producer.buffer_available();
@@ -184,6 +184,27 @@ impl Writer {
         }
     }
 
+    /// Sends so many records with pauses between them, waits for what comes of each, and tells the history.
+    pub(super) async fn burst(&mut self, records: u32, pause_ms: u64) {
+        let mut waiting = FuturesUnordered::new();
+        for _ in 0..records {
+            waiting.extend(self.send().await);
+            tokio::time::sleep(Duration::from_millis(self.chance.u64(0..=pause_ms))).await;
+        }
+        while let Some(told) = waiting.next().await {
+            self.tell(told);
+        }
+    }
+
+    /// Closes the producer, and gives what was counted.
+    pub(super) async fn finish(mut self) -> Result<Sent, String> {
+        let (me, last) = (self.name.clone(), self.producer.clone());
+        match self.end(last, Duration::from_secs(30)).await? {
+            true => Ok(self.sent),
+            false => Err(format!("{me}: nothing is left, and the close takes too long")),
+        }
+    }
+
     /// A flush, or another producer in the place of this one, which may have too little time to end.
     async fn restart(&mut self) -> Result<(), String> {
         if self.chance.bool() {
@@ -240,11 +261,7 @@ pub(super) async fn produce(shared: Shared, client: Client, name: String) -> Res
     while let Some(told) = waiting.next().await {
         writer.tell(told);
     }
-    let (me, last) = (writer.name.clone(), writer.producer.clone());
-    match writer.end(last, Duration::from_secs(30)).await? {
-        true => Ok(writer.sent),
-        false => Err(format!("{me}: nothing is left, and the close takes too long")),
-    }
+    writer.finish().await
 }
 
 /// Reads everything from the beginning until `ends` are reached, and tells the history of every record. With the

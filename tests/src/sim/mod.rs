@@ -7,8 +7,10 @@
 //! ```
 
 mod clients;
+mod power;
 mod run;
 mod scenario;
 
+pub use power::{Outages, power_off};
 pub use run::{Broken, Stats, run};
 pub use scenario::{Producing, Scenario, Workload};

@@ -13,10 +13,10 @@ use super::clients::{Sent, Shared, TOPIC, consume, produce};
 use super::scenario::Scenario;
 use crate::history::{History, Log, LogRecord, Op, Promises, check};
 
-const BROKERS: i32 = 3;
+pub(super) const BROKERS: i32 = 3;
 
 /// Virtual time in which everything must come to rest after the last fault is over.
-const REST_LIMIT: Duration = Duration::from_secs(300);
+pub(super) const REST_LIMIT: Duration = Duration::from_secs(300);
 
 /// What a run that held its promises has counted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -118,7 +118,7 @@ pub async fn run(sim: Sim, scenario: Scenario) -> Result<Stats, Broken> {
     Ok(count(&cluster, &sim, played, &sent, read))
 }
 
-async fn start(sim: &Sim, scenario: &Scenario) -> Result<Cluster, String> {
+pub(super) async fn start(sim: &Sim, scenario: &Scenario) -> Result<Cluster, String> {
     let cluster = sim.cluster().brokers(BROKERS as u32).start().await.map_err(|error| error.to_string())?;
     let mut configs = vec![("min.insync.replicas", "2")];
     if scenario.sync {
@@ -133,7 +133,7 @@ async fn start(sim: &Sim, scenario: &Scenario) -> Result<Cluster, String> {
     Ok(cluster)
 }
 
-async fn all<T: 'static>(tasks: &mut JoinSet<Result<T, String>>) -> Result<Vec<T>, String> {
+pub(super) async fn all<T: 'static>(tasks: &mut JoinSet<Result<T, String>>) -> Result<Vec<T>, String> {
     let mut done = Vec::new();
     while let Some(ended) = tasks.join_next().await {
         done.push(ended.map_err(|error: JoinError| error.to_string())??);
@@ -142,7 +142,7 @@ async fn all<T: 'static>(tasks: &mut JoinSet<Result<T, String>>) -> Result<Vec<T
 }
 
 /// Waits until every replica has everything, and returns where each log ends.
-async fn come_to_rest(cluster: &Cluster, shared: &Shared) -> Vec<i64> {
+pub(super) async fn come_to_rest(cluster: &Cluster, shared: &Shared) -> Vec<i64> {
     let mut ends = Vec::new();
     for partition in 0..shared.scenario.partitions {
         cluster.until_isr(TOPIC, partition, |isr| isr.len() == BROKERS as usize).await;
@@ -161,14 +161,14 @@ async fn come_to_rest(cluster: &Cluster, shared: &Shared) -> Vec<i64> {
 
 /// Waits until every partition has a leader. A controller that was paused while all came to rest may fence everybody
 /// afterwards, for a moment.
-async fn until_led(cluster: &Cluster, shared: &Shared) {
+pub(super) async fn until_led(cluster: &Cluster, shared: &Shared) {
     let led = |partition| cluster.leader_of(TOPIC, partition).is_some();
     while !(0..shared.scenario.partitions).all(led) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-fn stuck(cluster: &Cluster, shared: &Shared) -> String {
+pub(super) fn stuck(cluster: &Cluster, shared: &Shared) -> String {
     let partition = |partition| {
         let leader = cluster.leader_of(TOPIC, partition);
         let isr = cluster.isr_of(TOPIC, partition);
@@ -181,7 +181,7 @@ fn stuck(cluster: &Cluster, shared: &Shared) -> String {
 }
 
 /// Holds what clients saw against what the logs hold, and the logs against each other.
-fn judge(cluster: &Cluster, shared: &Shared) -> Result<(), Broken> {
+pub(super) fn judge(cluster: &Cluster, shared: &Shared) -> Result<(), Broken> {
     let mut history = shared.history.lock();
     for (index, place) in (0..).zip(shared.partitions.iter()) {
         let leader = cluster.leader_of(TOPIC, index).ok_or_else(|| "no leader at the end".to_owned())?;

@@ -4,28 +4,37 @@
 //! by time and by leader epoch.
 //!
 //! ```text
-//! storage   │batch│batch│batch│…        bytes, the only truth
+//! segments  │batch│batch│…│   │batch│batch│…│   │batch│…      bytes, the only truth; the last one grows
 //! index     offset, time ──▶ position   ┐
-//! epochs    leader epoch ──▶ offset     ├ rebuilt from the batches when the log is opened
+//! epochs    leader epoch ──▶ offset     ├ derived; kept in files beside the segments where that pays (a disk)
 //! producers id ──▶ last five batches    ┘
 //! ```
 //!
-//! Invariant: offsets have no gaps and leader epochs never fall from one batch to the next.
+//! Invariant: offsets rise and leader epochs never fall from one batch to the next. Offsets may be left out, where
+//! compaction has taken records away.
 
+mod files;
 mod index;
+mod recover;
 mod scan;
+mod segment;
+mod settings;
 
+pub use files::{LEADER_EPOCHS, PARTITION_METADATA};
+pub use recover::content;
 pub use scan::{Batches, Cause, Damage};
+pub use settings::LogSettings;
 
 use bytes::Bytes;
 use klamm_wire::BatchHeader;
-use klamm_wire::planted::{Bug, planted};
 
+use crate::Tick;
 use crate::epoch::EpochCache;
 use crate::producer_state::ProducerStates;
 use crate::replica::{EpochEnd, FoundOffset};
-use crate::storage::{Checkpoint, Storage, StorageError};
-use index::SparseIndex;
+use crate::storage::{Checkpoint, Directory, StorageError, Unsynced};
+use scan::{Before, Place};
+use segment::Segment;
 
 /// Why a log could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,39 +72,38 @@ pub enum LogError {
 
 /// The log of one replica.
 #[derive(Debug)]
-pub struct Log<S> {
-    storage: S,
-    index: SparseIndex,
+pub struct Log<D> {
+    directory: D,
+    settings: LogSettings,
+    /// Oldest first; empty only before the first append.
+    segments: Vec<Segment>,
     epochs: EpochCache,
+    /// The epochs have changed since they were last written down.
+    epochs_changed: bool,
     producers: ProducerStates,
     start_offset: i64,
     end_offset: i64,
+    /// Everything before it was made durable.
+    recovery_point: i64,
+    /// Offsets may have been left out.
+    has_gaps: bool,
+    /// Files that wait for their deletion, and when that is due.
+    doomed: Vec<(Option<Tick>, String)>,
 }
 
-impl<S: Storage> Log<S> {
-    /// Opens what the storage holds. The log ends before the first batch that is torn, damaged or out of order: the
-    /// rest is cut off, and returned as the second value is why. Epochs of which no record is left are forgotten.
-    ///
-    /// # Errors
-    ///
-    /// What the storage says.
-    pub fn open(storage: S) -> Result<(Self, Option<Damage>), StorageError> {
-        let checkpoint = storage.checkpoint();
-        let mut log = Self {
-            storage,
-            index: SparseIndex::default(),
-            epochs: EpochCache::default(),
-            producers: ProducerStates::default(),
-            start_offset: checkpoint.log_start_offset,
-            end_offset: checkpoint.log_start_offset,
-        };
-        let damage = log.rebuild()?;
-        Ok((log, damage))
-    }
+/// A sync that has begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Syncing {
+    /// End of the log when it began.
+    pub upto: i64,
+    /// What to make durable.
+    pub unsynced: Unsynced,
+}
 
-    /// Gives the storage back.
-    pub fn into_storage(self) -> S {
-        self.storage
+impl<D: Directory> Log<D> {
+    /// Gives the directory back, as a kill leaves it.
+    pub fn into_directory(self) -> D {
+        self.directory
     }
 
     /// First offset that may be read.
@@ -108,25 +116,26 @@ impl<S: Storage> Log<S> {
         self.end_offset
     }
 
-    /// Offset behind the last batch that survives a loss of power as a whole.
-    ///
-    /// # Errors
-    ///
-    /// [`LogError::Damaged`], [`LogError::Storage`].
-    pub fn synced_offset(&self) -> Result<i64, LogError> {
-        let synced = self.storage.synced();
-        if synced >= self.storage.end() {
-            return Ok(self.end_offset);
-        }
-        let near = self.index.before_position(synced).map_or(self.storage.start(), |entry| entry.position);
-        let mut position = near;
-        while let Some(header) = self.header_at(position)? {
-            position += header.size_bytes() as u64;
-            if position > synced {
-                return Ok(header.base_offset.max(self.start_offset));
-            }
-        }
-        Ok(self.end_offset)
+    /// Everything before this offset was made durable, as far as this log knows.
+    pub fn recovery_point(&self) -> i64 {
+        self.recovery_point
+    }
+
+    /// Whether offsets may have been left out, as compaction does.
+    pub fn has_gaps(&self) -> bool {
+        self.has_gaps
+    }
+
+    /// Name of the file that holds an offset, if any is to be found there.
+    pub fn segment_name(&self, offset: i64) -> Option<String> {
+        let after = self.segments.partition_point(|segment| segment.base <= offset);
+        let segment = self.segments.get(after.checked_sub(1)?)?;
+        Some(files::of_offset(segment.base, files::LOG))
+    }
+
+    /// Size of all segments.
+    pub fn len_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.len(&self.directory)).sum()
     }
 
     /// The leader epochs.
@@ -139,28 +148,35 @@ impl<S: Storage> Log<S> {
         &self.producers
     }
 
-    /// The storage.
-    pub fn storage(&self) -> &S {
-        &self.storage
+    /// The directory.
+    pub fn directory(&self) -> &D {
+        &self.directory
     }
 
-    /// The storage, for faults and checkpoints. What is appended or cut behind the log's back makes it wrong.
-    pub fn storage_mut(&mut self) -> &mut S {
-        &mut self.storage
+    /// The directory, for faults and for other files. What is changed of the log behind its back makes it wrong.
+    pub fn directory_mut(&mut self) -> &mut D {
+        &mut self.directory
     }
 
-    /// Remembers this high watermark, and the start of the log.
+    /// Replaces the settings.
+    pub fn set_settings(&mut self, settings: LogSettings) {
+        self.settings = settings;
+    }
+
+    /// Remembers this high watermark, the start of the log, and how far it is durable.
     ///
     /// # Errors
     ///
     /// What the storage says.
     pub fn checkpoint(&mut self, high_watermark: i64) -> Result<(), StorageError> {
-        self.storage.set_checkpoint(Checkpoint { high_watermark, log_start_offset: self.start_offset })
+        let (log_start_offset, recovery_point) = (self.start_offset, self.recovery_point);
+        self.directory.set_checkpoint(Checkpoint { high_watermark, log_start_offset, recovery_point })
     }
 
     /// Begins an epoch where the log ends: the caller is its leader.
     pub fn begin_epoch(&mut self, epoch: i32) {
         self.epochs.assign(epoch, self.end_offset);
+        self.epochs_changed = true;
     }
 
     /// Forgets idempotent producers whose last batch is older than `before_ms`.
@@ -175,10 +191,8 @@ impl<S: Storage> Log<S> {
     /// [`LogError::NotNext`] if it does not continue the log, [`LogError::Storage`].
     pub fn append(&mut self, header: &BatchHeader, chunks: &[Bytes]) -> Result<(), LogError> {
         let last_epoch = self.epochs.latest().unwrap_or(-1);
-        if header.base_offset != self.end_offset
-            || header.last_offset_delta < 0
-            || header.partition_leader_epoch < last_epoch
-        {
+        let before = Before { end: Some(self.end_offset), epoch: Some(last_epoch) };
+        if scan::check_place(header, before).is_err() {
             return Err(LogError::NotNext {
                 offset: header.base_offset,
                 epoch: header.partition_leader_epoch,
@@ -186,8 +200,93 @@ impl<S: Storage> Log<S> {
                 last_epoch,
             });
         }
-        let position = self.storage.append(chunks)?;
-        self.note(header, position);
+        self.has_gaps |= header.base_offset > self.end_offset;
+        self.roll_if_due(header)?;
+        let interval = self.settings.index_interval_bytes;
+        if let Some(active) = self.segments.last_mut() {
+            let position = self.directory.append(active.log, chunks)?;
+            active.note(&mut self.directory, header, position, interval)?;
+        }
+        self.note(header);
+        Ok(())
+    }
+
+    /// Brings epochs, producers and end up to date with a batch at the end of the log.
+    fn note(&mut self, header: &BatchHeader) {
+        if self.epochs.latest() != Some(header.partition_leader_epoch) {
+            self.epochs.assign(header.partition_leader_epoch, header.base_offset);
+            self.epochs_changed = true;
+        }
+        self.producers.appended(header);
+        self.end_offset = header.next_offset();
+    }
+
+    /// Begins a new segment if the batch does not fit into the last one, or that is too old.
+    fn roll_if_due(&mut self, header: &BatchHeader) -> Result<(), StorageError> {
+        if let Some(active) = self.segments.last() {
+            let (size, limit) = (header.size_bytes() as u64, self.settings.segment_bytes);
+            let fits = active.fits(&self.directory, size, header.last_offset(), limit);
+            if fits && !self.is_aged(active, header.max_timestamp) {
+                return Ok(());
+            }
+        }
+        let far = header.last_offset().saturating_sub(self.end_offset) > i64::from(i32::MAX);
+        self.roll(if far { header.base_offset } else { self.end_offset })
+    }
+
+    fn is_aged(&self, active: &Segment, timestamp: i64) -> bool {
+        let Some(first) = active.first_timestamp.filter(|first| *first >= 0) else { return false };
+        let LogSettings { segment_ms, segment_jitter_ms, .. } = self.settings;
+        // not chance, but different from segment to segment
+        let spread = segment_jitter_ms.min(segment_ms).max(0) as u64;
+        let drawn = (active.base as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11;
+        let jitter = drawn.checked_rem(spread).unwrap_or(0) as i64;
+        timestamp.saturating_sub(first) > segment_ms.saturating_sub(jitter)
+    }
+
+    /// Closes the last segment and begins one at `base`.
+    fn roll(&mut self, base: i64) -> Result<(), StorageError> {
+        if let Some(active) = self.segments.last_mut() {
+            active.close(&mut self.directory)?;
+            self.take_snapshot()?;
+        }
+        self.segments.push(Segment::create(&mut self.directory, base)?);
+        Ok(())
+    }
+
+    /// Completes what is kept beside the segments, before a shutdown in order.
+    ///
+    /// # Errors
+    ///
+    /// What the storage says.
+    pub fn close(&mut self) -> Result<(), StorageError> {
+        if let Some(active) = self.segments.last_mut() {
+            active.close(&mut self.directory)?;
+        }
+        self.take_snapshot()
+    }
+
+    /// Begins to make everything durable; carry it out, then call [`Self::end_sync`].
+    ///
+    /// # Errors
+    ///
+    /// What the storage says.
+    pub fn begin_sync(&mut self) -> Result<Syncing, StorageError> {
+        if self.epochs_changed && self.directory.keeps_derived() {
+            self.directory.replace_later(LEADER_EPOCHS, self.epochs.encode())?;
+        }
+        self.epochs_changed = false;
+        Ok(Syncing { upto: self.end_offset, unsynced: self.directory.begin_sync() })
+    }
+
+    /// Notes that the sync is done, and that nothing was cut off meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// What the storage says.
+    pub fn end_sync(&mut self, done: &Syncing) -> Result<(), StorageError> {
+        self.directory.mark_synced(&done.unsynced)?;
+        self.recovery_point = self.recovery_point.max(done.upto.min(self.end_offset));
         Ok(())
     }
 
@@ -213,14 +312,25 @@ impl<S: Storage> Log<S> {
         if offset >= limit {
             return Ok(out);
         }
-        let Some((from, first)) = self.batch_at(offset)? else { return Ok(out) };
-        let end = self.position_of(limit)?;
-        let first_end = from + first.size_bytes() as u64;
-        let mut to = self.last_boundary(from, end, max_bytes)?;
-        if to == from && min_one {
-            to = first_end.min(end);
+        let Some((mut from, first)) = self.batch_at(offset)? else { return Ok(out) };
+        let end = self.place_of(limit)?;
+        let mut left = max_bytes as u64;
+        let mut wanted = min_one.then_some(first.size_bytes() as u64);
+        while from < end {
+            let Some(segment) = self.segments.get(from.segment) else { break };
+            let segment_end =
+                if from.segment == end.segment { end.position } else { segment.len(&self.directory) };
+            let mut to = self.last_boundary(segment, from.position, segment_end, left)?;
+            if let Some(size) = wanted.take().filter(|_| to == from.position) {
+                to = (from.position + size).min(segment_end);
+            }
+            self.directory.read(segment.log, from.position, (to - from.position) as usize, &mut out)?;
+            left = left.saturating_sub(to - from.position);
+            if to < segment_end || left == 0 {
+                break;
+            }
+            from = Place { segment: from.segment + 1, position: 0 };
         }
-        self.storage.read(from, (to - from) as usize, &mut out)?;
         Ok(out)
     }
 
@@ -240,8 +350,11 @@ impl<S: Storage> Log<S> {
         limit: i64,
         decompression_limit_bytes: usize,
     ) -> Result<Option<FoundOffset>, LogError> {
-        let Some(near) = self.index.before_timestamp(timestamp) else { return Ok(None) };
-        for found in self.batches_from(near.position) {
+        let late = |segment: &Segment| segment.index.max_timestamp().is_some_and(|max| max >= timestamp);
+        let Some(number) = self.segments.iter().position(late) else { return Ok(None) };
+        let near =
+            self.segments.get(number).map_or(0, |found| found.index.before_timestamp(found.base, timestamp));
+        for found in Batches::new(self, Place { segment: number, position: near }) {
             let (position, batch) = found?;
             let header = batch.header();
             if header.base_offset >= limit {
@@ -277,15 +390,23 @@ impl<S: Storage> Log<S> {
         decompression_limit_bytes: usize,
     ) -> Result<Option<FoundOffset>, LogError> {
         let mut latest = None;
-        let mut position = self.storage.start();
-        while let Some(header) = self.header_at(position)? {
-            if header.base_offset >= limit {
-                break;
+        for (number, segment) in self.segments.iter().enumerate() {
+            let next = self.segments.get(number + 1).map_or(self.end_offset, |next| next.base);
+            // a segment that may be read as a whole need not be gone through
+            if next <= limit && segment.base >= self.start_offset {
+                latest = latest.max(segment.index.max_timestamp());
+                continue;
             }
-            if header.next_offset() > self.start_offset {
-                latest = latest.max(Some(header.max_timestamp));
+            let mut position = 0;
+            while let Some(header) = segment.header_at(&self.directory, position)? {
+                if header.base_offset >= limit {
+                    break;
+                }
+                if header.next_offset() > self.start_offset {
+                    latest = latest.max(Some(header.max_timestamp));
+                }
+                position += header.size_bytes() as u64;
             }
-            position += header.size_bytes() as u64;
         }
         match latest {
             Some(timestamp) => self.at_timestamp(timestamp, limit, decompression_limit_bytes),
@@ -302,34 +423,51 @@ impl<S: Storage> Log<S> {
     pub fn truncate_to(&mut self, offset: i64) -> Result<bool, LogError> {
         if offset >= self.end_offset {
             self.epochs.truncate_from_end(offset);
+            self.epochs_changed = true;
             return Ok(false);
         }
         if offset < self.start_offset {
             self.restart_at(offset)?;
             return Ok(true);
         }
-        let (position, end_offset) = match self.batch_at(offset)? {
-            Some((position, header)) => (position, header.base_offset),
-            None => (self.storage.end(), self.end_offset),
+        let (place, mut end_offset) = match self.batch_at(offset)? {
+            Some((place, header)) if header.base_offset < offset => (place, header.base_offset),
+            Some((place, _)) => (place, offset),
+            None => (self.end_place(), offset),
         };
         if end_offset < self.start_offset {
             self.restart_at(self.start_offset)?;
             return Ok(true);
         }
-        self.storage.truncate_to(position)?;
-        self.end_offset = end_offset;
-        self.epochs.truncate_from_end(end_offset);
-        if let Some(near) = self.index.truncate_to(position) {
-            let mut at = near.position;
-            while let Some(header) = self.header_at(at)? {
-                self.index.again(header.max_timestamp);
-                at += header.size_bytes() as u64;
+        self.lower_recovery_point(end_offset)?;
+        while self.segments.len() > place.segment + 1 {
+            if let Some(last) = self.segments.pop() {
+                self.remove_segment(&last)?;
             }
         }
+        let interval = self.settings.index_interval_bytes;
+        if let Some(last) = self.segments.last_mut() {
+            let left = last.truncate_to(&mut self.directory, place.position, interval)?;
+            end_offset = left.max(self.start_offset);
+        }
+        self.end_offset = end_offset;
+        self.epochs.truncate_from_end(end_offset);
+        self.epochs_changed = true;
+        self.remove_snapshots(|at| at > end_offset)?;
         if self.producers.reaches(end_offset) {
             self.rebuild_producers()?;
         }
         Ok(true)
+    }
+
+    /// What lies behind `offset` is about to change: nobody may take it for durable, now or after a loss of power.
+    fn lower_recovery_point(&mut self, offset: i64) -> Result<(), StorageError> {
+        self.recovery_point = self.recovery_point.min(offset);
+        let known = self.directory.checkpoint();
+        if known.recovery_point > offset {
+            self.directory.set_checkpoint(Checkpoint { recovery_point: offset, ..known })?;
+        }
+        Ok(())
     }
 
     /// Empties the log; the next record gets `offset`.
@@ -338,18 +476,30 @@ impl<S: Storage> Log<S> {
     ///
     /// What the storage says.
     pub fn restart_at(&mut self, offset: i64) -> Result<(), StorageError> {
-        let high_watermark = self.storage.checkpoint().high_watermark.min(offset);
-        self.storage.truncate_to(self.storage.start())?;
-        self.storage.set_checkpoint(Checkpoint { high_watermark, log_start_offset: offset })?;
-        self.index.clear();
+        self.lower_recovery_point(offset.min(self.start_offset))?;
+        for segment in std::mem::take(&mut self.segments) {
+            self.remove_segment(&segment)?;
+        }
+        self.remove_snapshots(|_| true)?;
+        // An old segment that comes back must not stand beside the new one.
+        self.directory.sync_now()?;
+        let high_watermark = self.directory.checkpoint().high_watermark.min(offset);
+        let checkpoint = Checkpoint { high_watermark, log_start_offset: offset, recovery_point: offset };
+        self.directory.set_checkpoint(checkpoint)?;
         self.epochs.clear();
+        self.epochs_changed = true;
         self.producers.clear();
         self.start_offset = offset;
         self.end_offset = offset;
+        self.recovery_point = offset;
+        if offset > 0 {
+            self.segments.push(Segment::create(&mut self.directory, offset)?);
+        }
         Ok(())
     }
 
     /// Gives up the records before `offset`, which must lie in the log; what lies before the start already is no error.
+    /// Segments that lie before it as a whole go, but for the last one.
     ///
     /// # Errors
     ///
@@ -362,56 +512,73 @@ impl<S: Storage> Log<S> {
             let (start, end) = (self.start_offset, self.end_offset);
             return Err(LogError::OutOfRange { offset, start, end });
         }
-        let checkpoint = self.storage.checkpoint();
-        self.storage.set_checkpoint(Checkpoint { log_start_offset: offset, ..checkpoint })?;
-        let position = self.position_of(offset)?;
+        let checkpoint = self.directory.checkpoint();
+        self.directory.set_checkpoint(Checkpoint { log_start_offset: offset, ..checkpoint })?;
         self.start_offset = offset;
         self.epochs.truncate_from_start(offset);
-        self.storage.truncate_prefix(position)?;
-        match self.header_at(self.storage.start())? {
-            Some(first) => self.index.truncate_prefix(self.storage.start(), first.base_offset),
-            None => self.index.clear(),
+        self.epochs_changed = true;
+        while self.segments.get(1).is_some_and(|next| next.base <= offset) {
+            let first = self.segments.remove(0);
+            self.doom_segment(&first)?;
         }
         Ok(())
     }
 
-    /// The header of the batch at `position`; `None` at the end.
-    fn header_at(&self, position: u64) -> Result<Option<BatchHeader>, LogError> {
-        if position >= self.storage.end() {
-            return Ok(None);
+    /// The place of a batch: `place`, or the beginning of the next segment that is not empty; `None` at the end.
+    fn at_batch(&self, mut place: Place) -> Option<Place> {
+        loop {
+            let segment = self.segments.get(place.segment)?;
+            if place.position < segment.len(&self.directory) {
+                return Some(place);
+            }
+            place = Place { segment: place.segment + 1, position: 0 };
         }
-        Ok(Some(scan::header(&self.storage, position)?))
+    }
+
+    /// The header of the batch at a place; `None` at the end.
+    fn header_at(&self, place: Place) -> Result<Option<(Place, BatchHeader)>, LogError> {
+        let Some(place) = self.at_batch(place) else { return Ok(None) };
+        let Some(segment) = self.segments.get(place.segment) else { return Ok(None) };
+        Ok(segment.header_at(&self.directory, place.position)?.map(|header| (place, header)))
     }
 
     /// The batch that holds `offset`, or the first one behind it.
-    fn batch_at(&self, offset: i64) -> Result<Option<(u64, BatchHeader)>, LogError> {
-        let near = self.index.before_offset(offset).map_or(self.storage.start(), |entry| entry.position);
-        let mut position = near;
-        while let Some(header) = self.header_at(position)? {
+    fn batch_at(&self, offset: i64) -> Result<Option<(Place, BatchHeader)>, LogError> {
+        let after = self.segments.partition_point(|segment| segment.base <= offset);
+        let number = after.saturating_sub(1);
+        let Some(segment) = self.segments.get(number) else { return Ok(None) };
+        let mut place =
+            Place { segment: number, position: segment.index.before_offset(segment.base, offset) };
+        while let Some((found, header)) = self.header_at(place)? {
             if header.next_offset() > offset {
-                return Ok(Some((position, header)));
+                return Ok(Some((found, header)));
             }
-            position += header.size_bytes() as u64;
+            place = Place { position: found.position + header.size_bytes() as u64, ..found };
         }
         Ok(None)
     }
 
-    /// Where the batch that holds `offset` begins; the end of the storage for the end of the log.
-    fn position_of(&self, offset: i64) -> Result<u64, LogError> {
+    /// Where the batch that holds `offset` begins, or the first one behind it; the end for the end of the log.
+    fn place_of(&self, offset: i64) -> Result<Place, LogError> {
         if offset >= self.end_offset {
-            return Ok(self.storage.end());
+            return Ok(self.end_place());
         }
-        Ok(self.batch_at(offset)?.map_or(self.storage.end(), |(position, _)| position))
+        Ok(self.batch_at(offset)?.map_or(self.end_place(), |(place, _)| place))
+    }
+
+    fn end_place(&self) -> Place {
+        let position = self.segments.last().map_or(0, |last| last.len(&self.directory));
+        Place { segment: self.segments.len().saturating_sub(1), position }
     }
 
     /// The last batch boundary in `from..=end` that is at most `max_bytes` away from `from`.
-    fn last_boundary(&self, from: u64, end: u64, max_bytes: usize) -> Result<u64, LogError> {
-        let furthest = from.saturating_add(max_bytes as u64);
+    fn last_boundary(&self, segment: &Segment, from: u64, end: u64, max_bytes: u64) -> Result<u64, LogError> {
+        let furthest = from.saturating_add(max_bytes);
         if furthest >= end {
             return Ok(end);
         }
-        let mut to = self.index.before_position(furthest).map_or(from, |entry| entry.position.max(from));
-        while let Some(header) = self.header_at(to)? {
+        let mut to = segment.index.before_position(furthest).max(from);
+        while let Some(header) = segment.header_at(&self.directory, to)? {
             let next = to + header.size_bytes() as u64;
             if next > furthest {
                 break;
@@ -421,102 +588,9 @@ impl<S: Storage> Log<S> {
         Ok(to)
     }
 
-    /// Brings index, epochs, producers and end up to date with a batch at the end of the storage.
-    fn note(&mut self, header: &BatchHeader, position: u64) {
-        self.index.appended(header.base_offset, position, header.max_timestamp);
-        self.epochs.assign(header.partition_leader_epoch, header.base_offset);
-        self.producers.appended(header);
-        self.end_offset = header.next_offset();
-    }
-
-    /// Derives everything from the storage, and cuts off what is no log any more.
-    fn rebuild(&mut self) -> Result<Option<Damage>, StorageError> {
-        let first = scan::header(&self.storage, self.storage.start()).ok();
-        if let Some(first) = first.filter(|_| self.storage.start() < self.storage.end()) {
-            self.start_offset = self.start_offset.max(first.base_offset);
-            self.end_offset = first.base_offset;
-        }
-        let mut position = self.storage.start();
-        let mut damage = None;
-        while position < self.storage.end() {
-            match scan::batch(&self.storage, position, Some(self.end_offset), self.epochs.latest()) {
-                Ok(batch) => {
-                    let header = *batch.header();
-                    self.note(&header, position);
-                    position += header.size_bytes() as u64;
-                }
-                Err(found) => {
-                    damage = Some(found);
-                    break;
-                }
-            }
-        }
-        if !planted(Bug::KeepTornBatch) {
-            self.storage.truncate_to(position)?;
-        }
-        if self.end_offset < self.start_offset {
-            self.restart_at(self.start_offset)?;
-        }
-        self.epochs.truncate_from_start(self.start_offset);
-        Ok(damage)
-    }
-
-    fn rebuild_producers(&mut self) -> Result<(), LogError> {
-        self.producers.clear();
-        let mut position = self.storage.start();
-        while let Some(header) = self.header_at(position)? {
-            self.producers.appended(&header);
-            position += header.size_bytes() as u64;
-        }
-        Ok(())
-    }
-
-    /// Every batch with its position, checked one by one; ends after the first damage.
-    pub fn batches(&self) -> Batches<'_, S> {
-        self.batches_from(self.storage.start())
-    }
-
-    fn batches_from(&self, position: u64) -> Batches<'_, S> {
-        Batches::new(&self.storage, position)
-    }
-
-    /// Checks every byte of the log again: CRC of every batch, offsets without gaps, the epochs it was appended with,
-    /// and that the end is where the log believes it is. Empty if all is well.
-    ///
-    /// A wrong CRC does not hide what follows; a length that cannot be true does.
-    pub fn verify(&self) -> Vec<Damage> {
-        let mut damages = Vec::new();
-        let mut position = self.storage.start();
-        let mut expected = self.index.before_position(position).map_or(self.end_offset, |first| first.offset);
-        while position < self.storage.end() {
-            let header = match scan::header(&self.storage, position) {
-                Ok(header) => header,
-                Err(damage) => {
-                    damages.push(damage);
-                    return damages;
-                }
-            };
-            if let Err(damage) = self.verify_batch(position, expected) {
-                damages.push(damage);
-            }
-            position += header.size_bytes() as u64;
-            expected = header.next_offset();
-        }
-        if damages.is_empty() && expected != self.end_offset {
-            damages.push(Damage::new(position, expected, Cause::Offset { expected: self.end_offset }));
-        }
-        damages
-    }
-
-    fn verify_batch(&self, position: u64, offset: i64) -> Result<(), Damage> {
-        let batch = scan::batch(&self.storage, position, Some(offset), None)?;
-        let epoch = batch.header().partition_leader_epoch;
-        match self.epochs.epoch_at(offset) {
-            Some(expected) if expected != epoch => {
-                Err(Damage::new(position, offset, Cause::Epoch { epoch, expected }))
-            }
-            _ => Ok(()),
-        }
+    /// Every batch, checked one by one; ends after the first damage.
+    pub fn batches(&self) -> Batches<'_, D> {
+        Batches::new(self, Place { segment: 0, position: 0 })
     }
 }
 

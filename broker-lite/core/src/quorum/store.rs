@@ -11,30 +11,30 @@ use klamm_wire::metadata_records::MetadataRecord;
 
 use super::control::{self, Place};
 use super::{LeaderChange, QuorumLog, SnapshotId};
-use crate::log::{Cause, Damage, Log, LogError};
+use crate::log::{Cause, Damage, Log, LogError, LogSettings};
 use crate::metadata::Checkpoint;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Directory, StorageError};
 
 /// Snapshots kept.
 const KEPT: usize = 2;
 
 /// A log and its snapshots.
 #[derive(Debug)]
-pub struct MetadataStore<S> {
-    log: Log<S>,
+pub struct MetadataStore<D> {
+    log: Log<D>,
     snapshots: Vec<(SnapshotId, Bytes)>,
     incoming: Option<(SnapshotId, BytesMut)>,
 }
 
-impl<S: Storage> MetadataStore<S> {
-    /// Opens what a storage holds; `snapshots` are those that were kept, the oldest first.
+impl<D: Directory> MetadataStore<D> {
+    /// Opens what a directory holds; `snapshots` are those that were kept, the oldest first.
     ///
     /// # Errors
     ///
     /// What the storage says.
-    pub fn open(storage: S, snapshots: Vec<(SnapshotId, Bytes)>) -> Result<Self, StorageError> {
+    pub fn open(directory: D, snapshots: Vec<(SnapshotId, Bytes)>) -> Result<Self, StorageError> {
         // What is torn at the end was never counted as durable.
-        let (mut log, _) = Log::open(storage)?;
+        let (mut log, _) = Log::open(directory, LogSettings::default())?;
         if let Some((latest, _)) = snapshots.last()
             && log.end_offset() < latest.end_offset
         {
@@ -45,18 +45,18 @@ impl<S: Storage> MetadataStore<S> {
     }
 
     /// The log.
-    pub fn log(&self) -> &Log<S> {
+    pub fn log(&self) -> &Log<D> {
         &self.log
     }
 
     /// The log, to note what has become durable.
-    pub fn log_mut(&mut self) -> &mut Log<S> {
+    pub fn log_mut(&mut self) -> &mut Log<D> {
         &mut self.log
     }
 
-    /// Storage and snapshots, for the next process.
-    pub fn into_parts(self) -> (S, Vec<(SnapshotId, Bytes)>) {
-        (self.log.into_storage(), self.snapshots)
+    /// Directory and snapshots, for the next process.
+    pub fn into_parts(self) -> (D, Vec<(SnapshotId, Bytes)>) {
+        (self.log.into_directory(), self.snapshots)
     }
 
     /// Appends records of the controller as one batch, all or nothing; returns the offset after the last.
@@ -121,7 +121,7 @@ impl<S: Storage> MetadataStore<S> {
     }
 }
 
-impl<S: Storage> QuorumLog for MetadataStore<S> {
+impl<D: Directory> QuorumLog for MetadataStore<D> {
     type Records = Vec<Bytes>;
 
     fn start_offset(&self) -> i64 {
@@ -175,7 +175,7 @@ impl<S: Storage> QuorumLog for MetadataStore<S> {
         };
         while let Some(batch) = RawBatch::split(&mut whole) {
             let at = self.log.end_offset();
-            let damaged = |error| Damage { position: 0, offset: at, cause: Cause::Batch(error) };
+            let damaged = |error| Damage { segment: 0, position: 0, offset: at, cause: Cause::Batch(error) };
             let batch = batch.map_err(damaged)?;
             batch.verify_crc().map_err(damaged)?;
             self.log.append(batch.header(), &[batch.bytes().clone()])?;

@@ -13,23 +13,18 @@ use klamm_wire::planted::{Bug, planted};
 
 use super::{Effect, Replica, ReplicaSettings};
 use crate::Tick;
-use crate::storage::{Storage, StorageError};
+use crate::log::Syncing;
+use crate::storage::{Directory, StorageError, Unsynced};
 
 /// How far the log is durable, and what is being done about the rest.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Durability {
     /// Everything before this offset survives a loss of power.
     end: i64,
     /// Counts what was cut off: a sync from before a cut vouches for nothing.
     generation: u64,
-    under_way: Option<UnderWay>,
-}
-
-/// The one sync that is being carried out.
-#[derive(Debug, Clone, Copy)]
-struct UnderWay {
-    upto: i64,
-    position: u64,
+    /// The one sync that is being carried out.
+    under_way: Option<Syncing>,
 }
 
 impl Durability {
@@ -38,7 +33,7 @@ impl Durability {
     }
 }
 
-impl<S: Storage> Replica<S> {
+impl<D: Directory> Replica<D> {
     /// Where what counts ends: what is durable, or the log if `flush.messages` does not ask for that.
     pub fn durable_end(&self) -> i64 {
         let waits = self.settings.sync_before_ack && !planted(Bug::SkipFsync);
@@ -66,6 +61,7 @@ impl<S: Storage> Replica<S> {
     /// Replaces the settings, after a change of the topic's configuration.
     pub fn set_settings(&mut self, now: Tick, settings: ReplicaSettings, fx: &mut Vec<Effect>) {
         let before = self.durable_end();
+        self.log.set_settings(settings.log.clone());
         self.settings = settings;
         if self.failed {
             return;
@@ -79,10 +75,11 @@ impl<S: Storage> Replica<S> {
 
     /// Takes the end of the sync that [`Effect::Sync`] asked for: everything before `upto` is durable.
     pub fn synced(&mut self, now: Tick, generation: u64, upto: i64, fx: &mut Vec<Effect>) {
-        let this_one = |sync: &UnderWay| generation == self.durability.generation && sync.upto == upto;
-        let Some(done) = self.durability.under_way.filter(this_one) else { return };
-        self.durability.under_way = None;
-        self.log.storage_mut().mark_synced(done.position);
+        let this_one = |sync: &Syncing| generation == self.durability.generation && sync.upto == upto;
+        let Some(done) = self.durability.under_way.take_if(|sync| this_one(sync)) else { return };
+        if let Err(error) = self.log.end_sync(&done) {
+            return self.fail(&error, fx);
+        }
         self.durability.end = self.durability.end.max(done.upto);
         fx.push(Effect::Synced(done.upto));
         self.advance_high_watermark(now, fx);
@@ -102,19 +99,28 @@ impl<S: Storage> Replica<S> {
         if self.failed || !self.is_sync_due() || self.durability.under_way.is_some() {
             return;
         }
-        let (generation, upto) = (self.durability.generation, self.log.end_offset());
-        self.durability.under_way = Some(UnderWay { upto, position: self.log.storage().end() });
+        let sync = match self.log.begin_sync() {
+            Ok(sync) => sync,
+            Err(error) => return self.fail(&error, fx),
+        };
+        let (generation, upto) = (self.durability.generation, sync.upto);
+        self.durability.under_way = Some(sync);
         fx.push(Effect::Sync { generation, upto });
     }
 
     /// Call it when the log was cut, or emptied.
     pub(super) fn cut(&mut self, fx: &mut Vec<Effect>) {
-        let (storage, end) = (self.log.storage(), self.log.end_offset());
-        let all = storage.synced() >= storage.end();
-        self.durability.end = if all { end } else { self.durability.end.min(end) };
+        let end = self.log.end_offset();
+        let durable = self.log.synced_offset().unwrap_or(self.durability.end);
+        self.durability.end = self.durability.end.max(durable).min(end);
         self.durability.generation += 1;
         self.durability.under_way = None;
         self.sync_if_due(fx);
+    }
+
+    /// What the sync under way makes durable, for whoever owns the disk.
+    pub fn under_way(&self) -> Option<&Unsynced> {
+        self.durability.under_way.as_ref().map(|sync| &sync.unsynced)
     }
 
     pub(super) fn stop_syncing(&mut self) {

@@ -8,9 +8,9 @@ use klamm_wire::{BatchError, ErrorCode, RawBatch};
 use super::{Effect, EpochEnd, FetchPosition, FetchedFromLeader, Replica, Role};
 use crate::Tick;
 use crate::log::LogError;
-use crate::storage::Storage;
+use crate::storage::Directory;
 
-impl<S: Storage> Replica<S> {
+impl<D: Directory> Replica<D> {
     /// Where a follower asks next; `None` for any other role, and while [`Self::is_sync_due`]: the leader takes the
     /// offset as what is safe here.
     pub fn fetch_position(&self) -> Option<FetchPosition> {

@@ -12,9 +12,9 @@ use super::leader::Proposal;
 use super::{AlterPartition, AlteredPartition, Effect, IsrMember, Replica};
 use crate::Tick;
 use crate::metadata::LeaderRecoveryState;
-use crate::storage::Storage;
+use crate::storage::Directory;
 
-impl<S: Storage> Replica<S> {
+impl<D: Directory> Replica<D> {
     /// Moves the leader's high watermark to the least end of the maximal ISR, unless too few replicas are in sync.
     /// A replica that is about to join the ISR is waited for too, or it could never catch up under load.
     pub(super) fn advance_high_watermark(&mut self, now: Tick, fx: &mut Vec<Effect>) {

@@ -38,16 +38,16 @@ use klamm_wire::planted::{Bug, planted};
 use crate::Tick;
 use crate::log::{Damage, Log, LogError};
 use crate::metadata::PartitionRegistration;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Directory, StorageError};
 use durable::Durability;
 use leader::Leading;
 
 /// One replica of one partition. See the module.
 #[derive(Debug)]
-pub struct Replica<S> {
+pub struct Replica<D> {
     identity: ReplicaIdentity,
     settings: ReplicaSettings,
-    log: Log<S>,
+    log: Log<D>,
     recovered_from: Option<Damage>,
     high_watermark: i64,
     /// When the high watermark is written down; `None` if it already is.
@@ -66,8 +66,8 @@ pub struct Replica<S> {
     durability: Durability,
 }
 
-impl<S: Storage> Replica<S> {
-    /// Opens a replica from what its storage holds: rebuilds epochs, producers and offsets, and cuts a torn or damaged
+impl<D: Directory> Replica<D> {
+    /// Opens a replica from what its directory holds: rebuilds epochs, producers and offsets, and cuts a torn or damaged
     /// tail. It is [`Role::Offline`] until metadata comes.
     ///
     /// # Errors
@@ -75,11 +75,11 @@ impl<S: Storage> Replica<S> {
     /// What the storage says.
     pub fn new(
         identity: ReplicaIdentity,
-        storage: S,
+        directory: D,
         settings: ReplicaSettings,
     ) -> Result<Self, StorageError> {
-        let checkpoint = storage.checkpoint();
-        let (log, recovered_from) = Log::open(storage)?;
+        let checkpoint = directory.checkpoint();
+        let (log, recovered_from) = Log::open(directory, settings.log.clone())?;
         let high_watermark = checkpoint.high_watermark.clamp(log.start_offset(), log.end_offset());
         // what cannot be read back was checked a moment ago: nothing of it counts
         let durable = match planted(Bug::TrustUnsyncedTail) {
@@ -107,9 +107,9 @@ impl<S: Storage> Replica<S> {
         })
     }
 
-    /// Takes the storage back, as a kill leaves it.
-    pub fn into_storage(self) -> S {
-        self.log.into_storage()
+    /// Takes the directory back, as a kill leaves it.
+    pub fn into_directory(self) -> D {
+        self.log.into_directory()
     }
 
     /// Which replica this is.
@@ -268,7 +268,7 @@ impl<S: Storage> Replica<S> {
     }
 
     /// The log, to look into: its batches, its epochs, [`Log::verify`].
-    pub fn log(&self) -> &Log<S> {
+    pub fn log(&self) -> &Log<D> {
         &self.log
     }
 
@@ -282,7 +282,18 @@ impl<S: Storage> Replica<S> {
         self.log.expire_producers(before_ms);
     }
 
-    /// Remembers high watermark and log start now, for a clean shutdown.
+    /// Completes the files beside the log and remembers the offsets, before a shutdown in order. Everything must be made
+    /// durable after that.
+    ///
+    /// # Errors
+    ///
+    /// What the storage says.
+    pub fn close(&mut self) -> Result<(), StorageError> {
+        self.log.close()?;
+        self.checkpoint()
+    }
+
+    /// Remembers high watermark, log start and what is durable now.
     ///
     /// # Errors
     ///
@@ -292,9 +303,9 @@ impl<S: Storage> Replica<S> {
         self.log.checkpoint(self.high_watermark)
     }
 
-    /// The storage, for faults.
-    pub fn storage_mut(&mut self) -> &mut S {
-        self.log.storage_mut()
+    /// The directory, for faults.
+    pub fn directory_mut(&mut self) -> &mut D {
+        self.log.directory_mut()
     }
 
     /// Moves the high watermark up, never down.

@@ -8,13 +8,13 @@ use super::check::{check, one_batch};
 use super::{AppendError, Appended, Effect, Produce, Replica};
 use crate::Tick;
 use crate::producer_state::Sequence;
-use crate::storage::Storage;
+use crate::storage::Directory;
 
 const ACKS_ALL: i16 = -1;
 const ACKS_NONE: i16 = 0;
 const ACKS_LEADER: i16 = 1;
 
-impl<S: Storage> Replica<S> {
+impl<D: Directory> Replica<D> {
     /// Appends one batch as leader.
     ///
     /// The answer waits until [`Self::acked`] says so for `last_offset + 1` with acks=-1, and until [`Self::is_durable`]

@@ -8,9 +8,9 @@ use super::{
     read_failed,
 };
 use crate::Tick;
-use crate::storage::Storage;
+use crate::storage::Directory;
 
-impl<S: Storage> Replica<S> {
+impl<D: Directory> Replica<D> {
     /// Serves a fetch. That of a follower also tells how far the follower is, which may move the high watermark and
     /// the ISR.
     ///

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::log::testing::{forged, idempotent, plain, produced};
-use crate::storage::Storage;
+use crate::storage::Directory;
 use support::*;
 
 fn code<T: std::fmt::Debug>(result: Result<T, AppendError>) -> ErrorCode {
@@ -510,7 +510,7 @@ fn a_followers_high_watermark_never_passes_its_own_end() {
 fn a_follower_refuses_what_does_not_continue_its_log() {
     let (mut leader, mut follower) = pair(settings(2));
     leader.append(&plain(10), -1).unwrap();
-    let good: Bytes = leader.bytes().into();
+    let good: Bytes = leader.bytes();
     let answer = |records: Bytes, leader_epoch| FetchedFromLeader {
         leader_epoch,
         records,
@@ -520,8 +520,6 @@ fn a_follower_refuses_what_does_not_continue_its_log() {
     let mut flipped = good.to_vec();
     *flipped.last_mut().unwrap() ^= 1;
     assert_eq!(follower.follow(&answer(flipped.into(), 0)), Err(ErrorCode::CORRUPT_MESSAGE));
-    let gap = RawBatch::parse(good.clone()).unwrap().assigned(1, 0).concat();
-    assert_eq!(follower.follow(&answer(gap.into(), 0)), Err(ErrorCode::OFFSET_OUT_OF_RANGE));
     assert_eq!(follower.follow(&answer(good.clone(), -1)), Err(ErrorCode::FENCED_LEADER_EPOCH));
     assert_eq!(follower.replica.log_end_offset(), 0);
     follower.follow(&answer(good.clone(), 0)).unwrap();
@@ -530,6 +528,26 @@ fn a_follower_refuses_what_does_not_continue_its_log() {
         Err(ErrorCode::OFFSET_OUT_OF_RANGE),
         "the same answer twice"
     );
+}
+
+/// Goal: a follower of a compacted topic takes what is left.
+#[test]
+fn a_follower_goes_on_across_offsets_that_compaction_has_left_out() {
+    let (mut leader, mut follower) = pair(settings(2));
+    leader.append(&plain(10), -1).unwrap();
+    let later = RawBatch::parse(leader.bytes()).unwrap().assigned(30, 0).concat();
+    let answer = FetchedFromLeader {
+        leader_epoch: 0,
+        records: [&leader.bytes()[..], &later].concat().into(),
+        high_watermark: 40,
+        log_start_offset: 0,
+    };
+    follower.follow(&answer).unwrap();
+    assert_eq!((follower.replica.log_end_offset(), follower.replica.high_watermark()), (40, 40));
+    let mut read =
+        |offset| follower.read(&fetch_as(Fetcher::Consumer { follower_ok: true }, offset)).unwrap();
+    assert_eq!(read(20).len_bytes(), later.len(), "the first batch behind the gap");
+    assert_eq!(read(0).len_bytes(), 2 * later.len());
 }
 
 /// Goal: KIP-101. What the high watermark does not cover yet may be committed all the same.
@@ -617,7 +635,7 @@ fn the_high_watermark_follows_a_truncation_below_it() {
     other.apply(&unclean);
     old.fetch(&mut other).unwrap();
     assert_eq!((old.replica.log_end_offset(), old.replica.high_watermark()), (10, 10));
-    let again = Sut::on(1, settings(1), old.replica.into_storage());
+    let again = Sut::on(1, settings(1), old.replica.into_directory());
     assert_eq!(again.replica.high_watermark(), 10, "written down at once");
 }
 
@@ -647,7 +665,7 @@ fn a_restart_finds_log_and_high_watermark_again() {
     assert_eq!(leader.replica.deadline(), None);
     leader.append(&idempotent(5, 0, 2, &[b"c"]), -1).unwrap();
     let before = (leader.replica.log().producers().clone(), leader.replica.log().epochs().clone());
-    let again = Sut::on(1, settings(1), leader.replica.into_storage());
+    let again = Sut::on(1, settings(1), leader.replica.into_directory());
     assert_eq!((again.replica.log_end_offset(), again.replica.high_watermark()), (3, 2));
     assert_eq!((again.replica.log().producers().clone(), again.replica.log().epochs().clone()), before);
     assert_eq!(again.replica.role(), Role::Offline);
@@ -658,11 +676,10 @@ fn a_restart_finds_log_and_high_watermark_again() {
 fn a_high_watermark_beyond_what_power_off_left_is_cut() {
     let mut leader = Sut::new(1, settings(1)).with(&registration(&[1], Some(1), 0, 0));
     leader.append(&plain(10), -1).unwrap();
-    let end = leader.replica.log().storage().end();
-    leader.replica.storage_mut().mark_synced(end);
+    leader.replica.directory_mut().sync_now().unwrap();
     leader.append(&plain(10), -1).unwrap();
     leader.replica.checkpoint().unwrap();
-    let mut storage = leader.replica.into_storage();
+    let mut storage = leader.replica.into_directory();
     storage.power_off();
     let again = Sut::on(1, settings(1), storage);
     assert_eq!((again.replica.log_end_offset(), again.replica.high_watermark()), (10, 10));
@@ -690,7 +707,7 @@ fn metadata_from_before_the_logs_last_epoch_is_not_believed() {
     leader.apply(&registration(&[1, 2], Some(1), 7, 7));
     leader.append(&plain(1), 1).unwrap();
     let epochs = leader.replica.log().epochs().clone();
-    let mut again = Sut::on(1, settings(1), leader.replica.into_storage());
+    let mut again = Sut::on(1, settings(1), leader.replica.into_directory());
     again.apply(&registration(&[1, 2], Some(1), 3, 3));
     assert_eq!((again.replica.role(), again.fx()), (Role::Offline, vec![]));
     assert_eq!(again.replica.log().epochs(), &epochs);
@@ -702,7 +719,7 @@ fn metadata_from_before_the_logs_last_epoch_is_not_believed() {
 #[test]
 fn a_storage_that_fails_takes_the_replica_offline() {
     let identity = identity(1);
-    let mut replica = Replica::new(identity, Broken::default(), settings(1)).unwrap();
+    let mut replica = Replica::new(identity, Full::default(), settings(1)).unwrap();
     let mut fx = Vec::new();
     replica.apply_metadata(S, &registration(&[1], Some(1), 0, 0), &alive, &mut fx);
     fx.clear();

@@ -9,6 +9,7 @@ use klamm_wire::{Compression, ErrorCode};
 use uuid::Uuid;
 
 use crate::Tick;
+use crate::log::LogSettings;
 use crate::metadata::LeaderRecoveryState;
 
 /// Which replica this is.
@@ -59,6 +60,8 @@ pub struct ReplicaSettings {
     pub high_watermark_checkpoint_interval: Tick,
     /// Pause before AlterPartition is asked again after a refusal.
     pub alter_partition_backoff: Tick,
+    /// Settings of the log.
+    pub log: LogSettings,
 }
 
 impl Default for ReplicaSettings {
@@ -78,6 +81,7 @@ impl Default for ReplicaSettings {
             compression_level: None,
             high_watermark_checkpoint_interval: Tick::from_secs(5),
             alter_partition_backoff: Tick::from_millis(50),
+            log: LogSettings::default(),
         }
     }
 }

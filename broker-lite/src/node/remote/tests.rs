@@ -100,7 +100,7 @@ impl Fake {
     }
 
     fn remotes(&self) -> (Remotes, Party) {
-        let (remotes, party) = (Remotes::new(rt(), patience()), Party::Node(2));
+        let (remotes, party) = (Remotes::new(rt(), 1, patience()), Party::Node(2));
         remotes.set(&party, Listener::Broker, self.endpoint.clone());
         (remotes, party)
     }
@@ -227,7 +227,10 @@ async fn requests_of_one_purpose_share_a_connection_that_lasts() {
     remotes.call(&party, "votes", LIMIT, frame()).await.unwrap();
     assert_eq!(fake.accepted.load(Ordering::SeqCst), 2);
     let asked_by = fake.asked_by.lock();
-    assert!(asked_by.iter().any(|id| id == "heartbeats") && asked_by.iter().any(|id| id == "votes"));
+    assert!(
+        asked_by.iter().any(|id| id == "node 1: heartbeats")
+            && asked_by.iter().any(|id| id == "node 1: votes")
+    );
 }
 
 #[tokio::test]
@@ -271,7 +274,7 @@ async fn a_node_that_is_away_is_tried_again_after_growing_pauses() {
     let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = Endpoint::new("127.0.0.1", reserved.local_addr().unwrap().port());
     drop(reserved);
-    let (remotes, party) = (Remotes::new(rt(), patience()), Party::Node(2));
+    let (remotes, party) = (Remotes::new(rt(), 1, patience()), Party::Node(2));
     remotes.set(&party, Listener::Broker, endpoint);
     let began = remotes.rt.now();
     for _ in 0..4 {
@@ -290,7 +293,7 @@ async fn our_own_broker_answers_over_a_socket_what_it_answers_in_process() {
     let (host, port) =
         cluster.bootstrap().rsplit_once(':').map(|(h, p)| (h.to_owned(), p.parse().unwrap())).unwrap();
     let (remotes, party) =
-        (Remotes::new(rt(), Patience { answer_bytes: 1 << 20, ..patience() }), Party::Node(1));
+        (Remotes::new(rt(), 1, Patience { answer_bytes: 1 << 20, ..patience() }), Party::Node(1));
     remotes.set(&party, Listener::Broker, Endpoint::new(host, port));
     let request = encode_request(12, &MetadataRequest::default().with_topics(None)).unwrap();
     let over_tcp = remotes.call(&party, "p", LIMIT, request.clone()).await.unwrap();

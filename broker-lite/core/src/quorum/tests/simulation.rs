@@ -8,9 +8,10 @@ use bytes::Bytes;
 use klamm_wire::RawBatch;
 use klamm_wire::metadata_records::{ConfigRecord, MetadataRecord};
 
+use crate::log::Syncing;
 use crate::metadata::{Checkpoint, Delta, Image};
 use crate::quorum::*;
-use crate::storage::{MemoryStorage, Storage};
+use crate::storage::MemoryDirectory;
 
 const MS: Duration = Duration::from_millis(1);
 /// Histories.
@@ -28,12 +29,12 @@ fn settings() -> Settings {
     }
 }
 
-type Store = MetadataStore<MemoryStorage>;
+type Store = MetadataStore<MemoryDirectory>;
 
 /// What survives a loss of power.
 struct Disk {
     state: Option<QuorumState>,
-    storage: Option<MemoryStorage>,
+    storage: Option<MemoryDirectory>,
     snapshots: Vec<(SnapshotId, Bytes)>,
 }
 
@@ -55,7 +56,7 @@ enum Event {
     Deadline { node: i32, incarnation: u64 },
     Request { from: i32, to: i32, incarnation: u64, number: u64, request: Request },
     Outcome { to: i32, from: i32, incarnation: u64, number: u64, response: Option<Response<Vec<Bytes>>> },
-    Synced { node: i32, incarnation: u64, end: i64, cut: u64, position: u64 },
+    Synced { node: i32, incarnation: u64, end: i64, cut: u64, sync: Syncing },
     Start(i32),
     Crash(i32),
     Append,
@@ -86,7 +87,7 @@ struct Sim {
 impl Sim {
     fn new(seed: u64, voters: i32) -> Self {
         let nodes = (1..=voters).map(|id| {
-            let disk = Disk { state: None, storage: Some(MemoryStorage::new()), snapshots: Vec::new() };
+            let disk = Disk { state: None, storage: Some(MemoryDirectory::new()), snapshots: Vec::new() };
             (id, Node { disk, process: None, incarnation: 0 })
         });
         Self {
@@ -184,8 +185,8 @@ impl Sim {
                 self.after(10, Event::Request { from: id, to, incarnation, number, request });
             }
             Effect::Sync { end, cut } => {
-                let position = process.store.log().storage().end();
-                self.after(5, Event::Synced { node: id, incarnation, end, cut, position });
+                let sync = process.store.log_mut().begin_sync().unwrap();
+                self.after(5, Event::Synced { node: id, incarnation, end, cut, sync });
             }
             Effect::Elected { epoch } => {
                 self.elections += 1;
@@ -289,7 +290,7 @@ impl Sim {
                     });
                 }
             }
-            Event::Synced { node, incarnation, end, cut, position } => {
+            Event::Synced { node, incarnation, end, cut, sync } => {
                 if self.nodes[&node]
                     .process
                     .as_ref()
@@ -297,7 +298,7 @@ impl Sim {
                 {
                     self.step(node, |voter, store, now, fx| {
                         if store.end_offset() >= end {
-                            store.log_mut().storage_mut().mark_synced(position);
+                            store.log_mut().end_sync(&sync).unwrap();
                         }
                         voter.synced(now, end, cut, store, fx);
                     });

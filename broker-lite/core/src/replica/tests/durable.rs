@@ -5,7 +5,9 @@ use klamm_wire::ErrorCode;
 use super::support::*;
 use crate::log::testing::{idempotent, plain};
 use crate::replica::*;
-use crate::storage::{MemoryStorage, Storage, StorageError};
+use crate::storage::{Directory, MemoryDirectory, StorageError};
+
+const SEGMENT: &str = "00000000000000000000.log";
 
 fn durable(min_insync_replicas: usize) -> ReplicaSettings {
     ReplicaSettings { sync_before_ack: true, ..settings(min_insync_replicas) }
@@ -31,9 +33,9 @@ impl Sut {
     /// Loses power and starts again.
     fn lose_power(self, settings: ReplicaSettings) -> Self {
         let broker = self.replica.identity().broker_id;
-        let mut storage = self.replica.into_storage();
-        storage.power_off();
-        Self::on(broker, settings, storage)
+        let mut directory = self.replica.into_directory();
+        directory.power_off();
+        Self::on(broker, settings, directory)
     }
 
     fn syncs(&mut self) -> Vec<Effect> {
@@ -151,7 +153,7 @@ fn a_truncation_voids_the_running_sync() {
         (vec![], None),
         "the old sync, of other bytes"
     );
-    assert_eq!(follower.replica.log().storage().synced(), 0);
+    assert_eq!(follower.replica.durable_end(), 0);
     follower.synced(1, 2);
     assert_eq!(follower.fx(), [Effect::Synced(2)]);
 }
@@ -178,7 +180,7 @@ fn after_a_restart_the_unsynced_tail_is_synced_before_it_counts() {
     leader.append(&plain(2), 1).unwrap();
     leader.synced(0, 2);
     leader.append(&plain(3), 1).unwrap();
-    let mut again = Sut::on(1, durable(1), leader.replica.into_storage());
+    let mut again = Sut::on(1, durable(1), leader.replica.into_directory());
     assert_eq!((again.replica.log_end_offset(), again.replica.durable_end()), (5, 2));
     again.apply(&registration(&[1], Some(1), 1, 1));
     assert_eq!(again.syncs(), [sync(0, 5)]);
@@ -190,7 +192,7 @@ fn after_a_restart_the_unsynced_tail_is_synced_before_it_counts() {
         let (mut leader, mut follower) = pair(durable(1));
         leader.append(&plain(2), 1).unwrap();
         follower.fetch(&mut leader).unwrap();
-        follower.replica.into_storage()
+        follower.replica.into_directory()
     };
     let again = Sut::on(2, durable(1), storage).with(&registration(&[1, 2], Some(1), 0, 0));
     assert_eq!(again.replica.fetch_position(), None, "a follower does not promise it either");
@@ -206,23 +208,27 @@ fn a_tail_torn_at_any_byte_is_cut_to_whole_batches() {
         for count in [1, 2, 1] {
             leader.append(&plain(count), 1).unwrap();
         }
-        leader.replica.into_storage()
+        leader.replica.into_directory()
     };
-    let whole = written();
+    let whole = {
+        let mut directory = written();
+        let file = directory.open(SEGMENT).unwrap();
+        (directory.synced_len(file), directory.len(file))
+    };
     let ends: Vec<(u64, i64)> = {
         let replica = Replica::new(identity(1), written(), durable(1)).unwrap();
         let batches = replica.log().batches().map(|found| found.unwrap());
         batches.map(|(at, batch)| (at + batch.bytes().len() as u64, batch.header().next_offset())).collect()
     };
-    for kept in 0..=whole.end() - whole.synced() {
-        let mut storage = written();
-        storage.power_off_torn(kept);
-        let left = whole.synced() + kept;
-        let replica = Replica::new(identity(1), storage, durable(1)).unwrap();
+    let unsynced = whole.1 - whole.0;
+    for kept in 0..=unsynced {
+        let mut directory = written();
+        directory.power_off_torn(&mut |_| kept);
+        let left = whole.0 + kept;
+        let replica = Replica::new(identity(1), directory, durable(1)).unwrap();
         let (at, offset) = *ends.iter().rev().find(|(at, _)| *at <= left).unwrap();
         assert_eq!(replica.log_end_offset(), offset, "{kept} B of the tail kept");
         assert_eq!(replica.recovered_from().is_some(), at != left, "{kept} B of the tail kept");
-        assert_eq!(replica.durable_end(), 2);
         assert_eq!(replica.log().verify(), []);
     }
 }
@@ -259,22 +265,22 @@ fn switched_on_it_asks_for_what_is_not_durable_and_switched_off_it_lets_go() {
 
 #[test]
 fn what_is_durable_ends_with_the_last_whole_batch_that_is() {
-    let mut storage = MemoryStorage::new();
+    let mut whole = Vec::new();
     {
         let mut leader = alone();
         for _ in 0..200 {
             leader.append(&plain(2), 1).unwrap();
         }
-        let mut all = Vec::new();
-        let from = leader.replica.log().storage();
-        from.read(0, from.end() as usize, &mut all).unwrap();
-        storage.append(&all).unwrap();
+        whole.push(leader.bytes());
     }
-    let size = storage.end() / 200;
+    let size = whole[0].len() / 200;
     for synced in [0, 1, size - 1, size, size + 1, 57 * size - 1, 57 * size, 200 * size - 1, 200 * size] {
-        storage.mark_synced(synced);
-        let replica = Replica::new(identity(1), storage, durable(1)).unwrap();
+        let mut directory = MemoryDirectory::new();
+        let file = directory.create(SEGMENT).unwrap();
+        directory.append(file, &[whole[0].slice(..synced)]).unwrap();
+        directory.sync_now().unwrap();
+        directory.append(file, &[whole[0].slice(synced..)]).unwrap();
+        let replica = Replica::new(identity(1), directory, durable(1)).unwrap();
         assert_eq!(replica.durable_end(), (synced / size * 2) as i64, "synced {synced} B");
-        storage = replica.into_storage();
     }
 }

@@ -14,10 +14,11 @@ use proptest::prelude::*;
 
 use super::support::{S, WALL_MS, identity, settings};
 use crate::Tick;
+use crate::log::content;
 use crate::log::testing::{idempotent, plain};
 use crate::metadata::PartitionRegistration;
 use crate::replica::*;
-use crate::storage::{MemoryStorage, Storage};
+use crate::storage::MemoryDirectory;
 
 const BROKERS: [i32; 3] = [1, 2, 3];
 const MIN_ISR: usize = 2;
@@ -150,8 +151,8 @@ struct World {
     /// Broker, incarnation, generation and end of each sync under way.
     syncing: Vec<(i32, i64, u64, i64)>,
     registration: PartitionRegistration,
-    up: BTreeMap<i32, Replica<MemoryStorage>>,
-    down: BTreeMap<i32, MemoryStorage>,
+    up: BTreeMap<i32, Replica<MemoryDirectory>>,
+    down: BTreeMap<i32, MemoryDirectory>,
     /// Broker epochs.
     epochs: BTreeMap<i32, i64>,
     asked: VecDeque<(i32, i64, AlterPartition)>,
@@ -172,7 +173,7 @@ impl World {
     fn new(sync_before_ack: bool) -> Self {
         let settings = ReplicaSettings { sync_before_ack, ..settings(MIN_ISR) };
         let open =
-            |id: &i32| (*id, Replica::new(identity(*id), MemoryStorage::new(), settings.clone()).unwrap());
+            |id: &i32| (*id, Replica::new(identity(*id), MemoryDirectory::new(), settings.clone()).unwrap());
         let mut world = Self {
             now: S,
             syncing: Vec::new(),
@@ -232,7 +233,7 @@ impl World {
     fn on<T>(
         &mut self,
         broker: i32,
-        act: impl FnOnce(&mut Replica<MemoryStorage>, Tick, &mut Vec<Effect>) -> T,
+        act: impl FnOnce(&mut Replica<MemoryDirectory>, Tick, &mut Vec<Effect>) -> T,
     ) -> Option<T> {
         let replica = self.up.get_mut(&broker)?;
         let mut fx = Vec::new();
@@ -396,7 +397,7 @@ impl World {
     /// The controller fences the dead at once: nothing that happens before is harder than a slow metadata delivery.
     fn kill(&mut self, broker: i32) {
         let Some(replica) = self.up.remove(&broker) else { return };
-        self.down.insert(broker, replica.into_storage());
+        self.down.insert(broker, replica.into_directory());
         let state = &mut self.registration;
         if state.isr.len() > 1 && state.isr.contains(&broker) {
             state.isr.retain(|id| *id != broker);
@@ -412,10 +413,10 @@ impl World {
             return;
         }
         self.kill(broker);
-        let storage = self.down.get_mut(&broker).unwrap();
-        let before = storage.end();
-        storage.power_off_torn(kept);
-        self.losses += usize::from(storage.end() < before);
+        let directory = self.down.get_mut(&broker).unwrap();
+        let before = content(directory).unwrap();
+        directory.power_off_torn(&mut |_| kept);
+        self.losses += usize::from(content(directory).unwrap() != before);
         self.torn.insert(broker);
     }
 
@@ -443,8 +444,8 @@ impl World {
     }
 
     fn restart(&mut self, broker: i32) {
-        let Some(storage) = self.down.remove(&broker) else { return };
-        let replica = Replica::new(identity(broker), storage, self.settings.clone()).unwrap();
+        let Some(directory) = self.down.remove(&broker) else { return };
+        let replica = Replica::new(identity(broker), directory, self.settings.clone()).unwrap();
         let torn = self.torn.remove(&broker);
         assert!(torn || replica.recovered_from().is_none(), "a kill damages nothing");
         self.cuts += usize::from(replica.recovered_from().is_some());
@@ -546,7 +547,7 @@ impl World {
     fn check_rebuilt(&mut self) {
         for (id, replica) in std::mem::take(&mut self.up) {
             let (live, epochs) = (replica.log().producers().clone(), replica.log().epochs().clone());
-            let again = Replica::new(identity(id), replica.into_storage(), self.settings.clone()).unwrap();
+            let again = Replica::new(identity(id), replica.into_directory(), self.settings.clone()).unwrap();
             assert_eq!(again.log().producers(), &live, "producers rebuilt from the log");
             let written = |epoch: i32| batches(&again).iter().any(|(_, identity)| identity.3 == epoch);
             let kept: Vec<_> =
@@ -557,7 +558,7 @@ impl World {
 }
 
 /// Base offset and identity (producer, sequence, CRC, leader epoch) of every batch.
-fn batches(replica: &Replica<MemoryStorage>) -> Vec<(i64, Identity)> {
+fn batches(replica: &Replica<MemoryDirectory>) -> Vec<(i64, Identity)> {
     let all = replica.log().batches().map(|found| *found.unwrap().1.header());
     all.map(|h| (h.base_offset, (h.producer_id, h.base_sequence, h.crc, h.partition_leader_epoch))).collect()
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::Tick;
 use crate::metadata::{LeaderRecoveryState, PartitionRegistration};
 use crate::replica::*;
-use crate::storage::{Checkpoint, MemoryStorage, Storage, StorageError};
+use crate::storage::{Checkpoint, Directory, FileId, MemoryDirectory, StorageError, Unsynced};
 
 pub(super) const S: Tick = Tick::from_secs(1);
 pub(super) const WALL_MS: i64 = 1_700_000_000_000;
@@ -79,18 +79,18 @@ pub(super) fn fetch_as(fetcher: Fetcher, offset: i64) -> FetchFrom {
 }
 
 pub(super) struct Sut {
-    pub(super) replica: Replica<MemoryStorage>,
+    pub(super) replica: Replica<MemoryDirectory>,
     pub(super) now: Tick,
     pub(super) fx: Vec<Effect>,
 }
 
 impl Sut {
     pub(super) fn new(broker: i32, settings: ReplicaSettings) -> Self {
-        Self::on(broker, settings, MemoryStorage::new())
+        Self::on(broker, settings, MemoryDirectory::new())
     }
 
-    pub(super) fn on(broker: i32, settings: ReplicaSettings, storage: MemoryStorage) -> Self {
-        let replica = Replica::new(identity(broker), storage, settings).unwrap();
+    pub(super) fn on(broker: i32, settings: ReplicaSettings, directory: MemoryDirectory) -> Self {
+        let replica = Replica::new(identity(broker), directory, settings).unwrap();
         Self { replica, now: Tick::ZERO, fx: Vec::new() }
     }
 
@@ -160,11 +160,8 @@ impl Sut {
         std::mem::take(&mut self.fx)
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        let storage = self.replica.log().storage();
-        let mut out = Vec::new();
-        storage.read(storage.start(), (storage.end() - storage.start()) as usize, &mut out).unwrap();
-        out.concat()
+    pub(super) fn bytes(&mut self) -> Bytes {
+        crate::log::content(self.replica.directory_mut()).unwrap()
     }
 }
 
@@ -174,42 +171,66 @@ pub(super) fn pair(settings: ReplicaSettings) -> (Sut, Sut) {
     (Sut::new(1, settings.clone()).with(&state), Sut::new(2, settings).with(&state))
 }
 
-/// Storage on a medium that takes no write.
+/// A directory on a medium that has no room for records.
 #[derive(Debug, Default)]
-pub(super) struct Broken(MemoryStorage);
+pub(super) struct Full(MemoryDirectory);
 
-impl Storage for Broken {
-    fn start(&self) -> u64 {
-        self.0.start()
+impl Directory for Full {
+    fn names(&self) -> Result<Vec<String>, StorageError> {
+        self.0.names()
     }
-    fn end(&self) -> u64 {
-        self.0.end()
+    fn open(&mut self, name: &str) -> Result<FileId, StorageError> {
+        self.0.open(name)
     }
-    fn synced(&self) -> u64 {
-        self.0.synced()
+    fn create(&mut self, name: &str) -> Result<FileId, StorageError> {
+        self.0.create(name)
     }
-    fn append(&mut self, _chunks: &[Bytes]) -> Result<u64, StorageError> {
+    fn len(&self, file: FileId) -> u64 {
+        self.0.len(file)
+    }
+    fn synced_len(&self, file: FileId) -> u64 {
+        self.0.synced_len(file)
+    }
+    fn append(&mut self, _file: FileId, _chunks: &[Bytes]) -> Result<u64, StorageError> {
         Err(StorageError::Failed("no space left".into()))
     }
-    fn read(&self, position: u64, len: usize, out: &mut Vec<Bytes>) -> Result<(), StorageError> {
-        self.0.read(position, len, out)
+    fn read(&self, file: FileId, at: u64, len: usize, out: &mut Vec<Bytes>) -> Result<(), StorageError> {
+        self.0.read(file, at, len, out)
     }
-    fn read_exact(&self, position: u64, buf: &mut [u8]) -> Result<(), StorageError> {
-        self.0.read_exact(position, buf)
+    fn read_exact(&self, file: FileId, position: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.0.read_exact(file, position, buf)
     }
-    fn truncate_to(&mut self, position: u64) -> Result<(), StorageError> {
-        self.0.truncate_to(position)
+    fn set_len(&mut self, file: FileId, len: u64) -> Result<(), StorageError> {
+        self.0.set_len(file, len)
     }
-    fn truncate_prefix(&mut self, position: u64) -> Result<(), StorageError> {
-        self.0.truncate_prefix(position)
+    fn rename(&mut self, from: &str, to: &str) -> Result<(), StorageError> {
+        self.0.rename(from, to)
     }
-    fn mark_synced(&mut self, position: u64) {
-        self.0.mark_synced(position);
+    fn remove(&mut self, name: &str) -> Result<(), StorageError> {
+        self.0.remove(name)
+    }
+    fn replace_later(&mut self, name: &str, content: Bytes) -> Result<(), StorageError> {
+        self.0.replace_later(name, content)
+    }
+    fn begin_sync(&mut self) -> Unsynced {
+        self.0.begin_sync()
+    }
+    fn mark_synced(&mut self, done: &Unsynced) -> Result<(), StorageError> {
+        self.0.mark_synced(done)
+    }
+    fn sync_now(&mut self) -> Result<(), StorageError> {
+        self.0.sync_now()
     }
     fn checkpoint(&self) -> Checkpoint {
         self.0.checkpoint()
     }
     fn set_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StorageError> {
         self.0.set_checkpoint(checkpoint)
+    }
+    fn was_closed(&self) -> bool {
+        self.0.was_closed()
+    }
+    fn keeps_derived(&self) -> bool {
+        self.0.keeps_derived()
     }
 }

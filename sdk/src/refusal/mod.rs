@@ -3,6 +3,8 @@
 //! In: a request, and an error code. Out: the answer with that code wherever the api has room for one: at every
 //! partition, topic or resource that the request names, else at the top.
 
+mod admin;
+
 use klamm_wire::codec;
 use klamm_wire::messages::api_versions_response::ApiVersion;
 use klamm_wire::messages::create_topics_response::CreatableTopicResult;
@@ -14,11 +16,15 @@ use klamm_wire::messages::metadata_response::MetadataResponseTopic;
 use klamm_wire::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use klamm_wire::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use klamm_wire::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, BrokerId, CreateTopicsRequest, CreateTopicsResponse,
+    AlterPartitionReassignmentsRequest, ApiVersionsRequest, ApiVersionsResponse, BrokerId,
+    CreatePartitionsRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteRecordsRequest,
     DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterRequest, DescribeClusterResponse,
-    DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FetchResponse, InitProducerIdRequest,
-    InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
+    DescribeConfigsRequest, DescribeConfigsResponse, DescribeLogDirsRequest, DescribeProducersRequest,
+    DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FetchResponse,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
+    ListOffsetsResponse, ListPartitionReassignmentsRequest, MetadataRequest, MetadataResponse,
     OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse, ProducerId,
+    UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 use klamm_wire::negotiation::CLIENT_RANGES;
 use klamm_wire::{ErrorCode, Frame, Request, StrBytes};
@@ -191,7 +197,7 @@ impl Refusable for DescribeClusterRequest {
 }
 
 macro_rules! by_key {
-    ($($request:ident),* $(,)?) => {
+    ($($request:ident),* $(,)?; without throttle time: $($silent:ident),*) => {
         /// The answer that refuses an encoded request; `None` if the api is not one of this client's, or the
         /// request cannot be read.
         pub(crate) fn refuse(request: Frame, code: ErrorCode, reason: Option<&str>) -> Option<Frame> {
@@ -200,6 +206,10 @@ macro_rules! by_key {
                 $($request::KEY => {
                     let request = codec::decode_request::<$request>(request).ok()?;
                     codec::encode_response::<$request>(version, &request.refused(code, reason)).ok()
+                })*
+                $($silent::KEY => {
+                    let request = codec::decode_request::<$silent>(request).ok()?;
+                    codec::encode_response::<$silent>(version, &request.refused(code, reason)).ok()
                 })*
                 _ => None,
             }
@@ -218,14 +228,18 @@ macro_rules! by_key {
         }
 
         #[cfg(test)]
-        const KEYS: &[i16] = &[$($request::KEY),*];
+        const KEYS: &[i16] = &[$($request::KEY,)* $($silent::KEY),*];
     };
 }
 
 by_key! {
     ProduceRequest, FetchRequest, ListOffsetsRequest, MetadataRequest, ApiVersionsRequest, CreateTopicsRequest,
     DeleteTopicsRequest, InitProducerIdRequest, OffsetForLeaderEpochRequest, DescribeConfigsRequest,
-    DescribeClusterRequest,
+    DescribeClusterRequest, DeleteRecordsRequest, DescribeLogDirsRequest, CreatePartitionsRequest,
+    ElectLeadersRequest, IncrementalAlterConfigsRequest, AlterPartitionReassignmentsRequest,
+    ListPartitionReassignmentsRequest, UpdateFeaturesRequest, DescribeProducersRequest, UnregisterBrokerRequest,
+    DescribeTopicPartitionsRequest;
+    without throttle time: DescribeQuorumRequest
 }
 
 /// Refuses a Metadata request by changing the answer to it, because an answer without brokers would take them away
@@ -268,7 +282,8 @@ mod tests {
                 codec::decode_any_response(key, version, answer.clone().into_contiguous()).expect(&what);
                 let edited = throttle(answer, 77);
                 codec::decode_any_response(key, version, edited.clone().into_contiguous()).expect(&what);
-                if key != ProduceRequest::KEY && key != ApiVersionsRequest::KEY {
+                let unread = [ProduceRequest::KEY, ApiVersionsRequest::KEY, DescribeQuorumRequest::KEY];
+                if !unread.contains(&key) {
                     let told = throttle_time(edited.clone());
                     assert_eq!(pause(&edited).as_millis() as i32, told, "{what}");
                     assert_eq!(told, if version == max { 77 } else { told }, "{what}");
@@ -296,7 +311,18 @@ mod tests {
             InitProducerIdRequest,
             OffsetForLeaderEpochRequest,
             DescribeConfigsRequest,
-            DescribeClusterRequest
+            DescribeClusterRequest,
+            DeleteRecordsRequest,
+            DescribeLogDirsRequest,
+            CreatePartitionsRequest,
+            ElectLeadersRequest,
+            IncrementalAlterConfigsRequest,
+            AlterPartitionReassignmentsRequest,
+            ListPartitionReassignmentsRequest,
+            UpdateFeaturesRequest,
+            DescribeProducersRequest,
+            UnregisterBrokerRequest,
+            DescribeTopicPartitionsRequest
         )
     }
 
@@ -320,7 +346,19 @@ mod tests {
             InitProducerIdRequest,
             OffsetForLeaderEpochRequest,
             DescribeConfigsRequest,
-            DescribeClusterRequest
+            DescribeClusterRequest,
+            DeleteRecordsRequest,
+            DescribeLogDirsRequest,
+            CreatePartitionsRequest,
+            ElectLeadersRequest,
+            IncrementalAlterConfigsRequest,
+            AlterPartitionReassignmentsRequest,
+            ListPartitionReassignmentsRequest,
+            UpdateFeaturesRequest,
+            DescribeProducersRequest,
+            UnregisterBrokerRequest,
+            DescribeTopicPartitionsRequest,
+            DescribeQuorumRequest
         )
     }
 

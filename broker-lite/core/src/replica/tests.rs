@@ -74,7 +74,6 @@ fn bad_batches_are_refused_with_kafkas_codes() {
         ("negative delta", forged(&good, |h| h.last_offset_delta = -1), ErrorCode::INVALID_RECORD),
         ("control", forged(&good, |h| h.attributes = 0x20), ErrorCode::INVALID_RECORD),
         ("transactional", forged(&good, |h| h.attributes = 0x10), ErrorCode::INVALID_TXN_STATE),
-        ("append time", forged(&good, |h| h.attributes = 0x08), ErrorCode::INVALID_TIMESTAMP),
         ("no codec", forged(&good, |h| h.attributes = 7), ErrorCode::UNSUPPORTED_COMPRESSION_TYPE),
         ("not gzip", forged(&good, |h| h.attributes = 1), ErrorCode::INVALID_RECORD),
         ("producer without sequence", forged(&good, |h| h.producer_id = 4), ErrorCode::INVALID_RECORD),

@@ -394,6 +394,8 @@ impl Broker {
                 default.message_timestamp_after_max_ms,
             ),
             log: of_topic.log_settings(),
+            compression: of_topic.compression().map(|(codec, _)| codec),
+            compression_level: of_topic.compression().and_then(|(_, level)| level),
             sync_before_ack: of_topic.sync_before_ack(),
             require_key: of_topic.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
             high_watermark_checkpoint_interval: self

@@ -10,27 +10,62 @@ use std::sync::Arc;
 
 use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::controller::{Controller, Outcome};
-use broker_lite_core::metadata::{Delta, Image, MetadataLog, SingleVoter};
+use broker_lite_core::log::{Log, LogSettings};
+use broker_lite_core::metadata::{Delta, Image, METADATA_TOPIC, METADATA_TOPIC_ID, MetadataLog, SingleVoter};
+use broker_lite_core::storage::Directory;
 use klamm_wire::RawBatch;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::broker::{CONTROLLER_ID, Signal};
+use crate::disk::{Disk, Stored};
 use crate::journal::Journal;
 use crate::rt::{Rt, Tick};
 
 /// The controller's disk: a metadata log whose every append is durable at once.
 #[derive(Debug, Clone)]
-pub(crate) struct MetadataDisk(Arc<Mutex<SingleVoter>>);
+pub(crate) struct MetadataDisk(Arc<Mutex<SingleVoter>>, Option<Arc<Mutex<Log<Stored>>>>);
 
 impl MetadataDisk {
     /// An empty log.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(SingleVoter::new(CONTROLLER_ID))))
+        Self(Arc::new(Mutex::new(SingleVoter::new(CONTROLLER_ID))), None)
+    }
+
+    /// The log on a real disk.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that names the cause.
+    pub(crate) fn on(disk: &Disk) -> Result<Self, String> {
+        let stored = disk.take((METADATA_TOPIC_ID, 0), &Arc::from(METADATA_TOPIC));
+        let opened = stored.and_then(|stored| Log::open(stored, LogSettings::default()));
+        let (log, damage) = opened.map_err(|error| error.to_string())?;
+        if let Some(damage) = damage {
+            tracing::warn!(%damage, "the end of the metadata log was cut off: it was never acknowledged");
+        }
+        let mut voter = SingleVoter::new(CONTROLLER_ID);
+        for batch in log.batches() {
+            let (_, batch) = batch.map_err(|damage| damage.to_string())?;
+            voter.restore(batch.header(), batch.bytes().clone());
+        }
+        Ok(Self(Arc::new(Mutex::new(voter)), Some(Arc::new(Mutex::new(log)))))
+    }
+
+    /// Makes what was appended from an offset on durable.
+    fn keep(&self, log: &SingleVoter, from: i64) -> Result<(), String> {
+        let Some(kept) = &self.1 else { return Ok(()) };
+        let mut kept = kept.lock();
+        for bytes in log.read(from, usize::MAX).map_err(|error| error.to_string())? {
+            let batch = RawBatch::parse(bytes).map_err(|error| error.to_string())?;
+            let appended = kept.append(batch.header(), std::slice::from_ref(batch.bytes()));
+            appended.map_err(|error| error.to_string())?;
+        }
+        kept.directory_mut().sync_now().map_err(|error| error.to_string())
     }
 
     /// What the log adds up to.
-    fn replay(&self) -> Result<Image, String> {
+    pub(crate) fn replay(&self) -> Result<Image, String> {
         let (log, mut image) = (self.0.lock(), Image::default());
         let batches = log.read(log.start_offset(), usize::MAX).map_err(|error| error.to_string())?;
         for batch in batches {
@@ -111,8 +146,9 @@ impl ControllerNode {
         let mut log = self.log.0.lock();
         let Outcome { records, commit_at, response } = decision(&mut state.machine, self.rt.now());
         if !records.is_empty() {
-            let (_, epoch) = log.leader();
-            if let Err(error) = log.append(epoch, self.rt.wall_ms(), &records) {
+            let ((_, epoch), from) = (log.leader(), log.end_offset());
+            let appended = log.append(epoch, self.rt.wall_ms(), &records).map_err(|error| error.to_string());
+            if let Err(error) = appended.and_then(|_| self.log.keep(&log, from)) {
                 // The machine is ahead of the log now: nothing it says may be believed any more.
                 tracing::error!(%error, "the metadata log refused records");
             }

@@ -3,6 +3,7 @@
 
 pub mod backend;
 pub mod contract;
+pub mod fidelity;
 pub mod fuzz;
 pub mod history;
 pub mod measure;

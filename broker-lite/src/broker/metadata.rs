@@ -107,7 +107,9 @@ impl Broker {
                 if !caught_up {
                     delta.partitions = all_partitions(&image);
                     // Topics may have been deleted while this broker was down.
-                    self.disk.keep_only(&delta.partitions);
+                    if let Err(error) = self.disk.keep_only(&delta.partitions) {
+                        tracing::warn!(broker = self.id(), %error, "cannot remove what was deleted");
+                    }
                 }
                 self.remove_topics(&delta.removed_topics);
                 self.change_settings(&image, &delta);
@@ -155,7 +157,10 @@ impl Broker {
 
     fn retire(&self, partition: &Arc<Partition>) {
         self.fetchers.forget(self, partition);
-        partition.retire();
+        let Some(replica) = partition.retire() else { return };
+        if let Err(error) = self.disk.delete(replica.into_directory()) {
+            tracing::warn!(replica = %partition.identity, %error, "cannot remove what was deleted");
+        }
     }
 
     fn change_settings(&self, image: &Image, delta: &Delta) {
@@ -213,7 +218,7 @@ impl Broker {
 
     fn open(&self, image: &Image, topic: &Topic, number: i32) -> Result<Arc<Partition>, String> {
         let key: (Uuid, i32) = (topic.id, number);
-        let directory = self.disk.take(key);
+        let directory = self.disk.take(key, &topic.name).map_err(|error| error.to_string())?;
         let identity = ReplicaIdentity {
             topic_id: topic.id,
             topic: topic.name.clone(),

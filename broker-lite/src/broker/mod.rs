@@ -186,6 +186,9 @@ impl Broker {
         life.spawn(isr::send_proposals(self.clone()));
         life.spawn(isr::watch_deadlines(self.clone()));
         life.spawn(expire_producers(self.clone()));
+        if self.disk.has_checkpoints() {
+            life.spawn(write_checkpoints(self.clone()));
+        }
     }
 
     pub(crate) fn id(&self) -> i32 {
@@ -325,6 +328,17 @@ impl Broker {
             self.rt.sleep(latency).await;
         }
         self.disk.sync().map_err(|error| error.to_string())
+    }
+}
+
+/// Writes down how far the replicas are, as often as `replica.high.watermark.checkpoint.interval.ms` says.
+async fn write_checkpoints(broker: Arc<Broker>) {
+    let interval = broker.config.millis("replica.high.watermark.checkpoint.interval.ms");
+    loop {
+        broker.rt.sleep(interval.unwrap_or(Duration::from_secs(5))).await;
+        if let Err(error) = broker.disk.write_checkpoints().await {
+            return broker.go_offline(&error.to_string());
+        }
     }
 }
 

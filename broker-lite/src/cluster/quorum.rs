@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::{Cluster, ClusterError, Started};
 use crate::broker::CONTROLLER_ID;
 use crate::controller::{ControllerNode, MetadataDisk, watch_deadlines};
+use crate::disk::Disk;
 use crate::journal::NodeEvent;
 use crate::node::{Life, Node, Role};
 
@@ -31,9 +32,11 @@ struct Voter {
 }
 
 impl Quorum {
-    /// Starts a controller on an empty log.
-    pub(super) fn start(started: &Started) -> Result<Self, ClusterError> {
-        let disk = MetadataDisk::new();
+    /// Starts a controller on what the disk holds, or on an empty log in memory.
+    pub(super) fn start(started: &Started, disk: Option<&Disk>) -> Result<Self, ClusterError> {
+        let disk = disk.map(MetadataDisk::on).transpose().map_err(ClusterError::Metadata)?;
+        let disk = disk.unwrap_or_else(MetadataDisk::new);
+        started.journal.restore(disk.replay().map_err(ClusterError::Metadata)?);
         let voter = Voter::boot(started, &disk, 0)?;
         Ok(Self { disk, voter: Mutex::new(voter), started: Notify::new() })
     }

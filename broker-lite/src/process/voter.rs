@@ -8,6 +8,7 @@ use super::{Ground, NodeError};
 use crate::broker::CONTROLLER_ID;
 use crate::cluster::{base64, random_uuid};
 use crate::controller::{ControllerNode, MetadataDisk, watch_deadlines};
+use crate::disk::Disk;
 use crate::journal::Journal;
 use crate::node::{Life, Listener, Listening, Node, Party, Remotes, Role, serve};
 
@@ -40,7 +41,8 @@ impl Running {
         if options.voters.iter().next().is_some_and(|first| first.id == options.id) {
             let cluster_id = directory.meta.cluster.clone().unwrap_or_default();
             let journal = Arc::new(Journal::default());
-            let log = MetadataDisk::new();
+            let disk = Disk::of_voter(rt, options.id, directory.path()).map_err(NodeError::Directory)?;
+            let log = MetadataDisk::on(&disk).map_err(NodeError::Metadata)?;
             let node = ControllerNode::new(rt.clone(), &cluster_id, config, journal, log, 0)
                 .map_err(NodeError::Metadata)?;
             life.spawn(watch_deadlines(node.clone()));

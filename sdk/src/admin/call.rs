@@ -140,7 +140,8 @@ impl Attempts<'_> {
             match self.once::<R>(how, encode).await {
                 Err(AdminError::Request(error)) if how.repeat.allows(&error) => {
                     self.lost |= error.maybe_written();
-                    if !self.pause().await {
+                    let unknown = matches!(error, RequestError::UnknownBroker { .. });
+                    if unknown && self.failed >= LOOKS_FOR_UNKNOWN || !self.pause().await {
                         return Err(error.into());
                     }
                 }
@@ -330,7 +331,7 @@ impl Attempts<'_> {
     }
 }
 
-/// How often a partition is looked for that no broker knows: it may be so new that word of it is still on its way.
+/// How often a partition or a broker is looked for that nobody knows: it may be so new that word of it is still on its way.
 const LOOKS_FOR_UNKNOWN: u32 = 5;
 
 /// Another leader, or the same one a little later, may answer.

@@ -269,6 +269,15 @@ async fn one_leader_that_does_not_answer_takes_no_other_partition_along() {
     assert_eq!((error.code, error.recovery()), (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, Recovery::Fix));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_nobody_knows_is_given_up_long_before_the_time_is_over() {
+    let mock = cluster().build();
+    let begun = tokio::time::Instant::now();
+    let error = admin(&mock).describe_log_dirs([77]).await.unwrap_err();
+    assert_eq!(error.to_string(), "broker 77 is not known");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
 /// Goal: what was written after the first attempt is not deleted by a second one.
 #[tokio::test(start_paused = true)]
 async fn deleting_up_to_the_high_watermark_is_not_repeated_after_a_lost_answer() {

@@ -22,7 +22,7 @@ use crate::node::{Limits, Listening, Network};
 use crate::rt::Rt;
 
 /// Port told to clients where nothing listens on sockets.
-const IN_PROCESS_PORT: u16 = 9092;
+pub(super) const IN_PROCESS_PORT: u16 = 9092;
 /// Longest start before it is called a failure.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Share of `queued.max.requests` that one connection may use.

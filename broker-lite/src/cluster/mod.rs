@@ -3,6 +3,7 @@
 mod builder;
 mod check;
 mod events;
+mod grow;
 mod homes;
 mod logs;
 mod network;
@@ -27,6 +28,7 @@ use klamm_wire::{ErrorCode, StrBytes};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use builder::IN_PROCESS_PORT;
 pub use builder::{ClusterBuilder, Profile};
 pub(crate) use builder::{base64, from_base64, limits, random_uuid};
 pub use check::{CheckReport, Violation};

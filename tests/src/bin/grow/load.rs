@@ -99,7 +99,9 @@ impl Style {
         Ok(match self {
             Self::Explicit => builder,
             Self::KeyedSmall => builder.batch_size(1000).linger_ms(Duration::ZERO),
-            Self::UnkeyedLz4 => builder.compression_type(Compression::Lz4).linger_ms(Duration::from_millis(10)),
+            Self::UnkeyedLz4 => {
+                builder.compression_type(Compression::Lz4).linger_ms(Duration::from_millis(10))
+            }
         }
         .build()?)
     }
@@ -186,7 +188,10 @@ pub(crate) async fn consume(world: Arc<World>, client: ClientBuilder, number: u6
             break;
         }
         if all.is_some() && heard.elapsed() > SILENCE {
-            return Err(format!("consumer-{number} falls silent; it has read {next:?}, the ends are {all:?}").into());
+            return Err(format!(
+                "consumer-{number} falls silent; it has read {next:?}, the ends are {all:?}"
+            )
+            .into());
         }
         tokio::select! {
             biased;

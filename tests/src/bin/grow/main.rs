@@ -68,7 +68,9 @@ enum System {
 impl System {
     async fn start(kind: Kind) -> Result<Self, Error> {
         Ok(match kind {
-            Kind::Lite => Self::Lite(Box::new(Cluster::builder().brokers(steps::BROKERS as u32).start().await?)),
+            Kind::Lite => {
+                Self::Lite(Box::new(Cluster::builder().brokers(steps::BROKERS as u32).start().await?))
+            }
             Kind::Kafka => {
                 if let Some(missing) = ApacheKafka::missing() {
                     return Err(missing.into());
@@ -118,7 +120,13 @@ async fn main() -> ExitCode {
 
 /// Returns whether all went well.
 async fn run(options: &Options) -> Result<bool, Error> {
-    println!("{:?}, seed {}, {} minutes, load {}", options.backend, options.seed, options.minutes, load_average());
+    println!(
+        "{:?}, seed {}, {} minutes, load {}",
+        options.backend,
+        options.seed,
+        options.minutes,
+        load_average()
+    );
     let system = Arc::new(System::start(options.backend).await?);
     let world = Arc::new(World::new(options.seed, options.rate));
     let admin = system.admin()?;
@@ -146,7 +154,11 @@ async fn run(options: &Options) -> Result<bool, Error> {
         ended??;
     }
     let logs = match system.cluster() {
-        Some(cluster) => cluster.check().is_ok().then_some("equal below the high watermark, one leader an epoch").ok_or_else(|| cluster.check().to_string()),
+        Some(cluster) => cluster
+            .check()
+            .is_ok()
+            .then_some("equal below the high watermark, one leader an epoch")
+            .ok_or_else(|| cluster.check().to_string()),
         None => Ok("cannot be held against each other here"),
     };
     Ok(report(&world, &moved, logs))
@@ -162,7 +174,10 @@ fn report(world: &World, moved: &Moved, logs: Result<&str, String>) -> bool {
     println!("reassignments      {} in {} requests", moved.reassignments, moved.requests);
     println!("leaders moved      {}", moved.leaders);
     println!("broker removed     {}", moved.removed.map_or("none".into(), |id| id.to_string()));
-    println!("broker added       {}", moved.added.map_or("none".into(), |(id, led)| format!("{id}, leads {led} partitions")));
+    println!(
+        "broker added       {}",
+        moved.added.map_or("none".into(), |(id, led)| format!("{id}, leads {led} partitions"))
+    );
     println!("records            {}", verdict.sent);
     println!("acknowledged       {}", verdict.acked);
     println!("read by consumers  {}", world.read.load(Ordering::SeqCst));

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use klamm::{
-    Admin, ConfigUpdate, Election, NewPartitions, NewTopic, PartitionDescription, Reassignment, TopicPartition,
+    Admin, ConfigUpdate, Election, NewPartitions, NewTopic, PartitionDescription, Reassignment,
+    TopicPartition,
 };
 use tokio::time::{Instant, sleep};
 
@@ -55,7 +56,8 @@ impl Steps {
     }
 
     pub(crate) async fn create_topic(&mut self) -> Result<(), Error> {
-        let topic = NewTopic::new(TOPIC).partitions(PARTITIONS.0).replicas(1).config("min.insync.replicas", "1");
+        let topic =
+            NewTopic::new(TOPIC).partitions(PARTITIONS.0).replicas(1).config("min.insync.replicas", "1");
         self.admin.create_topics([topic]).await?.all()?;
         self.until(|partitions| partitions.len() == PARTITIONS.0 as usize && in_order(partitions)).await?;
         self.world.partitions.store(PARTITIONS.0, Ordering::SeqCst);
@@ -83,6 +85,7 @@ impl Steps {
             self.world.mark(&format!("broker {LEAVES} shuts down and is unregistered"));
             cluster.shutdown_broker(LEAVES).await?;
             self.admin.unregister_broker(LEAVES).await?;
+            cluster.remove_broker(LEAVES)?;
             self.moved.removed = Some(LEAVES);
             let new = cluster.add_broker().await?;
             self.world.mark(&format!("broker {new} is new; it is filled"));
@@ -171,7 +174,9 @@ impl Steps {
         let drain = self.admin.drain(LEAVES).at_once(TOGETHER).poll_interval(LOOK_AGAIN);
         let drained = drain.run(|_| ControlFlow::Continue(())).await?;
         if held == 0 || drained.moved != held {
-            return Err(format!("{held} partitions were on broker {LEAVES}, {} have moved", drained.moved).into());
+            return Err(
+                format!("{held} partitions were on broker {LEAVES}, {} have moved", drained.moved).into()
+            );
         }
         let gone = |partitions: &[PartitionDescription]| {
             in_order(partitions) && !partitions.iter().any(|partition| partition.replicas.contains(&LEAVES))

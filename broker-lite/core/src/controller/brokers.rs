@@ -225,7 +225,7 @@ impl Controller {
 
     /// Takes brokers that are no longer active out of the ISRs, and the one that may have lost records
     /// out of the eligible replicas too.
-    fn leave(&mut self, brokers: &[i32], unclean: Option<i32>) {
+    pub(super) fn leave(&mut self, brokers: &[i32], unclean: Option<i32>) {
         let touched = self.partitions_where(|p| {
             let has = |among: &[i32], id: &i32| among.contains(id);
             brokers.iter().any(|id| has(&p.isr, id)) || unclean.is_some_and(|id| has(&p.elr, &id))
@@ -235,17 +235,22 @@ impl Controller {
         }
     }
 
-    /// Returns when [`Self::on_deadline`] wants to run: the first end of a session.
+    /// Returns when [`Self::on_deadline`] wants to run: the first end of a session, or the next look at the leaders.
     pub fn deadline(&self) -> Option<Tick> {
+        let sessions = self.session_deadline();
+        Some(sessions.map_or(self.rebalance.deadline(), |at| at.min(self.rebalance.deadline())))
+    }
+
+    pub(super) fn session_deadline(&self) -> Option<Tick> {
         self.live_sessions().map(|(_, session)| session.ends).min()
     }
 
-    /// Fences brokers that have been silent for `broker.session.timeout.ms`.
+    /// Fences brokers that have been silent for `broker.session.timeout.ms`, and balances leaders if that is due.
     ///
     /// When it runs late, this process was held up, and reports may wait unread: who is due gets half a
     /// session more, once, in which every living broker reports (`broker.heartbeat.interval.ms`).
     pub fn on_deadline(&mut self, now: Tick) -> Outcome<()> {
-        let late = self.deadline().is_some_and(|due| now > due + self.session_timeout / 4);
+        let late = self.session_deadline().is_some_and(|due| now > due + self.session_timeout / 4);
         let silent: Vec<(i32, i64)> = self
             .live_sessions()
             .filter(|(_, session)| session.ends <= now)
@@ -259,6 +264,7 @@ impl Controller {
             }
         }
         self.fence(&dead);
+        self.rebalance(now);
         self.outcome(())
     }
 

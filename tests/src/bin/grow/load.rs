@@ -40,6 +40,7 @@ pub(crate) struct World {
     pub(crate) partitions: AtomicI32,
     pub(crate) over: AtomicBool,
     pub(crate) retries: AtomicU64,
+    sent: AtomicU64,
     pub(crate) read: AtomicU64,
     ends: watch::Sender<Option<Arc<Ends>>>,
 }
@@ -55,6 +56,7 @@ impl World {
             partitions: AtomicI32::new(0),
             over: AtomicBool::new(false),
             retries: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             read: AtomicU64::new(0),
             ends: watch::Sender::new(None),
         }
@@ -69,8 +71,8 @@ impl World {
     }
 
     pub(crate) fn mark(&self, text: &str) {
-        let at = self.now();
-        println!("{:7.1} s  {text}", at.as_secs_f64());
+        let (at, sent) = (self.now(), self.sent.load(Ordering::Relaxed));
+        println!("{:7.1} s {sent:>9} sent  {text}", at.as_secs_f64());
         self.history.lock().mark(at, text);
     }
 
@@ -139,6 +141,7 @@ pub(crate) async fn produce(
                 Ok(delivery) => {
                     let place = world.place(delivery.partition());
                     world.history.lock().accepted(world.now(), me, op, place);
+                    world.sent.fetch_add(1, Ordering::Relaxed);
                     open.send((op, delivery)).await?;
                 }
                 Err(error) => {

@@ -43,7 +43,10 @@ struct Up {
     /// First port; 0 takes any free ones.
     #[arg(long, default_value_t = 9092)]
     port: u16,
-    /// Creates a topic; may be given several times.
+    /// Keeps everything below this directory, and goes on with what is there.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<std::path::PathBuf>,
+    /// Creates a topic, if it is not there yet; may be given several times.
     #[arg(long = "topic", value_name = "NAME[:PARTITIONS[:REPLICAS]]", value_parser = parse_topic)]
     topics: Vec<Topic>,
     /// Sets a broker setting by its Kafka name; may be given several times.
@@ -132,6 +135,9 @@ impl Up {
             Cluster::builder().profile(Profile::Kafka).brokers(self.brokers).host(self.host).port(self.port);
         if let Some(host) = self.advertise {
             builder = builder.advertise(host);
+        }
+        if let Some(path) = self.data_dir {
+            builder = builder.data_dir(path);
         }
         for (name, value) in self.configs {
             builder = builder.config(name, value);

@@ -77,6 +77,20 @@ impl Journal {
         self.changed.notify_waiters();
     }
 
+    /// Begins with what a metadata log on disk adds up to, of which nothing is told.
+    pub(crate) fn restore(&self, image: Image) {
+        let mut state = self.state.lock();
+        let mut delta = Delta::default();
+        for topic in image.topics() {
+            delta.partitions.extend(topic.partitions.keys().map(|number| (topic.id, *number)));
+        }
+        delta.brokers.extend(image.brokers().keys());
+        state.image = image;
+        state.compare(Tick::ZERO, &delta);
+        state.events.clear();
+        (state.first, state.elections) = (0, 0);
+    }
+
     /// Takes that somebody has become the active controller.
     pub(crate) fn controller(&self, at: Tick, controller: i32, epoch: i32) {
         self.state.lock().push(Event::ControllerElected { at, controller, epoch });

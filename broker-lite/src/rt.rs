@@ -111,6 +111,42 @@ impl Rt {
     }
 }
 
+/// What a [`Worker`] does.
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A thread for what blocks, such as fsync: one piece of work after the other, in order. It ends with its owner.
+#[derive(Debug)]
+pub(crate) struct Worker(std::sync::mpsc::Sender<Work>);
+
+impl Worker {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no thread.
+    pub(crate) fn start(name: &str) -> std::io::Result<Self> {
+        let (sender, receiver) = std::sync::mpsc::channel::<Work>();
+        let run = move || receiver.into_iter().for_each(|work| work());
+        std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
+        Ok(Self(sender))
+    }
+
+    /// Has `work` done there; `None` if the thread is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the work is done all the same.
+    pub(crate) async fn run<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Option<R> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let work = move || drop(answer.send(work()));
+        self.0.send(Box::new(work)).ok()?;
+        answered.await.ok()
+    }
+}
+
 /// A task whose panic the simulation hears of: the runtime would keep it to itself.
 async fn told(task: impl Future<Output = ()>) {
     if let Err(panic) = std::panic::AssertUnwindSafe(task).catch_unwind().await {

@@ -22,7 +22,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
-use broker_lite_core::metadata::Image;
+use broker_lite_core::metadata::{ConfigResource, Image};
 use klamm_wire::ErrorCode;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -193,6 +193,9 @@ impl Broker {
         life.spawn(isr::send_proposals(self.clone()));
         life.spawn(isr::watch_deadlines(self.clone()));
         life.spawn(expire_producers(self.clone()));
+        if self.disk.has_checkpoints() {
+            life.spawn(write_checkpoints(self.clone()));
+        }
     }
 
     pub(crate) fn id(&self) -> i32 {
@@ -202,6 +205,17 @@ impl Broker {
     /// Looks at the metadata as this broker knows it.
     pub(crate) fn image<R>(&self, look: impl FnOnce(&Image) -> R) -> R {
         look(&self.image.lock())
+    }
+
+    /// The settings in force under this metadata.
+    pub(crate) fn settings(&self, image: &Image) -> BrokerConfig {
+        let own = image.configs(&ConfigResource::Broker(Some(self.id())));
+        self.config.under(own, image.configs(&ConfigResource::Broker(None)))
+    }
+
+    /// What DescribeLogDirs calls the one log directory.
+    pub(crate) fn log_dir(&self) -> String {
+        format!("/memory/broker-{}", self.id())
     }
 
     /// How the broker stands with the controller.
@@ -326,6 +340,17 @@ impl Broker {
             self.rt.sleep(latency).await;
         }
         self.disk.sync().map_err(|error| error.to_string())
+    }
+}
+
+/// Writes down how far the replicas are, as often as `replica.high.watermark.checkpoint.interval.ms` says.
+async fn write_checkpoints(broker: Arc<Broker>) {
+    let interval = broker.config.millis("replica.high.watermark.checkpoint.interval.ms");
+    loop {
+        broker.rt.sleep(interval.unwrap_or(Duration::from_secs(5))).await;
+        if let Err(error) = broker.disk.write_checkpoints().await {
+            return broker.go_offline(&error.to_string());
+        }
     }
 }
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use broker_lite_core::replica::{Effect, Replica, ReplicaIdentity, Role};
 use broker_lite_core::session::SessionPartition;
+use broker_lite_core::storage::StorageError;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Bell, Broker};
-use crate::disk::Stored;
+use crate::disk::{Job, Stored};
 use crate::journal::NodeEvent;
 
 /// Wakes one request that waits for one or several partitions.
@@ -78,6 +79,8 @@ struct Syncing {
     generation: u64,
     upto: i64,
     latency: Duration,
+    /// What a real disk has to do.
+    job: Option<Job>,
 }
 
 /// What somebody waits for.
@@ -282,9 +285,10 @@ impl Broker {
         let mut later = Vec::new();
         while let Some(at) = fx.iter().position(|effect| matches!(effect, Effect::Sync { .. })) {
             if let Effect::Sync { generation, upto } = fx.remove(at) {
-                let sync = Syncing { generation, upto, latency: self.disk.sync_latency() };
-                if sync.latency.is_zero() {
-                    self.end_sync(&sync, replica, fx);
+                let job = replica.under_way().and_then(|unsynced| replica.log().directory().job(unsynced));
+                let sync = Syncing { generation, upto, latency: self.disk.sync_latency(), job };
+                if sync.latency.is_zero() && sync.job.is_none() {
+                    self.end_sync(&sync, Ok(()), replica, fx);
                 } else {
                     later.push(sync);
                 }
@@ -293,18 +297,30 @@ impl Broker {
         later
     }
 
-    fn end_sync(&self, sync: &Syncing, replica: &mut Replica<Stored>, fx: &mut Vec<Effect>) {
-        match self.disk.sync() {
+    fn end_sync(
+        &self,
+        sync: &Syncing,
+        done: Result<(), StorageError>,
+        replica: &mut Replica<Stored>,
+        fx: &mut Vec<Effect>,
+    ) {
+        match done.and_then(|()| self.disk.sync()) {
             Ok(()) => replica.synced(self.rt.now(), sync.generation, sync.upto, fx),
             Err(error) => replica.sync_failed(&error, fx),
         }
     }
 
-    fn sync_later(&self, partition: &Arc<Partition>, sync: Syncing) {
+    fn sync_later(&self, partition: &Arc<Partition>, mut sync: Syncing) {
         let (Some(broker), partition) = (self.me.upgrade(), partition.clone()) else { return };
         self.life.spawn(async move {
-            broker.rt.sleep(sync.latency).await;
-            partition.with(&broker, |replica, fx| broker.end_sync(&sync, replica, fx));
+            let done = match sync.job.take() {
+                Some(job) => broker.disk.carry_out(job).await,
+                None => Ok(()),
+            };
+            if !sync.latency.is_zero() {
+                broker.rt.sleep(sync.latency).await;
+            }
+            partition.with(&broker, |replica, fx| broker.end_sync(&sync, done, replica, fx));
         });
     }
 

@@ -1,6 +1,7 @@
 //! From settings to a running cluster.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use klamm_wire::seam::Endpoint;
 use parking_lot::Mutex;
 use uuid::{Builder as UuidBuilder, Uuid};
 
+use super::homes::Homes;
 use super::quorum::{Quorum, voter_ids};
 use super::{Cluster, ClusterError, Slot, Started};
 use crate::broker::Committed;
@@ -83,6 +85,7 @@ pub struct ClusterBuilder {
     advertise: Option<String>,
     topics: Vec<(String, Option<i32>, Option<i16>)>,
     seed: Option<u64>,
+    data_dir: Option<PathBuf>,
     #[cfg(feature = "sim")]
     recorder: Option<Arc<crate::sim::Recorder>>,
 }
@@ -110,6 +113,7 @@ impl Default for ClusterBuilder {
             advertise: None,
             topics: Vec::new(),
             seed: None,
+            data_dir: None,
             #[cfg(feature = "sim")]
             recorder: None,
         }
@@ -190,6 +194,18 @@ impl ClusterBuilder {
         self
     }
 
+    /// Keeps everything below this directory, in Kafka's file formats; a cluster that is started there again goes on with it.
+    /// Default: in memory.
+    ///
+    /// All brokers share a machine, so records are fsynced before they are acknowledged: `log.flush.interval.messages` is
+    /// 1, unless it is given otherwise. Call [`Cluster::shutdown`] to close the logs in order; if the cluster is dropped,
+    /// or the process killed, the next start looks them through.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(path.into());
+        self
+    }
+
     /// Makes chance repeatable: ids, placement and back-off are drawn from this seed.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -225,7 +241,16 @@ impl ClusterBuilder {
         }
         let listening = self.listen_all().await?;
         let mut rng = rt.rng("cluster");
-        let cluster_id: Arc<str> = Arc::from(base64(random_uuid(&mut rng)));
+        let homes = self
+            .data_dir
+            .as_deref()
+            .map(|path| Homes::open(path, self.brokers, &voter_ids(self.voter_count()), &mut rng))
+            .transpose()?;
+        let cluster_id: Arc<str> = match &homes {
+            Some(homes) => homes.cluster_id.clone(),
+            None => Arc::from(base64(random_uuid(&mut rng))),
+        };
+        let on_disk = |opened: Result<Arc<Disk>, String>| opened.map_err(ClusterError::Directory);
         let journal = Arc::new(Journal::default());
         let network = Network::new(rt.clone(), journal.clone());
         #[cfg(feature = "sim")]
@@ -239,8 +264,14 @@ impl ClusterBuilder {
         for (id, listening) in (1..).zip(listening) {
             let (host, port) = self.advertised(id, listening.as_ref());
             network.name(&host, port, id);
+            let home = homes.as_ref().and_then(|homes| homes.brokers.get(&id));
+            let disk = match home {
+                Some(home) => on_disk(Disk::on(&rt, id, home.path()))?,
+                None => Disk::new(&rt, id),
+            };
             #[allow(unused_mut, reason = "only a simulation changes it")]
-            let mut slot = Slot::new(host, port, listening, Disk::new(&rt, id), rt.of_node());
+            let mut slot = Slot::new(host, port, listening, disk, rt.of_node());
+            slot.directory = home.map(|home| home.meta.directory);
             #[cfg(feature = "sim")]
             if self.recorder.is_some() {
                 slot.simulated_disk = Some(slot.disk.faults().sync_latency(SIMULATED_SYNC));
@@ -257,8 +288,14 @@ impl ClusterBuilder {
             #[cfg(not(feature = "sim"))]
             None
         };
+        let disk_of = |id: i32| match homes.as_ref().and_then(|homes| homes.controllers.get(&id)) {
+            Some(home) => on_disk(Disk::of_voter(&started.rt, id, home.path())),
+            None => Ok(Disk::new(&started.rt, id)),
+        };
+        let controller = Quorum::start(&started, disk_of, slow)?;
         let cluster = Cluster {
-            controller: Quorum::start(&started, slow)?,
+            controller,
+            _homes: homes,
             started,
             committed: Arc::new(Committed::default()),
             slots: Mutex::new(slots),
@@ -266,7 +303,11 @@ impl ClusterBuilder {
         };
         cluster.boot_all().await?;
         cluster.within(START_LIMIT, "brokers to register", cluster.until_complete()).await?;
-        cluster.create_topics(&self.topics).await?;
+        let missing = |(name, ..): &&(String, Option<i32>, Option<i16>)| {
+            cluster.started.journal.image(|image| image.topic(name).is_none())
+        };
+        let missing: Vec<_> = self.topics.iter().filter(missing).cloned().collect();
+        cluster.create_topics(&missing).await?;
         Ok(cluster)
     }
 
@@ -277,6 +318,9 @@ impl ClusterBuilder {
         defaults.extend(REPLICATION.iter().map(|name| (*name, &*replicas)));
         if self.profile == Profile::Test {
             defaults.extend(TEST);
+        }
+        if self.data_dir.is_some() {
+            defaults.push(("log.flush.interval.messages", "1"));
         }
         let min_isr = self.brokers.clamp(1, 2).to_string();
         defaults.push(("transaction.state.log.min.isr", &min_isr));

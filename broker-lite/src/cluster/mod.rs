@@ -3,6 +3,7 @@
 mod builder;
 mod check;
 mod events;
+mod homes;
 mod logs;
 mod network;
 mod processes;
@@ -87,6 +88,9 @@ pub enum ClusterError {
         /// Offset asked for.
         offset: i64,
     },
+    /// The data directory cannot be used, is held by another process, or holds something else.
+    #[error("{0}")]
+    Directory(String),
     /// The metadata log cannot be read any more, so that no controller can start on it.
     #[error("the metadata log cannot be read: {0}")]
     Metadata(String),
@@ -130,6 +134,8 @@ struct Slot {
     /// Bound before the first start, so that ports are known.
     listening: Option<Listening>,
     disk: Arc<Disk>,
+    /// Id of the directory on a real disk.
+    directory: Option<uuid::Uuid>,
     /// With the broker's own wall clock.
     rt: Rt,
     /// What an fsync takes in a simulation.
@@ -148,6 +154,7 @@ impl Slot {
             bound,
             listening,
             disk,
+            directory: None,
             rt,
             #[cfg(feature = "sim")]
             simulated_disk: None,
@@ -167,6 +174,8 @@ pub struct Cluster {
     controller: Quorum,
     committed: Arc<Committed>,
     slots: Mutex<BTreeMap<i32, Slot>>,
+    /// Held as long as the cluster is there.
+    _homes: Option<homes::Homes>,
     rng: Mutex<fastrand::Rng>,
 }
 

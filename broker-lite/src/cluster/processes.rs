@@ -293,12 +293,18 @@ impl Cluster {
         Ok(())
     }
 
-    /// Stops everything.
+    /// Stops everything. On a [`data_dir`](super::ClusterBuilder::data_dir) all logs are closed in order, so that the next
+    /// start need not look them through.
     pub async fn shutdown(self) {
+        let brokers: Vec<_> = self.slots.lock().values().filter_map(|slot| slot.broker.clone()).collect();
+        for broker in brokers.iter().filter(|broker| !broker.life.is_dead()) {
+            let epoch = broker.registration().epoch;
+            broker.leave_as(Leave::Clean { epoch });
+        }
         self.stop();
-        let lives: Vec<_> = self.slots.lock().values().filter_map(|slot| slot.broker.clone()).collect();
-        for broker in lives {
+        for broker in brokers {
             broker.life.until_quiet().await;
+            broker.release_storage();
         }
         for life in self.controller.lives() {
             life.until_quiet().await;
@@ -403,7 +409,7 @@ impl Cluster {
             rack: Some(format!("RACK{id}")),
             host: slot.host.clone(),
             port: slot.port,
-            log_dir: log_dir(id),
+            log_dir: slot.directory.unwrap_or_else(|| log_dir(id)),
             incarnation,
             previous_epoch: slot.disk.open().unwrap_or(-1),
         };

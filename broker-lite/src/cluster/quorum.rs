@@ -57,14 +57,15 @@ pub(super) fn voter_ids(count: u32) -> BTreeSet<i32> {
 }
 
 impl Quorum {
-    /// Starts all voters, on empty disks.
+    /// Starts all voters, each on its disk.
     pub(super) fn start(
         started: &Started,
+        disk_of: impl Fn(i32) -> Result<Arc<Disk>, ClusterError>,
         slow: impl Fn(&Arc<Disk>) -> Option<crate::disk::DiskFault>,
     ) -> Result<Self, ClusterError> {
         let mut voters = BTreeMap::new();
         for id in &started.voters {
-            let medium = Disk::new(&started.rt, *id);
+            let medium = disk_of(*id)?;
             let _slow = slow(&medium);
             let disk = VoterDisk::new(medium);
             let current = Mutex::new(boot(started, &disk, *id, 0)?);

@@ -164,12 +164,15 @@ impl ControllerNode {
     ///
     /// If that cannot be read.
     pub(crate) fn new(seat: Seat) -> Result<Arc<Self>, String> {
-        let (stored, store) = seat.disk.open().map_err(|error| error.to_string())?;
+        let (store, stored) = seat.disk.open().map_err(|error| error.to_string())?;
         let limits = Limits::new(&seat.config);
         let image = match store.latest_snapshot() {
             Some((id, bytes)) => Checkpoint::read(id, bytes)?,
             None => Image::default(),
         };
+        if image.next_offset() > seat.journal.image(Image::next_offset) {
+            seat.journal.restore(image.clone());
+        }
         // Chance of its own, or the second process would give out the ids of the first.
         let rng = seat.rt.rng(&format!("voter {} {}", seat.id, seat.start));
         let now = now(&seat.rt);
@@ -367,7 +370,9 @@ impl ControllerNode {
 
     fn persisted(&self, state: &mut State, kept: QuorumState) -> Result<(), VoterError> {
         self.fsync()?;
-        self.seat.disk.persist(kept);
+        if let Some(store) = &mut state.store {
+            store.persist(&kept, &self.seat.voters).map_err(|error| VoterError::Log(error.into()))?;
+        }
         state.persists.1 += 1;
         self.changed.notify_waiters();
         Ok(())
@@ -403,8 +408,9 @@ impl ControllerNode {
         }
         let Some(store) = &mut state.store else { return Ok(()) };
         let begun = store.log_mut().begin_sync().map_err(|error| VoterError::Log(error.into()))?;
+        let job = store.log().directory().job(&begun.unsynced);
         let latency = self.seat.disk.disk.sync_latency();
-        if latency.is_zero() {
+        if latency.is_zero() && job.is_none() {
             let mut more = Vec::new();
             self.synced(state, &begun, end, cut, &mut more)?;
             fx.extend(more);
@@ -413,8 +419,15 @@ impl ControllerNode {
         state.syncing = true;
         let me = self.clone();
         self.seat.life.spawn(async move {
-            me.seat.rt.sleep(latency).await;
+            let done = match job {
+                Some(job) => me.seat.disk.disk.carry_out(job).await,
+                None => Ok(()),
+            };
+            if !latency.is_zero() {
+                me.seat.rt.sleep(latency).await;
+            }
             me.step_then(|me, state| {
+                done.map_err(|error| VoterError::Log(error.into()))?;
                 state.syncing = false;
                 let mut fx = Vec::new();
                 me.synced(state, &begun, end, cut, &mut fx)?;

@@ -8,22 +8,32 @@
 //! Invariant: only what was written when an fsync began is durable by its success, and after a failed one nothing that
 //! was not durable before is there any more.
 
+mod checkpoints;
+mod descriptors;
+mod directory;
 mod faults;
+mod log_dir;
 mod stored;
 
+pub(crate) use directory::Job;
 pub use faults::{DiskFault, DiskFaults};
 pub(crate) use stored::Stored;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_lite_core::storage::{Directory, StorageError};
+use broker_lite_core::metadata::METADATA_TOPIC_ID;
+use broker_lite_core::storage::{MemoryDirectory, StorageError};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::rt::Rt;
+use crate::rt::{Rt, Worker};
+use directory::DiskDirectory;
 use faults::Medium;
+use log_dir::LogDir;
+use stored::Files;
 
 /// What a loss of power leaves of the bytes that were written, but not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,55 +62,159 @@ pub(crate) enum Leave {
 #[derive(Debug)]
 pub(crate) struct Disk {
     medium: Arc<Medium>,
+    /// The directory on a real disk; `None` in memory.
+    log_dir: Option<Arc<LogDir>>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The directory of each replica by topic id and partition, while no process has it.
+    /// The directory of each replica by topic id and partition, while no process has it; on a real disk only those that
+    /// were used since it was opened.
     held: BTreeMap<(Uuid, i32), Stored>,
     /// Epoch of the broker that has closed its logs and stopped, as Kafka's `.kafka_cleanshutdown` file.
     closed_by: Option<i64>,
+    /// Whether that was the last process.
+    was_closed: bool,
     chance: fastrand::Rng,
 }
 
 impl Disk {
-    /// An empty disk without faults.
+    /// An empty disk in memory, without faults.
     pub(crate) fn new(rt: &Rt, broker: i32) -> Arc<Self> {
+        Self::of(rt, broker, None)
+    }
+
+    /// A directory on a real disk, which exists and is held by this process.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that names the cause.
+    pub(crate) fn on(rt: &Rt, broker: i32, path: &Path) -> Result<Arc<Self>, String> {
+        Self::open_at(rt, broker, path, false)
+    }
+
+    /// As [`Self::on`], for the log of a voter, which may share the directory with a broker's.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that names the cause.
+    pub(crate) fn of_voter(rt: &Rt, voter: i32, path: &Path) -> Result<Arc<Self>, String> {
+        Self::open_at(rt, voter, path, true)
+    }
+
+    fn open_at(rt: &Rt, broker: i32, path: &Path, metadata_only: bool) -> Result<Arc<Self>, String> {
+        let worker = Worker::start(&format!("disk-{broker}"));
+        let worker = worker.map_err(|error| format!("cannot start a thread for the disk: {error}"))?;
+        let log_dir =
+            LogDir::open(path.to_owned(), metadata_only, worker).map_err(|error| error.to_string())?;
+        if !metadata_only {
+            log_dir.tidy().map_err(|error| error.to_string())?;
+        }
+        let disk = Self::of(rt, broker, Some(log_dir.clone()));
+        let closed_by = log_dir.take_clean_shutdown().map_err(|error| error.to_string())?;
+        disk.state.lock().closed_by = closed_by;
+        Ok(disk)
+    }
+
+    fn of(rt: &Rt, broker: i32, log_dir: Option<Arc<LogDir>>) -> Arc<Self> {
         let chance = rt.rng(&format!("power of broker {broker}"));
-        let state = State { held: BTreeMap::new(), closed_by: None, chance };
-        Arc::new(Self { medium: Medium::new(rt, broker), state: Mutex::new(state) })
+        let state = State { held: BTreeMap::new(), closed_by: None, was_closed: false, chance };
+        Arc::new(Self { medium: Medium::new(rt, broker), log_dir, state: Mutex::new(state) })
     }
 
     /// Directory of a replica, empty if it is new.
-    pub(crate) fn take(&self, key: (Uuid, i32)) -> Stored {
-        let held = self.state.lock().held.remove(&key);
-        held.unwrap_or_else(|| Stored::new(self.medium.clone()))
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub(crate) fn take(&self, key: (Uuid, i32), topic: &Arc<str>) -> Result<Stored, StorageError> {
+        let (held, was_closed) = {
+            let mut state = self.state.lock();
+            (state.held.remove(&key), state.was_closed)
+        };
+        if let Some(mut held) = held {
+            if let Some(directory) = held.on_disk() {
+                directory.reopen(was_closed);
+            }
+            return Ok(held);
+        }
+        let files = match &self.log_dir {
+            None => Files::Memory(MemoryDirectory::new()),
+            Some(log_dir) => {
+                log_dir.prepare(key.0, topic, key.1)?;
+                Files::Disk(DiskDirectory::new(log_dir.clone(), topic.clone(), key.1, was_closed)?)
+            }
+        };
+        Ok(Stored::new(files, self.medium.clone()))
     }
 
     /// Gives up the directories of partitions that are no more.
-    pub(crate) fn keep_only(&self, partitions: &BTreeSet<(Uuid, i32)>) {
-        self.state.lock().held.retain(|key, _| partitions.contains(key));
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub(crate) fn keep_only(&self, partitions: &BTreeSet<(Uuid, i32)>) -> Result<(), StorageError> {
+        let mut gone = std::mem::take(&mut self.state.lock().held);
+        let kept = gone.keys().filter(|key| partitions.contains(*key)).copied().collect::<Vec<_>>();
+        let kept: Vec<_> = kept.iter().filter_map(|key| gone.remove_entry(key)).collect();
+        self.state.lock().held.extend(kept);
+        for (_, stored) in gone {
+            self.delete(stored)?;
+        }
+        let Some(log_dir) = &self.log_dir else { return Ok(()) };
+        for ((id, partition), topic) in log_dir.partitions()? {
+            // What has no id in the metadata is the metadata.
+            if !partitions.contains(&(id, partition)) && id != METADATA_TOPIC_ID {
+                log_dir.delete(&log_dir.path_of(&topic, partition))?;
+                log_dir.forget(&topic, partition);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the directory of a partition that is no more.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub(crate) fn delete(&self, mut stored: Stored) -> Result<(), StorageError> {
+        match (&self.log_dir, stored.on_disk()) {
+            (Some(log_dir), Some(directory)) => {
+                directory.forget();
+                log_dir.delete(directory.path())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes the directories back from a process that is over.
     pub(crate) fn put_back(&self, directories: impl Iterator<Item = ((Uuid, i32), Stored)>, leave: Leave) {
         let lost = self.medium.take_lost();
         let mut state = self.state.lock();
-        let State { held, closed_by, chance } = &mut *state;
-        let mut all_durable = true;
+        let State { held, closed_by, chance, .. } = &mut *state;
+        let mut durable = Ok(());
         for (key, mut stored) in directories {
             match leave {
                 _ if lost => stored.lose_power(PowerLoss::Unsynced, chance),
                 Leave::Killed => {}
                 Leave::PowerOff(loss) => stored.lose_power(loss, chance),
-                Leave::Clean { .. } => all_durable &= stored.sync_now().is_ok(),
+                Leave::Clean { .. } => durable = durable.and_then(|()| stored.close()),
             }
             held.insert(key, stored);
         }
-        if let (Leave::Clean { epoch }, false, true) = (leave, lost, all_durable) {
-            *closed_by = Some(epoch);
+        if let (Leave::Clean { epoch }, false) = (leave, lost) {
+            match durable.and_then(|()| self.set_clean_shutdown(epoch)) {
+                Ok(()) => *closed_by = Some(epoch),
+                Err(error) => tracing::error!(%error, "the logs could not be closed in order"),
+            }
         }
+    }
+
+    fn set_clean_shutdown(&self, epoch: i64) -> Result<(), StorageError> {
+        let Some(log_dir) = &self.log_dir else { return Ok(()) };
+        log_dir.write_checkpoints()?;
+        log_dir.set_clean_shutdown(epoch)
     }
 
     /// A loss of power while no process runs.
@@ -113,7 +227,16 @@ impl Disk {
     /// Begins the next process on this disk. Returns the epoch of the one before if that has closed its logs in order.
     pub(crate) fn open(&self) -> Option<i64> {
         self.medium.take_lost();
-        self.state.lock().closed_by.take()
+        let mut state = self.state.lock();
+        let closed_by = state.closed_by.take();
+        state.was_closed = closed_by.is_some();
+        if let Some(log_dir) = &self.log_dir
+            && let Err(error) = log_dir.take_clean_shutdown()
+        {
+            tracing::error!(%error, "the logs count as not closed in order");
+            state.was_closed = false;
+        }
+        closed_by
     }
 
     /// Looks at the directory of a replica while no process has it.
@@ -126,7 +249,7 @@ impl Disk {
         self.state.lock().held.get_mut(&(topic, partition)).map(look)
     }
 
-    /// How long the fsync takes that begins now.
+    /// How long the fsync takes that begins now, beside what a real disk takes.
     pub(crate) fn sync_latency(&self) -> Duration {
         self.medium.sync_latency()
     }
@@ -139,6 +262,37 @@ impl Disk {
     /// prove nothing.
     pub(crate) fn sync(&self) -> Result<(), StorageError> {
         self.medium.sync()
+    }
+
+    /// Has a real disk do its part of an fsync.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::sync`].
+    pub(crate) async fn carry_out(&self, job: Job) -> Result<(), StorageError> {
+        let gone = || StorageError::Failed("the thread of the disk is gone".into());
+        let log_dir = self.log_dir.as_ref().ok_or_else(gone)?;
+        log_dir.worker().run(|| job.run()).await.unwrap_or_else(|| Err(gone()))
+    }
+
+    /// Whether there are checkpoint files to be written from time to time.
+    pub(crate) fn has_checkpoints(&self) -> bool {
+        self.log_dir.is_some()
+    }
+
+    /// Writes the checkpoint files.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::sync`].
+    pub(crate) async fn write_checkpoints(&self) -> Result<(), StorageError> {
+        let Some(log_dir) = self.log_dir.clone() else { return Ok(()) };
+        let written =
+            self.log_dir.as_ref().map(|found| found.worker().run(move || log_dir.write_checkpoints()));
+        match written {
+            Some(written) => written.await.unwrap_or(Ok(())),
+            None => Ok(()),
+        }
     }
 
     /// What can be done to this disk.

@@ -6,57 +6,102 @@ use broker_lite_core::storage::{Checkpoint, Directory, FileId, MemoryDirectory, 
 use bytes::Bytes;
 
 use super::PowerLoss;
+use super::directory::{DiskDirectory, Job};
 use super::faults::Medium;
 
 /// The directory of one replica on a broker's disk.
 #[derive(Debug)]
 pub(crate) struct Stored {
-    files: MemoryDirectory,
+    files: Files,
     medium: Arc<Medium>,
 }
 
+#[derive(Debug)]
+pub(super) enum Files {
+    Memory(MemoryDirectory),
+    Disk(DiskDirectory),
+}
+
+/// Does the same with either.
+macro_rules! either {
+    ($files:expr, $directory:ident => $does:expr) => {
+        match $files {
+            Files::Memory($directory) => $does,
+            Files::Disk($directory) => $does,
+        }
+    };
+}
+
 impl Stored {
-    pub(super) fn new(medium: Arc<Medium>) -> Self {
-        Self { files: MemoryDirectory::new(), medium }
+    pub(super) fn new(files: Files, medium: Arc<Medium>) -> Self {
+        Self { files, medium }
     }
 
+    /// A loss of power. Nobody can take from a real disk what the operating system has taken over.
     pub(super) fn lose_power(&mut self, loss: PowerLoss, chance: &mut fastrand::Rng) {
+        let Files::Memory(directory) = &mut self.files else { return };
         match loss {
-            PowerLoss::Unsynced => self.files.power_off(),
-            PowerLoss::Torn => self.files.power_off_torn(&mut |unsynced| chance.u64(0..=unsynced)),
+            PowerLoss::Unsynced => directory.power_off(),
+            PowerLoss::Torn => directory.power_off_torn(&mut |unsynced| chance.u64(0..=unsynced)),
         }
     }
 
-    /// See [`MemoryDirectory::corrupt_byte`].
+    /// The directory on a real disk, if it is one.
+    pub(super) fn on_disk(&mut self) -> Option<&mut DiskDirectory> {
+        match &mut self.files {
+            Files::Memory(_) => None,
+            Files::Disk(directory) => Some(directory),
+        }
+    }
+
+    /// Makes everything durable, for the next process to find.
+    pub(super) fn close(&mut self) -> Result<(), StorageError> {
+        self.medium.sync()?;
+        self.sync_now()
+    }
+
+    /// What a real disk has to do for a sync that has begun.
+    pub(crate) fn job(&self, unsynced: &Unsynced) -> Option<Job> {
+        match &self.files {
+            Files::Memory(_) => None,
+            Files::Disk(directory) => Some(directory.job(unsynced)),
+        }
+    }
+
+    /// Inverts the bits of one byte, as a failing disk would.
     pub(crate) fn corrupt_byte(&mut self, name: &str, position: u64) -> Result<(), StorageError> {
-        self.files.corrupt_byte(name, position)
+        either!(&mut self.files, directory => directory.corrupt_byte(name, position))
     }
 }
 
 impl Directory for Stored {
     fn names(&self) -> Result<Vec<String>, StorageError> {
-        self.files.names()
+        either!(&self.files, directory => directory.names())
     }
 
     fn open(&mut self, name: &str) -> Result<FileId, StorageError> {
-        self.files.open(name)
+        either!(&mut self.files, directory => directory.open(name))
     }
 
     fn create(&mut self, name: &str) -> Result<FileId, StorageError> {
-        self.files.create(name)
+        either!(&mut self.files, directory => directory.create(name))
     }
 
-    fn len(&self, file: FileId) -> u64 {
-        self.files.len(file)
+    fn set_lazy(&mut self, file: FileId, lazy: bool) {
+        either!(&mut self.files, directory => directory.set_lazy(file, lazy));
+    }
+
+    fn size(&self, file: FileId) -> u64 {
+        either!(&self.files, directory => directory.size(file))
     }
 
     fn synced_len(&self, file: FileId) -> u64 {
-        self.files.synced_len(file)
+        either!(&self.files, directory => directory.synced_len(file))
     }
 
     fn append(&mut self, file: FileId, chunks: &[Bytes]) -> Result<u64, StorageError> {
         self.medium.room()?;
-        self.files.append(file, chunks)
+        either!(&mut self.files, directory => directory.append(file, chunks))
     }
 
     fn read(
@@ -66,54 +111,54 @@ impl Directory for Stored {
         len: usize,
         out: &mut Vec<Bytes>,
     ) -> Result<(), StorageError> {
-        self.files.read(file, position, len, out)
+        either!(&self.files, directory => directory.read(file, position, len, out))
     }
 
     fn read_exact(&self, file: FileId, position: u64, buf: &mut [u8]) -> Result<(), StorageError> {
-        self.files.read_exact(file, position, buf)
+        either!(&self.files, directory => directory.read_exact(file, position, buf))
     }
 
     fn set_len(&mut self, file: FileId, len: u64) -> Result<(), StorageError> {
-        self.files.set_len(file, len)
+        either!(&mut self.files, directory => directory.set_len(file, len))
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), StorageError> {
-        self.files.rename(from, to)
+        either!(&mut self.files, directory => directory.rename(from, to))
     }
 
     fn remove(&mut self, name: &str) -> Result<(), StorageError> {
-        self.files.remove(name)
+        either!(&mut self.files, directory => directory.remove(name))
     }
 
     fn replace_later(&mut self, name: &str, content: Bytes) -> Result<(), StorageError> {
-        self.files.replace_later(name, content)
+        either!(&mut self.files, directory => directory.replace_later(name, content))
     }
 
     fn begin_sync(&mut self) -> Unsynced {
-        self.files.begin_sync()
+        either!(&mut self.files, directory => directory.begin_sync())
     }
 
     fn mark_synced(&mut self, done: &Unsynced) -> Result<(), StorageError> {
-        self.files.mark_synced(done)
+        either!(&mut self.files, directory => directory.mark_synced(done))
     }
 
     fn sync_now(&mut self) -> Result<(), StorageError> {
-        self.files.sync_now()
+        either!(&mut self.files, directory => directory.sync_now())
     }
 
     fn checkpoint(&self) -> Checkpoint {
-        self.files.checkpoint()
+        either!(&self.files, directory => directory.checkpoint())
     }
 
     fn set_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StorageError> {
-        self.files.set_checkpoint(checkpoint)
+        either!(&mut self.files, directory => directory.set_checkpoint(checkpoint))
     }
 
     fn was_closed(&self) -> bool {
-        self.files.was_closed()
+        either!(&self.files, directory => directory.was_closed())
     }
 
     fn keeps_derived(&self) -> bool {
-        self.files.keeps_derived()
+        either!(&self.files, directory => directory.keeps_derived())
     }
 }

@@ -23,17 +23,17 @@ const LOCK: &str = ".lock";
 
 /// Whose directory it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Meta {
-    pub(super) node: i32,
-    pub(super) directory: Uuid,
-    pub(super) cluster: Option<String>,
+pub(crate) struct Meta {
+    pub(crate) node: i32,
+    pub(crate) directory: Uuid,
+    pub(crate) cluster: Option<String>,
 }
 
 /// A data directory that this process holds.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(crate) struct Directory {
     path: PathBuf,
-    pub(super) meta: Meta,
+    pub(crate) meta: Meta,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -44,7 +44,7 @@ impl Directory {
     /// # Errors
     ///
     /// One sentence: it cannot be used, is held, is another node's or another cluster's, or holds something else.
-    pub(super) fn open(path: &Path, node: i32, cluster: Option<&str>, id: Uuid) -> Result<Self, String> {
+    pub(crate) fn open(path: &Path, node: i32, cluster: Option<&str>, id: Uuid) -> Result<Self, String> {
         let failed = |what: &str, error: io::Error| {
             format!("cannot {what} data directory {}: {error}", path.display())
         };
@@ -92,13 +92,18 @@ impl Directory {
     /// # Errors
     ///
     /// One sentence: it belongs to another one, or the directory cannot be written to.
-    pub(super) fn join(&mut self, cluster: &str) -> Result<(), String> {
+    pub(crate) fn join(&mut self, cluster: &str) -> Result<(), String> {
         if let Some(own) = self.meta.cluster.as_deref().filter(|own| *own != cluster) {
             return Err(other_cluster(&self.path, own, cluster));
         }
         self.meta.cluster = Some(cluster.to_owned());
         let failed = |error| format!("cannot write to data directory {}: {error}", self.path.display());
         self.write().map_err(failed)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn write(&self) -> io::Result<()> {

@@ -10,7 +10,7 @@
 //!
 //! Invariant: nothing is shared with another process but what goes over sockets.
 
-mod directory;
+pub(crate) mod directory;
 mod options;
 mod voter;
 
@@ -119,6 +119,7 @@ impl NodeProcess {
             .cluster
             .clone()
             .ok_or_else(|| NodeError::Options("a node that is no voter needs --cluster-id".to_owned()))?;
+        let disk = Disk::on(&rt, options.id, directory.path()).map_err(NodeError::Directory)?;
         let identity = BrokerIdentity {
             id: options.id,
             cluster_id: Arc::from(cluster_id),
@@ -127,10 +128,10 @@ impl NodeProcess {
             port: address.port,
             log_dir: directory.meta.directory,
             incarnation: random_uuid(&mut rng),
-            previous_epoch: -1,
+            previous_epoch: disk.open().unwrap_or(-1),
         };
         let voters = options.voters.iter().map(|voter| voter.id).collect();
-        let broker = ground.boot_broker(identity, listening, voters);
+        let broker = ground.boot_broker(identity, disk, listening, voters);
         Ok(Self { rt, address, broker, voter, network, _directory: directory })
     }
 
@@ -223,6 +224,7 @@ impl Ground {
     fn boot_broker(
         &self,
         identity: BrokerIdentity,
+        disk: Arc<Disk>,
         listening: Listening,
         mut voters: Vec<i32>,
     ) -> Arc<Broker> {
@@ -232,7 +234,7 @@ impl Ground {
         let surroundings = Surroundings {
             network: network.clone(),
             config: config.clone(),
-            disk: Disk::new(rt, id),
+            disk,
             committed: Arc::new(Committed::default()),
             journal: Arc::new(Journal::default()),
             voters,

@@ -37,6 +37,7 @@ impl Running {
         }
         let Ground { rt, config, limits, network } = ground;
         let life = Life::new(rt.clone());
+        let disk = Disk::of_voter(rt, options.id, directory.path()).map_err(NodeError::Directory)?;
         let seat = Seat {
             id: options.id,
             voters: options.voters.iter().map(|voter| voter.id).collect(),
@@ -46,7 +47,7 @@ impl Running {
             cluster_id: Arc::from(directory.meta.cluster.clone().unwrap_or_default()),
             config: config.clone(),
             journal: Arc::new(Journal::default()),
-            disk: VoterDisk::new(Disk::new(rt, options.id)),
+            disk: VoterDisk::new(disk),
             start: 0,
         };
         let node = ControllerNode::new(seat).map_err(NodeError::Metadata)?;

@@ -13,12 +13,32 @@ pub enum Can {
     KeepRecords,
     /// It can be administered: topics are created with settings, described and deleted. A mock makes them up.
     CreateTopics,
+    /// Topics can be validated without being created, placed by hand, and deleted by id.
+    CreateTopicsInFull,
+    /// Settings of topics and brokers can be changed, and tell where they come from.
+    AlterConfigs,
+    /// Topics can be given more partitions.
+    CreatePartitions,
+    /// Replicas can be moved between brokers.
+    Reassign,
+    /// Leaders are elected on request.
+    ElectLeaders,
+    /// Records can be deleted up to an offset.
+    DeleteRecords,
+    /// Brokers tell of their log directories, and of the producers of a partition.
+    DescribeLogs,
+    /// The quorum and the features can be described, and features updated.
+    DescribeQuorum,
+    /// Brokers can be unregistered, and fenced ones shown.
+    UnregisterBroker,
     /// Followers copy from leaders, and one of them leads when the leader is gone.
     Replicate,
     /// One broker's process can be killed.
     Kill,
     /// A killed broker can be started on its own data, and is back in a moment. A JVM takes too long to do it often.
     RestartQuickly,
+    /// One broker's process can be ended in order, as an operator does.
+    StopInOrder,
     /// The controller is a node of its own: leaders are elected also while two of three brokers are away.
     ControllerApart,
     /// One broker can be stopped and go on.
@@ -150,6 +170,15 @@ pub const KINDS: &[Kind] = &[
         can: &[
             Can::KeepRecords,
             Can::CreateTopics,
+            Can::CreateTopicsInFull,
+            Can::AlterConfigs,
+            Can::CreatePartitions,
+            Can::Reassign,
+            Can::ElectLeaders,
+            Can::DeleteRecords,
+            Can::DescribeLogs,
+            Can::DescribeQuorum,
+            Can::UnregisterBroker,
             Can::Replicate,
             Can::Kill,
             Can::Pause,

@@ -60,7 +60,7 @@ pub enum Cause {
 
 /// The header at `position`, which must lie before the end; the whole batch is there, but not checked.
 pub(super) fn header(directory: &impl Directory, file: FileId, position: u64) -> Result<BatchHeader, Damage> {
-    let have = usize::try_from(directory.len(file).saturating_sub(position)).unwrap_or(usize::MAX);
+    let have = usize::try_from(directory.size(file).saturating_sub(position)).unwrap_or(usize::MAX);
     let fail = |cause: Cause| Damage::new(position, -1, cause);
     if have < HEADER_BYTES {
         return Err(fail(BatchError::Truncated { need: HEADER_BYTES, have }.into()));

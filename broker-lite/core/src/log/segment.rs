@@ -46,7 +46,7 @@ impl Segment {
     }
 
     pub(super) fn len<D: Directory>(&self, directory: &D) -> u64 {
-        directory.len(self.log)
+        directory.size(self.log)
     }
 
     /// Takes the index from its files; `false` if they are not there, or not what they should be.
@@ -57,7 +57,7 @@ impl Segment {
         let mut whole = |extension| -> Result<Option<(FileId, Bytes)>, StorageError> {
             match directory.open(&of_offset(self.base, extension)) {
                 Ok(file) => {
-                    let (len, mut chunks) = (directory.len(file) as usize, Vec::new());
+                    let (len, mut chunks) = (directory.size(file) as usize, Vec::new());
                     directory.read(file, 0, len, &mut chunks)?;
                     Ok(Some((file, crate::storage::joined(chunks))))
                 }
@@ -66,7 +66,7 @@ impl Segment {
             }
         };
         let (Some(offsets), Some(times)) = (whole(INDEX)?, whole(TIME_INDEX)?) else { return Ok(false) };
-        let Some(index) = SparseIndex::decode(&offsets.1, &times.1, directory.len(self.log)) else {
+        let Some(index) = SparseIndex::decode(&offsets.1, &times.1, directory.size(self.log)) else {
             return Ok(false);
         };
         self.index = index;
@@ -119,7 +119,12 @@ impl Segment {
     /// Completes the index: nothing more will be appended.
     pub(super) fn close<D: Directory>(&mut self, directory: &mut D) -> Result<(), StorageError> {
         let time = self.index.add_time();
-        self.write(directory, Added { offset: None, time })
+        self.write(directory, Added { offset: None, time })?;
+        if let Some((offsets, times)) = self.indexes {
+            directory.set_lazy(offsets, false);
+            directory.set_lazy(times, false);
+        }
+        Ok(())
     }
 
     /// Cuts everything from `position` on; returns where the batches left end.
@@ -154,7 +159,7 @@ impl Segment {
         directory: &D,
         position: u64,
     ) -> Result<Option<BatchHeader>, Damage> {
-        if position >= directory.len(self.log) {
+        if position >= directory.size(self.log) {
             return Ok(None);
         }
         scan::header(directory, self.log, position).map(Some).map_err(|damage| damage.of(self.base))
@@ -170,5 +175,9 @@ impl Segment {
 
 fn create_indexes<D: Directory>(directory: &mut D, base: i64) -> Result<(FileId, FileId), StorageError> {
     let offsets = directory.create(&of_offset(base, INDEX))?;
-    Ok((offsets, directory.create(&of_offset(base, TIME_INDEX))?))
+    let times = directory.create(&of_offset(base, TIME_INDEX))?;
+    // While the segment grows they are of no use after a loss of power.
+    directory.set_lazy(offsets, true);
+    directory.set_lazy(times, true);
+    Ok((offsets, times))
 }

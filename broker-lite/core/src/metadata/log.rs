@@ -94,6 +94,12 @@ impl SingleVoter {
     pub fn new(node_id: i32) -> Self {
         Self { node_id, batches: Vec::new(), end_offset: 0 }
     }
+
+    /// Takes a batch that stands in the log already, when that is opened again.
+    pub fn restore(&mut self, header: &BatchHeader, bytes: Bytes) {
+        self.batches.push(Stored { base_offset: header.base_offset, bytes });
+        self.end_offset = header.next_offset();
+    }
 }
 
 impl MetadataLog for SingleVoter {

@@ -34,6 +34,7 @@ pub struct MemoryDirectory {
 struct MemoryFile {
     bytes: Pieces,
     synced: u64,
+    lazy: bool,
     /// Only syncs that begin after so many others vouch for it: it was cut.
     cut_after: u64,
     /// What a loss of power would bring back: the durable bytes from before a cut that is not durable itself.
@@ -153,7 +154,13 @@ impl Directory for MemoryDirectory {
         Ok(self.add(name))
     }
 
-    fn len(&self, file: FileId) -> u64 {
+    fn set_lazy(&mut self, file: FileId, lazy: bool) {
+        if let Ok(file) = self.file_mut(file) {
+            file.lazy = lazy;
+        }
+    }
+
+    fn size(&self, file: FileId) -> u64 {
         self.file(file).map_or(0, |file| file.bytes.end())
     }
 
@@ -233,7 +240,7 @@ impl Directory for MemoryDirectory {
         let files = (0..).map(FileId).zip(&self.files).filter_map(|(id, file)| {
             let file = file.as_ref()?;
             let due = file.synced < file.bytes.end() || file.before_cut.is_some();
-            due.then(|| (id, file.bytes.end()))
+            (due && !file.lazy).then(|| (id, file.bytes.end()))
         });
         Unsynced { number: self.syncs, files: files.collect(), renames: self.renames.clone(), names }
     }

@@ -114,8 +114,11 @@ pub trait Directory: fmt::Debug + Send {
     /// If the medium fails.
     fn create(&mut self, name: &str) -> Result<FileId, StorageError>;
 
+    /// Leaves a file out of every sync, or takes it in again: what can be derived anew need not be durable.
+    fn set_lazy(&mut self, file: FileId, lazy: bool);
+
     /// Size of a file; 0 if it is gone.
-    fn len(&self, file: FileId) -> u64;
+    fn size(&self, file: FileId) -> u64;
 
     /// How many bytes of a file are known to survive a loss of power.
     fn synced_len(&self, file: FileId) -> u64;
@@ -216,7 +219,7 @@ pub trait Directory: fmt::Debug + Send {
 pub fn read_file(directory: &mut impl Directory, name: &str) -> Result<Bytes, StorageError> {
     let file = directory.open(name)?;
     let mut chunks = Vec::new();
-    let len = usize::try_from(directory.len(file)).unwrap_or(usize::MAX);
+    let len = usize::try_from(directory.size(file)).unwrap_or(usize::MAX);
     directory.read(file, 0, len, &mut chunks)?;
     Ok(joined(chunks))
 }

@@ -23,7 +23,7 @@ fn held(directory: &mut MemoryDirectory, name: &str) -> Option<Bytes> {
 
 fn all(directory: &MemoryDirectory, file: FileId) -> Vec<u8> {
     let mut out = Vec::new();
-    directory.read(file, 0, directory.len(file) as usize, &mut out).unwrap();
+    directory.read(file, 0, directory.size(file) as usize, &mut out).unwrap();
     out.concat()
 }
 
@@ -277,7 +277,7 @@ proptest! {
                     }
                 }
             }
-            prop_assert_eq!(directory.len(file), model.len() as u64);
+            prop_assert_eq!(directory.size(file), model.len() as u64);
             prop_assert_eq!(&all(&directory, file)[..], &model[..]);
             let middle = model.len() / 2;
             let mut tail = vec![0; model.len() - middle];

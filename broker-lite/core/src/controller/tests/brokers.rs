@@ -9,11 +9,12 @@ fn code(response: &BrokerRegistrationResponse) -> ErrorCode {
 }
 
 #[test]
-fn a_new_cluster_begins_with_its_features() {
+fn a_new_cluster_begins_with_its_features_and_its_id() {
     let mut world = World::new(&[]);
     let features: Vec<_> =
         world.reader.features().iter().map(|(name, level)| (name.as_str(), *level)).collect();
     assert_eq!(features, [("eligible.leader.replicas.version", 1), ("metadata.version", 30)]);
+    assert_eq!(world.reader.cluster_id(), Some("cluster"));
     assert!(world.controller.bootstrap().records.is_empty(), "only once");
 }
 
@@ -23,14 +24,14 @@ fn a_broker_is_registered_fenced_with_the_offset_of_its_record_as_epoch() {
     let request = world.registration(1);
     let response = world.register(&request);
 
-    assert_eq!((code(&response), response.broker_epoch), (ErrorCode::NONE, 2));
+    assert_eq!((code(&response), response.broker_epoch), (ErrorCode::NONE, 3));
     let broker = world.reader.broker(1).unwrap();
     assert!(broker.fenced && !broker.is_active());
     assert_eq!(broker.rack.as_deref(), Some("RACK1"));
     assert_eq!(broker.listener("PLAINTEXT").map(|l| (l.host.as_str(), l.port)), Some(("b", 9092)));
     assert_eq!(world.reader.live_brokers().count(), 0);
     assert!(world.delta.brokers.contains(&1));
-    assert_eq!(world.controller.deadline(), None, "a fenced broker cannot be fenced");
+    assert_eq!(world.controller.session_deadline(), None, "a fenced broker cannot be fenced");
 }
 
 #[test]

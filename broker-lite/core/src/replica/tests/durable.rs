@@ -213,7 +213,7 @@ fn a_tail_torn_at_any_byte_is_cut_to_whole_batches() {
     let whole = {
         let mut directory = written();
         let file = directory.open(SEGMENT).unwrap();
-        (directory.synced_len(file), directory.len(file))
+        (directory.synced_len(file), directory.size(file))
     };
     let ends: Vec<(u64, i64)> = {
         let replica = Replica::new(identity(1), written(), durable(1)).unwrap();

@@ -185,8 +185,11 @@ impl Directory for Full {
     fn create(&mut self, name: &str) -> Result<FileId, StorageError> {
         self.0.create(name)
     }
-    fn len(&self, file: FileId) -> u64 {
-        self.0.len(file)
+    fn set_lazy(&mut self, file: FileId, lazy: bool) {
+        self.0.set_lazy(file, lazy);
+    }
+    fn size(&self, file: FileId) -> u64 {
+        self.0.size(file)
     }
     fn synced_len(&self, file: FileId) -> u64 {
         self.0.synced_len(file)

@@ -1,0 +1,479 @@
+//! The directory of one replica on a real disk.
+//!
+//! Invariant: nothing is read or written behind this struct's back, so sizes are known without asking.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use broker_lite_core::log::PARTITION_METADATA;
+use broker_lite_core::storage::{Checkpoint, Directory, FileId, StorageError, Unsynced};
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use super::descriptors::Slot;
+use super::log_dir::LogDir;
+
+/// Chunks of an append below this size are written in one piece.
+const JOIN_BELOW_BYTES: usize = 64 << 10;
+/// Read at once while somebody goes from header to header.
+const WINDOW_BYTES: usize = 8 << 10;
+/// Whoever reads less than this looks at a header.
+const HEADER_BYTES: usize = 128;
+
+/// The directory of one replica.
+#[derive(Debug)]
+pub(crate) struct DiskDirectory {
+    path: PathBuf,
+    log_dir: Arc<LogDir>,
+    topic: Arc<str>,
+    partition: i32,
+    files: Vec<Option<DiskFile>>,
+    /// Counts changes of names; those up to `names_synced` are durable.
+    names_version: u64,
+    names_synced: u64,
+    renames: Vec<(String, String)>,
+    temporaries: u64,
+    syncs: u64,
+    was_closed: bool,
+    window: Mutex<Window>,
+}
+
+#[derive(Debug)]
+struct DiskFile {
+    name: String,
+    slot: Arc<Slot>,
+    len: u64,
+    synced: u64,
+    /// It was cut, and no sync has begun since that has ended.
+    cut: bool,
+    cut_after: u64,
+    lazy: bool,
+}
+
+/// A piece of a file that was read last.
+#[derive(Debug, Default)]
+struct Window {
+    file: Option<FileId>,
+    position: u64,
+    bytes: Vec<u8>,
+}
+
+/// What an fsync has to do, away from the replica's lock.
+#[derive(Debug)]
+pub(crate) struct Job {
+    files: Vec<Arc<Slot>>,
+    renames: Vec<(PathBuf, PathBuf)>,
+    directory: Option<PathBuf>,
+    log_dir: Arc<LogDir>,
+}
+
+impl DiskDirectory {
+    /// Opens a directory that exists.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub(super) fn new(
+        log_dir: Arc<LogDir>,
+        topic: Arc<str>,
+        partition: i32,
+        was_closed: bool,
+    ) -> Result<Self, StorageError> {
+        let mut directory = Self {
+            path: log_dir.path_of(&topic, partition),
+            log_dir,
+            topic,
+            partition,
+            files: Vec::new(),
+            names_version: 0,
+            names_synced: 0,
+            renames: Vec::new(),
+            temporaries: 0,
+            syncs: 0,
+            was_closed,
+            window: Mutex::default(),
+        };
+        // It goes along with the first sync.
+        directory.open(PARTITION_METADATA)?;
+        Ok(directory)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// For the next process on these files.
+    pub(super) fn reopen(&mut self, was_closed: bool) {
+        self.was_closed = was_closed;
+    }
+
+    /// Forgets the offsets remembered for this replica.
+    pub(super) fn forget(&self) {
+        self.log_dir.forget(&self.topic, self.partition);
+    }
+
+    /// What is to be done for a sync that has begun.
+    pub(super) fn job(&self, unsynced: &Unsynced) -> Job {
+        let slot = |(id, _): &(FileId, u64)| self.file(*id).ok().map(|file| file.slot.clone());
+        let path = |name: &String| self.path.join(name);
+        Job {
+            files: unsynced.files.iter().filter_map(slot).collect(),
+            renames: unsynced.renames.iter().map(|(from, to)| (path(from), path(to))).collect(),
+            directory: unsynced.names.is_some().then(|| self.path.clone()),
+            log_dir: self.log_dir.clone(),
+        }
+    }
+
+    /// Inverts the bits of one byte, as a failing disk would.
+    pub(super) fn corrupt_byte(&mut self, name: &str, position: u64) -> Result<(), StorageError> {
+        let file = self.open(name)?;
+        let mut byte = [0];
+        self.fill(file, position, &mut byte)?;
+        self.window.get_mut().file = None;
+        let slot = &self.file(file)?.slot;
+        let written = slot.open().and_then(|opened| write_all_at(&opened, &[!byte[0]], position));
+        written.map_err(|error| failed("write to", slot.path(), &error))
+    }
+
+    fn file(&self, file: FileId) -> Result<&DiskFile, StorageError> {
+        let found = self.files.get(file.0 as usize).and_then(Option::as_ref);
+        found.ok_or_else(|| StorageError::Missing(format!("{file:?} in {}", self.path.display())))
+    }
+
+    fn file_mut(&mut self, file: FileId) -> Result<&mut DiskFile, StorageError> {
+        let missing = || StorageError::Missing(format!("{file:?}"));
+        self.files.get_mut(file.0 as usize).and_then(Option::as_mut).ok_or_else(missing)
+    }
+
+    fn known(&self, name: &str) -> Option<FileId> {
+        let is = |file: &Option<DiskFile>| file.as_ref().is_some_and(|file| file.name == name);
+        self.files.iter().position(is).map(|at| FileId(at as u32))
+    }
+
+    fn forget_file(&mut self, name: &str) {
+        if let Some(known) = self.known(name)
+            && let Some(file) = self.files.get_mut(known.0 as usize)
+        {
+            *file = None;
+        }
+        self.window.get_mut().file = None;
+    }
+
+    fn add(&mut self, name: &str, len: u64, file: Option<File>) -> FileId {
+        let slot = self.log_dir.descriptors().slot(self.path.join(name), file);
+        let (name, cut) = (name.to_owned(), false);
+        let added = DiskFile { name, slot, len, synced: 0, cut, cut_after: 0, lazy: false };
+        let free = self.files.iter().position(Option::is_none).unwrap_or(self.files.len());
+        if free == self.files.len() {
+            self.files.push(None);
+        }
+        if let Some(place) = self.files.get_mut(free) {
+            *place = Some(added);
+        }
+        FileId(free as u32)
+    }
+
+    fn fill(&self, file: FileId, position: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        let found = self.file(file)?;
+        let len = buf.len();
+        if position.checked_add(len as u64).is_none_or(|to| to > found.len) {
+            return Err(StorageError::OutOfRange { position, len, end: found.len });
+        }
+        let opened = found.slot.open().map_err(|error| failed("open", found.slot.path(), &error))?;
+        read_exact_at(&opened, buf, position).map_err(|error| failed("read", found.slot.path(), &error))
+    }
+}
+
+/// One sentence about what the operating system refused.
+pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> StorageError {
+    StorageError::Failed(format!("cannot {what} {}: {error}", path.display()))
+}
+
+impl Job {
+    /// Makes it durable, and waits for that.
+    pub(crate) fn run(self) -> Result<(), StorageError> {
+        // What is gone meanwhile was deleted on purpose, or was given its name by another sync.
+        let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        for slot in &self.files {
+            match slot.open().and_then(|file| file.sync_data()) {
+                Err(error) if !gone(&error) => return Err(failed("fsync", slot.path(), &error)),
+                _ => {}
+            }
+        }
+        for (from, to) in &self.renames {
+            match fs::rename(from, to) {
+                Err(error) if !gone(&error) => return Err(failed("rename", from, &error)),
+                _ => {}
+            }
+        }
+        if let Some(directory) = &self.directory {
+            sync_directory(directory)?;
+        }
+        self.log_dir.sync_names()
+    }
+}
+
+pub(super) fn sync_directory(path: &Path) -> Result<(), StorageError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(|error| failed("fsync", path, &error))
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buf: &mut [u8], position: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buf, position)
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, buf: &[u8], position: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, buf, position)
+}
+
+#[cfg(not(unix))]
+fn read_exact_at(mut file: &File, buf: &mut [u8], position: u64) -> io::Result<()> {
+    use std::io::{Read, Seek};
+    file.seek(io::SeekFrom::Start(position))?;
+    file.read_exact(buf)
+}
+
+#[cfg(not(unix))]
+fn write_all_at(mut file: &File, buf: &[u8], position: u64) -> io::Result<()> {
+    use std::io::{Seek, Write};
+    file.seek(io::SeekFrom::Start(position))?;
+    file.write_all(buf)
+}
+
+impl Directory for DiskDirectory {
+    fn names(&self) -> Result<Vec<String>, StorageError> {
+        let list = || -> io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(&self.path)? {
+                let entry = entry?;
+                if entry.file_type()?.is_file()
+                    && let Ok(name) = entry.file_name().into_string()
+                {
+                    names.push(name);
+                }
+            }
+            names.sort_unstable();
+            Ok(names)
+        };
+        list().map_err(|error| failed("list", &self.path, &error))
+    }
+
+    fn open(&mut self, name: &str) -> Result<FileId, StorageError> {
+        if let Some(known) = self.known(name) {
+            return Ok(known);
+        }
+        let path = self.path.join(name);
+        match fs::metadata(&path) {
+            Ok(found) => {
+                let id = self.add(name, found.len(), None);
+                // Closed in order means durable.
+                let synced = if self.was_closed { found.len() } else { 0 };
+                self.file_mut(id)?.synced = synced;
+                Ok(id)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(StorageError::Missing(path.display().to_string()))
+            }
+            Err(error) => Err(failed("open", &path, &error)),
+        }
+    }
+
+    fn create(&mut self, name: &str) -> Result<FileId, StorageError> {
+        let path = self.path.join(name);
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
+        let file = options.map_err(|error| failed("create", &path, &error))?;
+        self.forget_file(name);
+        self.names_version += 1;
+        Ok(self.add(name, 0, Some(file)))
+    }
+
+    fn set_lazy(&mut self, file: FileId, lazy: bool) {
+        if let Ok(file) = self.file_mut(file) {
+            file.lazy = lazy;
+        }
+    }
+
+    fn size(&self, file: FileId) -> u64 {
+        self.file(file).map_or(0, |file| file.len)
+    }
+
+    fn synced_len(&self, file: FileId) -> u64 {
+        self.file(file).map_or(0, |file| file.synced)
+    }
+
+    fn append(&mut self, file: FileId, chunks: &[Bytes]) -> Result<u64, StorageError> {
+        let found = self.file_mut(file)?;
+        let (position, total) = (found.len, chunks.iter().map(Bytes::len).sum::<usize>());
+        let opened = found.slot.open();
+        let written = opened.and_then(|opened| {
+            if chunks.len() > 1 && total < JOIN_BELOW_BYTES {
+                return write_all_at(&opened, &chunks.concat(), position);
+            }
+            let mut at = position;
+            for chunk in chunks {
+                write_all_at(&opened, chunk, at)?;
+                at += chunk.len() as u64;
+            }
+            Ok(())
+        });
+        written.map_err(|error| failed("write to", found.slot.path(), &error))?;
+        found.len += total as u64;
+        Ok(position)
+    }
+
+    fn read(
+        &self,
+        file: FileId,
+        position: u64,
+        len: usize,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), StorageError> {
+        if len == 0 {
+            return Ok(());
+        }
+        // before so much memory is asked for
+        let end = self.file(file)?.len;
+        if position.checked_add(len as u64).is_none_or(|to| to > end) {
+            return Err(StorageError::OutOfRange { position, len, end });
+        }
+        let mut bytes = BytesMut::zeroed(len);
+        self.fill(file, position, &mut bytes)?;
+        out.push(bytes.freeze());
+        Ok(())
+    }
+
+    fn read_exact(&self, file: FileId, position: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        if buf.len() > HEADER_BYTES {
+            return self.fill(file, position, buf);
+        }
+        let mut window = self.window.lock();
+        let from = position.checked_sub(window.position).and_then(|from| usize::try_from(from).ok());
+        if window.file == Some(file)
+            && let Some(held) = from.and_then(|from| window.bytes.get(from..from + buf.len()))
+        {
+            buf.copy_from_slice(held);
+            return Ok(());
+        }
+        let end = self.file(file)?.len;
+        let ahead = usize::try_from(end.saturating_sub(position)).unwrap_or(usize::MAX).min(WINDOW_BYTES);
+        if ahead < buf.len() {
+            return Err(StorageError::OutOfRange { position, len: buf.len(), end });
+        }
+        window.file = None;
+        window.bytes.resize(ahead, 0);
+        self.fill(file, position, &mut window.bytes)?;
+        (window.file, window.position) = (Some(file), position);
+        buf.copy_from_slice(&window.bytes[..buf.len()]);
+        Ok(())
+    }
+
+    fn set_len(&mut self, file: FileId, len: u64) -> Result<(), StorageError> {
+        let syncs = self.syncs;
+        let found = self.file_mut(file)?;
+        if len >= found.len {
+            return Ok(());
+        }
+        let cut = found.slot.open().and_then(|opened| opened.set_len(len));
+        cut.map_err(|error| failed("cut", found.slot.path(), &error))?;
+        found.len = len;
+        found.synced = found.synced.min(len);
+        (found.cut, found.cut_after) = (true, syncs);
+        self.window.get_mut().file = None;
+        Ok(())
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<(), StorageError> {
+        let (old, new) = (self.path.join(from), self.path.join(to));
+        match fs::rename(&old, &new) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StorageError::Missing(old.display().to_string()));
+            }
+            Err(error) => return Err(failed("rename", &old, &error)),
+        }
+        self.names_version += 1;
+        self.forget_file(to);
+        if let Some(known) = self.known(from)
+            && let Some(file) = self.files.get_mut(known.0 as usize).and_then(Option::as_mut)
+        {
+            file.name = to.to_owned();
+            file.slot = self.log_dir.descriptors().slot(new, None);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), StorageError> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Ok(()) => self.names_version += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("remove", &path, &error)),
+        }
+        self.forget_file(name);
+        Ok(())
+    }
+
+    fn replace_later(&mut self, name: &str, content: Bytes) -> Result<(), StorageError> {
+        // A rename may be under way on another thread: no two of them have the same source.
+        let temporary = format!("{name}.{}.tmp", self.temporaries);
+        self.temporaries += 1;
+        let file = self.create(&temporary)?;
+        self.append(file, &[content])?;
+        self.renames.push((temporary, name.to_owned()));
+        Ok(())
+    }
+
+    fn begin_sync(&mut self) -> Unsynced {
+        self.syncs += 1;
+        let files = (0..).map(FileId).zip(&self.files).filter_map(|(id, file)| {
+            let file = file.as_ref()?;
+            let due = file.synced < file.len || file.cut;
+            (due && !file.lazy).then_some((id, file.len))
+        });
+        let names = (self.names_synced < self.names_version).then_some(self.names_version);
+        Unsynced { number: self.syncs, files: files.collect(), renames: self.renames.clone(), names }
+    }
+
+    fn mark_synced(&mut self, done: &Unsynced) -> Result<(), StorageError> {
+        for (id, len) in &done.files {
+            if let Ok(file) = self.file_mut(*id)
+                && done.number > file.cut_after
+            {
+                file.synced = file.synced.max((*len).min(file.len));
+                file.cut = false;
+            }
+        }
+        for (from, to) in &done.renames {
+            self.renames.retain(|(waiting, _)| waiting != from);
+            self.forget_file(from);
+            self.forget_file(to);
+        }
+        self.names_synced = self.names_synced.max(done.names.unwrap_or(0));
+        Ok(())
+    }
+
+    fn sync_now(&mut self) -> Result<(), StorageError> {
+        let unsynced = self.begin_sync();
+        self.job(&unsynced).run()?;
+        self.mark_synced(&unsynced)
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        self.log_dir.checkpoint(&self.topic, self.partition)
+    }
+
+    fn set_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StorageError> {
+        self.log_dir.set_checkpoint(&self.topic, self.partition, checkpoint)
+    }
+
+    fn was_closed(&self) -> bool {
+        self.was_closed
+    }
+
+    fn keeps_derived(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,104 @@
+//! Clusters that keep what they have on a real disk.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+mod support;
+
+use std::path::Path;
+
+use broker_lite::{Cluster, ClusterBuilder};
+use bytes::Bytes;
+use support::{Talk, batch, stamped, values};
+
+fn builder(path: &Path) -> ClusterBuilder {
+    Cluster::builder().brokers(3).data_dir(path).topic("t", Some(1), Some(3))
+}
+
+async fn started(path: &Path) -> Cluster {
+    builder(path).start().await.unwrap()
+}
+
+async fn leader(cluster: &Cluster) -> Talk {
+    cluster.until_leader("t", 0, |leader| leader.is_some()).await;
+    Talk::to(cluster, cluster.leader_of("t", 0).unwrap()).await
+}
+
+/// Reads until there are so many records: the high watermark is learned again after a start.
+async fn read(cluster: &Cluster, wanted: usize) -> Vec<String> {
+    loop {
+        let mut talk = leader(cluster).await;
+        let read: Vec<String> =
+            values(&talk.fetch("t", 0, 0, 500).await).into_iter().map(|(_, value)| value).collect();
+        if read.len() >= wanted {
+            return read;
+        }
+    }
+}
+
+/// Writes when the leader knows that it is one; returns the offset.
+async fn write(cluster: &Cluster, records: Bytes) -> i64 {
+    loop {
+        let mut talk = leader(cluster).await;
+        let answer = talk.produce("t", 0, records.clone()).await;
+        if answer.error_code == 0 {
+            return answer.base_offset;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// Goal: the same cluster, its topics and its records, whether it was stopped in order or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_goes_on_with_what_its_directory_holds() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut written = Vec::new();
+    for (round, in_order) in [true, false, true, false].into_iter().enumerate() {
+        let cluster = started(temp.path()).await;
+        if round > 0 {
+            assert_eq!(read(&cluster, written.len()).await, written);
+        }
+        for value in [format!("{round}a"), format!("{round}b")] {
+            write(&cluster, batch(&[&value])).await;
+            written.push(value);
+        }
+        cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
+        let report = cluster.check();
+        assert!(report.is_ok() && report.replicas == 3, "{report}");
+        if in_order {
+            cluster.shutdown().await;
+        }
+        let marker = temp.path().join("broker-1/.kafka_cleanshutdown");
+        assert_eq!(marker.exists(), in_order);
+    }
+}
+
+/// Goal: a retry is known as such although the broker that took the original is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn producers_are_known_after_a_restart() {
+    let temp = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        let cluster = started(temp.path()).await;
+        for sequence in 0..4 {
+            let offset = write(&cluster, stamped(&["x"], 7, 0, sequence)).await;
+            assert_eq!(offset, i64::from(sequence), "round {round}");
+        }
+        cluster.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_is_held_or_foreign_is_refused_in_one_sentence() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = started(temp.path()).await;
+    let told = builder(temp.path()).start().await.unwrap_err().to_string();
+    assert!(told.contains("is held by another process") && !told.contains('\n'), "{told}");
+    cluster.shutdown().await;
+    std::fs::write(temp.path().join("letter.txt"), "dear").unwrap();
+    let told = builder(temp.path()).start().await.unwrap_err().to_string();
+    assert!(told.contains("\"letter.txt\", which is none of broker-lite's"), "{told}");
+    std::fs::remove_file(temp.path().join("letter.txt")).unwrap();
+    let meta = temp.path().join("broker-2/meta.properties");
+    let changed = std::fs::read_to_string(&meta).unwrap().replace("cluster.id=", "cluster.id=x");
+    std::fs::write(meta, changed).unwrap();
+    let told = builder(temp.path()).start().await.unwrap_err().to_string();
+    assert!(told.contains("belongs to cluster x"), "{told}");
+}

@@ -117,7 +117,7 @@ impl Broker {
                 match self.ask_once(&mut KeptLink::default(), name, frame.clone()).await {
                     Ok(answer) => return Ok(answer),
                     Err(error) => {
-                        tracing::debug!(broker = self.id(), %error, "the controller is asked again")
+                        tracing::debug!(broker = self.id(), %error, "the controller is asked again");
                     }
                 }
                 tokio::select! {

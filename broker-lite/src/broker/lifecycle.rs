@@ -66,6 +66,8 @@ impl Leaving {
 /// Registers, and again whenever the controller has forgotten or replaced this registration.
 pub(crate) async fn live(broker: Arc<Broker>) {
     let mut kept = KeptLink::default();
+    // It goes along with the registration.
+    broker.identity.cluster_id.until_known().await;
     loop {
         let epoch = register(&broker, &mut kept).await;
         tracing::debug!(broker = broker.id(), epoch, "registered");
@@ -109,7 +111,7 @@ fn registration(broker: &Broker) -> BrokerRegistrationRequest {
     };
     BrokerRegistrationRequest::default()
         .with_broker_id(BrokerId(identity.id))
-        .with_cluster_id(text(&identity.cluster_id))
+        .with_cluster_id(identity.cluster_id.field().unwrap_or_default())
         .with_incarnation_id(identity.incarnation)
         .with_listeners(vec![listener])
         .with_features(FEATURES.iter().map(feature).collect())

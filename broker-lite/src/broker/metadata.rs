@@ -78,7 +78,7 @@ async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result
             None => {
                 let (last_epoch, high_watermark) = (broker.last_metadata_epoch(), i64::MAX);
                 let fetch = Fetch { epoch, offset: from, last_epoch, high_watermark };
-                k01_fetch_metadata::encode(&cluster_id, id, directory, &fetch, WAIT.min(limit / 2))
+                k01_fetch_metadata::encode(&cluster_id, id, directory, &fetch, WAIT.min(limit * 3 / 4))
             }
         };
         let frame = frame.map_err(|error| malformed(error.to_string()))?;

@@ -57,6 +57,7 @@ const TEST: &[(&str, &str)] = &[
     ("controller.quorum.fetch.timeout.ms", "100"),
     ("controller.quorum.request.timeout.ms", "200"),
     ("controller.quorum.retry.backoff.ms", "10"),
+    ("metadata.max.idle.interval.ms", "0"),
     ("replica.lag.time.max.ms", "1500"),
     ("replica.fetch.wait.max.ms", "300"),
     ("replica.fetch.backoff.ms", "50"),

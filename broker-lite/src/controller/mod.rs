@@ -101,7 +101,7 @@ impl Limits {
             idle: some("metadata.max.idle.interval.ms"),
             snapshot_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(20 << 20),
             snapshot_interval: some("metadata.log.max.snapshot.interval.ms"),
-            pulse: (session / 8).min(quorum.fetch_timeout / 4).max(Duration::from_millis(5)),
+            pulse: (session / 4).min(quorum.fetch_timeout / 2).max(Duration::from_millis(5)),
         }
     }
 }

@@ -39,7 +39,7 @@ impl ControllerNode {
 
     async fn ask(&self, to: i32, request: &Request) -> Result<Answered, LinkError> {
         let malformed = |reason: String| LinkError::Malformed { reason };
-        let wait = self.limits.quorum.fetch_timeout / 4;
+        let wait = self.limits.quorum.fetch_timeout / 2;
         let frame = quorum::encode_request(&self.seat, request, to, wait);
         let frame = frame.map_err(|error| malformed(error.to_string()))?;
         let key = (to, matches!(request, Request::Fetch(_) | Request::FetchSnapshot { .. }));

@@ -78,8 +78,19 @@ async fn api_versions_advertises_what_is_implemented_and_nothing_else() {
         (22, 0, 5),
         (23, 2, 4),
         (32, 1, 4),
+        (33, 0, 2),
+        (35, 1, 5),
+        (37, 0, 3),
+        (43, 0, 2),
+        (44, 0, 1),
+        (45, 0, 1),
+        (46, 0, 0),
         (55, 0, 2),
+        (57, 0, 2),
         (60, 0, 2),
+        (64, 0, 0),
+        (74, 0, 1),
+        (75, 0, 0),
     ];
     assert_eq!(shown, expected);
     let unnamed = talk.ask(3, &ApiVersionsRequest::default()).await;

@@ -4,6 +4,7 @@
 pub mod autopsy;
 pub mod backend;
 pub mod contract;
+pub mod fidelity;
 pub mod fuzz;
 pub mod history;
 pub mod measure;

@@ -3,8 +3,9 @@
 
     tests/tools/kafka_schemas.py --clients kafka-clients-4.3.0.jar --metadata kafka-metadata-4.3.0.jar
 
-writes sdk/wire/src/schema/tables.rs (what the length walk interprets) and
-sdk/wire/src/metadata_records/generated.rs (the records of the metadata log). With --check it writes
+writes sdk/wire/src/schema/tables.rs (what the length walk interprets),
+sdk/wire/src/metadata_records/generated.rs (the records of the metadata log) and
+tests/src/fidelity/schemas.jsonl (messages with the names of their fields). With --check it writes
 nothing and fails if the committed files differ. Standard library only; rustfmt is not needed.
 """
 
@@ -18,6 +19,7 @@ import zipfile
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TABLES = ROOT / "sdk/wire/src/schema/tables.rs"
 RECORDS = ROOT / "sdk/wire/src/metadata_records/generated.rs"
+NAMED = ROOT / "tests/src/fidelity/schemas.jsonl"
 
 # Records of the metadata log that broker-lite writes or understands.
 RECORD_NAMES = [
@@ -319,14 +321,55 @@ def tables(schemas):
     return "\n".join(out + ["];"]) + "\n"
 
 
+# ---------------------------------------------------------------------------------------------
+# Messages with the names of their fields, for whoever compares them without our codec
+
+
+def named_field(field, common):
+    """One field, with what it contains written out."""
+    out = {"name": field["name"], "type": field["type"], "versions": versions(field["versions"])}
+    if "nullableVersions" in field:
+        out["nullable"] = versions(field["nullableVersions"])
+    if "tag" in field:
+        out["tag"] = field["tag"]
+    if "default" in field:
+        out["default"] = str(field["default"]).lower() if isinstance(field["default"], bool) else str(field["default"])
+    base = field["type"].removeprefix("[]")
+    if base[0].isupper():
+        out["fields"] = [named_field(f, common) for f in field.get("fields") or common[base]]
+    return out
+
+
+def named(schemas):
+    pairs = {}
+    for schema in schemas.values():
+        if schema["type"] in ("request", "response") and schema["validVersions"] != "none":
+            pairs.setdefault(schema["apiKey"], {})[schema["type"]] = schema
+    lines = []
+    for key, pair in sorted(pairs.items()):
+        line = {"key": key, "name": pair["request"]["name"].removesuffix("Request")}
+        for side in ("request", "response"):
+            schema = pair[side]
+            common = {c["name"]: c["fields"] for c in schema.get("commonStructs", [])}
+            line[side] = {
+                "versions": versions(schema["validVersions"]),
+                "flexible": versions(schema["flexibleVersions"])[0] if schema["flexibleVersions"] != "none" else LAST,
+                "fields": [named_field(f, common) for f in schema["fields"]],
+            }
+        lines.append(json.dumps(line, separators=(",", ":")))
+    return "\n".join(lines) + "\n"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", required=True, help="path of kafka-clients-VERSION.jar")
     parser.add_argument("--metadata", required=True, help="path of kafka-metadata-VERSION.jar")
     parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
     args = parser.parse_args()
+    messages = load(args.clients, "common/message/")
     wanted = {
-        TABLES: tables(load(args.clients, "common/message/")),
+        TABLES: tables(messages),
+        NAMED: named(messages),
         RECORDS: records(load(args.metadata, "common/metadata/")),
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]

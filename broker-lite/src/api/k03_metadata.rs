@@ -25,7 +25,7 @@ const EMPTY_IS_NONE: i16 = 1;
 const TOPIC_IDS: i16 = 12;
 /// Operations that a principal may do where nothing is forbidden, as bits by operation code.
 const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
-const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+pub(super) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// Longest wait for an auto-created topic to have leaders; afterwards the client is told to ask again.
 const AUTO_CREATE_WAIT: Duration = Duration::from_secs(1);
 const CREATE_TOPICS_VERSION: i16 = 7;
@@ -92,7 +92,7 @@ fn is_led(image: &Image, topic: &Topic) -> bool {
     topic.partitions.values().all(|partition| live_leader(image, partition).is_some())
 }
 
-fn live_leader(image: &Image, partition: &PartitionRegistration) -> Option<i32> {
+pub(super) fn live_leader(image: &Image, partition: &PartitionRegistration) -> Option<i32> {
     partition.leader.filter(|id| image.broker(*id).is_some_and(|broker| !broker.fenced))
 }
 
@@ -186,7 +186,7 @@ fn found(image: &Image, topic: &Topic) -> MetadataResponseTopic {
         .with_partitions(topic.partitions.iter().map(partition).collect())
 }
 
-fn is_topic_name(name: &str) -> bool {
+pub(super) fn is_topic_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     !matches!(name, "" | "." | "..") && name.len() <= NAME_MAX && name.bytes().all(allowed)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker_lite_core::config::{ConfigSource, DescribedConfig, TopicConfig};
+use broker_lite_core::config::{DescribedConfig, TopicConfig};
 use broker_lite_core::metadata::{ConfigResource, Image};
 use klamm_wire::codec::decode_request;
 use klamm_wire::messages::describe_configs_request::DescribeConfigsResource;
@@ -19,6 +19,8 @@ use crate::broker::Broker;
 /// Resource type codes.
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+/// Type of a setting that Kafka does not know.
+const UNKNOWN_TYPE: i8 = 0;
 
 /// Answers from the image and this broker's own settings.
 pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
@@ -33,7 +35,7 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
             Ok(configs) => {
                 let wanted = |config: &DescribedConfig| {
                     let keys = resource.configuration_keys.as_ref();
-                    keys.is_none_or(|keys| keys.iter().any(|key| &**key == config.name))
+                    keys.is_none_or(|keys| keys.is_empty() || keys.iter().any(|key| **key == config.name))
                 };
                 let shown = configs.into_iter().filter(wanted).map(|config| show(config, &request));
                 result.with_configs(shown.collect())
@@ -54,20 +56,11 @@ fn describe(
     match resource.resource_type {
         TOPIC if image.topic(name).is_some() => {
             let own = image.configs(&ConfigResource::Topic(name.to_owned()));
-            Ok(TopicConfig::new(own, &broker.config).describe())
+            Ok(TopicConfig::new(own, &broker.settings(image)).describe())
         }
         TOPIC => Err((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("topic {name} does not exist"))),
-        BROKER if name == broker.id().to_string() => {
-            let own = image.configs(&ConfigResource::Broker(Some(broker.id())));
-            let all = image.configs(&ConfigResource::Broker(None));
-            Ok(broker.config.describe(own, all))
-        }
-        BROKER if name.is_empty() => {
-            let all = image.configs(&ConfigResource::Broker(None));
-            let mut described = broker.config.describe(&Default::default(), all);
-            described.retain(|config| config.source == ConfigSource::DynamicDefaultBroker);
-            Ok(described)
-        }
+        BROKER if name == broker.id().to_string() => Ok(broker.settings(image).describe()),
+        BROKER if name.is_empty() => Ok(broker.settings(image).describe_all_brokers()),
         BROKER => {
             let own = broker.id();
             Err((ErrorCode::INVALID_REQUEST, format!("unexpected broker id {name:?}, this is broker {own}")))
@@ -79,18 +72,18 @@ fn describe(
 fn show(config: DescribedConfig, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
     let synonyms = config.synonyms.into_iter().filter(|_| request.include_synonyms).map(|synonym| {
         DescribeConfigsSynonym::default()
-            .with_name(StrBytes::from_static_str(synonym.name))
+            .with_name(StrBytes::from_string(synonym.name.into_owned()))
             .with_value(synonym.value.map(StrBytes::from_string))
             .with_source(synonym.source as i8)
     });
-    let documentation = request.include_documentation.then(|| StrBytes::from_string(config.documentation));
+    let documentation = config.documentation.filter(|_| request.include_documentation);
     DescribeConfigsResourceResult::default()
-        .with_name(StrBytes::from_static_str(config.name))
+        .with_name(StrBytes::from_string(config.name.into_owned()))
         .with_value(config.value.map(StrBytes::from_string))
         .with_read_only(config.read_only)
         .with_config_source(config.source as i8)
         .with_is_sensitive(config.sensitive)
         .with_synonyms(synonyms.collect())
-        .with_config_type(config.kind as i8)
-        .with_documentation(documentation)
+        .with_config_type(config.kind.map_or(UNKNOWN_TYPE, |kind| kind as i8))
+        .with_documentation(documentation.map(StrBytes::from_string))
 }

@@ -1,4 +1,4 @@
-//! BrokerHeartbeat (63): versions 0 and 1; from brokers to the controller.
+//! BrokerHeartbeat (63): versions 0 to 2; from brokers to the controller.
 
 use std::sync::Arc;
 

@@ -18,22 +18,33 @@ mod k20_delete_topics;
 mod k22_init_producer_id;
 mod k23_offset_for_leader_epoch;
 mod k32_describe_configs;
+mod k33_alter_configs;
+pub(crate) mod k35_describe_log_dirs;
+mod k37_create_partitions;
+mod k43_elect_leaders;
+mod k44_incremental_alter_configs;
+mod k45_alter_partition_reassignments;
+mod k46_list_partition_reassignments;
 mod k52_vote;
 mod k53_begin_quorum_epoch;
 mod k54_end_quorum_epoch;
 mod k55_describe_quorum;
 mod k56_alter_partition;
+mod k57_update_features;
 pub(crate) mod k59_fetch_snapshot;
 mod k60_describe_cluster;
 mod k62_broker_registration;
 mod k63_broker_heartbeat;
+mod k64_unregister_broker;
 mod k67_allocate_producer_ids;
+mod k74_list_config_resources;
+mod k75_describe_topic_partitions;
 pub(crate) mod quorum;
 
 use std::sync::Arc;
 
 use broker_lite_core::controller::{Controller, Outcome};
-use klamm_wire::codec::{CodecError, decode_request, encode_response};
+use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_request, encode_response};
 use klamm_wire::seam::Frame;
 use klamm_wire::{ErrorCode, Request, StrBytes};
 
@@ -72,8 +83,19 @@ pub(crate) const BROKER: &[Advertised] = &[
     api(22, 0, 5),
     api(23, 2, 4),
     api(32, 1, 4),
+    api(33, 0, 2),
+    api(35, 1, 5),
+    api(37, 0, 3),
+    api(43, 0, 2),
+    api(44, 0, 1),
+    api(45, 0, 1),
+    api(46, 0, 0),
     api(55, 0, 2),
+    api(57, 0, 2),
     api(60, 0, 2),
+    api(64, 0, 0),
+    api(74, 0, 1),
+    api(75, 0, 0),
 ];
 
 /// APIs of the controller, by key.
@@ -82,15 +104,23 @@ pub(crate) const CONTROLLER: &[Advertised] = &[
     api(18, 0, 4),
     api(19, 2, 7),
     api(20, 1, 6),
+    api(33, 0, 2),
+    api(37, 0, 3),
+    api(43, 0, 2),
+    api(44, 0, 1),
+    api(45, 0, 1),
+    api(46, 0, 0),
     api(52, 0, 2),
     api(53, 0, 1),
     api(54, 0, 1),
     api(55, 0, 2),
     api(56, 2, 3),
+    api(57, 0, 2),
     api(59, 0, 1),
     api(60, 0, 2),
     api(62, 0, 4),
-    api(63, 0, 1),
+    api(63, 0, 2),
+    api(64, 0, 0),
     api(67, 0, 0),
 ];
 
@@ -147,8 +177,19 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
         22 => k22_init_producer_id::handle(broker, frame),
         23 => k23_offset_for_leader_epoch::handle(broker, frame),
         32 => k32_describe_configs::handle(broker, frame),
+        33 => k33_alter_configs::forward(broker, frame),
+        35 => k35_describe_log_dirs::handle(broker, frame),
+        37 => k37_create_partitions::forward(broker, frame),
+        43 => k43_elect_leaders::forward(broker, frame),
+        44 => k44_incremental_alter_configs::forward(broker, frame),
+        45 => k45_alter_partition_reassignments::forward(broker, frame),
+        46 => k46_list_partition_reassignments::forward(broker, frame),
         55 => k55_describe_quorum::forward(broker, frame),
+        57 => k57_update_features::forward(broker, frame),
         60 => k60_describe_cluster::handle(broker, frame),
+        64 => k64_unregister_broker::forward(broker, frame),
+        74 => k74_list_config_resources::handle(broker, frame),
+        75 => k75_describe_topic_partitions::handle(broker, frame),
         api_key => Err(Refusal::NotOffered { api_key, version: frame.api_version }),
     }
 }
@@ -163,15 +204,23 @@ pub(crate) fn controller(controller: &Arc<ControllerNode>, frame: Frame) -> Hand
         1 => k01_fetch_metadata::handle(controller, frame),
         19 => k19_create_topics::handle(controller, frame),
         20 => k20_delete_topics::handle(controller, frame),
+        33 => k33_alter_configs::handle(controller, frame),
+        37 => k37_create_partitions::handle(controller, frame),
+        43 => k43_elect_leaders::handle(controller, frame),
+        44 => k44_incremental_alter_configs::handle(controller, frame),
+        45 => k45_alter_partition_reassignments::handle(controller, frame),
+        46 => k46_list_partition_reassignments::handle(controller, frame),
         52 => k52_vote::handle(controller, frame),
         53 => k53_begin_quorum_epoch::handle(controller, frame),
         54 => k54_end_quorum_epoch::handle(controller, frame),
         55 => k55_describe_quorum::handle(controller, frame),
         56 => k56_alter_partition::handle(controller, frame),
+        57 => k57_update_features::handle(controller, frame),
         59 => k59_fetch_snapshot::handle(controller, frame),
         60 => k60_describe_cluster::handle_at_controller(controller, frame),
         62 => k62_broker_registration::handle(controller, frame),
         63 => k63_broker_heartbeat::handle(controller, frame),
+        64 => k64_unregister_broker::handle(controller, frame),
         67 => k67_allocate_producer_ids::handle(controller, frame),
         api_key => Err(Refusal::NotOffered { api_key, version: frame.api_version }),
     }
@@ -265,6 +314,33 @@ fn forward(
             }
             Err(error) => {
                 tracing::info!(broker = broker.id(), %error, "cannot forward to the controller");
+                Reply::Close
+            }
+        }
+    })))
+}
+
+/// Makes the controller's answer to a part of a request into the answer to all of it.
+type Merge<R> = Box<dyn FnOnce(<R as Request>::Response) -> <R as Request>::Response + Send>;
+
+/// Passes on what is left of a request when this broker has refused its part.
+fn forward_rest<R: Request + Send + 'static>(
+    broker: &Arc<Broker>,
+    version: i16,
+    rest: &R,
+    merge: Merge<R>,
+) -> Handled
+where
+    R::Response: Send,
+{
+    let frame = encode_request(version, rest)?;
+    let broker = broker.clone();
+    Ok(Answer::Later(Box::pin(async move {
+        let answer = broker.ask_controller("forward", frame).await.map_err(|error| error.to_string());
+        match answer.and_then(|answer| decode_response::<R>(answer).map_err(|error| error.to_string())) {
+            Ok(response) => reply::<R>(version, &merge(response)),
+            Err(error) => {
+                tracing::info!(broker = broker.id(), error, "cannot forward to the controller");
                 Reply::Close
             }
         }

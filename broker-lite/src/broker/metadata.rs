@@ -2,7 +2,7 @@
 //!
 //! Invariant: replicas see registrations in the order of the log, and none from before this broker's own registration.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -181,8 +181,13 @@ impl Broker {
             if self.is_registered_in(&image) {
                 if !caught_up {
                     delta.partitions = all_partitions(&image);
-                    // Topics may have been deleted while this broker was down.
-                    if let Err(error) = self.disk.keep_only(&delta.partitions) {
+                    // Topics may have been deleted, and replicas moved elsewhere, while this broker was down.
+                    let assigned = |(topic, partition): &&(Uuid, i32)| {
+                        let partition = image.partition(*topic, *partition);
+                        partition.is_some_and(|partition| partition.replicas.contains(&self.id()))
+                    };
+                    let assigned = delta.partitions.iter().filter(assigned).copied().collect();
+                    if let Err(error) = self.disk.keep_only(&assigned) {
                         tracing::warn!(broker = self.id(), %error, "cannot remove what was deleted");
                     }
                 }
@@ -244,11 +249,21 @@ impl Broker {
     }
 
     fn change_settings(&self, image: &Image, delta: &Delta) {
-        for resource in &delta.configs {
-            let ConfigResource::Topic(name) = resource else { continue };
-            let Some(topic) = image.topic(name) else { continue };
-            let settings = self.replica_settings(image, &topic.name);
-            for partition in self.partitions().iter().filter(|held| held.identity.topic_id == topic.id) {
+        if delta.configs.is_empty() {
+            return;
+        }
+        let own = |resource: &ConfigResource| match resource {
+            ConfigResource::Broker(id) => id.is_none_or(|id| id == self.id()),
+            _ => false,
+        };
+        let every_topic = delta.configs.iter().any(own);
+        let mut settings: BTreeMap<Uuid, ReplicaSettings> = BTreeMap::new();
+        for partition in self.partitions() {
+            let Some(topic) = image.topic_by_id(partition.identity.topic_id) else { continue };
+            let changed = || delta.configs.contains(&ConfigResource::Topic(topic.name.to_string()));
+            if every_topic || changed() {
+                let settings =
+                    settings.entry(topic.id).or_insert_with(|| self.replica_settings(image, &topic.name));
                 let now = self.rt.now();
                 partition.with(self, |replica, fx| replica.set_settings(now, settings.clone(), fx));
             }
@@ -326,7 +341,8 @@ impl Broker {
 
     fn replica_settings(&self, image: &Image, topic: &str) -> ReplicaSettings {
         let own = image.configs(&ConfigResource::Topic(topic.to_owned()));
-        let of_topic = TopicConfig::new(own, &self.config);
+        let broker = self.settings(image);
+        let of_topic = TopicConfig::new(own, &broker);
         let default = ReplicaSettings::default();
         let bytes =
             |value: Option<i64>, default| value.and_then(|v| usize::try_from(v).ok()).unwrap_or(default);
@@ -352,6 +368,7 @@ impl Broker {
                 "message.timestamp.after.max.ms",
                 default.message_timestamp_after_max_ms,
             ),
+            log: of_topic.log_settings(),
             sync_before_ack: of_topic.sync_before_ack(),
             require_key: of_topic.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
             high_watermark_checkpoint_interval: self

@@ -22,7 +22,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
-use broker_lite_core::metadata::Image;
+use broker_lite_core::metadata::{ConfigResource, Image};
 use klamm_wire::ErrorCode;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -206,6 +206,17 @@ impl Broker {
     /// Looks at the metadata as this broker knows it.
     pub(crate) fn image<R>(&self, look: impl FnOnce(&Image) -> R) -> R {
         look(&self.image.lock())
+    }
+
+    /// The settings in force under this metadata.
+    pub(crate) fn settings(&self, image: &Image) -> BrokerConfig {
+        let own = image.configs(&ConfigResource::Broker(Some(self.id())));
+        self.config.under(own, image.configs(&ConfigResource::Broker(None)))
+    }
+
+    /// What DescribeLogDirs calls the one log directory.
+    pub(crate) fn log_dir(&self) -> String {
+        format!("/memory/broker-{}", self.id())
     }
 
     /// How the broker stands with the controller.

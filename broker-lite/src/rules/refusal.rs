@@ -1,5 +1,7 @@
 //! Answers that are nothing but an error, for each API, and the errors that an answer carries.
 
+mod admin;
+
 use klamm_wire::ErrorCode;
 use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_response};
 use klamm_wire::messages::alter_partition_response::AlterPartitionResponse;
@@ -119,7 +121,7 @@ pub(crate) fn refusal(
             let response = AllocateProducerIdsResponse::default().with_error_code(code);
             encode_response::<AllocateProducerIdsRequest>(version, &response)
         }
-        _ => return Ok(None),
+        _ => return admin::refusal(request, code),
     };
     refused.map(Some)
 }
@@ -296,7 +298,7 @@ fn codes(frame: Frame) -> Result<Vec<i16>, CodecError> {
         62 => vec![decode_response::<BrokerRegistrationRequest>(frame)?.error_code],
         63 => vec![decode_response::<BrokerHeartbeatRequest>(frame)?.error_code],
         67 => vec![decode_response::<AllocateProducerIdsRequest>(frame)?.error_code],
-        _ => Vec::new(),
+        _ => return admin::codes(frame),
     })
 }
 
@@ -374,7 +376,8 @@ mod tests {
             62 => request(version, &BrokerRegistrationRequest::default()),
             63 => request(version, &BrokerHeartbeatRequest::default()),
             67 => request(version, &AllocateProducerIdsRequest::default()),
-            other => unreachable!("api key {other} is offered and not tested"),
+            other => admin::tests::naming(other, version)
+                .unwrap_or_else(|| panic!("api key {other} is offered and not tested")),
         }
     }
 

@@ -72,10 +72,10 @@ impl ConfigResource {
     }
 
     /// What a broker has of its own only that broker knows.
-    fn whom(&self) -> Target {
+    fn owner(&self) -> Option<i32> {
         match self {
-            Self::Broker(id) | Self::BrokerLogger(id) => Target::Broker(*id),
-            _ => Target::Any,
+            Self::Broker(id) | Self::BrokerLogger(id) => Some(*id),
+            _ => None,
         }
     }
 }
@@ -474,13 +474,12 @@ impl Admin {
             Vec<(ConfigResource, T)>,
         ) -> Result<BTreeMap<ConfigResource, Verdict<V>>, AdminError>,
     ) -> Result<BTreeMap<ConfigResource, Verdict<V>>, AdminError> {
-        let mut groups: BTreeMap<Option<i32>, (Target, Vec<(ConfigResource, T)>)> = BTreeMap::new();
+        let mut groups: BTreeMap<Option<i32>, Vec<(ConfigResource, T)>> = BTreeMap::new();
         for (resource, what) in wanted {
-            let whom = resource.whom();
-            let key = if let Target::Broker(id) = whom { Some(id) } else { None };
-            groups.entry(key).or_insert_with(|| (whom, Vec::new())).1.push((resource, what));
+            groups.entry(resource.owner()).or_default().push((resource, what));
         }
-        let asked = groups.into_values().map(async |(to, group)| {
+        let asked = groups.into_iter().map(async |(owner, group)| {
+            let to = owner.map_or(Target::Any, Target::Broker);
             let resources: Vec<_> = group.iter().map(|(resource, _)| resource.clone()).collect();
             let how = How { to, again: How::controller().again, ..How::any() };
             (resources, ask(how, group).await)

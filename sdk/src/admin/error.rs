@@ -176,7 +176,9 @@ fn recovery(code: ErrorCode) -> Recovery {
 fn cure(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
         ErrorCode::INVALID_REPLICATION_FACTOR => "ask for at most as many replicas as there are live brokers",
-        ErrorCode::INVALID_REPLICA_ASSIGNMENT => "name brokers that are registered, each once",
+        ErrorCode::INVALID_REPLICA_ASSIGNMENT => {
+            "name registered brokers, each once, and as many for every new partition"
+        }
         ErrorCode::POLICY_VIOLATION => "the cluster's own policy forbids it: ask whoever runs the cluster",
         ErrorCode::REASSIGNMENT_IN_PROGRESS => "wait for the reassignment under way, or cancel it",
         ErrorCode::PREFERRED_LEADER_NOT_AVAILABLE => "the first replica must be live and in sync",

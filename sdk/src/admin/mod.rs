@@ -21,7 +21,8 @@ mod quorum;
 mod reassignments;
 mod records;
 mod results;
-#[cfg(all(test, feature = "mock"))]
+#[cfg(test)]
+#[cfg(feature = "mock")]
 mod tests;
 mod topics;
 

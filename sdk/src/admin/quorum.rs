@@ -73,10 +73,7 @@ impl Admin {
         let request = DescribeQuorumRequest::default().with_topics(vec![topic]);
         let encode = |version| codec::encode_request(version, &request);
         let how = How { again: NOT_NOW, ..How::any() };
-        let answer = self
-            .attempts()
-            .ask_whole::<DescribeQuorumRequest>(&how, &encode, |answer| refusal(answer))
-            .await?;
+        let answer = self.attempts().ask_whole::<DescribeQuorumRequest>(&how, &encode, refusal).await?;
         let partition = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
         let Some(partition) = partition else {
             let reason = "it does not name the metadata log";

@@ -13,6 +13,24 @@ pub enum Can {
     KeepRecords,
     /// It can be administered: topics are created with settings, described and deleted. A mock makes them up.
     CreateTopics,
+    /// Topics can be validated without being created, placed by hand, and deleted by id.
+    CreateTopicsInFull,
+    /// Settings of topics and brokers can be changed, and tell where they come from.
+    AlterConfigs,
+    /// Topics can be given more partitions.
+    CreatePartitions,
+    /// Replicas can be moved between brokers.
+    Reassign,
+    /// Leaders are elected on request.
+    ElectLeaders,
+    /// Records can be deleted up to an offset.
+    DeleteRecords,
+    /// Brokers tell of their log directories, and of the producers of a partition.
+    DescribeLogs,
+    /// The quorum and the features can be described, and features updated.
+    DescribeQuorum,
+    /// Brokers can be unregistered, and fenced ones shown.
+    UnregisterBroker,
     /// Followers copy from leaders, and one of them leads when the leader is gone.
     Replicate,
     /// One broker's process can be killed.
@@ -170,6 +188,15 @@ pub const KINDS: &[Kind] = &[
         can: &[
             Can::KeepRecords,
             Can::CreateTopics,
+            Can::CreateTopicsInFull,
+            Can::AlterConfigs,
+            Can::CreatePartitions,
+            Can::Reassign,
+            Can::ElectLeaders,
+            Can::DeleteRecords,
+            Can::DescribeLogs,
+            Can::DescribeQuorum,
+            Can::UnregisterBroker,
             Can::Replicate,
             Can::Kill,
             Can::Pause,

@@ -234,6 +234,7 @@ fn idle(pid: &str, seconds: u64) -> Result<f64> {
 // ---- start
 
 fn starts(rounds: usize) -> Result<()> {
+    broker_lite_binary()?; // built before anything is timed
     println!("\nstart of three brokers, {rounds} processes of each kind; load {}", load_average());
     println!(
         "{:<20}{:>9}{:>9}{:>9}{:>14}{:>14}",
@@ -309,13 +310,11 @@ fn serial_syncs(dir: &Path) -> Result<()> {
     let data = format!("--data-dir={}", data.display());
     let up = BrokerLite::start_as(strace, &[&data])?;
     let told = fs::read_to_string(&trace)?;
-    drop(up);
+    // strace hands it on to its child, which would outlive it otherwise.
+    up.terminate()?;
     let spans = spans(&told);
-    println!(
-        "fsyncs of a start on an empty disk: {}, at most {} one after the other (aim 6)",
-        spans.len(),
-        disjoint(spans.clone())
-    );
+    let (all, serial) = (spans.len(), disjoint(spans));
+    println!("fsyncs of a start on an empty disk: {all}, at most {serial} one after the other (aim 6)");
     Ok(())
 }
 
@@ -388,7 +387,8 @@ impl Peer {
 struct Row {
     replicas: i16,
     batch_size: usize,
-    verb: &'static str,
+    /// 0 for produced, 1 for fetched
+    verb: usize,
     peer: usize,
 }
 
@@ -417,7 +417,7 @@ fn records(wanted: &Records) -> Result<()> {
             for batch_size in &wanted.batch_sizes {
                 for (number, peer) in peers.iter().enumerate() {
                     let taken = sample(wanted, peer, *replicas, *batch_size, round)?;
-                    for (verb, sample) in ["produced", "fetched"].into_iter().zip(taken) {
+                    for (verb, sample) in taken.into_iter().enumerate() {
                         let row = Row { replicas: *replicas, batch_size: *batch_size, verb, peer: number };
                         samples.entry(row).or_default().extend((round >= wanted.warm_up).then_some(sample));
                     }
@@ -480,11 +480,13 @@ fn table(peers: &[Peer], samples: &std::collections::BTreeMap<Row, Vec<Sample>>)
         let Row { replicas, batch_size, verb, peer } = *row;
         let (broker, client, speed) =
             (middle(taken, |s| s.0), middle(taken, |s| s.1), middle(taken, |s| s.2));
-        let theirs = samples.get(&Row { peer: 0, ..*row }).map_or(broker, |taken| middle(taken, |s| s.0));
-        // Records per CPU second of the brokers, against those of the first peer.
-        let ratio = theirs / broker.max(1e-9);
+        // Records per CPU second of the brokers, against those of the first peer. Nothing that was counted has no ratio.
+        let theirs = samples.get(&Row { peer: 0, ..*row }).map_or(0.0, |taken| middle(taken, |s| s.0));
+        let ratio =
+            if broker > 0.0 && theirs > 0.0 { format!("{:.2}x", theirs / broker) } else { "-".into() };
+        let verb = ["produced", "fetched"][verb];
         println!(
-            "{verb:<9}{replicas:>8}{batch_size:>10}  {:<20}{broker:>12.3}{client:>12.3}{speed:>13.0}{ratio:>7.2}x",
+            "{verb:<9}{replicas:>8}{batch_size:>10}  {:<20}{broker:>12.3}{client:>12.3}{speed:>13.0}{ratio:>8}",
             peers[peer].name
         );
     }

@@ -10,10 +10,12 @@ mod accumulating;
 mod acknowledging;
 mod administering;
 mod changing;
+mod configuring;
 mod connecting;
 mod consuming;
 mod delivering;
 mod failing;
+mod growing;
 mod limits;
 mod pacing;
 mod partitioning;
@@ -26,8 +28,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use klamm_tests::backend::Can::{
-    ControllerApart, CreateTopics, Cut, Freeze, KeepRecords, Kill, Pause, PowerOff, RealSockets, Replicate,
-    RestartQuickly, SeeLogs, Threads,
+    AlterConfigs, ControllerApart, CreatePartitions, CreateTopics, CreateTopicsInFull, Cut, DeleteRecords,
+    DescribeLogs, DescribeQuorum, ElectLeaders, Freeze, KeepRecords, Kill, Pause, PowerOff, RealSockets,
+    Reassign, Replicate, RestartQuickly, SeeLogs, Threads, UnregisterBroker,
 };
 use klamm_tests::backend::KINDS;
 use klamm_tests::suite::{Arguments, Behaviour, Suite, run};
@@ -96,6 +99,27 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     consuming::every_partition_is_read_however_many_there_are[KeepRecords],
     administering::a_topic_is_created_described_and_deleted[CreateTopics],
     administering::the_cluster_describes_itself[CreateTopics],
+    administering::what_is_only_validated_is_not_done[CreateTopicsInFull],
+    administering::topics_are_placed_by_hand_listed_and_described_by_id[CreateTopicsInFull],
+    administering::a_topic_deleted_by_its_id_spares_the_next_one_of_that_name[CreateTopicsInFull],
+    administering::offsets_are_listed_and_records_deleted[DeleteRecords, CreateTopics, KeepRecords],
+    administering::brokers_tell_of_their_disks_and_of_who_produces[DescribeLogs, CreateTopics, Replicate],
+    administering::the_quorum_and_the_features_describe_themselves[DescribeQuorum],
+    administering::a_broker_that_is_gone_is_unregistered_and_comes_back_when_it_starts[
+        Kill,
+        UnregisterBroker,
+        CreateTopics,
+        Replicate
+    ],
+    configuring::settings_change_and_tell_where_they_come_from[AlterConfigs, CreateTopics],
+    configuring::a_wrong_value_is_refused_and_its_resource_stays_as_it_was[AlterConfigs, CreateTopics],
+    configuring::lists_grow_and_shrink[AlterConfigs, CreateTopics],
+    configuring::settings_of_all_brokers_give_way_to_those_of_one[AlterConfigs],
+    growing::a_topic_gets_more_partitions_while_it_is_written_to[CreatePartitions, CreateTopics, KeepRecords],
+    growing::one_replica_becomes_three_and_the_records_are_kept[Reassign, CreateTopics, Replicate, KeepRecords],
+    growing::a_reassignment_to_a_silent_broker_waits_and_can_be_cancelled[Pause, Reassign, CreateTopics, Replicate],
+    growing::the_preferred_leader_leads_again_when_it_is_asked_for[Pause, ElectLeaders, CreateTopics, Replicate],
+    growing::a_broker_is_drained_of_a_topic_under_load[Reassign, CreateTopics, Replicate, KeepRecords],
     failing::an_unknown_topic_is_named_when_auto_creation_is_not_asked_for[CreateTopics],
     failing::an_invalid_topic_name_is_refused_at_once[CreateTopics],
     failing::a_record_over_max_request_size_is_refused_and_the_next_one_goes_through[],

@@ -1,15 +1,42 @@
 //! Settings of a broker.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::key::Key;
-use super::{ConfigError, ConfigSource, DescribedConfig, Synonym, checked, documentation, find, table};
+use super::key::{Key, Valid, dynamic};
+use super::{
+    ConfigError, ConfigSource, ConfigType, DescribedConfig, Synonym, checked, documentation, find, table,
+};
 
-/// Settings of a broker (or of the controller): what was given, over Kafka's defaults.
+/// Places of a broker's settings, the strongest first.
+const SOURCES: [ConfigSource; 4] = [
+    ConfigSource::DynamicBroker,
+    ConfigSource::DynamicDefaultBroker,
+    ConfigSource::StaticBroker,
+    ConfigSource::Default,
+];
+
+/// Settings that exist only while running, sorted by name: Kafka shows them when they are set.
+static RUNNING: &[Key] = &[
+    dynamic("follower.replication.throttled.rate", ConfigType::Long, None, Valid::AtLeast(0)),
+    dynamic("leader.replication.throttled.rate", ConfigType::Long, None, Valid::AtLeast(0)),
+    dynamic("replica.alter.log.dirs.io.max.bytes.per.second", ConfigType::Long, None, Valid::AtLeast(0)),
+];
+
+/// The setting of that name that a running broker has.
+pub(super) fn find_key(name: &str) -> Option<&'static Key> {
+    find(table::BROKER, name).or_else(|| find(RUNNING, name))
+}
+
+/// Settings of a broker (or of the controller): what was set while running, over what was given at the start, over
+/// Kafka's defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BrokerConfig {
     given: BTreeMap<&'static str, String>,
+    /// Set while running: for this broker, and for all brokers.
+    own: BTreeMap<String, String>,
+    all: BTreeMap<String, String>,
 }
 
 impl BrokerConfig {
@@ -27,6 +54,18 @@ impl BrokerConfig {
         let (key, value) = checked(table::BROKER, name, value)?;
         self.given.insert(key.name, value.to_owned());
         Ok(())
+    }
+
+    /// The same settings under what the metadata hold for this broker (`own`) and for all brokers (`all`). What cannot be
+    /// changed while running is left as it is.
+    #[must_use]
+    pub fn under(&self, own: &BTreeMap<String, String>, all: &BTreeMap<String, String>) -> Self {
+        let layer = |configs: &BTreeMap<String, String>| {
+            let mut layer = configs.clone();
+            layer.retain(|name, _| find_key(name).is_none_or(|key| key.dynamic));
+            layer
+        };
+        Self { given: self.given.clone(), own: layer(own), all: layer(all) }
     }
 
     /// Checks the settings against each other; call it when all are set.
@@ -54,10 +93,7 @@ impl BrokerConfig {
 
     /// Value in force; `None` if it is null or the name unknown.
     pub fn get(&self, name: &str) -> Option<&str> {
-        match self.given.get(name) {
-            Some(value) => Some(value),
-            None => find(table::BROKER, name)?.default,
-        }
+        self.fallback(name).map(|(value, _)| value)
     }
 
     /// Whether the property was given.
@@ -81,53 +117,72 @@ impl BrokerConfig {
     }
 
     /// All settings of the broker, sorted by name.
-    ///
-    /// `dynamic` and `dynamic_default` are what the image holds for this broker and for all brokers.
-    pub fn describe(
-        &self,
-        dynamic: &BTreeMap<String, String>,
-        dynamic_default: &BTreeMap<String, String>,
-    ) -> Vec<DescribedConfig> {
-        table::BROKER.iter().map(|key| self.describe_key(key, dynamic, dynamic_default)).collect()
+    pub fn describe(&self) -> Vec<DescribedConfig> {
+        let more = self.own.keys().chain(self.all.keys()).map(String::as_str);
+        let names = table::BROKER.iter().map(|key| key.name).chain(more).collect::<BTreeSet<_>>();
+        names.into_iter().map(|name| self.describe_one(name, |_| true)).collect()
     }
 
-    fn describe_key(
-        &self,
-        key: &'static Key,
-        dynamic: &BTreeMap<String, String>,
-        dynamic_default: &BTreeMap<String, String>,
-    ) -> DescribedConfig {
-        let places = [
-            (dynamic.get(key.name).map(String::as_str), ConfigSource::DynamicBroker),
-            (dynamic_default.get(key.name).map(String::as_str), ConfigSource::DynamicDefaultBroker),
-            (self.given.get(key.name).map(String::as_str), ConfigSource::StaticBroker),
-            (key.default, ConfigSource::Default),
-        ];
-        let set = places.into_iter().filter_map(|(value, source)| Some((value?, source)));
-        let synonyms: Vec<Synonym> = set
-            .map(|(value, source)| Synonym {
-                name: key.name,
-                value: (!key.sensitive()).then(|| value.to_owned()),
-                source,
-            })
-            .collect();
+    /// What was set for all brokers while running, sorted by name.
+    pub fn describe_all_brokers(&self) -> Vec<DescribedConfig> {
+        let only = |source| source == ConfigSource::DynamicDefaultBroker;
+        self.all.keys().map(|name| self.describe_one(name, only)).collect()
+    }
+
+    fn describe_one(&self, name: &str, shown: impl Fn(ConfigSource) -> bool) -> DescribedConfig {
+        let mut synonyms = self.synonyms(name);
+        synonyms.retain(|synonym| shown(synonym.source));
+        let key = find_key(name);
+        // What Kafka does not know might be a secret.
+        let sensitive = key.is_none_or(Key::sensitive);
         DescribedConfig {
-            name: key.name,
-            value: synonyms.first().and_then(|first| first.value.clone()),
+            name: owned(key, name),
+            value: self.get(name).filter(|_| !sensitive).map(str::to_owned),
             source: synonyms.first().map_or(ConfigSource::Default, |first| first.source),
-            kind: key.kind,
-            read_only: !key.dynamic,
-            sensitive: key.sensitive(),
+            kind: key.map(|key| key.kind),
+            read_only: key.is_none_or(|key| !key.dynamic),
+            sensitive,
             synonyms,
-            documentation: documentation("broker", key.name),
+            documentation: key.map(|key| documentation("broker", key.name)),
         }
+    }
+
+    /// Where the value of a setting could come from: place by place, and in each by each of its names. As in Kafka, those
+    /// before the first that has the name itself are not shown.
+    pub(super) fn synonyms(&self, name: &str) -> Vec<Synonym> {
+        let twins = table::SYNONYMS.iter().find_map(|(_, vias)| {
+            vias.first().filter(|first| first.broker == name)?;
+            Some(vias.iter().map(|via| via.broker).collect::<Vec<_>>())
+        });
+        let names = twins.unwrap_or_else(|| vec![name]);
+        let found = SOURCES.into_iter().flat_map(|source| {
+            names.iter().filter_map(move |name| {
+                let (key, value) = (find_key(name), self.value_at(source, name)?);
+                let value = Some(value.to_owned()).filter(|_| !key.is_none_or(Key::sensitive));
+                Some(Synonym { name: owned(key, name), value, source })
+            })
+        });
+        found.skip_while(|synonym| synonym.name != name).collect()
+    }
+
+    /// The value that one place has for a setting.
+    fn value_at(&self, source: ConfigSource, name: &str) -> Option<&str> {
+        let value = match source {
+            ConfigSource::DynamicTopic => None,
+            ConfigSource::DynamicBroker => self.own.get(name),
+            ConfigSource::DynamicDefaultBroker => self.all.get(name),
+            ConfigSource::StaticBroker => self.given.get(name),
+            ConfigSource::Default => return find(table::BROKER, name)?.default,
+        };
+        value.map(String::as_str)
     }
 
     /// What this broker gives to a topic setting through its setting `name`: value and source; `None` if null.
     pub(super) fn fallback(&self, name: &str) -> Option<(&str, ConfigSource)> {
-        match self.given.get(name) {
-            Some(value) => Some((value, ConfigSource::StaticBroker)),
-            None => Some((find(table::BROKER, name)?.default?, ConfigSource::Default)),
-        }
+        SOURCES.into_iter().find_map(|source| Some((self.value_at(source, name)?, source)))
     }
+}
+
+fn owned(key: Option<&'static Key>, name: &str) -> Cow<'static, str> {
+    key.map_or_else(|| Cow::Owned(name.to_owned()), |key| Cow::Borrowed(key.name))
 }

@@ -1,6 +1,7 @@
 //! One setting of the table: its type, its default, and which values it takes.
 
 use super::ConfigType;
+use super::change::check_throttled_replicas;
 
 /// Which values of its type a setting takes.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +62,11 @@ impl Key {
         self.kind == ConfigType::Password
     }
 
+    /// A value as errors may show it.
+    pub(super) fn shown<'v>(&self, value: &'v str) -> &'v str {
+        if self.sensitive() { "(hidden)" } else { value }
+    }
+
     /// Checks a trimmed value; the error says what would be right.
     pub(super) fn check(&self, value: &str) -> Result<(), String> {
         match self.kind {
@@ -103,6 +109,9 @@ impl Key {
     }
 
     fn check_words(&self, value: &str) -> Result<(), String> {
+        if self.name.ends_with(".replication.throttled.replicas") {
+            return check_throttled_replicas(value);
+        }
         let ok = match self.valid {
             Valid::Among(words) => words.contains(&value),
             Valid::AmongIgnoringCase(words) => words.iter().any(|word| word.eq_ignore_ascii_case(value)),

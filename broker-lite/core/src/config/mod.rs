@@ -4,13 +4,18 @@
 //! value and what would be right. The names, types, defaults and limits are Kafka 4.3.0's own.
 
 mod broker;
+mod change;
 mod key;
+mod log;
 mod support;
 mod table;
 mod topic;
 
 pub use broker::BrokerConfig;
+pub use change::{check_broker_change, check_topic_configs, default_of, is_list};
 pub use topic::{TopicConfig, check_topic_config};
+
+use std::borrow::Cow;
 
 use key::Key;
 
@@ -95,7 +100,7 @@ pub enum ConfigSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Synonym {
     /// Name there.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Value there; `None` for null, or hidden.
     pub value: Option<String>,
     /// Which place it is.
@@ -106,21 +111,21 @@ pub struct Synonym {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescribedConfig {
     /// Name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Value in force; `None` for null, or if sensitive.
     pub value: Option<String>,
     /// Where the value comes from.
     pub source: ConfigSource,
-    /// Type.
-    pub kind: ConfigType,
+    /// Type; `None` for a name that Kafka does not know.
+    pub kind: Option<ConfigType>,
     /// Cannot be changed while running.
     pub read_only: bool,
     /// The value is never shown.
     pub sensitive: bool,
     /// Where else it could come from; first the one in force.
     pub synonyms: Vec<Synonym>,
-    /// Where Kafka documents it.
-    pub documentation: String,
+    /// Where Kafka documents it; `None` for a name that it does not know.
+    pub documentation: Option<String>,
 }
 
 /// The setting of that name in a table sorted by name.
@@ -140,7 +145,7 @@ fn checked<'v>(
     };
     key.check(value).map_err(|reason| ConfigError::Invalid {
         name: name.to_owned(),
-        value: if key.sensitive() { "(hidden)".to_owned() } else { value.to_owned() },
+        value: key.shown(value).to_owned(),
         reason,
     })?;
     match support::refusal(key.name) {

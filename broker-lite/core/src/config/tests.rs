@@ -183,13 +183,13 @@ fn describing_a_topic_names_where_each_value_comes_from() {
     assert_eq!(retention.value.as_deref(), Some("5"));
     assert_eq!(retention.source, ConfigSource::DynamicTopic);
     let synonyms: Vec<_> =
-        retention.synonyms.iter().map(|s| (s.name, s.value.as_deref(), s.source)).collect();
+        retention.synonyms.iter().map(|s| (&*s.name, s.value.as_deref(), s.source)).collect();
     assert_eq!(
         synonyms,
         [
             ("retention.ms", Some("5"), ConfigSource::DynamicTopic),
             ("log.retention.ms", Some("6"), ConfigSource::StaticBroker),
-            ("log.retention.hours", Some("604800000"), ConfigSource::Default),
+            ("log.retention.hours", Some("168"), ConfigSource::Default),
         ]
     );
     assert_eq!(described.len(), table::TOPIC.len());
@@ -198,8 +198,11 @@ fn describing_a_topic_names_where_each_value_comes_from() {
 #[test]
 fn describing_a_broker_hides_passwords_and_ranks_the_sources() {
     let given = broker(&[("message.max.bytes", "10")]);
-    let described =
-        given.describe(&topic(&[("message.max.bytes", "30")]), &topic(&[("message.max.bytes", "20")]));
+    let running = given.under(
+        &topic(&[("message.max.bytes", "30"), ("broker.rack", "never"), ("plug.in", "secret")]),
+        &topic(&[("message.max.bytes", "20"), ("leader.replication.throttled.rate", "5")]),
+    );
+    let described = running.describe();
 
     let max = described.iter().find(|config| config.name == "message.max.bytes").unwrap();
     assert_eq!((max.value.as_deref(), max.source), (Some("30"), ConfigSource::DynamicBroker));
@@ -209,6 +212,54 @@ fn describing_a_broker_hides_passwords_and_ranks_the_sources() {
     let node = described.iter().find(|config| config.name == "broker.rack").unwrap();
     assert_eq!((node.value.as_deref(), node.source, node.read_only), (None, ConfigSource::Default, true));
     assert!(described.iter().find(|config| config.name == "ssl.key.password").unwrap().sensitive);
+    let plug_in = described.iter().find(|config| config.name == "plug.in").unwrap();
+    assert_eq!((plug_in.sensitive, &plug_in.value), (true, &None), "nobody knows whether it is a secret");
+    let shown: Vec<_> = running.describe_all_brokers();
+    let shown: Vec<_> = shown.iter().map(|config| (&*config.name, config.synonyms.len())).collect();
+    assert_eq!(shown, [("leader.replication.throttled.rate", 1), ("message.max.bytes", 1)]);
+}
+
+/// Goal: as `ConfigCommand --describe` of Apache Kafka shows it.
+#[test]
+fn a_setting_without_its_own_name_anywhere_has_no_synonyms() {
+    let (own, given) = (none(), broker(&[("log.retention.hours", "1")]));
+    let described = TopicConfig::new(&own, &given).describe();
+    let retention = described.iter().find(|config| config.name == "retention.ms").unwrap();
+    assert_eq!((retention.value.as_deref(), retention.source), (Some("3600000"), ConfigSource::Default));
+    assert!(retention.synonyms.is_empty());
+}
+
+#[test]
+fn a_topic_inherits_what_is_set_for_its_broker_while_running() {
+    let given = broker(&[("min.insync.replicas", "1")]);
+    let running = given.under(&none(), &topic(&[("min.insync.replicas", "2")]));
+    let own = none();
+    assert_eq!(TopicConfig::new(&own, &running).min_insync_replicas(), 2);
+    let own = topic(&[("min.insync.replicas", "3")]);
+    assert_eq!(TopicConfig::new(&own, &running).min_insync_replicas(), 3);
+}
+
+#[test]
+fn a_running_broker_refuses_what_it_reads_only_at_the_start() {
+    for (name, value) in [("broker.rack", Some("r")), ("node.id", None), ("message.max.bytes", Some("x"))] {
+        assert!(check_broker_change(name, value).is_err(), "{name}");
+    }
+    for (name, value) in [("message.max.bytes", Some(" 5 ")), ("plug.in", Some("x")), ("log.roll.ms", None)] {
+        assert_eq!(check_broker_change(name, value), Ok(()), "{name}");
+    }
+}
+
+#[test]
+fn settings_of_a_topic_are_checked_against_each_other() {
+    let configs = topic(&[("min.compaction.lag.ms", "6"), ("max.compaction.lag.ms", "5")]);
+    let error = check_topic_configs(&configs).unwrap_err().to_string();
+    assert_eq!(error, "min.compaction.lag.ms must be at most max.compaction.lag.ms");
+    for (value, fits) in
+        [("", true), ("*", true), ("0:1,12:3", true), ("0:1,*", false), ("0", false), ("a:1", false)]
+    {
+        let configs = topic(&[("leader.replication.throttled.replicas", value)]);
+        assert_eq!(check_topic_configs(&configs).is_ok(), fits, "{value}");
+    }
 }
 
 /// Goal: nobody waits for something that never happens, such as a deletion by age.
@@ -226,10 +277,7 @@ fn settings_that_are_not_acted_on_are_known_as_such() {
         assert!(!is_without_effect(name, "1") && !is_without_effect(name, "9223372036854775807"), "{name}");
     }
     for name in support::ACTED_ON.iter().chain(support::ACTED_ON_AT.iter().map(|(name, _)| name)) {
-        assert!(
-            find(table::BROKER, name).or_else(|| find(table::TOPIC, name)).is_some(),
-            "{name} is misspelt"
-        );
+        assert!(broker::find_key(name).or_else(|| find(table::TOPIC, name)).is_some(), "{name} is misspelt");
         assert!(!is_without_effect(name, "1"), "{name}");
     }
 }

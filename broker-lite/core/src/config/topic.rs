@@ -62,6 +62,16 @@ impl<'a> TopicConfig<'a> {
         self.boolean("unclean.leader.election.enable")
     }
 
+    /// Where the value in force comes from.
+    pub fn source(&self, name: &str) -> ConfigSource {
+        if self.own.contains_key(name) {
+            return ConfigSource::DynamicTopic;
+        }
+        let inherited =
+            find(table::TOPIC, name).and_then(|key| vias(key).find_map(|via| self.inherited(via)));
+        inherited.map_or(ConfigSource::Default, |(_, source)| source)
+    }
+
     /// All settings of the topic, sorted by name.
     pub fn describe(&self) -> Vec<DescribedConfig> {
         table::TOPIC.iter().map(|key| self.describe_key(key)).collect()
@@ -69,28 +79,21 @@ impl<'a> TopicConfig<'a> {
 
     fn describe_key(&self, key: &'static Key) -> DescribedConfig {
         let own = self.own.get(key.name).map(|value| Synonym {
-            name: key.name,
+            name: Cow::Borrowed(key.name),
             value: Some(value.clone()),
             source: ConfigSource::DynamicTopic,
         });
-        let inherited = vias(key).filter_map(|via| {
-            let (value, source) = self.inherited(via)?;
-            Some(Synonym { name: via.broker, value: Some(value.into_owned()), source })
-        });
-        let mut synonyms: Vec<Synonym> = own.into_iter().chain(inherited).collect();
-        if synonyms.is_empty() {
-            let value = key.default.map(str::to_owned);
-            synonyms.push(Synonym { name: key.name, value, source: ConfigSource::Default });
-        }
+        let inherited = vias(key).next().map(|via| self.broker.synonyms(via.broker)).unwrap_or_default();
+        let synonyms: Vec<Synonym> = own.into_iter().chain(inherited).collect();
         DescribedConfig {
-            name: key.name,
-            value: synonyms.first().and_then(|first| first.value.clone()),
+            name: Cow::Borrowed(key.name),
+            value: self.get(key.name).map(Cow::into_owned),
             source: synonyms.first().map_or(ConfigSource::Default, |first| first.source),
-            kind: key.kind,
+            kind: Some(key.kind),
             read_only: false,
             sensitive: key.sensitive(),
             synonyms,
-            documentation: documentation("topic", key.name),
+            documentation: Some(documentation("topic", key.name)),
         }
     }
 

@@ -19,6 +19,7 @@ impl Controller {
     /// * `NOT_CONTROLLER`: the leader knows a later epoch than this controller.
     /// * `FENCED_LEADER_EPOCH`, `INVALID_REQUEST`: it does not lead any more, or never did.
     /// * `INVALID_UPDATE_VERSION`: the registration has changed; read it, then ask again.
+    /// * `NEW_LEADER_ELECTED`: it is carried out, and has completed a reassignment by which another broker leads.
     /// * `INELIGIBLE_REPLICA`: a member is fenced, shutting down, or has restarted since it caught up.
     pub fn alter_partition(&mut self, request: &AlterPartitionRequest) -> Outcome<AlterPartitionResponse> {
         let response = AlterPartitionResponse::default();
@@ -60,7 +61,9 @@ impl Controller {
             proposal.recovery = recovery;
         });
         let now = self.image.partition(topic_id, asked.partition_index);
-        now.cloned().ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+        let now = now.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        // the change has completed a reassignment that takes the leader away
+        if now.leader == Some(broker) { Ok(now.clone()) } else { Err(ErrorCode::NEW_LEADER_ELECTED) }
     }
 
     /// Whether a replica may be in sync: alive, staying, and the process the leader has seen catch up.

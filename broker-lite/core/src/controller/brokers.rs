@@ -224,7 +224,7 @@ impl Controller {
 
     /// Takes brokers that are no longer active out of the ISRs, and the one that may have lost records
     /// out of the eligible replicas too.
-    fn leave(&mut self, brokers: &[i32], unclean: Option<i32>) {
+    pub(super) fn leave(&mut self, brokers: &[i32], unclean: Option<i32>) {
         let touched = self.partitions_where(|p| {
             let has = |among: &[i32], id: &i32| among.contains(id);
             brokers.iter().any(|id| has(&p.isr, id)) || unclean.is_some_and(|id| has(&p.elr, &id))
@@ -234,8 +234,13 @@ impl Controller {
         }
     }
 
-    /// Returns when [`Self::on_deadline`] wants to run: the first end of a session.
+    /// Returns when [`Self::on_deadline`] wants to run: the first end of a session, or the next look at the leaders.
     pub fn deadline(&self) -> Option<Tick> {
+        let sessions = self.session_deadline();
+        Some(sessions.map_or(self.rebalance.deadline(), |at| at.min(self.rebalance.deadline())))
+    }
+
+    pub(super) fn session_deadline(&self) -> Option<Tick> {
         self.live_sessions().map(|(_, session)| session.ends).min()
     }
 
@@ -247,8 +252,8 @@ impl Controller {
         }
     }
 
-    /// Fences brokers that have been silent for `broker.session.timeout.ms`. Where the process may have been held up, tell
-    /// it so first: see [`Self::deaf`].
+    /// Fences brokers that have been silent for `broker.session.timeout.ms`, and balances leaders if that is due. Where the
+    /// process may have been held up, tell it so first: see [`Self::deaf`].
     pub fn on_deadline(&mut self, now: Tick) -> Outcome<()> {
         let dead: Vec<(i32, i64)> = self
             .live_sessions()
@@ -256,6 +261,7 @@ impl Controller {
             .map(|(broker, _)| (broker.id, broker.epoch))
             .collect();
         self.fence(&dead);
+        self.rebalance(now);
         self.outcome(())
     }
 

@@ -1,14 +1,10 @@
-//! CreateTopics (19) and CreatePartitions (37).
+//! CreateTopics (19).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klamm_wire::messages::create_partitions_request::CreatePartitionsTopic;
-use klamm_wire::messages::create_partitions_response::CreatePartitionsTopicResult;
 use klamm_wire::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use klamm_wire::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
-use klamm_wire::messages::{
-    BrokerId, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-};
+use klamm_wire::messages::{BrokerId, CreateTopicsRequest, CreateTopicsResponse};
 use klamm_wire::metadata_records::{ConfigRecord, PartitionRecord, TopicRecord};
 use klamm_wire::{ErrorCode, StrBytes};
 use uuid::Uuid;
@@ -19,7 +15,7 @@ use crate::metadata::ConfigResource;
 use crate::placement::{self, Candidate};
 
 /// Most partitions one request may create, as in Kafka: they go into one batch of the log.
-const MAX_PARTITIONS: i64 = 10_000;
+pub(super) const MAX_PARTITIONS: i64 = 10_000;
 
 /// A topic that passed all checks.
 struct Plan {
@@ -97,7 +93,7 @@ impl Controller {
         }
     }
 
-    fn place(&mut self, partitions: usize, replicas: usize) -> Result<Vec<Vec<i32>>, Refusal> {
+    pub(super) fn place(&mut self, partitions: usize, replicas: usize) -> Result<Vec<Vec<i32>>, Refusal> {
         let candidates = self.image.brokers().values().map(|broker| Candidate {
             id: broker.id,
             rack: broker.rack.as_deref(),
@@ -124,19 +120,23 @@ impl Controller {
         }
         let partitions: Vec<Vec<i32>> = by_index.into_values().collect();
         let first = partitions.first().map_or(0, Vec::len);
-        for (partition, replicas) in partitions.iter().enumerate() {
-            self.check_assignment(partition, replicas, first)?;
+        for (partition, replicas) in (0..).zip(&partitions) {
+            self.check_assignment(partition, replicas, Some(first))?;
+            self.check_some_active(partition, replicas)?;
         }
         Ok(partitions)
     }
 
-    fn check_assignment(&self, partition: usize, replicas: &[i32], factor: usize) -> Result<(), Refusal> {
+    /// Checks who shall hold a partition; `factor` is how many that should be, if not any number.
+    pub(super) fn check_assignment(
+        &self,
+        partition: i32,
+        replicas: &[i32],
+        factor: Option<usize>,
+    ) -> Result<(), Refusal> {
         let fail = |reason: String| Err(bad_assignment(format!("partition {partition}: {reason}")));
         if replicas.is_empty() {
             return fail("no replicas".to_owned());
-        }
-        if replicas.len() != factor {
-            return fail(format!("{} replicas where others have {factor}", replicas.len()));
         }
         if let Some(id) = replicas.iter().find(|id| self.image.broker(**id).is_none()) {
             return fail(format!("no broker {id} is registered"));
@@ -144,10 +144,17 @@ impl Controller {
         if let Some(id) = repeated(replicas.iter()).first() {
             return fail(format!("broker {id} is named twice"));
         }
-        if !replicas.iter().any(|id| self.image.is_active(*id)) {
-            return fail("all its brokers are fenced or shutting down".to_owned());
+        match factor.filter(|factor| *factor != replicas.len()) {
+            Some(factor) => fail(format!("{} replicas where others have {factor}", replicas.len())),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    pub(super) fn check_some_active(&self, partition: i32, replicas: &[i32]) -> Result<(), Refusal> {
+        if replicas.iter().any(|id| self.image.is_active(*id)) {
+            return Ok(());
+        }
+        Err(bad_assignment(format!("partition {partition}: all its brokers are fenced or shutting down")))
     }
 
     fn create(
@@ -159,20 +166,21 @@ impl Controller {
     ) -> CreatableTopicResult {
         let partitions = i32::try_from(plan.partitions.len()).unwrap_or(i32::MAX);
         let replicas = plan.partitions.first().map_or(0, Vec::len);
-        let described = TopicConfig::new(&plan.configs, &self.settings).describe();
-        let configs = described.into_iter().map(|config| {
+        let topic_config = TopicConfig::new(&plan.configs, &self.settings);
+        let configs = topic_config.describe().into_iter().map(|config| {
             CreatableTopicConfigs::default()
-                .with_name(StrBytes::from_static_str(config.name))
+                .with_config_source(topic_config.source(&config.name) as i8)
+                .with_name(StrBytes::from_string(config.name.into_owned()))
                 .with_value(config.value.map(StrBytes::from_string))
                 .with_read_only(config.read_only)
-                .with_config_source(config.source as i8)
                 .with_is_sensitive(config.sensitive)
         });
+        let configs: Vec<CreatableTopicConfigs> = configs.collect();
         let result = result
             .with_error_message(None)
             .with_num_partitions(partitions)
             .with_replication_factor(i16::try_from(replicas).unwrap_or(i16::MAX))
-            .with_configs(Some(configs.collect()));
+            .with_configs(Some(configs));
         if validate_only {
             return result;
         }
@@ -205,13 +213,9 @@ impl Controller {
     }
 
     /// Replicas on living brokers start in sync, the first of them as leader.
-    fn emit_partition(&mut self, topic_id: Uuid, partition_id: i32, replicas: Vec<i32>) {
+    pub(super) fn emit_partition(&mut self, topic_id: Uuid, partition_id: i32, replicas: Vec<i32>) {
         let isr: Vec<i32> = replicas.iter().copied().filter(|id| self.image.is_active(*id)).collect();
-        let directory = |id: &i32| match self.image.broker(*id).map(|broker| broker.log_dirs.as_slice()) {
-            Some([only]) => *only,
-            _ => Uuid::nil(), // unassigned
-        };
-        let directories = replicas.iter().map(directory).collect();
+        let directories = replicas.iter().map(|id| self.log_dir(*id)).collect();
         self.emit(PartitionRecord {
             partition_id,
             topic_id,
@@ -223,71 +227,6 @@ impl Controller {
             replicas,
             ..PartitionRecord::default()
         });
-    }
-
-    /// CreatePartitions (37), versions 0 to 3.
-    pub fn create_partitions(
-        &mut self,
-        request: &CreatePartitionsRequest,
-    ) -> Outcome<CreatePartitionsResponse> {
-        let twice = repeated(request.topics.iter().map(|topic| topic.name.as_str()));
-        let mut created = 0;
-        let mut results = Vec::with_capacity(request.topics.len());
-        for topic in &request.topics {
-            let done = if twice.contains(topic.name.as_str()) {
-                Err(Refusal(ErrorCode::INVALID_REQUEST, "the request names this topic twice".to_owned()))
-            } else {
-                self.grow(topic, request.validate_only, &mut created)
-            };
-            let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
-            results.push(match done {
-                Ok(()) => result.with_error_message(None),
-                Err(refusal) => result.with_error_code(refusal.0.0).with_error_message(refusal.message()),
-            });
-        }
-        self.outcome(CreatePartitionsResponse::default().with_results(results))
-    }
-
-    fn grow(
-        &mut self,
-        asked: &CreatePartitionsTopic,
-        validate_only: bool,
-        created: &mut i64,
-    ) -> Result<(), Refusal> {
-        let Some(topic) = self.image.topic(&asked.name) else {
-            let reason = format!("no topic {}", asked.name.as_str());
-            return Err(Refusal(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, reason));
-        };
-        let (id, have) = (topic.id, i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX));
-        let factor = topic.partitions.values().next().map_or(1, |first| first.replicas.len());
-        if asked.count <= have {
-            let reason = format!("the topic has {have} partitions already, {} are asked for", asked.count);
-            return Err(Refusal(ErrorCode::INVALID_PARTITIONS, reason));
-        }
-        *created += i64::from(asked.count - have);
-        if *created > MAX_PARTITIONS {
-            return Err(too_many_partitions());
-        }
-        let more = usize::try_from(asked.count - have).unwrap_or_default();
-        let partitions = match &asked.assignments {
-            None => self.place(more, factor)?,
-            Some(given) if given.len() != more => {
-                return Err(bad_assignment(format!("{} assignments for {more} new partitions", given.len())));
-            }
-            Some(given) => {
-                let given: Vec<Vec<i32>> = given.iter().map(|one| ids(&one.broker_ids)).collect();
-                for (partition, replicas) in (topic.partitions.len()..).zip(&given) {
-                    self.check_assignment(partition, replicas, factor)?;
-                }
-                given
-            }
-        };
-        if !validate_only {
-            for (partition, replicas) in (have..).zip(partitions) {
-                self.emit_partition(id, partition, replicas);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -304,15 +243,15 @@ fn checked_configs(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, R
     Ok(configs)
 }
 
-fn ids(brokers: &[BrokerId]) -> Vec<i32> {
+pub(super) fn ids(brokers: &[BrokerId]) -> Vec<i32> {
     brokers.iter().map(|id| id.0).collect()
 }
 
-fn bad_assignment(reason: String) -> Refusal {
+pub(super) fn bad_assignment(reason: String) -> Refusal {
     Refusal(ErrorCode::INVALID_REPLICA_ASSIGNMENT, reason)
 }
 
-fn too_many_partitions() -> Refusal {
+pub(super) fn too_many_partitions() -> Refusal {
     let reason = format!("one request may create at most {MAX_PARTITIONS} partitions");
     Refusal(ErrorCode::POLICY_VIOLATION, reason)
 }

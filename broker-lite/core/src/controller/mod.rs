@@ -11,13 +11,20 @@
 //!
 //! Invariant: the image equals what the returned records add up to.
 
+mod alter_configs;
 mod alter_partition;
 mod brokers;
+mod create_partitions;
 mod create_topics;
 mod delete_topics;
+mod elect_leaders;
 mod election;
+mod features;
 mod names;
 mod producer_ids;
+mod reassign;
+mod rebalance;
+mod unregister;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,12 +35,12 @@ use uuid::Uuid;
 
 use crate::Tick;
 use crate::config::BrokerConfig;
-use crate::metadata::{Delta, Image, PartitionRegistration};
+use crate::metadata::{ConfigResource, Delta, Image, PartitionRegistration};
+pub use alter_configs::{ResourceChange, check_at_broker};
 use brokers::Session;
 use election::Proposal;
-
-/// `metadata.version` of Apache Kafka 4.3.0 (4.3-IV0), whose record formats are written.
-const METADATA_VERSION: i16 = 30;
+pub use features::SUPPORTED as SUPPORTED_FEATURES;
+use rebalance::Rebalance;
 
 /// Records to append, and the answer to give when they are committed.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,11 +57,16 @@ pub struct Outcome<R> {
 }
 
 /// Why one item of a request is refused: code, and a text that names the cause.
-#[derive(Debug)]
-struct Refusal(ErrorCode, String);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal(pub ErrorCode, pub String);
 
 impl Refusal {
-    fn message(self) -> Option<StrBytes> {
+    fn new(code: ErrorCode, reason: impl Into<String>) -> Self {
+        Self(code, reason.into())
+    }
+
+    /// The text, as responses carry it.
+    pub fn message(self) -> Option<StrBytes> {
         Some(StrBytes::from_string(self.1))
     }
 }
@@ -63,8 +75,11 @@ impl Refusal {
 #[derive(Debug)]
 pub struct Controller {
     cluster_id: String,
+    given: BrokerConfig,
+    /// `given` under what is set for all brokers while running.
     settings: BrokerConfig,
     session_timeout: Duration,
+    rebalance: Rebalance,
     image: Image,
     sessions: BTreeMap<i32, Session>,
     rng: fastrand::Rng,
@@ -75,18 +90,22 @@ impl Controller {
     /// Takes over from a log that adds up to `image` (empty for a new cluster).
     ///
     /// Brokers that are not fenced in it have a whole session timeout from `now` to report.
-    pub fn new(
-        now: Tick,
-        cluster_id: &str,
-        settings: BrokerConfig,
-        image: Image,
-        rng: fastrand::Rng,
-    ) -> Self {
-        let session_timeout = settings.millis("broker.session.timeout.ms").unwrap_or(Duration::from_secs(9));
+    pub fn new(now: Tick, cluster_id: &str, given: BrokerConfig, image: Image, rng: fastrand::Rng) -> Self {
+        let session_timeout = given.millis("broker.session.timeout.ms").unwrap_or(Duration::from_secs(9));
         let sessions =
             image.live_brokers().map(|broker| (broker.id, Session::new(now + session_timeout))).collect();
-        let cluster_id = cluster_id.to_owned();
-        Self { cluster_id, settings, session_timeout, image, sessions, rng, records: Vec::new() }
+        let settings = given.under(&BTreeMap::new(), image.configs(&ConfigResource::Broker(None)));
+        Self {
+            cluster_id: cluster_id.to_owned(),
+            rebalance: Rebalance::new(now, &given),
+            given,
+            settings,
+            session_timeout,
+            image,
+            sessions,
+            rng,
+            records: Vec::new(),
+        }
     }
 
     /// The state of the cluster including records that are not committed yet.
@@ -99,13 +118,13 @@ impl Controller {
         &self.settings
     }
 
-    /// First records of a new cluster: finalized features, and its id. None if the log holds them already.
+    /// First records of a new cluster: finalized features, what they ask for, and its id. None if the log holds them already.
     pub fn bootstrap(&mut self) -> Outcome<()> {
         if self.image.features().is_empty() {
-            let features = [("metadata.version", METADATA_VERSION), ("eligible.leader.replicas.version", 1)];
-            for (name, feature_level) in features {
-                self.emit(FeatureLevelRecord { name: name.to_owned(), feature_level });
+            for (name, feature_level) in features::FIRST {
+                self.emit(FeatureLevelRecord { name: (*name).to_owned(), feature_level: *feature_level });
             }
+            self.settle_min_insync();
         }
         if self.image.cluster_id().is_none() {
             self.emit(Image::cluster_id_record(&self.cluster_id.clone()));
@@ -121,11 +140,15 @@ impl Controller {
 
     /// Applies a record of our own making and keeps it for the outcome.
     fn emit(&mut self, record: impl Into<MetadataRecord>) {
-        let record = record.into();
-        let applied = self.image.apply(&record, &mut Delta::default());
+        let (record, mut delta) = (record.into(), Delta::default());
+        let applied = self.image.apply(&record, &mut delta);
         debug_assert_eq!(applied, Ok(()), "the controller wrote a record that does not fit: {record:?}");
         if applied.is_ok() {
             self.records.push(record);
+        }
+        let all_brokers = ConfigResource::Broker(None);
+        if delta.configs.contains(&all_brokers) {
+            self.settings = self.given.under(&BTreeMap::new(), self.image.configs(&all_brokers));
         }
     }
 
@@ -142,24 +165,48 @@ impl Controller {
         }
     }
 
-    /// Brings one partition to the state that follows from who is alive; `edit` may ask for more.
-    fn reconsider(&mut self, topic_id: Uuid, partition_id: i32, edit: impl FnOnce(&mut Proposal<'_>)) {
-        let Some(topic) = self.image.topic_by_id(topic_id) else { return };
-        let Some(current) = topic.partitions.get(&partition_id) else { return };
+    /// Brings one partition to the state that follows from who is alive; `edit` may ask for more. Returns whether that
+    /// is a new state.
+    fn reconsider(
+        &mut self,
+        topic_id: Uuid,
+        partition_id: i32,
+        edit: impl FnOnce(&mut Proposal<'_>),
+    ) -> bool {
+        let Some(topic) = self.image.topic_by_id(topic_id) else { return false };
+        let Some(current) = topic.partitions.get(&partition_id) else { return false };
         let config = self.image.topic_config(&topic.name, &self.settings);
         let mut proposal = Proposal {
             current,
             isr: current.isr.clone(),
+            replicas: current.replicas.clone(),
+            adding: current.adding_replicas.clone(),
+            removing: current.removing_replicas.clone(),
             recovery: current.leader_recovery_state,
+            preferred: false,
             unclean_shutdown: None,
             min_insync: config.min_insync_replicas(),
             unclean_allowed: config.unclean_leader_election(),
+            elr_enabled: self.elr_enabled(),
             acceptable: &|id| self.image.is_active(id),
         };
         edit(&mut proposal);
         let next = proposal.resolve();
-        if let Some(record) = election::change(topic_id, partition_id, current, &next) {
-            self.emit(record);
+        let directory = |id| self.log_dir(id);
+        let record = election::change(topic_id, partition_id, current, &next, directory);
+        record.map(|record| self.emit(record)).is_some()
+    }
+
+    /// Whether replicas may be eligible leaders outside the ISR (KIP-966).
+    fn elr_enabled(&self) -> bool {
+        self.image.features().get(features::ELR).is_some_and(|level| *level >= 1)
+    }
+
+    /// Where a broker keeps its replicas: its only log directory, or not known.
+    fn log_dir(&self, broker: i32) -> Uuid {
+        match self.image.broker(broker).map(|broker| broker.log_dirs.as_slice()) {
+            Some([only]) => *only,
+            _ => Uuid::nil(),
         }
     }
 

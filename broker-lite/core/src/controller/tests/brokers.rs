@@ -31,7 +31,7 @@ fn a_broker_is_registered_fenced_with_the_offset_of_its_record_as_epoch() {
     assert_eq!(broker.listener("PLAINTEXT").map(|l| (l.host.as_str(), l.port)), Some(("b", 9092)));
     assert_eq!(world.reader.live_brokers().count(), 0);
     assert!(world.delta.brokers.contains(&1));
-    assert_eq!(world.controller.deadline(), None, "a fenced broker cannot be fenced");
+    assert_eq!(world.controller.session_deadline(), None, "a fenced broker cannot be fenced");
 }
 
 #[test]

@@ -1,20 +1,27 @@
 //! A cluster as the controller sees it: every outcome goes through a real log into a second image.
 
+mod alter_configs;
 mod alter_partition;
 mod brokers;
 mod elections;
+mod features;
 mod properties;
+mod reassigning;
 mod topics;
 
+use klamm_wire::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use klamm_wire::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
 use klamm_wire::messages::alter_partition_response::PartitionData as Altered;
 use klamm_wire::messages::broker_registration_request::Listener;
 use klamm_wire::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use klamm_wire::messages::elect_leaders_request::TopicPartitions;
+use klamm_wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use klamm_wire::messages::{
-    AlterPartitionRequest, BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId,
-    BrokerRegistrationRequest, BrokerRegistrationResponse, CreateTopicsRequest, TopicName,
+    AlterPartitionReassignmentsRequest, AlterPartitionRequest, BrokerHeartbeatRequest,
+    BrokerHeartbeatResponse, BrokerId, BrokerRegistrationRequest, BrokerRegistrationResponse,
+    CreateTopicsRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest, TopicName,
 };
 use klamm_wire::{ErrorCode, RawBatch, StrBytes};
 use uuid::Uuid;
@@ -183,6 +190,48 @@ impl World {
         let created = &response.topics[0];
         assert_eq!(ErrorCode(created.error_code), ErrorCode::NONE, "{:?}", created.error_message);
         created.topic_id
+    }
+
+    /// Asks for replicas of partition 0 of `topic`, or to cancel.
+    fn reassign(&mut self, topic: &str, target: Option<&[i32]>) -> ErrorCode {
+        let partition = ReassignablePartition::default().with_replicas(target.map(brokers));
+        let topic = ReassignableTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
+        let request = AlterPartitionReassignmentsRequest::default().with_topics(vec![topic]);
+        let outcome = self.controller.alter_partition_reassignments(&request);
+        let response = self.settle(outcome);
+        ErrorCode(response.responses[0].partitions[0].error_code)
+    }
+
+    /// Asks for an election of partition 0 of `topic`: 0 preferred, 1 unclean.
+    fn elect(&mut self, topic: &str, kind: i8) -> ErrorCode {
+        let topic = TopicPartitions::default().with_topic(name(topic)).with_partitions(vec![0]);
+        let request =
+            ElectLeadersRequest::default().with_election_type(kind).with_topic_partitions(Some(vec![topic]));
+        let outcome = self.controller.elect_leaders(&request);
+        let response = self.settle(outcome);
+        ErrorCode(response.replica_election_results[0].partition_result[0].error_code)
+    }
+
+    /// Changes one setting by IncrementalAlterConfigs: 0 set, 1 delete, 2 append, 3 subtract.
+    fn configure(
+        &mut self,
+        (kind, resource): (i8, &str),
+        operation: i8,
+        key: &str,
+        value: Option<&str>,
+    ) -> ErrorCode {
+        let config = AlterableConfig::default()
+            .with_name(text(key))
+            .with_config_operation(operation)
+            .with_value(value.map(text));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(text(resource))
+            .with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let outcome = self.controller.incremental_alter_configs(&request);
+        let response = self.settle(outcome);
+        ErrorCode(response.responses[0].error_code)
     }
 
     fn partition(&self, topic: Uuid) -> &PartitionRegistration {

@@ -1,0 +1,104 @@
+//! broker-lite answers as Apache Kafka does: see `klamm_tests::fidelity`. One file of cases per API key.
+//!
+//! `cargo test -p klamm-tests --test fidelity -- --exact 'Metadata/topics by name' --answers` runs one case and prints what
+//! both have answered.
+#![allow(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
+
+mod allowed;
+mod k00_produce;
+mod k01_fetch;
+mod k02_list_offsets;
+mod k03_metadata;
+mod k10_find_coordinator;
+mod k18_api_versions;
+mod k19_create_topics;
+mod k20_delete_topics;
+mod k22_init_producer_id;
+mod k23_offset_for_leader_epoch;
+mod k32_describe_configs;
+mod k60_describe_cluster;
+
+use std::process::ExitCode;
+
+use klamm_tests::fidelity::{self, Arguments, Case, Side, Suite, case};
+use klamm_tests::process::{ApacheKafka, BrokerLite};
+use klamm_tests::skipped;
+use serde_json::json;
+
+const BROKERS: usize = 3;
+
+/// Settings of both clusters.
+const SETTINGS: &[&str] =
+    &["auto.create.topics.enable=true", "broker.heartbeat.interval.ms=500", "log.retention.ms=-1"];
+
+/// Topics that the cases find: `orders` with a leader on each broker, `solo` on broker 2 alone, `empty`, and `filled` with
+/// four batches of known content.
+fn setup() -> Case {
+    let batch =
+        |records: &[&str], timestamp: i64| json!({ "records": records, "first_timestamp": timestamp });
+    let write = |batch: serde_json::Value| {
+        let partition = json!({ "Index": 0, "Records": [batch] });
+        json!({ "Acks": -1, "TimeoutMs": 10_000, "TopicData": [{ "Name": "filled", "PartitionData": [partition] }] })
+    };
+    case(18, "set-up")
+        .topic("orders", &[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2]])
+        .topic("solo", &[&[2]])
+        .topic("empty", &[&[1, 2, 3]])
+        .topic("filled", &[&[1, 2, 3]])
+        .topic("refusing", &[&[1, 2, 3]])
+        .first(1, 0, 9, write(batch(&["a", "b", "c"], 1_600_000_000_000)))
+        .first(1, 0, 9, write(batch(&["d"], 1_600_000_010_000)))
+        .first(1, 0, 9, write(batch(&["e", "f"], 1_600_000_005_000)))
+        .first(1, 0, 9, write(batch(&["g"], 1_600_000_020_000)))
+}
+
+fn suite() -> Suite {
+    let mut cases = fidelity::framing();
+    cases.extend(k18_api_versions::cases());
+    cases.extend(k00_produce::cases());
+    cases.extend(k01_fetch::cases());
+    cases.extend(k02_list_offsets::cases());
+    cases.extend(k03_metadata::cases());
+    cases.extend(k10_find_coordinator::cases());
+    cases.extend(k19_create_topics::cases());
+    cases.extend(k20_delete_topics::cases());
+    cases.extend(k22_init_producer_id::cases());
+    cases.extend(k23_offset_for_leader_epoch::cases());
+    cases.extend(k32_describe_configs::cases());
+    cases.extend(k60_describe_cluster::cases());
+    Suite {
+        setup: setup(),
+        cases,
+        allowed: allowed::allowed(),
+        open: allowed::open(),
+        not_advertised: allowed::NOT_ADVERTISED.to_vec(),
+        other_features: allowed::OTHER_FEATURES.to_vec(),
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse(std::env::args().skip(1));
+    let suite = suite();
+    if arguments.list {
+        fidelity::list(&suite, &arguments);
+        return ExitCode::SUCCESS;
+    }
+    if let Some(reason) = ApacheKafka::missing() {
+        skipped("Apache Kafka", &reason);
+        return ExitCode::SUCCESS;
+    }
+    let kafka = std::thread::spawn(|| ApacheKafka::start_with(BROKERS, SETTINGS));
+    let options: Vec<_> = SETTINGS.iter().flat_map(|setting| ["--config", setting]).collect();
+    let ours = BrokerLite::up(&options).expect("broker-lite starts");
+    let kafka = kafka.join().expect("a thread that waits").expect("Apache Kafka starts");
+    let mut theirs = Side::meet(kafka.bootstrap()).expect("Apache Kafka answers");
+    let mut mine = Side::meet(ours.bootstrap()).expect("broker-lite answers");
+    match fidelity::run(suite, &arguments, &mut theirs, &mut mine) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(101),
+        Err(error) => {
+            eprintln!("fidelity: {error}");
+            ExitCode::from(101)
+        }
+    }
+}

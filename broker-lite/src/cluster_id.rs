@@ -76,7 +76,7 @@ mod tests {
         let id = ClusterId::new(None);
         assert!(id.fits(Some("a")) && id.fits(None));
         id.learn("a");
-        id.clone().learn("b");
+        id.learn("b");
         assert_eq!(id.get(), Some("a"));
         assert!(id.fits(Some("a")) && id.fits(None) && !id.fits(Some("b")));
     }

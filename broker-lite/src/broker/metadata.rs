@@ -47,7 +47,7 @@ pub(crate) async fn follow(broker: Arc<Broker>) {
         };
         match ended {
             Err(error) => {
-                tracing::debug!(broker = broker.id(), voter, %error, "cannot follow the metadata log")
+                tracing::debug!(broker = broker.id(), voter, %error, "cannot follow the metadata log");
             }
             // Somebody else leads, and is asked at once.
             Ok(()) if broker.controllers.leader().is_some_and(|leader| leader != voter) => continue,

@@ -330,7 +330,7 @@ impl ControllerNode {
                     tracing::info!(node = self.id(), to, "cut its metadata log back");
                 }
                 Effect::Elected { epoch } => {
-                    tracing::info!(node = self.id(), epoch, "leads the metadata quorum")
+                    tracing::info!(node = self.id(), epoch, "leads the metadata quorum");
                 }
                 Effect::Deposed { epoch } => tracing::info!(node = self.id(), epoch, "leads no more"),
                 // What follows from these is seen in the voter's state.

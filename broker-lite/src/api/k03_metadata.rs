@@ -132,7 +132,7 @@ fn answer(
         }
         let mut response = MetadataResponse::default()
             .with_brokers(brokers)
-            .with_cluster_id(Some(text(&broker.identity.cluster_id)))
+            .with_cluster_id(broker.identity.cluster_id.field())
             .with_controller_id(controller)
             .with_topics(topics);
         if request.include_cluster_authorized_operations && CLUSTER_OPERATIONS_IN.contains(&version) {

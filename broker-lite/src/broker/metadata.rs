@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::{Broker, CopySide, LISTENER, Partition};
 use crate::api::k59_fetch_snapshot::Asker;
 use crate::api::{k01_fetch_metadata, k59_fetch_snapshot};
+use crate::cluster_id::ClusterId;
 use crate::node::{Listener, Party};
 
 /// Longest wait of one metadata Fetch, as in Kafka.
@@ -62,12 +63,14 @@ pub(crate) async fn follow(broker: Arc<Broker>) {
 async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result<(), LinkError> {
     let malformed = |reason: String| LinkError::Malformed { reason };
     let limit = broker.config.millis("controller.quorum.fetch.timeout.ms").unwrap_or(Duration::from_secs(2));
-    let (cluster_id, id, directory) =
-        (broker.identity.cluster_id.clone(), broker.id(), broker.identity.log_dir);
+    let (id, directory) = (broker.id(), broker.identity.log_dir);
     let mut download: Option<(SnapshotId, Vec<u8>)> = None;
     loop {
         let epoch = broker.controllers.epoch();
         let from = broker.image(Image::next_offset);
+        // Who is in the wrong cluster shall hear which one it is, and not only that it is the wrong one.
+        let is_told = broker.image(|image| image.cluster_id().is_some());
+        let cluster_id = if is_told { broker.identity.cluster_id.clone() } else { ClusterId::default() };
         let frame = match &download {
             Some((snapshot, part)) => {
                 let asker = Asker::Broker(id, directory);

@@ -33,6 +33,7 @@ pub(crate) use lifecycle::{FEATURES, log_dir};
 pub(crate) use partition::{CopySide, Partition, Signal, Until};
 pub(crate) use sessions::Bell;
 
+use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, Leave, PowerLoss};
 use crate::journal::{Journal, NodeEvent};
 use crate::node::{Life, Network};
@@ -74,7 +75,7 @@ impl Committed {
 #[derive(Debug, Clone)]
 pub(crate) struct BrokerIdentity {
     pub(crate) id: i32,
-    pub(crate) cluster_id: Arc<str>,
+    pub(crate) cluster_id: ClusterId,
     pub(crate) rack: Option<String>,
     pub(crate) host: String,
     pub(crate) port: u16,

@@ -17,6 +17,7 @@ use broker_lite_core::metadata::Image;
 use super::builder::random_uuid;
 use super::{Cluster, ClusterError, Started, TOPIC_LIMIT};
 use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, Surroundings, log_dir};
+use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, DiskFaults, Leave, PowerLoss};
 use crate::journal::NodeEvent;
 use crate::node::{Life, Listening, Node, Role, serve};
@@ -405,7 +406,7 @@ impl Cluster {
         let rt = slot.rt.clone();
         let identity = BrokerIdentity {
             id,
-            cluster_id: cluster_id.clone(),
+            cluster_id: ClusterId::new(Some(cluster_id)),
             rack: Some(format!("RACK{id}")),
             host: slot.host.clone(),
             port: slot.port,

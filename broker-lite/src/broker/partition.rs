@@ -38,6 +38,7 @@ pub(crate) struct State {
     appends: Vec<Waiter>,
     commits: Vec<Waiter>,
     syncs: Vec<Waiter>,
+    deletions: Vec<Waiter>,
     listeners: Vec<Listener>,
 }
 
@@ -90,6 +91,8 @@ pub(crate) enum Until {
     Appended(i64),
     /// The high watermark is at or behind this offset.
     Committed(i64),
+    /// No living replica holds anything before this offset, as the leader knows.
+    Deleted(i64),
     /// What counts here is at or behind this offset: with `flush.messages` = 1, what is durable.
     Synced(i64),
 }
@@ -106,6 +109,7 @@ impl Partition {
             appends: Vec::new(),
             commits: Vec::new(),
             syncs: Vec::new(),
+            deletions: Vec::new(),
             listeners: Vec::new(),
         };
         Arc::new(Self { identity, committed, state: Mutex::new(state) })
@@ -163,8 +167,8 @@ impl Partition {
     /// Forgets a signal that nobody waits for any more.
     pub(crate) fn forget(&self, signal: &Signal) {
         let mut state = self.state.lock();
-        let State { appends, commits, syncs, .. } = &mut *state;
-        for list in [appends, commits, syncs] {
+        let State { appends, commits, syncs, deletions, .. } = &mut *state;
+        for list in [appends, commits, syncs, deletions] {
             list.retain(|waiter| !Arc::ptr_eq(&waiter.signal, signal));
         }
     }
@@ -205,6 +209,7 @@ impl State {
             Until::Appended(at) => replica.log_end_offset() >= at,
             Until::Committed(at) => replica.high_watermark() >= at,
             Until::Synced(at) => replica.durable_end() >= at,
+            Until::Deleted(at) => replica.low_watermark().map_or(true, |low| low >= at),
         });
         if holds {
             signal.notify_one();
@@ -214,6 +219,7 @@ impl State {
             Until::Appended(at) => (&mut self.appends, at),
             Until::Committed(at) => (&mut self.commits, at),
             Until::Synced(at) => (&mut self.syncs, at),
+            Until::Deleted(at) => (&mut self.deletions, at),
         };
         match list.iter_mut().find(|waiter| Arc::ptr_eq(&waiter.signal, signal)) {
             Some(waiter) => waiter.at = waiter.at.min(at),
@@ -227,6 +233,7 @@ impl State {
                 Effect::Appended(end) => take_reached(&mut self.appends, *end, wake),
                 Effect::HighWatermark(mark) => take_reached(&mut self.commits, *mark, wake),
                 Effect::Synced(end) => take_reached(&mut self.syncs, *end, wake),
+                Effect::LowWatermark(low) => take_reached(&mut self.deletions, *low, wake),
                 Effect::RoleChanged(_) | Effect::Truncated(_) | Effect::StorageFailed(_) => {
                     self.take_all(wake);
                 }
@@ -268,8 +275,9 @@ impl State {
     }
 
     fn take_all(&mut self, wake: &mut Vec<Signal>) {
-        let Self { appends, commits, syncs, .. } = self;
-        let all = appends.drain(..).chain(commits.drain(..)).chain(syncs.drain(..));
+        let Self { appends, commits, syncs, deletions, .. } = self;
+        let all =
+            appends.drain(..).chain(commits.drain(..)).chain(syncs.drain(..)).chain(deletions.drain(..));
         wake.extend(all.map(|waiter| waiter.signal));
     }
 }
@@ -352,7 +360,7 @@ impl Broker {
                     partition.committed.fetch_max(mark, Ordering::Relaxed);
                 }
                 // What was synced at once, or takes time, was taken out before.
-                Effect::Appended(_) | Effect::Sync { .. } => {}
+                Effect::Appended(_) | Effect::LowWatermark(_) | Effect::Sync { .. } => {}
             }
         }
     }

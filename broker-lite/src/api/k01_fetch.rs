@@ -18,7 +18,7 @@ use klamm_wire::seam::Frame;
 use super::k01_fetch_answer::{add_leaders, answered, grouped, refused, unknown};
 use super::k01_fetch_wanted::session_request;
 use super::{Handled, encoded};
-use crate::broker::{Bell, Broker, Partition, Signal, TopicRef, Until};
+use crate::broker::{Bell, Broker, CopySide, Partition, Signal, TopicRef, Until};
 use crate::node::{Answer, Reply};
 
 /// First version with sessions.
@@ -295,7 +295,13 @@ impl Plan {
         partition: &Arc<Partition>,
         harvest: &Harvest,
     ) -> Look {
-        let room = self.max_bytes.saturating_sub(harvest.bytes);
+        // A throttled follower that is not in sync waits until the throttle lets more pass.
+        let held_up = self.follower.is_some_and(|(id, _)| {
+            partition.is_throttled(CopySide::Leader)
+                && broker.throttled_until(CopySide::Leader).is_some()
+                && partition.look(|replica| !replica.isr().contains(&id)).unwrap_or(false)
+        });
+        let room = if held_up { 0 } else { self.max_bytes.saturating_sub(harvest.bytes) };
         let from = FetchFrom {
             fetcher: match self.follower {
                 Some((id, epoch)) => {
@@ -307,7 +313,7 @@ impl Plan {
             last_fetched_epoch: epoch(wanted.last_fetched_epoch).filter(|_| self.version >= DIVERGING),
             current_leader_epoch: epoch(wanted.current_leader_epoch),
             max_bytes: usize::try_from(wanted.max_bytes).unwrap_or(0).min(room),
-            min_one: harvest.bytes == 0,
+            min_one: harvest.bytes == 0 && !held_up,
         };
         let now = broker.rt.now();
         let read = partition.with(broker, |replica, fx| {
@@ -386,6 +392,14 @@ impl Plan {
                         response.error_code = code.0;
                         harvest.looks.clear();
                     }
+                }
+            }
+        }
+        if self.follower.is_some() {
+            for look in &harvest.looks {
+                let partition = look.replica.as_ref().map(|(partition, _)| partition);
+                if partition.is_some_and(|partition| partition.is_throttled(CopySide::Leader)) {
+                    broker.copied(CopySide::Leader, look.records.iter().map(Bytes::len).sum());
                 }
             }
         }

@@ -99,6 +99,10 @@ impl Attempts<'_> {
     /// Sends a request once.
     async fn once<R: Request>(&self, how: &How, encode: &Encode<'_>) -> Result<R::Response, AdminError> {
         let client = &self.admin.client;
+        if how.to == Target::Controller && client.metadata().brokers.is_empty() {
+            // A new client does not know yet who that is. If it does not hear of it soon, any broker hands it on.
+            let _ = client.ready(client.settings().retry_backoff_max).await;
+        }
         let limit = client.settings().request_timeout.min(self.deadline.saturating_sub(client.rt().now()));
         let too_old = AtomicI16::new(-1);
         let checked = |version: i16| match how.needs {
@@ -122,7 +126,9 @@ impl Attempts<'_> {
         self.failed = self.failed.saturating_add(1);
         let rt = self.admin.client.rt();
         let pause = self.backoff.delay(self.failed, &mut self.rng);
-        if rt.now().saturating_add(pause) >= self.deadline {
+        // An attempt with less time than that would only replace what was said last by a time-out.
+        let least = self.admin.client.settings().retry_backoff;
+        if rt.now().saturating_add(pause).saturating_add(least) >= self.deadline {
             return false;
         }
         self.admin.client.request_refresh("an administrative request was refused or lost");

@@ -264,7 +264,9 @@ async fn one_leader_that_does_not_answer_takes_no_other_partition_along() {
     let of = |topic: &str, index| results.of(&TopicPartition::new(topic, index)).unwrap();
     assert!(of("orders", 0).is_ok() && of("orders", 2).is_ok());
     let error = of("orders", 1).as_ref().unwrap_err();
-    assert_eq!((error.code, error.recovery()), (ErrorCode::NETWORK_EXCEPTION, Recovery::Retry));
+    // The last attempt may have waited for reconnect.backoff.ms to the end.
+    let silent = [ErrorCode::NETWORK_EXCEPTION, ErrorCode::REQUEST_TIMED_OUT];
+    assert!(silent.contains(&error.code) && error.recovery() == Recovery::Retry, "{error}");
     let error = of("nowhere", 0).as_ref().unwrap_err();
     assert_eq!((error.code, error.recovery()), (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, Recovery::Fix));
 }

@@ -72,6 +72,7 @@ pub(crate) fn allowed() -> Vec<Allowed> {
         own_words("DescribeConfigs/*"),
         own_words("DescribeCluster/*"),
         allow(
+            "DescribeConfigs/with documentation",
             "*.Documentation",
             "\"*\"",
             "\"https://kafka.apache.org/documentation/#*\"",

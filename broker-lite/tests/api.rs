@@ -85,6 +85,7 @@ async fn api_versions_advertises_what_is_implemented_and_nothing_else() {
         (44, 0, 1),
         (45, 0, 1),
         (46, 0, 0),
+        (55, 0, 2),
         (57, 0, 2),
         (60, 0, 2),
         (64, 0, 0),

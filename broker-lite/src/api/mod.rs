@@ -7,7 +7,7 @@
 mod k00_produce;
 mod k01_fetch;
 mod k01_fetch_answer;
-mod k01_fetch_metadata;
+pub(crate) mod k01_fetch_metadata;
 mod k01_fetch_wanted;
 mod k02_list_offsets;
 mod k03_metadata;
@@ -25,8 +25,13 @@ mod k43_elect_leaders;
 mod k44_incremental_alter_configs;
 mod k45_alter_partition_reassignments;
 mod k46_list_partition_reassignments;
+mod k52_vote;
+mod k53_begin_quorum_epoch;
+mod k54_end_quorum_epoch;
+mod k55_describe_quorum;
 mod k56_alter_partition;
 mod k57_update_features;
+pub(crate) mod k59_fetch_snapshot;
 mod k60_describe_cluster;
 mod k62_broker_registration;
 mod k63_broker_heartbeat;
@@ -34,18 +39,20 @@ mod k64_unregister_broker;
 mod k67_allocate_producer_ids;
 mod k74_list_config_resources;
 mod k75_describe_topic_partitions;
+pub(crate) mod quorum;
 
 use std::sync::Arc;
 
 use broker_lite_core::controller::{Controller, Outcome};
 use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_request, encode_response};
 use klamm_wire::seam::Frame;
-use klamm_wire::{Request, StrBytes};
+use klamm_wire::{ErrorCode, Request, StrBytes};
 
 use crate::broker::Broker;
-use crate::controller::ControllerNode;
+use crate::controller::{Answered, ControllerNode};
 use crate::node::{Answer, Reply};
 use crate::rt::Tick;
+use crate::rules::refusal;
 
 /// One API and the versions of it that are implemented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +90,7 @@ pub(crate) const BROKER: &[Advertised] = &[
     api(44, 0, 1),
     api(45, 0, 1),
     api(46, 0, 0),
+    api(55, 0, 2),
     api(57, 0, 2),
     api(60, 0, 2),
     api(64, 0, 0),
@@ -102,8 +110,13 @@ pub(crate) const CONTROLLER: &[Advertised] = &[
     api(44, 0, 1),
     api(45, 0, 1),
     api(46, 0, 0),
+    api(52, 0, 2),
+    api(53, 0, 1),
+    api(54, 0, 1),
+    api(55, 0, 2),
     api(56, 2, 3),
     api(57, 0, 2),
+    api(59, 0, 1),
     api(62, 0, 4),
     api(63, 0, 2),
     api(64, 0, 0),
@@ -170,6 +183,7 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
         44 => k44_incremental_alter_configs::forward(broker, frame),
         45 => k45_alter_partition_reassignments::forward(broker, frame),
         46 => k46_list_partition_reassignments::forward(broker, frame),
+        55 => k55_describe_quorum::forward(broker, frame),
         57 => k57_update_features::forward(broker, frame),
         60 => k60_describe_cluster::handle(broker, frame),
         64 => k64_unregister_broker::forward(broker, frame),
@@ -195,8 +209,13 @@ pub(crate) fn controller(controller: &Arc<ControllerNode>, frame: Frame) -> Hand
         44 => k44_incremental_alter_configs::handle(controller, frame),
         45 => k45_alter_partition_reassignments::handle(controller, frame),
         46 => k46_list_partition_reassignments::handle(controller, frame),
+        52 => k52_vote::handle(controller, frame),
+        53 => k53_begin_quorum_epoch::handle(controller, frame),
+        54 => k54_end_quorum_epoch::handle(controller, frame),
+        55 => k55_describe_quorum::handle(controller, frame),
         56 => k56_alter_partition::handle(controller, frame),
         57 => k57_update_features::handle(controller, frame),
+        59 => k59_fetch_snapshot::handle(controller, frame),
         62 => k62_broker_registration::handle(controller, frame),
         63 => k63_broker_heartbeat::handle(controller, frame),
         64 => k64_unregister_broker::handle(controller, frame),
@@ -225,7 +244,8 @@ fn encoded(frame: Result<Frame, CodecError>) -> Reply {
     }
 }
 
-/// Lets the controller decide, and answers when the decision is committed.
+/// Lets the controller decide, and answers when the decision is committed. A controller that is not the active one, or is
+/// no more before that, refuses.
 fn decide<R: Request>(
     controller: &Arc<ControllerNode>,
     frame: Frame,
@@ -235,13 +255,45 @@ where
     R::Response: Send + 'static,
 {
     let version = frame.api_version;
+    let asked = frame.clone();
     let request = decode_request::<R>(frame)?;
-    let (response, wait) = controller.decide(|machine, now| decision(machine, now, &request));
-    let Some((at, signal)) = wait else { return now::<R>(version, &response) };
+    let Some(decided) = controller.decide(|machine, now| decision(machine, now, &request)) else {
+        return Ok(Answer::Now(not_controller(&asked)));
+    };
+    let Some(wait) = decided.wait else { return now::<R>(version, &decided.response) };
     let controller = controller.clone();
     Ok(Answer::Later(Box::pin(async move {
-        controller.committed(at, &signal).await;
-        reply::<R>(version, &response)
+        match controller.committed(&wait).await {
+            true => reply::<R>(version, &decided.response),
+            false => not_controller(&asked),
+        }
+    })))
+}
+
+fn not_controller(request: &Frame) -> Reply {
+    match refusal(request, ErrorCode::NOT_CONTROLLER, None) {
+        Ok(Some(frame)) => Reply::Frame(frame),
+        // Whoever asked tries another one when the connection is gone.
+        _ => Reply::Close,
+    }
+}
+
+/// Answers a request about the quorum when what it led to is durable.
+fn reply_when_durable<R: Request>(
+    controller: &Arc<ControllerNode>,
+    version: i16,
+    request: &broker_lite_core::quorum::Request,
+    answer: impl FnOnce(Answered) -> R::Response,
+) -> Handled {
+    let Some((answered, asked)) = controller.answer(request) else { return Ok(Answer::Now(Reply::Close)) };
+    let reply = reply::<R>(version, &answer(answered));
+    if controller.is_durable(asked) {
+        return Ok(Answer::Now(reply));
+    }
+    let controller = controller.clone();
+    Ok(Answer::Later(Box::pin(async move {
+        controller.durable(asked).await;
+        reply
     })))
 }
 

@@ -265,7 +265,7 @@ async fn fetch_from(broker: Arc<Broker>, leader: i32, source: Arc<Source>) {
         if source.state.lock().tracked.is_empty() {
             source.added.notified().await;
         }
-        let ended = match broker.network.dial(&me, leader, &name).await {
+        let ended = match broker.network.dial(&me, &Party::Node(leader), &name).await {
             Ok(link) => {
                 let conversation = Conversation {
                     broker: &broker,

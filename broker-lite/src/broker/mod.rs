@@ -7,6 +7,7 @@
 //!
 //! Lock order: image before directory before one partition; no lock across an await.
 
+mod controllers;
 mod fetcher;
 mod isr;
 mod lifecycle;
@@ -16,14 +17,13 @@ mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::metadata::{ConfigResource, Image};
 use klamm_wire::ErrorCode;
-use klamm_wire::seam::{Frame, LinkError};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -34,8 +34,9 @@ pub(crate) use sessions::Bell;
 
 use crate::disk::{Disk, Leave, PowerLoss};
 use crate::journal::{Journal, NodeEvent};
-use crate::node::{Life, Network, Party};
+use crate::node::{Life, Network};
 use crate::rt::Rt;
+use controllers::Controllers;
 use fetcher::Fetchers;
 use isr::IsrKeeper;
 use lifecycle::Leaving;
@@ -44,7 +45,7 @@ use sessions::FetchSessions;
 /// Name of the one listener.
 pub(crate) const LISTENER: &str = "PLAINTEXT";
 
-/// Node id of the controller; brokers count from 1.
+/// Stands for whichever controller is active; brokers count from 1, controllers from 3001.
 pub(crate) const CONTROLLER_ID: i32 = 0;
 
 /// The one `replica.selector.class` there is besides null, without its package.
@@ -91,6 +92,8 @@ pub(crate) struct Surroundings {
     pub(crate) disk: Arc<Disk>,
     pub(crate) committed: Arc<Committed>,
     pub(crate) journal: Arc<Journal>,
+    /// Ids of the voters of the metadata quorum.
+    pub(crate) voters: Vec<i32>,
 }
 
 /// One incarnation of one broker.
@@ -105,8 +108,10 @@ pub(crate) struct Broker {
     disk: Arc<Disk>,
     committed: Arc<Committed>,
     journal: Arc<Journal>,
+    pub(crate) controllers: Controllers,
     image: Mutex<Image>,
     image_changed: Notify,
+    metadata_epoch: AtomicI32,
     registration: Mutex<Registration>,
     directory: Mutex<Directory>,
     fetchers: Fetchers,
@@ -152,7 +157,7 @@ impl Broker {
         life: Arc<Life>,
         surroundings: Surroundings,
     ) -> Arc<Self> {
-        let Surroundings { network, config, disk, committed, journal } = surroundings;
+        let Surroundings { network, config, disk, committed, journal, voters } = surroundings;
         let sessions = FetchSessions::new(&config, rt.rng("fetch sessions"));
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -164,8 +169,10 @@ impl Broker {
             disk,
             committed,
             journal,
+            controllers: Controllers::new(voters),
             image: Mutex::new(Image::default()),
             image_changed: Notify::new(),
+            metadata_epoch: AtomicI32::new(-1),
             registration: Mutex::new(Registration { epoch: -1, unfenced: false }),
             directory: Mutex::default(),
             fetchers: Fetchers::default(),
@@ -209,12 +216,6 @@ impl Broker {
     /// What DescribeLogDirs calls the one log directory.
     pub(crate) fn log_dir(&self) -> String {
         format!("/memory/broker-{}", self.id())
-    }
-
-    /// One request to the controller, and its answer.
-    pub(crate) async fn ask_controller(&self, name: &str, frame: Frame) -> Result<Frame, LinkError> {
-        let limit = self.config.millis("controller.socket.timeout.ms").unwrap_or(Duration::from_secs(30));
-        self.network.call(&Party::Node(self.id()), CONTROLLER_ID, name, limit, frame).await
     }
 
     /// How the broker stands with the controller.
@@ -443,7 +444,13 @@ mod tests {
         let frame = encode_request(6, &request).unwrap();
         let answer = broker
             .network
-            .call(&crate::node::Party::Client(None), 2, "test", Duration::from_secs(60), frame)
+            .call(
+                &crate::node::Party::Client(None),
+                &crate::node::Party::Node(2),
+                "test",
+                Duration::from_secs(60),
+                frame,
+            )
             .await
             .unwrap();
         let answer = decode_response::<DeleteTopicsRequest>(answer).unwrap();

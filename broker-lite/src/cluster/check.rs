@@ -11,7 +11,7 @@ use std::fmt;
 
 use broker_lite_core::config::TopicConfig;
 use broker_lite_core::log::{Cause, Damage, content};
-use broker_lite_core::metadata::{ConfigResource, PartitionRegistration};
+use broker_lite_core::metadata::{ConfigResource, METADATA_TOPIC, PartitionRegistration};
 use broker_lite_core::storage::{Directory, StorageError};
 use bytes::Bytes;
 use klamm_wire::RawBatch;
@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::{Cluster, ClusterError};
 use crate::broker::TopicRef;
+use crate::journal::Event;
 
 /// What [`Cluster::check`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -133,6 +134,7 @@ impl Cluster {
             self.check_partition(id, &registration, &mut examined);
         }
         self.check_leaders(&mut report);
+        self.check_controllers(&mut report);
         report
     }
 
@@ -239,6 +241,20 @@ impl Cluster {
         // A checkpoint outlives the records it tells of when the power goes away.
         let high_watermark = claim.high_watermark.min(end);
         Some(Copy { broker, end, high_watermark, batches, damaged })
+    }
+
+    fn check_controllers(&self, report: &mut CheckReport) {
+        let mut controllers: BTreeMap<i32, i32> = BTreeMap::new();
+        for event in self.events() {
+            let Event::ControllerElected { controller, epoch, .. } = event else { continue };
+            let first = *controllers.entry(epoch).or_insert(controller);
+            if first != controller {
+                let cause =
+                    format!("epoch {epoch} was led by controller {first} and by controller {controller}");
+                let topic = METADATA_TOPIC.to_owned();
+                report.violations.push(Violation { broker: None, topic, partition: 0, offset: -1, cause });
+            }
+        }
     }
 
     fn check_leaders(&self, report: &mut CheckReport) {
@@ -368,8 +384,12 @@ mod tests {
         };
         let head = ProduceHead { acks: -1, timeout_ms: 10_000, transactional_id: None };
         let frame = codec::encode_produce(9, &head, &[topic]).unwrap();
-        let mut link =
-            cluster.started.network.dial(&crate::node::Party::Client(None), leader, "test").await.unwrap();
+        let mut link = cluster
+            .started
+            .network
+            .dial(&crate::node::Party::Client(None), &crate::node::Party::Node(leader), "test")
+            .await
+            .unwrap();
         std::future::poll_fn(|cx| link.poll_ready(cx)).await.unwrap();
         let answer = link.call(frame).await.unwrap();
         let answer = codec::decode_response::<ProduceRequest>(answer).unwrap();

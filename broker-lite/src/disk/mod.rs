@@ -155,8 +155,10 @@ impl Disk {
     ///
     /// What the operating system says.
     pub(crate) fn keep_only(&self, partitions: &BTreeSet<(Uuid, i32)>) -> Result<(), StorageError> {
-        let gone: Vec<_> =
-            self.state.lock().held.extract_if(.., |key, _| !partitions.contains(key)).collect();
+        let mut gone = std::mem::take(&mut self.state.lock().held);
+        let kept = gone.keys().filter(|key| partitions.contains(*key)).copied().collect::<Vec<_>>();
+        let kept: Vec<_> = kept.iter().filter_map(|key| gone.remove_entry(key)).collect();
+        self.state.lock().held.extend(kept);
         for (_, stored) in gone {
             self.delete(stored)?;
         }

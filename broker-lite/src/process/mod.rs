@@ -130,7 +130,8 @@ impl NodeProcess {
             incarnation: random_uuid(&mut rng),
             previous_epoch: disk.open().unwrap_or(-1),
         };
-        let broker = ground.boot_broker(identity, disk, listening);
+        let voters = options.voters.iter().map(|voter| voter.id).collect();
+        let broker = ground.boot_broker(identity, disk, listening, voters);
         Ok(Self { rt, address, broker, voter, network, _directory: directory })
     }
 
@@ -220,7 +221,14 @@ struct Ground {
 }
 
 impl Ground {
-    fn boot_broker(&self, identity: BrokerIdentity, disk: Arc<Disk>, listening: Listening) -> Arc<Broker> {
+    fn boot_broker(
+        &self,
+        identity: BrokerIdentity,
+        disk: Arc<Disk>,
+        listening: Listening,
+        mut voters: Vec<i32>,
+    ) -> Arc<Broker> {
+        voters.sort_unstable();
         let Self { rt, config, limits, network } = self;
         let (id, life) = (identity.id, Life::new(rt.clone()));
         let surroundings = Surroundings {
@@ -229,6 +237,7 @@ impl Ground {
             disk,
             committed: Arc::new(Committed::default()),
             journal: Arc::new(Journal::default()),
+            voters,
         };
         let broker = Broker::new(identity, rt.clone(), life.clone(), surroundings);
         let role = Role::Broker(broker.clone());

@@ -17,7 +17,7 @@ use klamm_wire::seam::Frame;
 
 /// The request, refused with `code` in everything it names; `None` if there is no room for an error. `real` is the
 /// answer it would have got, where that is known.
-pub(super) fn refusal(
+pub(crate) fn refusal(
     request: &Frame,
     code: ErrorCode,
     real: Option<&Frame>,
@@ -80,6 +80,26 @@ pub(super) fn refusal(
             });
             let response = DescribeConfigsResponse::default().with_results(results.collect());
             encode_response::<DescribeConfigsRequest>(version, &response)
+        }
+        52 => {
+            let response = VoteResponse::default().with_error_code(code);
+            encode_response::<VoteRequest>(version, &response)
+        }
+        53 => {
+            let response = BeginQuorumEpochResponse::default().with_error_code(code);
+            encode_response::<BeginQuorumEpochRequest>(version, &response)
+        }
+        54 => {
+            let response = EndQuorumEpochResponse::default().with_error_code(code);
+            encode_response::<EndQuorumEpochRequest>(version, &response)
+        }
+        55 => {
+            let response = DescribeQuorumResponse::default().with_error_code(code);
+            encode_response::<DescribeQuorumRequest>(version, &response)
+        }
+        59 => {
+            let response = FetchSnapshotResponse::default().with_error_code(code);
+            encode_response::<FetchSnapshotRequest>(version, &response)
         }
         56 => {
             let response = AlterPartitionResponse::default().with_error_code(code);
@@ -243,6 +263,31 @@ fn codes(frame: Frame) -> Result<Vec<i16>, CodecError> {
             let results = decode_response::<DescribeConfigsRequest>(frame)?.results;
             results.iter().map(|result| result.error_code).collect()
         }
+        52 => {
+            let response = decode_response::<VoteRequest>(frame)?;
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            std::iter::once(response.error_code).chain(partitions.map(|answer| answer.error_code)).collect()
+        }
+        53 => {
+            let response = decode_response::<BeginQuorumEpochRequest>(frame)?;
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            std::iter::once(response.error_code).chain(partitions.map(|answer| answer.error_code)).collect()
+        }
+        54 => {
+            let response = decode_response::<EndQuorumEpochRequest>(frame)?;
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            std::iter::once(response.error_code).chain(partitions.map(|answer| answer.error_code)).collect()
+        }
+        55 => {
+            let response = decode_response::<DescribeQuorumRequest>(frame)?;
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            std::iter::once(response.error_code).chain(partitions.map(|answer| answer.error_code)).collect()
+        }
+        59 => {
+            let response = decode_response::<FetchSnapshotRequest>(frame)?;
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            std::iter::once(response.error_code).chain(partitions.map(|answer| answer.error_code)).collect()
+        }
         56 => {
             let response = decode_response::<AlterPartitionRequest>(frame)?;
             let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
@@ -321,7 +366,12 @@ mod tests {
                     describe_configs_request::DescribeConfigsResource::default().with_resource_type(2);
                 request(version, &DescribeConfigsRequest::default().with_resources(vec![resource]))
             }
+            52 => request(version, &VoteRequest::default()),
+            53 => request(version, &BeginQuorumEpochRequest::default()),
+            54 => request(version, &EndQuorumEpochRequest::default()),
+            55 => request(version, &DescribeQuorumRequest::default()),
             56 => request(version, &AlterPartitionRequest::default()),
+            59 => request(version, &FetchSnapshotRequest::default()),
             60 => request(version, &DescribeClusterRequest::default()),
             62 => request(version, &BrokerRegistrationRequest::default()),
             63 => request(version, &BrokerHeartbeatRequest::default()),

@@ -37,6 +37,8 @@ pub enum Can {
     Kill,
     /// A killed broker can be started on its own data, and is back in a moment. A JVM takes too long to do it often.
     RestartQuickly,
+    /// One broker's process can be ended in order, as an operator does.
+    StopInOrder,
     /// The controller is a node of its own: leaders are elected also while two of three brokers are away.
     ControllerApart,
     /// One broker can be stopped and go on.

@@ -6,6 +6,7 @@
 mod broker;
 mod change;
 mod key;
+mod log;
 mod support;
 mod table;
 mod topic;

@@ -43,6 +43,9 @@ const OWNED: &[&str] = &[
     "advertised.listeners",
     "broker.id",
     "controller.listener.names",
+    "controller.quorum.auto.join.enable",
+    "controller.quorum.bootstrap.servers",
+    "controller.quorum.voters",
     "inter.broker.listener.name",
     "listeners",
     "node.id",
@@ -51,7 +54,7 @@ const OWNED: &[&str] = &[
 
 /// Why the setting cannot be changed, if it cannot.
 pub(super) fn refusal(name: &str) -> Option<&'static str> {
-    if OWNED.contains(&name) || name.starts_with("controller.quorum.") {
+    if OWNED.contains(&name) {
         return Some("is set by broker-lite itself");
     }
     let missing = MISSING_NAMES.contains(&name) || MISSING.iter().any(|prefix| name.starts_with(prefix));
@@ -69,6 +72,11 @@ pub(super) const ACTED_ON: &[&str] = &[
     "broker.heartbeat.interval.ms",
     "broker.session.timeout.ms",
     "connections.max.idle.ms",
+    "controller.quorum.election.backoff.max.ms",
+    "controller.quorum.election.timeout.ms",
+    "controller.quorum.fetch.timeout.ms",
+    "controller.quorum.request.timeout.ms",
+    "controller.quorum.retry.backoff.ms",
     "default.replication.factor",
     "delete.topic.enable",
     "fetch.max.bytes",
@@ -86,6 +94,9 @@ pub(super) const ACTED_ON: &[&str] = &[
     "message.timestamp.after.max.ms",
     "message.timestamp.before.max.ms",
     "message.timestamp.type",
+    "metadata.log.max.record.bytes.between.snapshots",
+    "metadata.log.max.snapshot.interval.ms",
+    "metadata.max.idle.interval.ms",
     "min.insync.replicas",
     "num.partitions",
     "producer.id.expiration.ms",

@@ -9,11 +9,12 @@ fn code(response: &BrokerRegistrationResponse) -> ErrorCode {
 }
 
 #[test]
-fn a_new_cluster_begins_with_its_features() {
+fn a_new_cluster_begins_with_its_features_and_its_id() {
     let mut world = World::new(&[]);
     let features: Vec<_> =
         world.reader.features().iter().map(|(name, level)| (name.as_str(), *level)).collect();
     assert_eq!(features, [("eligible.leader.replicas.version", 1), ("metadata.version", 30)]);
+    assert_eq!(world.reader.cluster_id(), Some("cluster"));
     assert!(world.controller.bootstrap().records.is_empty(), "only once");
 }
 

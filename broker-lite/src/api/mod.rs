@@ -33,6 +33,7 @@ mod k56_alter_partition;
 mod k57_update_features;
 pub(crate) mod k59_fetch_snapshot;
 mod k60_describe_cluster;
+mod k61_describe_producers;
 mod k62_broker_registration;
 mod k63_broker_heartbeat;
 mod k64_unregister_broker;
@@ -93,6 +94,7 @@ pub(crate) const BROKER: &[Advertised] = &[
     api(55, 0, 2),
     api(57, 0, 2),
     api(60, 0, 2),
+    api(61, 0, 0),
     api(64, 0, 0),
     api(74, 0, 1),
     api(75, 0, 0),
@@ -117,6 +119,7 @@ pub(crate) const CONTROLLER: &[Advertised] = &[
     api(56, 2, 3),
     api(57, 0, 2),
     api(59, 0, 1),
+    api(60, 0, 2),
     api(62, 0, 4),
     api(63, 0, 2),
     api(64, 0, 0),
@@ -186,6 +189,7 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
         55 => k55_describe_quorum::forward(broker, frame),
         57 => k57_update_features::forward(broker, frame),
         60 => k60_describe_cluster::handle(broker, frame),
+        61 => k61_describe_producers::handle(broker, frame),
         64 => k64_unregister_broker::forward(broker, frame),
         74 => k74_list_config_resources::handle(broker, frame),
         75 => k75_describe_topic_partitions::handle(broker, frame),
@@ -216,6 +220,7 @@ pub(crate) fn controller(controller: &Arc<ControllerNode>, frame: Frame) -> Hand
         56 => k56_alter_partition::handle(controller, frame),
         57 => k57_update_features::handle(controller, frame),
         59 => k59_fetch_snapshot::handle(controller, frame),
+        60 => k60_describe_cluster::handle_at_controller(controller, frame),
         62 => k62_broker_registration::handle(controller, frame),
         63 => k63_broker_heartbeat::handle(controller, frame),
         64 => k64_unregister_broker::handle(controller, frame),

@@ -23,19 +23,21 @@ use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::metadata::{ConfigResource, Image};
+use broker_lite_core::throttle::Throttle;
 use klamm_wire::ErrorCode;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 pub(crate) use lifecycle::{FEATURES, log_dir};
-pub(crate) use partition::{Partition, Signal, Until};
+pub(crate) use partition::{CopySide, Partition, Signal, Until};
 pub(crate) use sessions::Bell;
 
+use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, Leave, PowerLoss};
 use crate::journal::{Journal, NodeEvent};
 use crate::node::{Life, Network};
-use crate::rt::Rt;
+use crate::rt::{Rt, Tick};
 use controllers::Controllers;
 use fetcher::Fetchers;
 use isr::IsrKeeper;
@@ -73,7 +75,7 @@ impl Committed {
 #[derive(Debug, Clone)]
 pub(crate) struct BrokerIdentity {
     pub(crate) id: i32,
-    pub(crate) cluster_id: Arc<str>,
+    pub(crate) cluster_id: ClusterId,
     pub(crate) rack: Option<String>,
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -115,6 +117,8 @@ pub(crate) struct Broker {
     registration: Mutex<Registration>,
     directory: Mutex<Directory>,
     fetchers: Fetchers,
+    /// By [`CopySide`].
+    throttles: [Mutex<Throttle>; 2],
     pub(crate) sessions: FetchSessions,
     isr: IsrKeeper,
     leaving: Leaving,
@@ -176,6 +180,7 @@ impl Broker {
             registration: Mutex::new(Registration { epoch: -1, unfenced: false }),
             directory: Mutex::default(),
             fetchers: Fetchers::default(),
+            throttles: Default::default(),
             sessions,
             isr: IsrKeeper::default(),
             leaving: Leaving::default(),
@@ -213,9 +218,20 @@ impl Broker {
         self.config.under(own, image.configs(&ConfigResource::Broker(None)))
     }
 
+    /// Until when nothing more may be copied for the throttled replicas of that side; `None` for at once.
+    pub(crate) fn throttled_until(&self, side: CopySide) -> Option<Tick> {
+        self.throttles[side as usize].lock().blocked_until(self.rt.now())
+    }
+
+    /// Takes note of what was copied for a throttled replica.
+    pub(crate) fn copied(&self, side: CopySide, bytes: usize) {
+        self.throttles[side as usize].lock().record(self.rt.now(), bytes);
+    }
+
     /// What DescribeLogDirs calls the one log directory.
     pub(crate) fn log_dir(&self) -> String {
-        format!("/memory/broker-{}", self.id())
+        let path = self.disk.path().map(|path| path.display().to_string());
+        path.unwrap_or_else(|| format!("/memory/broker-{}", self.id()))
     }
 
     /// How the broker stands with the controller.

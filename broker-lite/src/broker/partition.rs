@@ -4,7 +4,7 @@
 //!
 //! Invariant: the lock is never held across an await, and nobody who waits under it misses a change.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -27,7 +27,16 @@ pub(crate) struct Partition {
     pub(crate) identity: ReplicaIdentity,
     /// Highest high watermark that any replica of this partition ever had.
     committed: Arc<AtomicI64>,
+    /// Whether followers fetch from this replica, and this one from its leader, within the throttle.
+    throttled: [AtomicBool; 2],
     state: Mutex<State>,
+}
+
+/// Which side of replication a throttle slows down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopySide {
+    Leader = 0,
+    Follower = 1,
 }
 
 /// What the lock guards.
@@ -108,7 +117,17 @@ impl Partition {
             syncs: Vec::new(),
             listeners: Vec::new(),
         };
-        Arc::new(Self { identity, committed, state: Mutex::new(state) })
+        let throttled = [AtomicBool::new(false), AtomicBool::new(false)];
+        Arc::new(Self { identity, committed, throttled, state: Mutex::new(state) })
+    }
+
+    /// Whether this replica is copied within the throttle of that side.
+    pub(crate) fn is_throttled(&self, side: CopySide) -> bool {
+        self.throttled[side as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_throttled(&self, side: CopySide, throttled: bool) {
+        self.throttled[side as usize].store(throttled, Ordering::Relaxed);
     }
 
     /// Runs `work` on the replica and carries out its effects; `None` if the replica is gone.

@@ -3,6 +3,7 @@
 mod builder;
 mod check;
 mod events;
+mod growth;
 mod homes;
 mod logs;
 mod network;
@@ -68,6 +69,14 @@ pub enum ClusterError {
     /// The cluster has no broker with this id.
     #[error("there is no broker {0} in this cluster")]
     NoSuchBroker(i32),
+    /// Partitions are assigned to the broker, which therefore cannot leave.
+    #[error("broker {broker} still has {replicas} replicas: reassign them to other brokers first")]
+    NotDrained {
+        /// Broker named in the call.
+        broker: i32,
+        /// How many partitions have a replica there.
+        replicas: usize,
+    },
     /// The broker, or the controller (0), is not in a state that allows the operation.
     #[error("broker {broker} is {state}")]
     Broker {

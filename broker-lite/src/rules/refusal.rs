@@ -109,6 +109,7 @@ pub(crate) fn refusal(
             let response = DescribeClusterResponse::default().with_error_code(code);
             encode_response::<DescribeClusterRequest>(version, &response)
         }
+        61 => encode_response::<DescribeProducersRequest>(version, &producers(decode_request(frame)?, code)),
         62 => {
             let response = BrokerRegistrationResponse::default().with_error_code(code).with_broker_epoch(-1);
             encode_response::<BrokerRegistrationRequest>(version, &response)
@@ -146,6 +147,10 @@ fn produce(request: ProduceRequest, code: i16) -> ProduceResponse {
 }
 
 fn fetch(request: FetchRequest, code: i16) -> FetchResponse {
+    if request.topics.is_empty() {
+        // a request of a session that names none of its partitions
+        return FetchResponse::default().with_error_code(code);
+    }
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
             PartitionData::default()
@@ -165,6 +170,21 @@ fn fetch(request: FetchRequest, code: i16) -> FetchResponse {
             .with_partitions(partitions)
     });
     FetchResponse::default().with_responses(topics.collect())
+}
+
+fn producers(request: DescribeProducersRequest, code: i16) -> DescribeProducersResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let answer = |index: &i32| {
+            describe_producers_response::PartitionResponse::default()
+                .with_partition_index(*index)
+                .with_error_code(code)
+        };
+        let partitions = topic.partition_indexes.iter().map(answer).collect();
+        describe_producers_response::TopicResponse::default()
+            .with_name(topic.name)
+            .with_partitions(partitions)
+    });
+    DescribeProducersResponse::default().with_topics(topics.collect())
 }
 
 fn list_offsets(request: ListOffsetsRequest, code: i16) -> ListOffsetsResponse {
@@ -295,6 +315,10 @@ fn codes(frame: Frame) -> Result<Vec<i16>, CodecError> {
             std::iter::once(response.error_code).chain(partitions).collect()
         }
         60 => vec![decode_response::<DescribeClusterRequest>(frame)?.error_code],
+        61 => {
+            let topics = decode_response::<DescribeProducersRequest>(frame)?.topics;
+            topics.iter().flat_map(|topic| &topic.partitions).map(|answer| answer.error_code).collect()
+        }
         62 => vec![decode_response::<BrokerRegistrationRequest>(frame)?.error_code],
         63 => vec![decode_response::<BrokerHeartbeatRequest>(frame)?.error_code],
         67 => vec![decode_response::<AllocateProducerIdsRequest>(frame)?.error_code],
@@ -373,6 +397,12 @@ mod tests {
             56 => request(version, &AlterPartitionRequest::default()),
             59 => request(version, &FetchSnapshotRequest::default()),
             60 => request(version, &DescribeClusterRequest::default()),
+            61 => {
+                let topic = describe_producers_request::TopicRequest::default()
+                    .with_name(name())
+                    .with_partition_indexes(vec![0]);
+                request(version, &DescribeProducersRequest::default().with_topics(vec![topic]))
+            }
             62 => request(version, &BrokerRegistrationRequest::default()),
             63 => request(version, &BrokerHeartbeatRequest::default()),
             67 => request(version, &AllocateProducerIdsRequest::default()),

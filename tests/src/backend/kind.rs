@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::{System, Unavailable, kafka, lite, mock, up};
+use super::{System, Unavailable, kafka, lite, mock, processes, up};
 
 /// Something that a behaviour may need of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,6 +191,24 @@ pub const KINDS: &[Kind] = &[
             Can::Threads,
         ],
         start: || Box::pin(up::start()),
+    },
+    Kind {
+        id: "processes",
+        title: "broker-lite node, three processes",
+        can: &[
+            Can::KeepRecords,
+            Can::CreateTopics,
+            Can::Replicate,
+            Can::Kill,
+            Can::RestartQuickly,
+            Can::StopInOrder,
+            Can::Pause,
+            Can::Freeze,
+            Can::Cut,
+            Can::RealSockets,
+            Can::Threads,
+        ],
+        start: || Box::pin(processes::start()),
     },
     Kind {
         id: "kafka",

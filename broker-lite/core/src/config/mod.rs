@@ -148,7 +148,7 @@ fn checked<'v>(
         value: key.shown(value).to_owned(),
         reason,
     })?;
-    match support::refusal(key.name) {
+    match support::refusal(key.name).or_else(|| support::refusal_of_value(key.name, value)) {
         Some(reason) if key.default != Some(value) => {
             Err(ConfigError::Unsupported { name: key.name, reason })
         }

@@ -1,5 +1,7 @@
 //! Settings of Kafka whose subject broker-lite does not have yet: any value but the default is refused.
 
+use klamm_wire::Compression;
+
 /// Subjects that are missing as a whole: TLS, SASL, ACLs, quotas, transactions, tiered storage, share and
 /// streams groups, KIP-848 groups.
 const MISSING: &[&str] = &[
@@ -26,7 +28,6 @@ const MISSING_NAMES: &[&str] = &[
     "alter.config.policy.class.name",
     "authorizer.class.name",
     "client.quota.callback.class",
-    "compression.type",
     "connections.max.reauth.ms",
     "create.topic.policy.class.name",
     "listener.security.protocol.map",
@@ -52,6 +53,22 @@ const OWNED: &[&str] = &[
     "process.roles",
 ];
 
+/// Why the setting cannot have this value, if it cannot, although Kafka's could.
+pub(super) fn refusal_of_value(name: &str, value: &str) -> Option<&'static str> {
+    let selector = "RackAwareReplicaSelector";
+    match (name, value) {
+        ("compression.type", "zstd") if Compression::Zstd.check_level(None).is_err() => {
+            Some("cannot be zstd: this build reads zstd and does not write it (feature `zstd`)")
+        }
+        ("replica.selector.class", class)
+            if !class.is_empty() && class.rsplit('.').next() != Some(selector) =>
+        {
+            Some("can only be org.apache.kafka.common.replica.RackAwareReplicaSelector")
+        }
+        _ => None,
+    }
+}
+
 /// Why the setting cannot be changed, if it cannot.
 pub(super) fn refusal(name: &str) -> Option<&'static str> {
     if OWNED.contains(&name) {
@@ -71,6 +88,9 @@ pub(super) const ACTED_ON: &[&str] = &[
     "auto.leader.rebalance.enable",
     "broker.heartbeat.interval.ms",
     "broker.session.timeout.ms",
+    "compression.gzip.level",
+    "compression.type",
+    "compression.zstd.level",
     "connections.max.idle.ms",
     "controller.quorum.election.backoff.max.ms",
     "controller.quorum.election.timeout.ms",
@@ -89,6 +109,7 @@ pub(super) const ACTED_ON: &[&str] = &[
     "log.message.timestamp.before.max.ms",
     "log.message.timestamp.type",
     "max.connections",
+    "max.incremental.fetch.session.cache.slots",
     "max.message.bytes",
     "message.max.bytes",
     "message.timestamp.after.max.ms",
@@ -108,6 +129,7 @@ pub(super) const ACTED_ON: &[&str] = &[
     "replica.fetch.wait.max.ms",
     "replica.high.watermark.checkpoint.interval.ms",
     "replica.lag.time.max.ms",
+    "replica.selector.class",
     "socket.request.max.bytes",
     "unclean.leader.election.enable",
 ];

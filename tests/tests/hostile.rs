@@ -72,7 +72,6 @@ fn a_broker_survives_whatever_arrives_on_its_port() {
         ("a Metadata body that claims two billion topics", request(3, 1, &i32::MAX.to_be_bytes())),
         ("a Metadata body that ends too early", request(3, 1, &[0, 0])),
         ("a Produce body of noise", request(0, 7, &[0xff; 200])),
-        ("a Fetch with bytes left over", request(1, 4, &[0; 64])),
         ("a request of an api that is not advertised", request(11, 0, &[0, 1, b'g'])),
     ];
     for (name, bytes) in cases {

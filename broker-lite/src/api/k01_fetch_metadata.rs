@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::quorum::{head, leader_id};
 use super::{Handled, encoded, text};
 use crate::broker::Signal;
+use crate::cluster_id::ClusterId;
 use crate::controller::{Answered, ControllerNode, Seat};
 use crate::node::{Answer, Reply};
 
@@ -55,7 +56,7 @@ pub(super) fn request(seat: &Seat, fetch: &Fetch, wait: Duration) -> Result<Fram
 
 /// The request of a voter or of a broker, which names its log directory.
 pub(crate) fn encode(
-    cluster_id: &str,
+    cluster_id: &ClusterId,
     id: i32,
     directory: Uuid,
     fetch: &Fetch,
@@ -71,7 +72,7 @@ pub(crate) fn encode(
         .with_high_watermark(fetch.high_watermark);
     let topic = FetchTopic::default().with_topic_id(METADATA_TOPIC_ID).with_partitions(vec![partition]);
     let request = FetchRequest::default()
-        .with_cluster_id(Some(text(cluster_id)))
+        .with_cluster_id(cluster_id.field())
         .with_replica_state(ReplicaState::default().with_replica_id(BrokerId(id)))
         .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
         .with_min_bytes(1)
@@ -113,7 +114,7 @@ pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled 
         let refused = FetchResponse::default().with_error_code(code.0);
         Ok(Answer::Now(encoded(encode_fetch_response(version, &refused, &[]))))
     };
-    if request.cluster_id.as_ref().is_some_and(|id| **id != *controller.seat.cluster_id) {
+    if !controller.seat.cluster_id.fits(request.cluster_id.as_deref()) {
         return refused(ErrorCode::INCONSISTENT_CLUSTER_ID);
     }
     let log = request.topics.iter().find(|topic| {

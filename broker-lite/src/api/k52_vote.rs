@@ -10,12 +10,13 @@ use klamm_wire::messages::{BrokerId, VoteRequest, VoteResponse, vote_response};
 use klamm_wire::seam::Frame;
 
 use super::quorum::{head, leader_id, misdirected, topic};
-use super::{Handled, now, reply_when_durable, text};
+use super::{Handled, now, reply_when_durable};
+use crate::cluster_id::ClusterId;
 use crate::controller::{Answered, ControllerNode};
 
 const VERSION: i16 = 2;
 
-pub(super) fn request(cluster_id: &str, to: i32, vote: &Vote) -> Result<Frame, CodecError> {
+pub(super) fn request(cluster_id: &ClusterId, to: i32, vote: &Vote) -> Result<Frame, CodecError> {
     let partition = PartitionData::default()
         .with_partition_index(0)
         .with_replica_epoch(vote.epoch)
@@ -25,7 +26,7 @@ pub(super) fn request(cluster_id: &str, to: i32, vote: &Vote) -> Result<Frame, C
         .with_pre_vote(vote.pre_vote);
     let topic = TopicData::default().with_topic_name(topic()).with_partitions(vec![partition]);
     let request = VoteRequest::default()
-        .with_cluster_id(Some(text(cluster_id)))
+        .with_cluster_id(cluster_id.field())
         .with_voter_id(BrokerId(to))
         .with_topics(vec![topic]);
     encode_request(VERSION, &request)

@@ -12,16 +12,17 @@ use klamm_wire::messages::{
 use klamm_wire::seam::Frame;
 
 use super::quorum::{head, leader_id, misdirected, topic};
-use super::{Handled, now, reply_when_durable, text};
+use super::{Handled, now, reply_when_durable};
+use crate::cluster_id::ClusterId;
 use crate::controller::{Answered, ControllerNode};
 
 const VERSION: i16 = 1;
 
-pub(super) fn request(cluster_id: &str, to: i32, leader: i32, epoch: i32) -> Result<Frame, CodecError> {
+pub(super) fn request(cluster_id: &ClusterId, to: i32, leader: i32, epoch: i32) -> Result<Frame, CodecError> {
     let partition = PartitionData::default().with_leader_id(BrokerId(leader)).with_leader_epoch(epoch);
     let topic = TopicData::default().with_topic_name(topic()).with_partitions(vec![partition]);
     let request = BeginQuorumEpochRequest::default()
-        .with_cluster_id(Some(text(cluster_id)))
+        .with_cluster_id(cluster_id.field())
         .with_voter_id(BrokerId(to))
         .with_topics(vec![topic]);
     encode_request(VERSION, &request)

@@ -12,13 +12,14 @@ use klamm_wire::messages::{
 use klamm_wire::seam::Frame;
 
 use super::quorum::{head, leader_id, misdirected, topic};
-use super::{Handled, now, reply_when_durable, text};
+use super::{Handled, now, reply_when_durable};
+use crate::cluster_id::ClusterId;
 use crate::controller::{Answered, ControllerNode};
 
 const VERSION: i16 = 1;
 
 pub(super) fn request(
-    cluster_id: &str,
+    cluster_id: &ClusterId,
     leader: i32,
     epoch: i32,
     successors: &[i32],
@@ -30,7 +31,7 @@ pub(super) fn request(
         .with_preferred_candidates(successors.iter().map(candidate).collect());
     let topic = TopicData::default().with_topic_name(topic()).with_partitions(vec![partition]);
     let request =
-        EndQuorumEpochRequest::default().with_cluster_id(Some(text(cluster_id))).with_topics(vec![topic]);
+        EndQuorumEpochRequest::default().with_cluster_id(cluster_id.field()).with_topics(vec![topic]);
     encode_request(VERSION, &request)
 }
 

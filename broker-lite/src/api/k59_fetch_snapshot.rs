@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use super::k01_fetch_metadata::replica;
 use super::quorum::{head, leader_id, topic};
-use super::{Handled, now, text};
+use super::{Handled, now};
+use crate::cluster_id::ClusterId;
 use crate::controller::{Answered, ControllerNode};
 
 const VERSION: i16 = 1;
@@ -31,7 +32,7 @@ pub(crate) enum Asker {
 
 /// Asks for the part of a snapshot from `position` on.
 pub(crate) fn request(
-    cluster_id: &str,
+    cluster_id: &ClusterId,
     asker: Asker,
     epoch: i32,
     id: SnapshotId,
@@ -49,7 +50,7 @@ pub(crate) fn request(
         .with_replica_directory_id(directory);
     let topic = TopicSnapshot::default().with_name(topic()).with_partitions(vec![partition]);
     let request = FetchSnapshotRequest::default()
-        .with_cluster_id(Some(text(cluster_id)))
+        .with_cluster_id(cluster_id.field())
         .with_replica_id(BrokerId(replica))
         .with_max_bytes(MAX_BYTES)
         .with_topics(vec![topic]);
@@ -75,7 +76,7 @@ pub(crate) fn response(frame: Frame) -> Result<Answered, CodecError> {
 pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<FetchSnapshotRequest>(frame)?;
-    if request.cluster_id.as_ref().is_some_and(|id| **id != *controller.seat.cluster_id) {
+    if !controller.seat.cluster_id.fits(request.cluster_id.as_deref()) {
         let code = ErrorCode::INCONSISTENT_CLUSTER_ID;
         return now::<FetchSnapshotRequest>(
             version,

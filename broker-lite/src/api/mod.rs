@@ -15,6 +15,7 @@ mod k10_find_coordinator;
 mod k18_api_versions;
 mod k19_create_topics;
 mod k20_delete_topics;
+mod k21_delete_records;
 mod k22_init_producer_id;
 mod k23_offset_for_leader_epoch;
 mod k32_describe_configs;
@@ -33,6 +34,7 @@ mod k56_alter_partition;
 mod k57_update_features;
 pub(crate) mod k59_fetch_snapshot;
 mod k60_describe_cluster;
+mod k61_describe_producers;
 mod k62_broker_registration;
 mod k63_broker_heartbeat;
 mod k64_unregister_broker;
@@ -80,6 +82,7 @@ pub(crate) const BROKER: &[Advertised] = &[
     api(18, 0, 4),
     api(19, 2, 7),
     api(20, 1, 6),
+    api(21, 0, 2),
     api(22, 0, 5),
     api(23, 2, 4),
     api(32, 1, 4),
@@ -93,6 +96,7 @@ pub(crate) const BROKER: &[Advertised] = &[
     api(55, 0, 2),
     api(57, 0, 2),
     api(60, 0, 2),
+    api(61, 0, 0),
     api(64, 0, 0),
     api(74, 0, 1),
     api(75, 0, 0),
@@ -117,6 +121,7 @@ pub(crate) const CONTROLLER: &[Advertised] = &[
     api(56, 2, 3),
     api(57, 0, 2),
     api(59, 0, 1),
+    api(60, 0, 2),
     api(62, 0, 4),
     api(63, 0, 2),
     api(64, 0, 0),
@@ -173,6 +178,7 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
         10 => k10_find_coordinator::handle(frame),
         19 => k19_create_topics::forward(broker, frame),
         20 => k20_delete_topics::forward(broker, frame),
+        21 => k21_delete_records::handle(broker, frame),
         22 => k22_init_producer_id::handle(broker, frame),
         23 => k23_offset_for_leader_epoch::handle(broker, frame),
         32 => k32_describe_configs::handle(broker, frame),
@@ -186,6 +192,7 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
         55 => k55_describe_quorum::forward(broker, frame),
         57 => k57_update_features::forward(broker, frame),
         60 => k60_describe_cluster::handle(broker, frame),
+        61 => k61_describe_producers::handle(broker, frame),
         64 => k64_unregister_broker::forward(broker, frame),
         74 => k74_list_config_resources::handle(broker, frame),
         75 => k75_describe_topic_partitions::handle(broker, frame),
@@ -216,6 +223,7 @@ pub(crate) fn controller(controller: &Arc<ControllerNode>, frame: Frame) -> Hand
         56 => k56_alter_partition::handle(controller, frame),
         57 => k57_update_features::handle(controller, frame),
         59 => k59_fetch_snapshot::handle(controller, frame),
+        60 => k60_describe_cluster::handle_at_controller(controller, frame),
         62 => k62_broker_registration::handle(controller, frame),
         63 => k63_broker_heartbeat::handle(controller, frame),
         64 => k64_unregister_broker::handle(controller, frame),

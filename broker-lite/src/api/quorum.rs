@@ -68,7 +68,7 @@ pub(super) fn topic() -> TopicName {
 
 /// Why a request does not concern this voter, or `None` if it does.
 pub(super) fn misdirected(seat: &Seat, cluster_id: Option<&str>, voter: i32) -> Option<ErrorCode> {
-    if cluster_id.is_some_and(|id| id != &*seat.cluster_id) {
+    if !seat.cluster_id.fits(cluster_id) {
         return Some(ErrorCode::INCONSISTENT_CLUSTER_ID);
     }
     // -1: the sender does not say whom it means.

@@ -114,10 +114,10 @@ impl Broker {
     pub(crate) async fn ask_controller(&self, name: &str, frame: Frame) -> Result<Frame, LinkError> {
         let asked = async {
             loop {
-                match self.ask_once(&mut KeptLink::default(), name, frame.clone()).await {
+                match self.ask_once(None, name, frame.clone()).await {
                     Ok(answer) => return Ok(answer),
                     Err(error) => {
-                        tracing::debug!(broker = self.id(), %error, "the controller is asked again")
+                        tracing::debug!(broker = self.id(), %error, "the controller is asked again");
                     }
                 }
                 tokio::select! {
@@ -130,30 +130,32 @@ impl Broker {
         self.network.within(self.controller_limit(), asked).await
     }
 
-    /// One request over a connection that is kept, tried once.
+    /// One request, tried once, over a connection that is kept, or over what the network has for this purpose.
     ///
     /// # Errors
     ///
     /// If no controller is known, its connection breaks, another one is elected meanwhile, or it says that it is none.
     pub(crate) async fn ask_once(
         &self,
-        kept: &mut KeptLink,
+        mut kept: Option<&mut KeptLink>,
         name: &str,
         frame: Frame,
     ) -> Result<Frame, LinkError> {
         let leader = self.controllers.leader().ok_or_else(LinkError::closed)?;
-        let held = kept.0.take().filter(|(id, _)| *id == leader);
+        let keeps = kept.is_some();
+        let held = kept.as_mut().and_then(|kept| kept.0.take()).filter(|(id, _)| *id == leader);
         let asked = async {
+            let (me, to) = (Party::Node(self.id()), Party::Controller(leader));
+            if !keeps {
+                return Ok((None, self.network.call(&me, &to, name, self.controller_limit(), frame).await?));
+            }
             let mut link = match held {
                 Some((_, link)) => link,
-                None => {
-                    let me = Party::Node(self.id());
-                    self.network.dial(&me, &Party::Controller(leader), name).await?
-                }
+                None => self.network.dial(&me, &to, name).await?,
             };
             std::future::poll_fn(|cx| link.poll_ready(cx)).await?;
             let answer = link.call(frame).await?;
-            Ok((link, answer))
+            Ok((Some(link), answer))
         };
         let asked = tokio::select! {
             biased;
@@ -166,7 +168,9 @@ impl Broker {
             self.controllers.suspect(leader);
             return Err(LinkError::closed());
         }
-        kept.0 = Some((leader, link));
+        if let (Some(kept), Some(link)) = (kept, link) {
+            kept.0 = Some((leader, link));
+        }
         Ok(answer)
     }
 }

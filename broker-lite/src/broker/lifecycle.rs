@@ -66,6 +66,8 @@ impl Leaving {
 /// Registers, and again whenever the controller has forgotten or replaced this registration.
 pub(crate) async fn live(broker: Arc<Broker>) {
     let mut kept = KeptLink::default();
+    // It goes along with the registration.
+    broker.identity.cluster_id.until_known().await;
     loop {
         let epoch = register(&broker, &mut kept).await;
         tracing::debug!(broker = broker.id(), epoch, "registered");
@@ -109,7 +111,7 @@ fn registration(broker: &Broker) -> BrokerRegistrationRequest {
     };
     BrokerRegistrationRequest::default()
         .with_broker_id(BrokerId(identity.id))
-        .with_cluster_id(text(&identity.cluster_id))
+        .with_cluster_id(identity.cluster_id.field().unwrap_or_default())
         .with_incarnation_id(identity.incarnation)
         .with_listeners(vec![listener])
         .with_features(FEATURES.iter().map(feature).collect())
@@ -181,6 +183,6 @@ async fn call<R: Request>(
     let frame = encode_request(version, request).map_err(|e| e.to_string())?;
     // A heartbeat that is never answered must not be the last one.
     let limit = broker.config.millis("broker.session.timeout.ms").unwrap_or(Duration::from_secs(9)) / 2;
-    let answer = broker.network.within(limit, broker.ask_once(kept, "lifecycle", frame));
+    let answer = broker.network.within(limit, broker.ask_once(Some(kept), "lifecycle", frame));
     decode_response::<R>(answer.await.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
 }

@@ -11,15 +11,17 @@ use broker_lite_core::config::TopicConfig;
 use broker_lite_core::metadata::{Checkpoint, ConfigResource, Delta, Image, RemovedTopic, Topic};
 use broker_lite_core::quorum::{Fetch, Fetched, Response, SnapshotId};
 use broker_lite_core::replica::{Replica, ReplicaIdentity, ReplicaSettings, TimestampType};
+use broker_lite_core::throttle::ThrottledReplicas;
 use bytes::Bytes;
 use klamm_wire::seam::{Endpoint, Link, LinkError};
 use klamm_wire::{ErrorCode, RawBatch};
 use tower_service::Service;
 use uuid::Uuid;
 
-use super::{Broker, LISTENER, Partition};
+use super::{Broker, CopySide, LISTENER, Partition};
 use crate::api::k59_fetch_snapshot::Asker;
 use crate::api::{k01_fetch_metadata, k59_fetch_snapshot};
+use crate::cluster_id::ClusterId;
 use crate::node::{Listener, Party};
 
 /// Longest wait of one metadata Fetch, as in Kafka.
@@ -46,7 +48,7 @@ pub(crate) async fn follow(broker: Arc<Broker>) {
         };
         match ended {
             Err(error) => {
-                tracing::debug!(broker = broker.id(), voter, %error, "cannot follow the metadata log")
+                tracing::debug!(broker = broker.id(), voter, %error, "cannot follow the metadata log");
             }
             // Somebody else leads, and is asked at once.
             Ok(()) if broker.controllers.leader().is_some_and(|leader| leader != voter) => continue,
@@ -61,12 +63,14 @@ pub(crate) async fn follow(broker: Arc<Broker>) {
 async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result<(), LinkError> {
     let malformed = |reason: String| LinkError::Malformed { reason };
     let limit = broker.config.millis("controller.quorum.fetch.timeout.ms").unwrap_or(Duration::from_secs(2));
-    let (cluster_id, id, directory) =
-        (broker.identity.cluster_id.clone(), broker.id(), broker.identity.log_dir);
+    let (id, directory) = (broker.id(), broker.identity.log_dir);
     let mut download: Option<(SnapshotId, Vec<u8>)> = None;
     loop {
         let epoch = broker.controllers.epoch();
         let from = broker.image(Image::next_offset);
+        // Who is in the wrong cluster shall hear which one it is, and not only that it is the wrong one.
+        let is_told = broker.image(|image| image.cluster_id().is_some());
+        let cluster_id = if is_told { broker.identity.cluster_id.clone() } else { ClusterId::default() };
         let frame = match &download {
             Some((snapshot, part)) => {
                 let asker = Asker::Broker(id, directory);
@@ -187,6 +191,7 @@ impl Broker {
                     if let Err(error) = self.disk.keep_only(&assigned) {
                         tracing::warn!(broker = self.id(), %error, "cannot remove what was deleted");
                     }
+                    self.set_throttles(&image);
                 }
                 self.remove_topics(&delta.removed_topics);
                 self.change_settings(&image, &delta);
@@ -254,6 +259,9 @@ impl Broker {
             _ => false,
         };
         let every_topic = delta.configs.iter().any(own);
+        if every_topic {
+            self.set_throttles(image);
+        }
         let mut settings: BTreeMap<Uuid, ReplicaSettings> = BTreeMap::new();
         for partition in self.partitions() {
             let Some(topic) = image.topic_by_id(partition.identity.topic_id) else { continue };
@@ -263,7 +271,29 @@ impl Broker {
                     settings.entry(topic.id).or_insert_with(|| self.replica_settings(image, &topic.name));
                 let now = self.rt.now();
                 partition.with(self, |replica, fx| replica.set_settings(now, settings.clone(), fx));
+                self.throttle(image, &partition);
             }
+        }
+    }
+
+    fn set_throttles(&self, image: &Image) {
+        let settings = self.settings(image);
+        let rates = ["leader.replication.throttled.rate", "follower.replication.throttled.rate"];
+        for (throttle, name) in self.throttles.iter().zip(rates) {
+            let rate = settings.int(name).and_then(|rate| u64::try_from(rate).ok());
+            throttle.lock().set_rate(self.rt.now(), rate);
+        }
+    }
+
+    /// Tells a replica whether it is among those that are throttled.
+    fn throttle(&self, image: &Image, partition: &Partition) {
+        let own = image.configs(&ConfigResource::Topic(partition.identity.topic.to_string()));
+        for (side, name) in [
+            (CopySide::Leader, "leader.replication.throttled.replicas"),
+            (CopySide::Follower, "follower.replication.throttled.replicas"),
+        ] {
+            let named = own.get(name).map(|named| ThrottledReplicas::parse(named)).unwrap_or_default();
+            partition.set_throttled(side, named.contains(partition.identity.partition, self.id()));
         }
     }
 
@@ -320,6 +350,7 @@ impl Broker {
         let settings = self.replica_settings(image, &topic.name);
         let replica = Replica::new(identity.clone(), directory, settings).map_err(|e| e.to_string())?;
         let partition = Partition::new(identity, replica, self.committed.of(key));
+        self.throttle(image, &partition);
         let mut directory = self.directory.lock();
         directory.ids.insert(topic.name.clone(), topic.id);
         directory.partitions.insert(key, partition.clone());
@@ -366,6 +397,8 @@ impl Broker {
                 default.message_timestamp_after_max_ms,
             ),
             log: of_topic.log_settings(),
+            compression: of_topic.compression().map(|(codec, _)| codec),
+            compression_level: of_topic.compression().and_then(|(_, level)| level),
             sync_before_ack: of_topic.sync_before_ack(),
             require_key: of_topic.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
             high_watermark_checkpoint_interval: self

@@ -9,6 +9,7 @@
 
 mod controllers;
 mod fetcher;
+mod housekeeping;
 mod isr;
 mod lifecycle;
 mod metadata;
@@ -23,19 +24,21 @@ use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::metadata::{ConfigResource, Image};
+use broker_lite_core::throttle::Throttle;
 use klamm_wire::ErrorCode;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 pub(crate) use lifecycle::{FEATURES, log_dir};
-pub(crate) use partition::{Partition, Signal, Until};
+pub(crate) use partition::{CopySide, Partition, Signal, Until};
 pub(crate) use sessions::Bell;
 
+use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, Leave, PowerLoss};
 use crate::journal::{Journal, NodeEvent};
 use crate::node::{Life, Network};
-use crate::rt::Rt;
+use crate::rt::{Rt, Tick};
 use controllers::Controllers;
 use fetcher::Fetchers;
 use isr::IsrKeeper;
@@ -73,7 +76,7 @@ impl Committed {
 #[derive(Debug, Clone)]
 pub(crate) struct BrokerIdentity {
     pub(crate) id: i32,
-    pub(crate) cluster_id: Arc<str>,
+    pub(crate) cluster_id: ClusterId,
     pub(crate) rack: Option<String>,
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -115,6 +118,8 @@ pub(crate) struct Broker {
     registration: Mutex<Registration>,
     directory: Mutex<Directory>,
     fetchers: Fetchers,
+    /// By [`CopySide`].
+    throttles: [Mutex<Throttle>; 2],
     pub(crate) sessions: FetchSessions,
     isr: IsrKeeper,
     leaving: Leaving,
@@ -176,6 +181,7 @@ impl Broker {
             registration: Mutex::new(Registration { epoch: -1, unfenced: false }),
             directory: Mutex::default(),
             fetchers: Fetchers::default(),
+            throttles: Default::default(),
             sessions,
             isr: IsrKeeper::default(),
             leaving: Leaving::default(),
@@ -193,8 +199,10 @@ impl Broker {
         life.spawn(isr::send_proposals(self.clone()));
         life.spawn(isr::watch_deadlines(self.clone()));
         life.spawn(expire_producers(self.clone()));
+        life.spawn(housekeeping::retain(self.clone()));
+        life.spawn(housekeeping::compact(self.clone()));
         if self.disk.has_checkpoints() {
-            life.spawn(write_checkpoints(self.clone()));
+            life.spawn(housekeeping::write_checkpoints(self.clone()));
         }
     }
 
@@ -213,9 +221,20 @@ impl Broker {
         self.config.under(own, image.configs(&ConfigResource::Broker(None)))
     }
 
+    /// Until when nothing more may be copied for the throttled replicas of that side; `None` for at once.
+    pub(crate) fn throttled_until(&self, side: CopySide) -> Option<Tick> {
+        self.throttles[side as usize].lock().blocked_until(self.rt.now())
+    }
+
+    /// Takes note of what was copied for a throttled replica.
+    pub(crate) fn copied(&self, side: CopySide, bytes: usize) {
+        self.throttles[side as usize].lock().record(self.rt.now(), bytes);
+    }
+
     /// What DescribeLogDirs calls the one log directory.
     pub(crate) fn log_dir(&self) -> String {
-        format!("/memory/broker-{}", self.id())
+        let path = self.disk.path().map(|path| path.display().to_string());
+        path.unwrap_or_else(|| format!("/memory/broker-{}", self.id()))
     }
 
     /// How the broker stands with the controller.
@@ -340,17 +359,6 @@ impl Broker {
             self.rt.sleep(latency).await;
         }
         self.disk.sync().map_err(|error| error.to_string())
-    }
-}
-
-/// Writes down how far the replicas are, as often as `replica.high.watermark.checkpoint.interval.ms` says.
-async fn write_checkpoints(broker: Arc<Broker>) {
-    let interval = broker.config.millis("replica.high.watermark.checkpoint.interval.ms");
-    loop {
-        broker.rt.sleep(interval.unwrap_or(Duration::from_secs(5))).await;
-        if let Err(error) = broker.disk.write_checkpoints().await {
-            return broker.go_offline(&error.to_string());
-        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::node::{Limits, Listening, Network};
 use crate::rt::Rt;
 
 /// Port told to clients where nothing listens on sockets.
-pub(super) const IN_PROCESS_PORT: u16 = 9092;
+const IN_PROCESS_PORT: u16 = 9092;
 /// Longest start before it is called a failure.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Share of `queued.max.requests` that one connection may use.
@@ -35,7 +35,7 @@ const SIMULATED_LATENCY: std::ops::RangeInclusive<Duration> =
 
 /// What an fsync takes there.
 #[cfg(feature = "sim")]
-const SIMULATED_SYNC: std::ops::RangeInclusive<Duration> =
+pub(super) const SIMULATED_SYNC: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_millis(5);
 
 /// Settings of both profiles that differ from Kafka's defaults and depend on the number of brokers.
@@ -334,7 +334,7 @@ impl ClusterBuilder {
         Ok(config)
     }
 
-    /// No broker can be added later: what does not fit now never will.
+    /// Brokers can be added later, but a cluster that refuses every topic until then is a mistake.
     fn check_replication(&self, config: &BrokerConfig) -> Result<(), ClusterError> {
         let (name, brokers) = ("default.replication.factor", self.brokers);
         match config.int(name).filter(|factor| *factor > i64::from(brokers)) {

@@ -3,7 +3,7 @@
 mod builder;
 mod check;
 mod events;
-mod grow;
+mod growth;
 mod homes;
 mod logs;
 mod network;
@@ -28,7 +28,6 @@ use klamm_wire::{ErrorCode, StrBytes};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use builder::IN_PROCESS_PORT;
 pub use builder::{ClusterBuilder, Profile};
 pub(crate) use builder::{base64, from_base64, limits, random_uuid};
 pub use check::{CheckReport, Violation};
@@ -70,6 +69,14 @@ pub enum ClusterError {
     /// The cluster has no broker with this id.
     #[error("there is no broker {0} in this cluster")]
     NoSuchBroker(i32),
+    /// Partitions are assigned to the broker, which therefore cannot leave.
+    #[error("broker {broker} still has {replicas} replicas: reassign them to other brokers first")]
+    NotDrained {
+        /// Broker named in the call.
+        broker: i32,
+        /// How many partitions have a replica there.
+        replicas: usize,
+    },
     /// The broker, or the controller (0), is not in a state that allows the operation.
     #[error("broker {broker} is {state}")]
     Broker {

@@ -17,6 +17,7 @@ use broker_lite_core::metadata::Image;
 use super::builder::random_uuid;
 use super::{Cluster, ClusterError, Started, TOPIC_LIMIT};
 use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, Surroundings, log_dir};
+use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, DiskFaults, Leave, PowerLoss};
 use crate::journal::NodeEvent;
 use crate::node::{Life, Listening, Node, Role, serve};
@@ -382,7 +383,7 @@ impl Cluster {
     }
 
     /// Starts a new incarnation in a broker's slot.
-    async fn boot(&self, id: i32) -> Result<Arc<Broker>, ClusterError> {
+    pub(super) async fn boot(&self, id: i32) -> Result<Arc<Broker>, ClusterError> {
         let (bound, listening) = {
             let mut slots = self.slots.lock();
             let slot = slots.get_mut(&id).ok_or(ClusterError::NoSuchBroker(id))?;
@@ -405,7 +406,7 @@ impl Cluster {
         let rt = slot.rt.clone();
         let identity = BrokerIdentity {
             id,
-            cluster_id: cluster_id.clone(),
+            cluster_id: ClusterId::new(Some(cluster_id)),
             rack: Some(format!("RACK{id}")),
             host: slot.host.clone(),
             port: slot.port,

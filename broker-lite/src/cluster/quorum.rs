@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::{Cluster, ClusterError, Started};
 use crate::broker::CONTROLLER_ID;
+use crate::cluster_id::ClusterId;
 use crate::controller::{ControllerNode, Seat, VoterDisk};
 use crate::disk::{Disk, Leave};
 use crate::journal::NodeEvent;
@@ -120,7 +121,7 @@ fn boot(started: &Started, disk: &Arc<VoterDisk>, id: i32, starts: u32) -> Resul
         rt: rt.clone(),
         life: life.clone(),
         network: network.clone(),
-        cluster_id: cluster_id.clone(),
+        cluster_id: ClusterId::new(Some(cluster_id)),
         config: config.clone(),
         journal: journal.clone(),
         disk: disk.clone(),
@@ -223,7 +224,7 @@ impl Cluster {
                         return;
                     }
                 }
-                std::future::pending().await
+                std::future::pending::<()>().await;
             };
             tokio::select! {
                 biased;

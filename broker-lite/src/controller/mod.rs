@@ -34,6 +34,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::broker::Signal;
+use crate::cluster::{base64, random_uuid};
+use crate::cluster_id::ClusterId;
 use crate::disk::{Leave, PowerLoss, Stored};
 use crate::journal::{Journal, NodeEvent};
 use crate::node::{Life, Network, Party};
@@ -53,7 +55,7 @@ pub(crate) struct Seat {
     pub(crate) rt: Rt,
     pub(crate) life: Arc<Life>,
     pub(crate) network: Arc<Network>,
-    pub(crate) cluster_id: Arc<str>,
+    pub(crate) cluster_id: ClusterId,
     pub(crate) config: Arc<BrokerConfig>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) disk: Arc<VoterDisk>,
@@ -328,7 +330,7 @@ impl ControllerNode {
                     tracing::info!(node = self.id(), to, "cut its metadata log back");
                 }
                 Effect::Elected { epoch } => {
-                    tracing::info!(node = self.id(), epoch, "leads the metadata quorum")
+                    tracing::info!(node = self.id(), epoch, "leads the metadata quorum");
                 }
                 Effect::Deposed { epoch } => tracing::info!(node = self.id(), epoch, "leads no more"),
                 // What follows from these is seen in the voter's state.
@@ -516,8 +518,11 @@ impl ControllerNode {
 
     fn activate(self: &Arc<Self>, state: &mut State, now: Now, epoch: i32) -> Result<(), VoterError> {
         let Seat { rt, cluster_id, config, journal, id, start, .. } = &self.seat;
-        let rng = rt.rng(&format!("controller {id} {start} {epoch}"));
-        let machine = Controller::new(now.tick, cluster_id, (**config).clone(), state.image.clone(), rng);
+        let mut rng = rt.rng(&format!("controller {id} {start} {epoch}"));
+        // The first one writes it down; where nobody was told an id, it chooses one.
+        let cluster_id = state.image.cluster_id().or(cluster_id.get()).map(str::to_owned);
+        let cluster_id = cluster_id.unwrap_or_else(|| base64(random_uuid(&mut rng)));
+        let machine = Controller::new(now.tick, &cluster_id, (**config).clone(), state.image.clone(), rng);
         tracing::info!(node = id, epoch, "is the active controller");
         state.active = Some(Active { epoch, machine, written: now.tick });
         journal.controller(now.tick, *id, epoch);

@@ -123,6 +123,11 @@ impl Disk {
         Arc::new(Self { medium: Medium::new(rt, broker), log_dir, state: Mutex::new(state) })
     }
 
+    /// Where it is, unless in memory.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.log_dir.as_ref().map(|log_dir| log_dir.path())
+    }
+
     /// Directory of a replica, empty if it is new.
     ///
     /// # Errors

@@ -1,19 +1,25 @@
 //! The voter of a process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::directory::Directory;
 use super::options::NodeOptions;
 use super::{Ground, NodeError};
-use crate::cluster::{base64, random_uuid};
+use crate::cluster_id::ClusterId;
 use crate::controller::{ControllerNode, Seat, VoterDisk};
-use crate::disk::Disk;
+use crate::disk::{Disk, Leave};
 use crate::journal::Journal;
 use crate::node::{Life, Listener, Listening, Node, Party, Remotes, Role, serve};
 
+/// Longest wait of a voter that leaves for another one to lead.
+const HANDOVER: Duration = Duration::from_secs(2);
+/// No broker's epoch: a voter leaves no mark of a clean shutdown.
+const NO_EPOCH: i64 = -1;
+
 /// Tells the network where the voters are.
 pub(super) fn introduce(options: &NodeOptions, remotes: &Remotes) {
-    for voter in options.voters.iter().filter(|voter| voter.id != options.id) {
+    for voter in options.voters.iter() {
         remotes.set(&Party::Controller(voter.id), Listener::Controller, voter.address.endpoint());
     }
 }
@@ -25,16 +31,14 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Starts the voter on what it has left in the node's directory.
     pub(super) fn start(
         ground: &Ground,
         options: &NodeOptions,
-        directory: &mut Directory,
+        directory: &Directory,
+        cluster_id: &ClusterId,
         listening: Listening,
-        rng: &mut fastrand::Rng,
     ) -> Result<Self, NodeError> {
-        if directory.meta.cluster.is_none() {
-            directory.join(&base64(random_uuid(rng))).map_err(NodeError::Directory)?;
-        }
         let Ground { rt, config, limits, network } = ground;
         let life = Life::new(rt.clone());
         let disk = Disk::of_voter(rt, options.id, directory.path()).map_err(NodeError::Directory)?;
@@ -44,7 +48,7 @@ impl Running {
             rt: rt.clone(),
             life: life.clone(),
             network: network.clone(),
-            cluster_id: Arc::from(directory.meta.cluster.clone().unwrap_or_default()),
+            cluster_id: cluster_id.clone(),
             config: config.clone(),
             journal: Arc::new(Journal::default()),
             disk: VoterDisk::new(disk),
@@ -60,11 +64,22 @@ impl Running {
         Ok(Self { node })
     }
 
+    /// Waits until the voter has ended, because its log cannot be written.
+    pub(super) async fn until_over(&self) {
+        self.node.seat.life.until_dead().await;
+    }
+
+    /// Lets another voter lead, where this one does, and leaves the log durable.
     pub(super) async fn shutdown(&self) {
-        self.node.resign().await;
         let life = &self.node.seat.life;
+        tokio::select! {
+            biased;
+            () = self.node.resign() => {}
+            () = self.node.rt().sleep(HANDOVER) => {}
+        }
+        self.node.leave_as(Leave::Clean { epoch: NO_EPOCH });
         life.kill();
-        life.until_quiet().await;
         self.node.release_storage();
+        life.until_quiet().await;
     }
 }

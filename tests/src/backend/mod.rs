@@ -10,6 +10,7 @@ mod kafka;
 mod kind;
 mod lite;
 mod mock;
+mod processes;
 mod system;
 mod up;
 
@@ -24,6 +25,7 @@ use klamm::{
 use tokio::time::{Instant, sleep};
 
 pub use kind::{Can, KINDS, Kind, Starting};
+pub use processes::Processes;
 pub use system::{Done, System, Unavailable};
 
 /// Brokers of every cluster here, and replicas of every topic.

@@ -184,7 +184,7 @@ impl Case {
         self
     }
 
-    /// The value of a field, if it is a number from 0 on, is chance or time: only that there is one is compared.
+    /// The value of a field, a text, an id or a number from 0 on, is chance or time: only that there is one is compared.
     #[must_use]
     pub fn vague(mut self, field: &str, what: &str) -> Self {
         self.normal.push(Normal::Vague { field: field.to_owned(), what: what.to_owned() });

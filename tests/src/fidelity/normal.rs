@@ -53,15 +53,16 @@ pub(super) fn normalize(tree: &mut Node, known: &Known, names: &mut Names, norma
     tree.visit("", &mut |path, node| {
         let field = path.rsplit('.').next().unwrap_or(path);
         let field = field.split('[').next().unwrap_or(field);
+        let vague = normal.iter().find_map(|rule| match rule {
+            Normal::Vague { field, what } if plain(path) == *field => Some(what),
+            _ => None,
+        });
         let named = match &*node {
+            Node::Int(0..) | Node::Text(_) | Node::Uuid(_) if vague.is_some() => {
+                vague.map(|what| Node::Named(what.clone()))
+            }
             Node::Int(value) if *value >= 0 => {
-                let vague = normal.iter().find_map(|rule| match rule {
-                    Normal::Vague { field, what } if plain(path) == *field => Some(what),
-                    _ => None,
-                });
-                if let Some(what) = vague {
-                    Some(Node::Named(what.clone()))
-                } else if let Some((_, what)) = GIVEN_OUT.iter().find(|(name, _)| *name == field) {
+                if let Some((_, what)) = GIVEN_OUT.iter().find(|(name, _)| *name == field) {
                     (*value > 0 || field == "ProducerId").then(|| names.of(what, value.to_string()))
                 } else if POSITIONS.contains(&field) {
                     Some(Node::Named("position in the metadata log".into()))

@@ -344,6 +344,7 @@ impl Side {
             let name = of(&["Name", "TopicName", "Topic"]).and_then(|(_, name)| name.text());
             if let (Some(name), Some((_, Node::Uuid(id)))) = (name, of(&["TopicId"]))
                 && *id != [0; 16]
+                && !name.is_empty()
             {
                 self.known.topics.insert(*id, name.to_owned());
                 self.ids.insert(name.to_owned(), *id);

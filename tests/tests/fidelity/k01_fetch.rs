@@ -27,27 +27,32 @@ fn one(name: &str, partition: Value) -> Value {
     read(&[topic(name, &[partition])])
 }
 
+fn fetch(about: &str) -> Case {
+    // Kafka answers what it refuses before what it reads.
+    case(1, about).unordered("Responses.Partitions", "PartitionIndex")
+}
+
 pub(crate) fn cases() -> Vec<Case> {
     let filled = |offset: i64| one("filled", at(0, offset));
     vec![
-        case(1, "from the start, the middle, a batch's middle and the end")
+        fetch("from the start, the middle, a batch's middle and the end")
             .ask(filled(0))
             .ask(filled(3))
             .ask(filled(5))
             .ask(filled(7)),
-        case(1, "offsets out of range").ask(filled(8)).ask(filled(-1)).ask(filled(i64::MAX)),
-        case(1, "an empty partition").ask(one("empty", at(0, 0))),
-        case(1, "partitions of other leaders")
+        fetch("offsets out of range").ask(filled(8)).ask(filled(-1)).ask(filled(i64::MAX)),
+        fetch("an empty partition").ask(one("empty", at(0, 0))),
+        fetch("partitions of other leaders")
             .ask(read(&[topic("orders", &[at(1, 0), at(2, 0)])]))
             .ask(one("solo", at(0, 0))),
-        case(1, "unknown partitions").ask(read(&[topic("filled", &[at(3, 0), at(-1, 0), at(0, 6)])])),
-        case(1, "an unknown topic").ask(one("unheard-of", at(0, 0))),
-        case(1, "no topics").ask(read(&[])),
-        case(1, "no partitions").ask(read(&[topic("filled", &[])])),
-        case(1, "a partition twice").ask(read(&[topic("filled", &[at(0, 0), at(0, 6)])])),
-        case(1, "committed records only").ask(with(filled(0), "IsolationLevel", 1)),
-        case(1, "an isolation level of 2").ask(with(filled(0), "IsolationLevel", 2)),
-        case(1, "limits in bytes")
+        fetch("unknown partitions").ask(read(&[topic("filled", &[at(3, 0), at(-1, 0), at(0, 6)])])),
+        fetch("an unknown topic").ask(one("unheard-of", at(0, 0))),
+        fetch("no topics").ask(read(&[])),
+        fetch("no partitions").ask(read(&[topic("filled", &[])])),
+        fetch("a partition twice").ask(read(&[topic("filled", &[at(0, 0), at(0, 6)])])),
+        fetch("committed records only").ask(with(filled(0), "IsolationLevel", 1)),
+        fetch("an isolation level of 2").ask(with(filled(0), "IsolationLevel", 2)),
+        fetch("limits in bytes")
             .ask(with(filled(0), "MaxBytes", 1))
             .ask(with(filled(0), "MaxBytes", 150))
             .ask(with(filled(0), "MaxBytes", 0))
@@ -56,24 +61,24 @@ pub(crate) fn cases() -> Vec<Case> {
             .ask(one("filled", with(at(0, 0), "PartitionMaxBytes", 100)))
             .ask(one("filled", with(at(0, 0), "PartitionMaxBytes", 0)))
             .ask(one("filled", with(at(0, 0), "PartitionMaxBytes", -1))),
-        case(1, "what is waited for")
+        fetch("what is waited for")
             .ask(with(with(filled(0), "MinBytes", 1 << 30), "MaxWaitMs", 20))
             .ask(with(with(filled(7), "MinBytes", 1), "MaxWaitMs", 20))
             .ask(with(with(filled(7), "MinBytes", 1), "MaxWaitMs", -1))
             .ask(with(filled(7), "MinBytes", -1)),
-        case(1, "a leader epoch that is right, older, newer")
+        fetch("a leader epoch that is right, older, newer")
             .ask(one("filled", with(at(0, 0), "CurrentLeaderEpoch", 0)))
             .ask(one("filled", with(at(0, 0), "CurrentLeaderEpoch", 7)))
             .ask(one("filled", with(at(0, 0), "CurrentLeaderEpoch", -2)))
             .ask(one("orders", with(at(1, 0), "CurrentLeaderEpoch", 7)))
             .versions(9..=18),
-        case(1, "the epoch of the last record fetched")
+        fetch("the epoch of the last record fetched")
             .ask(one("filled", with(at(0, 7), "LastFetchedEpoch", 0)))
             .ask(one("filled", with(at(0, 7), "LastFetchedEpoch", 5)))
             .ask(one("filled", with(at(0, 9), "LastFetchedEpoch", 0)))
             .versions(12..=18),
-        case(1, "a rack").ask(with(filled(6), "RackId", "RACK2")).ask(with(filled(6), "RackId", "nowhere")),
-        case(1, "a session, forgotten partitions, its end")
+        fetch("a rack").ask(with(filled(6), "RackId", "RACK2")).ask(with(filled(6), "RackId", "nowhere")),
+        fetch("a session, forgotten partitions, its end")
             .ask(with(
                 with(read(&[topic("filled", &[at(0, 6)]), topic("empty", &[at(0, 0)])]), "SessionId", 0),
                 "SessionEpoch",
@@ -99,14 +104,14 @@ pub(crate) fn cases() -> Vec<Case> {
             ))
             .ask(with(with(read(&[]), "SessionId", "$session"), "SessionEpoch", 4))
             .versions(7..=18),
-        case(1, "sessions that are not there")
+        fetch("sessions that are not there")
             .ask(with(with(read(&[]), "SessionId", 12345), "SessionEpoch", 1))
             .ask(with(with(read(&[]), "SessionId", 0), "SessionEpoch", 1))
             .ask(with(with(read(&[topic("filled", &[at(0, 6)])]), "SessionId", 12345), "SessionEpoch", 0))
             .ask(with(with(read(&[topic("filled", &[at(0, 6)])]), "SessionId", 12345), "SessionEpoch", -1))
             .ask(with(with(filled(6), "SessionId", 0), "SessionEpoch", -2))
             .versions(7..=18),
-        case(1, "a session with partitions that are refused")
+        fetch("a session with partitions that are refused")
             .ask(with(
                 with(
                     read(&[topic("filled", &[at(0, 99), at(5, 0)]), topic("unheard-of", &[at(0, 0)])]),
@@ -119,17 +124,17 @@ pub(crate) fn cases() -> Vec<Case> {
             .keep("session", "SessionId")
             .ask(with(with(read(&[]), "SessionId", "$session"), "SessionEpoch", 1))
             .versions(7..=18),
-        case(1, "a stranger as follower")
+        fetch("a stranger as follower")
             .ask(with(filled(0), "ReplicaId", 9))
             .ask(with(filled(0), "ReplicaId", -2))
             .versions(4..=14),
-        case(1, "a stranger as follower with an epoch")
+        fetch("a stranger as follower with an epoch")
             .ask(with(filled(0), "ReplicaState", json!({ "ReplicaId": 9, "ReplicaEpoch": 1 })))
             .versions(15..=18),
-        case(1, "another cluster's id")
+        fetch("another cluster's id")
             .ask(with(filled(6), "ClusterId", "AAAAAAAAAAAAAAAAAAAAAA"))
             .versions(12..=18),
-        case(1, "the cluster's own log").ask(one("__cluster_metadata", at(0, 1 << 40))).versions(4..=12),
+        fetch("the cluster's own log").ask(one("__cluster_metadata", at(0, 1 << 40))).versions(4..=12),
         damaged(1, filled(7)),
     ]
 }

@@ -28,29 +28,26 @@ pub(crate) fn cases() -> Vec<Case> {
         body
     };
     // Before version 4 whoever asks for a topic wants it created.
-    let no_creation = 4..=13;
     vec![
         metadata("topics by name").ask(of(&["orders", "solo", "empty"])).ask_of(3, of(&["orders"])),
         metadata("topics by name, in another order").ask(of(&["solo", "orders"])),
-        metadata("an unknown topic").ask(of(&["unheard-of"])).versions(no_creation.clone()),
+        metadata("an unknown topic").ask(of(&["unheard-of"])).versions(4..=13),
         metadata("unknown topics among known ones")
             .ask(of(&["unheard-of", "orders", "nothing", "solo"]))
-            .versions(no_creation.clone()),
+            .versions(4..=13),
         metadata("a topic asked for twice").ask(of(&["orders", "orders"])),
-        metadata("an unknown topic asked for twice")
-            .ask(of(&["unheard-of", "unheard-of"]))
-            .versions(no_creation.clone()),
+        metadata("an unknown topic asked for twice").ask(of(&["unheard-of", "unheard-of"])).versions(4..=13),
         metadata("no topics").ask(of(&[])).versions(1..=13),
         metadata("names that cannot be")
             .ask(of(&["", ".", "..", "a b", "ä", "a/b", &"n".repeat(249), &"n".repeat(250)]))
-            .versions(no_creation.clone()),
+            .versions(4..=13),
         metadata("names that cannot be, to be created").ask(json!({
             "Topics": [{ "Name": "" }, { "Name": "." }, { "Name": "a b" }, { "Name": "n".repeat(250) }],
             "AllowAutoTopicCreation": true,
         })),
         metadata("internal topics")
             .ask(of(&["__cluster_metadata", "__transaction_state_", "__share_group_state"]))
-            .versions(no_creation.clone()),
+            .versions(4..=13),
         metadata("what may be done with the cluster")
             .ask(with(of(&["orders"]), "IncludeClusterAuthorizedOperations"))
             .versions(8..=13),

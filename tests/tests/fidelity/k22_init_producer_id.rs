@@ -9,7 +9,8 @@ pub(crate) fn cases() -> Vec<Case> {
         json!({ "TransactionalId": null, "TransactionTimeoutMs": 60_000, "ProducerId": id, "ProducerEpoch": epoch })
     };
     vec![
-        case(22, "a new id each time").ask(plain()).ask(plain()).ask_of(2, plain()),
+        case(22, "a new id each time").ask(plain()).ask(plain()),
+        case(22, "another broker's ids").ask_of(2, plain()).until_taken(),
         case(22, "time limits that do not matter")
             .ask(json!({ "TransactionalId": null, "TransactionTimeoutMs": 0 }))
             .ask(json!({ "TransactionalId": null, "TransactionTimeoutMs": -1 }))

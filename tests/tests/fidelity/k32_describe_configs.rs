@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 
+#[allow(clippy::needless_pass_by_value, reason = "as json! takes it")]
 fn of(kind: i8, name: &str, keys: Value) -> Value {
     json!({ "Resources": [{ "ResourceType": kind, "ResourceName": name, "ConfigurationKeys": keys }] })
 }
@@ -64,7 +65,7 @@ pub(crate) fn cases() -> Vec<Case> {
             .ask(of(3, "x", all.clone()))
             .ask(of(99, "x", all.clone()))
             .ask(of(-1, "x", all.clone())),
-        describe("loggers of a broker").ask(of(8, "9", all.clone())).ask(of(8, "one", all.clone())),
+        describe("loggers of a broker").ask(of(8, "9", all.clone())).ask(of(8, "one", all)),
         describe("nothing").ask(json!({ "Resources": [] })),
         describe("one thing twice").ask(json!({ "Resources": [
             { "ResourceType": TOPIC, "ResourceName": "orders", "ConfigurationKeys": ["retention.ms"] },

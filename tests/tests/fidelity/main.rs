@@ -13,10 +13,24 @@ mod k10_find_coordinator;
 mod k18_api_versions;
 mod k19_create_topics;
 mod k20_delete_topics;
+mod k21_delete_records;
 mod k22_init_producer_id;
 mod k23_offset_for_leader_epoch;
 mod k32_describe_configs;
+mod k33_alter_configs;
+mod k35_describe_log_dirs;
+mod k37_create_partitions;
+mod k43_elect_leaders;
+mod k44_incremental_alter_configs;
+mod k45_alter_partition_reassignments;
+mod k46_list_partition_reassignments;
+mod k55_describe_quorum;
+mod k57_update_features;
 mod k60_describe_cluster;
+mod k61_describe_producers;
+mod k64_unregister_broker;
+mod k74_list_config_resources;
+mod k75_describe_topic_partitions;
 
 use std::process::ExitCode;
 
@@ -54,18 +68,32 @@ fn setup() -> Case {
 
 fn suite() -> Suite {
     let mut cases = fidelity::framing();
-    cases.extend(k18_api_versions::cases());
     cases.extend(k00_produce::cases());
     cases.extend(k01_fetch::cases());
     cases.extend(k02_list_offsets::cases());
     cases.extend(k03_metadata::cases());
     cases.extend(k10_find_coordinator::cases());
+    cases.extend(k18_api_versions::cases());
     cases.extend(k19_create_topics::cases());
     cases.extend(k20_delete_topics::cases());
+    cases.extend(k21_delete_records::cases());
     cases.extend(k22_init_producer_id::cases());
     cases.extend(k23_offset_for_leader_epoch::cases());
     cases.extend(k32_describe_configs::cases());
+    cases.extend(k33_alter_configs::cases());
+    cases.extend(k35_describe_log_dirs::cases());
+    cases.extend(k37_create_partitions::cases());
+    cases.extend(k43_elect_leaders::cases());
+    cases.extend(k44_incremental_alter_configs::cases());
+    cases.extend(k45_alter_partition_reassignments::cases());
+    cases.extend(k46_list_partition_reassignments::cases());
+    cases.extend(k55_describe_quorum::cases());
+    cases.extend(k57_update_features::cases());
     cases.extend(k60_describe_cluster::cases());
+    cases.extend(k61_describe_producers::cases());
+    cases.extend(k64_unregister_broker::cases());
+    cases.extend(k74_list_config_resources::cases());
+    cases.extend(k75_describe_topic_partitions::cases());
     Suite {
         setup: setup(),
         cases,

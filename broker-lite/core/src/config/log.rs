@@ -9,11 +9,13 @@ impl TopicConfig<'_> {
     pub fn log_settings(&self) -> LogSettings {
         let default = LogSettings::default();
         let int = |name: &str, default: i64| self.int(name).unwrap_or(default);
-        let bytes = |name: &str, default: u64| self.int(name).and_then(|v| u64::try_from(v).ok()).unwrap_or(default);
+        let bytes =
+            |name: &str, default: u64| self.int(name).and_then(|v| u64::try_from(v).ok()).unwrap_or(default);
         let limit = |name: &str| self.int(name).filter(|value| *value >= 0);
         let policy = self.get("cleanup.policy").unwrap_or_default();
         let has = |wanted: &str| policy.split(',').any(|policy| policy.trim() == wanted);
-        let ratio: f64 = self.get("min.cleanable.dirty.ratio").and_then(|ratio| ratio.parse().ok()).unwrap_or(0.5);
+        let ratio: f64 =
+            self.get("min.cleanable.dirty.ratio").and_then(|ratio| ratio.parse().ok()).unwrap_or(0.5);
         // Kafka's own default is "never", as a number.
         let flush_ms = self.int("flush.ms").filter(|ms| *ms < i64::MAX).and_then(|ms| u64::try_from(ms).ok());
         LogSettings {
@@ -53,13 +55,20 @@ mod tests {
         broker.set("log.retention.hours", "1").unwrap();
         broker.set("log.cleanup.policy", "compact").unwrap();
         broker.set("log.segment.bytes", "2097152").unwrap();
-        let own = [("retention.ms", "-1"), ("cleanup.policy", "compact, delete"), ("min.cleanable.dirty.ratio", "0.25")];
+        let own = [
+            ("retention.ms", "-1"),
+            ("cleanup.policy", "compact, delete"),
+            ("min.cleanable.dirty.ratio", "0.25"),
+        ];
         let own = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let settings = TopicConfig::new(&own, &broker).log_settings();
         assert_eq!((settings.retention_ms, settings.delete, settings.compact), (None, true, true));
         assert_eq!((settings.segment_bytes, settings.min_cleanable_dirty_millionths), (2_097_152, 250_000));
         let own = std::collections::BTreeMap::new();
         let settings = TopicConfig::new(&own, &broker).log_settings();
-        assert_eq!((settings.retention_ms, settings.delete, settings.compact), (Some(3_600_000), false, true));
+        assert_eq!(
+            (settings.retention_ms, settings.delete, settings.compact),
+            (Some(3_600_000), false, true)
+        );
     }
 }

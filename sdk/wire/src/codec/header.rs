@@ -111,7 +111,9 @@ fn client_id(frame: &Bytes, bytes: &mut Cursor<'_>) -> Result<Option<StrBytes>, 
         return Ok(None);
     };
     let id = frame.slice_ref(bytes.claimed(length).map_err(header)?);
-    StrBytes::from_utf8(id).map(Some).map_err(|_| CodecError::Header)
+    // Kafka takes whatever is there for a name.
+    let lossy = |_| StrBytes::from_string(String::from_utf8_lossy(&id).into_owned());
+    Ok(Some(StrBytes::from_utf8(id.clone()).unwrap_or_else(lossy)))
 }
 
 fn skip_tags(bytes: &mut Cursor<'_>) -> Result<(), CodecError> {

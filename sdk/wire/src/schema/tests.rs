@@ -26,9 +26,12 @@ fn a_varint_over_32_bits_is_refused() {
 }
 
 #[test]
-fn bytes_after_the_end_are_refused() {
+fn bytes_after_the_end_are_refused_in_answers_and_left_alone_in_requests() {
+    let answer = [0, 0, 0, 0, 0, 0];
+    assert_eq!(walk(Kind::Response, 18, 0, &answer), Ok(()));
+    assert_eq!(fault(walk(Kind::Response, 18, 0, &[&answer[..], &[0]].concat())), Fault::Trailing(1));
     assert_eq!(walk(Kind::Request, 18, 0, &[]), Ok(()));
-    assert_eq!(fault(walk(Kind::Request, 18, 0, &[0])), Fault::Trailing(1));
+    assert_eq!(walk(Kind::Request, 18, 0, &[0]), Ok(()));
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Steps {
             self.world.mark(&format!("broker {LEAVES} shuts down and is unregistered"));
             cluster.shutdown_broker(LEAVES).await?;
             self.admin.unregister_broker(LEAVES).await?;
-            cluster.remove_broker(LEAVES)?;
+            cluster.remove_broker(LEAVES).await?;
             self.moved.removed = Some(LEAVES);
             let new = cluster.add_broker().await?;
             self.world.mark(&format!("broker {new} is new; it is filled"));

@@ -305,7 +305,8 @@ fn serial_syncs(dir: &Path) -> Result<()> {
     }
     let (trace, data) = (dir.join("trace"), dir.join("traced"));
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-ttt", "-T", "-e", "trace=fsync,fdatasync,sync_file_range,sync,syncfs", "-o"]);
+    // With -o alone it would not let itself be ended by a signal.
+    strace.args(["-I2", "-f", "-ttt", "-T", "-e", "trace=fsync,fdatasync,sync_file_range,sync,syncfs", "-o"]);
     strace.arg(&trace).arg(broker_lite_binary()?);
     let data = format!("--data-dir={}", data.display());
     let up = BrokerLite::start_as(strace, &[&data])?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use broker_lite::sim;
 use broker_lite::{Cluster, ClusterBuilder, ClusterError};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -181,13 +182,17 @@ async fn brokers_are_renewed(builder: ClusterBuilder, client: impl Fn(&Cluster) 
     judge(&cluster, &admin, &world).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn brokers_are_renewed_under_load_in_virtual_time() {
-    brokers_are_renewed(Cluster::builder().seed(7), |cluster| {
-        let builder = Client::builder().bootstrap_servers(cluster.bootstrap()).connector(cluster.handle());
-        builder.build().expect("a client")
-    })
-    .await;
+#[test]
+fn brokers_are_renewed_under_load_in_virtual_time() {
+    for seed in sim::seeds([7]) {
+        sim::run(seed, |sim| {
+            brokers_are_renewed(sim.cluster(), |cluster| {
+                let builder =
+                    Client::builder().bootstrap_servers(cluster.bootstrap()).connector(cluster.handle());
+                builder.build().expect("a client")
+            })
+        });
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use klamm::{Client, Consumer, NewTopic, Producer, Record, StartOffset, TopicPartition};
 use klamm_tests::nodes::{Nodes, Plan};
+use klamm_tests::process::ApacheKafka;
+use klamm_tests::skipped;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -41,9 +43,11 @@ async fn start(plan: Plan) -> Arc<Nodes> {
 }
 
 async fn create(nodes: &Nodes, topic: &str, partitions: i32, replicas: i16) {
-    let topic =
-        NewTopic::new(topic).partitions(partitions).replicas(replicas).config("min.insync.replicas", "2");
-    client(nodes).admin().create_topics([topic]).await.unwrap().all().unwrap();
+    let created = NewTopic::new(topic).partitions(partitions).replicas(replicas);
+    let created = created.config("min.insync.replicas", "2");
+    // Patient: a second attempt, after one that came to its end all the same, would hear that the topic exists.
+    let client = Client::builder().bootstrap_servers(nodes.bootstrap()).build().unwrap();
+    client.admin().create_topics([created]).await.unwrap().all().unwrap();
 }
 
 /// Waits until every partition has a leader and so many replicas in sync.
@@ -311,5 +315,24 @@ async fn a_node_that_has_lost_its_directory_comes_back_empty_and_catches_up() {
     for partition in 0..2 {
         let expected: Vec<_> = (0..40).filter(|number| number % 2 == i64::from(partition)).collect();
         assert_eq!(read(&nodes, "t", partition).await, expected);
+    }
+}
+
+/// Goal: the handshake is Kafka's, and an address that was mixed up is named.
+#[test]
+fn a_listener_of_apache_kafka_is_known_for_what_it_is() {
+    if let Some(reason) = ApacheKafka::missing() {
+        return skipped("Apache Kafka", &reason);
+    }
+    let kafka = ApacheKafka::start(1).unwrap();
+    let broker: u16 = kafka.bootstrap().rsplit_once(':').unwrap().1.parse().unwrap();
+    for (port, part) in [(broker, "is not a controller's listener"), (broker + 1, "connected peer=")] {
+        let nodes = Nodes::new(Plan { voters: 0, brokers_only: 1, ..Plan::default() }).unwrap();
+        let mut command = nodes.command(1, &["--voters", &format!("9@127.0.0.1:{port}")]).unwrap();
+        let mut child = command.env("RUST_LOG", "debug").stdout(Stdio::null()).spawn().unwrap();
+        let found = std::panic::catch_unwind(|| until_logged(&nodes, 1, part));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        found.unwrap();
     }
 }

@@ -15,6 +15,7 @@ mod k10_find_coordinator;
 mod k18_api_versions;
 mod k19_create_topics;
 mod k20_delete_topics;
+mod k21_delete_records;
 mod k22_init_producer_id;
 mod k23_offset_for_leader_epoch;
 mod k32_describe_configs;
@@ -81,6 +82,7 @@ pub(crate) const BROKER: &[Advertised] = &[
     api(18, 0, 4),
     api(19, 2, 7),
     api(20, 1, 6),
+    api(21, 0, 2),
     api(22, 0, 5),
     api(23, 2, 4),
     api(32, 1, 4),
@@ -176,6 +178,7 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
         10 => k10_find_coordinator::handle(frame),
         19 => k19_create_topics::forward(broker, frame),
         20 => k20_delete_topics::forward(broker, frame),
+        21 => k21_delete_records::handle(broker, frame),
         22 => k22_init_producer_id::handle(broker, frame),
         23 => k23_offset_for_leader_epoch::handle(broker, frame),
         32 => k32_describe_configs::handle(broker, frame),

@@ -9,6 +9,7 @@
 
 mod controllers;
 mod fetcher;
+mod housekeeping;
 mod isr;
 mod lifecycle;
 mod metadata;
@@ -198,8 +199,10 @@ impl Broker {
         life.spawn(isr::send_proposals(self.clone()));
         life.spawn(isr::watch_deadlines(self.clone()));
         life.spawn(expire_producers(self.clone()));
+        life.spawn(housekeeping::retain(self.clone()));
+        life.spawn(housekeeping::compact(self.clone()));
         if self.disk.has_checkpoints() {
-            life.spawn(write_checkpoints(self.clone()));
+            life.spawn(housekeeping::write_checkpoints(self.clone()));
         }
     }
 
@@ -356,17 +359,6 @@ impl Broker {
             self.rt.sleep(latency).await;
         }
         self.disk.sync().map_err(|error| error.to_string())
-    }
-}
-
-/// Writes down how far the replicas are, as often as `replica.high.watermark.checkpoint.interval.ms` says.
-async fn write_checkpoints(broker: Arc<Broker>) {
-    let interval = broker.config.millis("replica.high.watermark.checkpoint.interval.ms");
-    loop {
-        broker.rt.sleep(interval.unwrap_or(Duration::from_secs(5))).await;
-        if let Err(error) = broker.disk.write_checkpoints().await {
-            return broker.go_offline(&error.to_string());
-        }
     }
 }
 

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use klamm_wire::RawBatch;
 use uuid::Uuid;
 
+use super::logs::DECOMPRESSION_LIMIT_BYTES;
 use super::{Cluster, ClusterError};
 use crate::broker::TopicRef;
 use crate::journal::Event;
@@ -280,6 +281,23 @@ fn reference(copies: &[Copy], leader: Option<i32>) -> Option<&Copy> {
     copies.iter().max_by_key(rank)
 }
 
+/// Timestamp, key and value of a record.
+type Keyed = (i64, Option<Bytes>, Option<Bytes>);
+type Held = BTreeMap<i64, Keyed>;
+
+/// The records of a log before `limit`, by offset.
+fn records(copy: &Copy, limit: i64) -> Held {
+    let mut held = Held::new();
+    for (_, batch) in &copy.batches {
+        let Ok(records) = batch.records(DECOMPRESSION_LIMIT_BYTES) else { continue };
+        for record in records.iter().flatten().filter(|record| record.offset < limit) {
+            let own = |bytes: Option<&[u8]>| bytes.map(Bytes::copy_from_slice);
+            held.insert(record.offset, (record.timestamp, own(record.key), own(record.value)));
+        }
+    }
+    held
+}
+
 impl Examined<'_> {
     fn violation(&mut self, broker: Option<i32>, offset: i64, cause: String) {
         let (topic, partition) = (self.topic.to_owned(), self.partition);
@@ -316,8 +334,8 @@ impl Examined<'_> {
             self.report.batches += 1;
             let header = *batch.header();
             let base = header.base_offset;
-            // A log may begin within its first batch.
-            let first = batches.is_empty() && base <= start && start <= header.last_offset();
+            // A log may begin within its first batch, or behind it, until that is deleted with its segment.
+            let first = batches.is_empty() && (0..=start).contains(&base);
             let gap = has_gaps && base > next;
             let place = if first || gap || !trusted { base } else { next };
             if place != base {
@@ -334,8 +352,31 @@ impl Examined<'_> {
         (batches, next)
     }
 
+    /// Compares two logs of a compacted topic below `limit`, each of which is cleaned when it suits its broker: what both
+    /// hold is equal, and what only one holds is overtaken by a later record of its key, or a tombstone.
+    fn compare_compacted(&mut self, reference: &Copy, copy: &Copy, limit: i64) {
+        let (theirs, ours) = (records(reference, limit), records(copy, limit));
+        let overtaken = |offset: i64, key: &Option<Bytes>| {
+            let later = |held: &Held| held.range(offset + 1..).any(|(_, record)| record.1 == *key);
+            later(&theirs) || later(&ours)
+        };
+        let differs = |(offset, record): (&i64, &Keyed), other: &Held| match other.get(offset) {
+            Some(held) => held != record,
+            None => record.2.is_some() && !overtaken(*offset, &record.1),
+        };
+        let first = theirs.iter().find(|found| differs(*found, &ours));
+        let first = first.or_else(|| ours.iter().find(|found| differs(*found, &theirs)));
+        if let Some((offset, _)) = first {
+            let cause = format!("differs from the log of broker {}", reference.broker);
+            self.violation(Some(copy.broker), *offset, cause);
+        }
+    }
+
     /// Compares two logs below `limit`, batch by batch.
     fn compare(&mut self, reference: &Copy, copy: &Copy, limit: i64) {
+        if self.compacted {
+            return self.compare_compacted(reference, copy, limit);
+        }
         let mut theirs = reference.batches.iter().peekable();
         // What the other log has dropped at its front cannot be compared.
         let start = theirs.peek().map_or(0, |(place, _)| *place);

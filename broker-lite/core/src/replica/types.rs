@@ -131,6 +131,8 @@ pub enum Effect {
     /// Everything before this offset counts now: waiting acks=1 produces may be complete, and a follower fetches again
     /// if it has a [`Replica::fetch_position`](super::Replica::fetch_position).
     Synced(i64),
+    /// No living replica holds anything before this offset any more: waiting DeleteRecords may be complete.
+    LowWatermark(i64),
     /// The storage failed: the replica is offline until it is made anew.
     StorageFailed(String),
 }

@@ -1,6 +1,6 @@
 //! What happened in a cluster, kept for whoever embeds it.
 //!
-//! In: every committed record, in order. Out: the journal of events, and waits on it and on the state.
+//! In: every committed batch, in order, from whichever controller learns of the commit first. Out: the journal of events, and waits on it and on the state.
 //!
 //! Invariant: an event is in the journal before anybody can see the state that it led to.
 
@@ -10,6 +10,7 @@ mod requests;
 use std::collections::{BTreeMap, VecDeque};
 
 use broker_lite_core::metadata::{Delta, Image, METADATA_TOPIC, METADATA_TOPIC_ID, MetadataRecord};
+use klamm_wire::RawBatch;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -23,6 +24,9 @@ pub(crate) use requests::{Noted, Recording};
 
 /// Events kept; older ones are given up.
 const EVENTS_KEPT: usize = 100_000;
+
+/// Most bytes a batch of the log may have when decompressed.
+const BATCH_LIMIT_BYTES: usize = 256 * 1024 * 1024;
 
 /// An observer of the metadata log.
 #[derive(Debug, Default)]
@@ -58,19 +62,16 @@ struct Partition {
 }
 
 impl Journal {
-    /// Takes committed records.
-    pub(crate) fn note(&self, at: Tick, records: &[MetadataRecord]) {
+    /// Takes a batch that is committed; what is known of it already is skipped.
+    pub(crate) fn note(&self, at: Tick, batch: &RawBatch) {
         {
             let mut state = self.state.lock();
-            for record in records {
-                let mut delta = Delta::default();
-                if let Err(error) = state.image.apply(record, &mut delta) {
-                    tracing::error!(%error, "journal cannot follow the metadata");
-                } else if let MetadataRecord::Topic(topic) = record {
-                    let (topic, topic_id) = (topic.name.clone(), topic.topic_id);
-                    state.push(Event::TopicCreated { at, topic, topic_id });
-                }
-                state.compare(at, &delta);
+            let known = state.image.next_offset();
+            if batch.header().next_offset() <= known {
+                return;
+            }
+            if let Err(error) = state.note(at, batch) {
+                tracing::error!(error, "journal cannot follow the metadata");
             }
         }
         self.changed.notify_waiters();
@@ -88,6 +89,12 @@ impl Journal {
         state.compare(Tick::ZERO, &delta);
         state.events.clear();
         (state.first, state.elections) = (0, 0);
+    }
+
+    /// Takes that somebody has become the active controller.
+    pub(crate) fn controller(&self, at: Tick, controller: i32, epoch: i32) {
+        self.state.lock().push(Event::ControllerElected { at, controller, epoch });
+        self.changed.notify_waiters();
     }
 
     /// How often a log was truncated.
@@ -184,6 +191,30 @@ impl Journal {
 }
 
 impl State {
+    fn note(&mut self, at: Tick, batch: &RawBatch) -> Result<(), String> {
+        if batch.header().is_control() {
+            let applied = self.image.apply_batch(batch, &mut Delta::default());
+            return applied.map_err(|error| error.to_string());
+        }
+        let records = batch.records(BATCH_LIMIT_BYTES).map_err(|error| error.to_string())?;
+        for record in &records {
+            let record = record.map_err(|error| error.to_string())?;
+            if record.offset < self.image.next_offset() {
+                continue;
+            }
+            let decoded = MetadataRecord::decode(record.value.unwrap_or_default());
+            let decoded = decoded.map_err(|error| error.to_string())?;
+            let mut delta = Delta::default();
+            self.image.apply(&decoded, &mut delta).map_err(|error| error.to_string())?;
+            if let MetadataRecord::Topic(topic) = decoded {
+                let (topic, topic_id) = (topic.name, topic.topic_id);
+                self.push(Event::TopicCreated { at, topic, topic_id });
+            }
+            self.compare(at, &delta);
+        }
+        Ok(())
+    }
+
     fn push(&mut self, event: Event) {
         if let Event::LeaderChanged(change) = &event
             && change.leader.is_some()

@@ -19,6 +19,7 @@
 mod api;
 mod broker;
 mod cluster;
+mod cluster_id;
 mod controller;
 mod disk;
 mod handle;

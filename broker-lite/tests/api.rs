@@ -85,8 +85,10 @@ async fn api_versions_advertises_what_is_implemented_and_nothing_else() {
         (44, 0, 1),
         (45, 0, 1),
         (46, 0, 0),
+        (55, 0, 2),
         (57, 0, 2),
         (60, 0, 2),
+        (61, 0, 0),
         (64, 0, 0),
         (74, 0, 1),
         (75, 0, 0),
@@ -469,12 +471,24 @@ async fn a_transactional_producer_is_refused_for_good() {
     let init =
         InitProducerIdRequest::default().with_transactional_id(transactional_id.clone().map(Into::into));
     assert_eq!(code(talk.ask(4, &init).await.error_code), ErrorCode::INVALID_REQUEST);
-    let head = codec::ProduceHead { acks: -1, timeout_ms: 1_000, transactional_id };
-    let partitions = vec![codec::ProducePartition { index: 0, records: vec![batch(&["a"])] }];
-    let topic =
-        codec::ProduceTopic { name: StrBytes::from_static_str("t"), id: Default::default(), partitions };
-    let frame = codec::encode_produce(9, &head, &[topic]).unwrap();
-    let answer = produced(talk.send(frame).await.unwrap().await.unwrap());
-    assert_eq!(code(answer.error_code), ErrorCode::INVALID_REQUEST);
+    // attributes are within the checksum
+    let mut transactional = stamped(&["a"], 7, 0, 0).to_vec();
+    transactional[22] |= 0x10;
+    let crc = klamm_wire::crc::crc32c_of_two(&transactional[21..], &[]);
+    transactional[17..21].copy_from_slice(&crc.to_be_bytes());
+    let refusals = [
+        (transactional_id, ErrorCode::INVALID_TXN_STATE),
+        (None, ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
+    ];
+    for (transactional_id, refusal) in refusals {
+        let head = codec::ProduceHead { acks: -1, timeout_ms: 1_000, transactional_id };
+        let records = vec![transactional.clone().into()];
+        let partitions = vec![codec::ProducePartition { index: 0, records }];
+        let topic =
+            codec::ProduceTopic { name: StrBytes::from_static_str("t"), id: Default::default(), partitions };
+        let frame = codec::encode_produce(9, &head, &[topic]).unwrap();
+        let answer = produced(talk.send(frame).await.unwrap().await.unwrap());
+        assert_eq!(code(answer.error_code), refusal);
+    }
     assert_eq!(cluster.log_end_offset(1, "t", 0), Some(0));
 }

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use broker_lite::{Cluster, ClusterError};
+use broker_lite::{Cluster, ClusterError, Event};
 use klamm_wire::messages::delete_topics_request::DeleteTopicState;
 use klamm_wire::messages::{DeleteTopicsRequest, InitProducerIdRequest, TopicName};
 use support::{Talk, batch, stamped};
@@ -15,6 +15,14 @@ const MS: Duration = Duration::from_millis(1);
 async fn cluster(topic: &[(&str, &str)]) -> (Cluster, i32) {
     let cluster = Cluster::builder().seed(7).start().await.unwrap();
     cluster.create_topic("t", 1, 3, topic).await.unwrap();
+    let leader = cluster.leader_of("t", 0).unwrap();
+    (cluster, leader)
+}
+
+/// As [`cluster`], with a single controller, so that there is none when that is away.
+async fn cluster_with_one_controller() -> (Cluster, i32) {
+    let cluster = Cluster::builder().controllers(1).seed(7).start().await.unwrap();
+    cluster.create_topic("t", 1, 3, &[]).await.unwrap();
     let leader = cluster.leader_of("t", 0).unwrap();
     (cluster, leader)
 }
@@ -162,7 +170,7 @@ async fn the_only_replica_takes_its_partition_with_it_and_brings_it_back() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_controller_a_shutdown_waits_its_time_and_stops_all_the_same() {
-    let (cluster, leader) = cluster(&[]).await;
+    let (cluster, leader) = cluster_with_one_controller().await;
     cluster.kill(Cluster::CONTROLLER).unwrap();
     let before = tokio::time::Instant::now();
     cluster.shutdown_broker(leader).await.unwrap();
@@ -200,7 +208,7 @@ async fn a_shutdown_on_a_failing_disk_stops_without_what_was_not_synced() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_controller_brokers_serve_and_nobody_is_elected() {
-    let (cluster, leader) = cluster(&[]).await;
+    let (cluster, leader) = cluster_with_one_controller().await;
     cluster.kill(Cluster::CONTROLLER).unwrap();
     let again = cluster.kill(Cluster::CONTROLLER);
     assert!(matches!(again, Err(ClusterError::Broker { broker: Cluster::CONTROLLER, state: "down" })));
@@ -273,7 +281,7 @@ async fn brokers_have_a_whole_session_to_report_to_a_new_controller() {
 
 #[tokio::test(start_paused = true)]
 async fn until_controller_waits_for_the_controller_and_for_every_running_broker() {
-    let (cluster, _) = cluster(&[]).await;
+    let (cluster, _) = cluster_with_one_controller().await;
     cluster.until_controller().await;
     cluster.kill(Cluster::CONTROLLER).unwrap();
     assert!(nothing_for(5_000 * MS, cluster.until_controller()).await, "there is none");
@@ -299,7 +307,7 @@ async fn until_controller_waits_for_the_controller_and_for_every_running_broker(
 
 #[tokio::test(start_paused = true)]
 async fn a_paused_controller_elects_when_it_goes_on() {
-    let (cluster, leader) = cluster(&[]).await;
+    let (cluster, leader) = cluster_with_one_controller().await;
     cluster.pause(Cluster::CONTROLLER).unwrap();
     cluster.kill(leader).unwrap();
     assert!(nothing_for(5_000 * MS, cluster.until_leader("t", 0, |now| now != Some(leader))).await);
@@ -309,6 +317,71 @@ async fn a_paused_controller_elects_when_it_goes_on() {
         nothing_for(2_000 * MS, cluster.until_isr("t", 0, |isr| isr.len() < 2)).await,
         "the others are not fenced"
     );
+}
+
+/// Goal: a controller that dies is replaced by another voter in a later epoch, which everybody learns of; the cluster goes
+/// on as if nothing had happened, and the old one follows when it is back.
+#[tokio::test(start_paused = true)]
+async fn a_killed_controller_is_replaced_by_another_voter_in_a_later_epoch() {
+    let (cluster, leader) = cluster(&[]).await;
+    assert_eq!(cluster.voters(), [3001, 3002, 3003]);
+    let first = cluster.controller().unwrap();
+    let (before, fenced) = (cluster.event_count(), |event: &Event| matches!(event, Event::Fenced { .. }));
+    cluster.kill(Cluster::CONTROLLER).unwrap();
+    let elected = |event: &Event| matches!(event, Event::ControllerElected { .. });
+    let Event::ControllerElected { controller, epoch, .. } = cluster.until_event_since(before, elected).await
+    else {
+        panic!()
+    };
+    assert!(controller != first && epoch > 1, "{controller} in epoch {epoch}");
+    assert_eq!(cluster.controller(), Some(controller));
+    cluster.create_topic("u", 3, 3, &[]).await.unwrap();
+    let anybody_fenced = async { drop(cluster.until_event_since(before, fenced).await) };
+    assert!(nothing_for(2_000 * MS, anybody_fenced).await, "all brokers are alive");
+    cluster.kill(leader).unwrap();
+    cluster.until_leader("t", 0, |now| now.is_some_and(|now| now != leader)).await;
+    cluster.restart(leader).await.unwrap();
+    cluster.restart(first).await.unwrap();
+    cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
+    let epochs: Vec<i32> = cluster
+        .events()
+        .iter()
+        .filter_map(|event| match event {
+            Event::ControllerElected { epoch, .. } => Some(*epoch),
+            _ => None,
+        })
+        .collect();
+    assert!(epochs.is_sorted_by(|a, b| a < b), "{epochs:?}");
+    assert!(cluster.check().is_ok(), "{}", cluster.check());
+}
+
+/// Goal: without a majority nobody decides, and with one again somebody does.
+#[tokio::test(start_paused = true)]
+async fn a_minority_of_the_controllers_decides_nothing() {
+    let (cluster, leader) = cluster(&[]).await;
+    let voters = cluster.voters();
+    cluster.kill(voters[0]).unwrap();
+    cluster.kill(voters[1]).unwrap();
+    cluster.kill(leader).unwrap();
+    assert!(nothing_for(5_000 * MS, cluster.until_leader("t", 0, |now| now != Some(leader))).await);
+    assert_eq!(cluster.controller(), None);
+    cluster.restart(voters[0]).await.unwrap();
+    cluster.until_leader("t", 0, |now| now.is_some_and(|now| now != leader)).await;
+    assert!(cluster.controller().is_some_and(|id| id != voters[1]));
+}
+
+/// Goal: a paused controller is replaced, and takes no part in anything when it goes on before it has heard of that.
+#[tokio::test(start_paused = true)]
+async fn a_paused_controller_is_replaced_and_follows_when_it_goes_on() {
+    let (cluster, leader) = cluster(&[]).await;
+    let first = cluster.controller().unwrap();
+    cluster.pause(first).unwrap();
+    cluster.kill(leader).unwrap();
+    cluster.until_leader("t", 0, |now| now.is_some_and(|now| now != leader)).await;
+    cluster.resume(first).unwrap();
+    tokio::time::sleep(1_000 * MS).await;
+    assert!(cluster.controller().is_some_and(|id| id != first));
+    cluster.create_topic("u", 1, 2, &[]).await.unwrap();
 }
 
 /// Goal: whenever the controller dies between a leader's death and the new leader's first append, there is one leader

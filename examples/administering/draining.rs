@@ -6,8 +6,6 @@ use klamm::{Client, NewTopic, Producer, Record};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-const LEAVING: i32 = 4;
-
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cluster = Cluster::builder().brokers(4).start().await?;
@@ -21,22 +19,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         for number in 0..300 {
             producer.send_and_wait(Record::new("orders").value(format!("order {number}"))).await?;
         }
-        Ok::<_, klamm::SendError>(())
+        producer.close(Duration::from_secs(30)).await?;
+        Ok::<_, Box<dyn std::error::Error>>(())
     };
-    let drained = admin.drain(LEAVING).poll_interval(Duration::from_millis(50)).run(|progress| {
+    let drained = admin.drain(4).run(|progress| {
         println!("{} partitions have moved, {} are left", progress.moved, progress.left);
         ControlFlow::Continue(()) // `Break` would take back what is under way
     });
     let (loaded, drained) = tokio::join!(load, drained);
     loaded?;
-    println!("{} partitions have left broker {LEAVING}", drained?.moved);
+    println!("{} partitions have left broker 4", drained?.moved);
 
-    cluster.shutdown_broker(LEAVING).await?;
-    admin.unregister_broker(LEAVING).await?;
-    println!(
-        "the brokers are {:?}",
-        admin.describe_cluster().await?.brokers.iter().map(|b| b.id).collect::<Vec<_>>()
-    );
-    producer.close(Duration::from_secs(30)).await?;
+    cluster.shutdown_broker(4).await?;
+    admin.unregister_broker(4).await?;
+    println!("{:?}", admin.describe_cluster_with_fenced().await?.brokers);
     Ok(())
 }

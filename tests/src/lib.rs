@@ -1,6 +1,7 @@
 //! Harness shared by the tests, benchmarks and tools of the workspace: processes that are reaped, peers that
 //! are found or reported as missing.
 
+pub mod autopsy;
 pub mod backend;
 pub mod contract;
 pub mod fidelity;

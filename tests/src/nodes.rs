@@ -159,18 +159,26 @@ impl Nodes {
     pub fn command(&self, id: i32, more: &[&str]) -> Result<Command, Error> {
         let ports = self.ports(id);
         let log = File::options().create(true).append(true).open(self.log_path(id))?;
+        let address = |port: u16| format!("127.0.0.1:{port}");
+        let data_dir = self.data_dir(id).to_string_lossy().into_owned();
+        let advertised = self.detours.as_ref().and_then(|detours| detours.broker.get(&id));
+        let is_voter = id as usize <= self.plan.voters;
+        let options = [
+            ("--id", Some(id.to_string())),
+            ("--voters", Some(self.voters(id))),
+            ("--listen", Some(address(ports.broker))),
+            ("--data-dir", Some(data_dir)),
+            ("--controller-listen", is_voter.then(|| address(ports.controller))),
+            ("--advertise", advertised.map(|port| address(*port))),
+            ("--cluster-id", self.plan.cluster_id.clone()),
+        ];
         let mut command = Command::new(broker_lite_binary()?);
-        command.args(["node", "--id", &id.to_string(), "--voters", &self.voters(id)]);
-        command.args(["--listen", &format!("127.0.0.1:{}", ports.broker)]);
-        command.arg("--data-dir").arg(self.data_dir(id));
-        if id as usize <= self.plan.voters {
-            command.args(["--controller-listen", &format!("127.0.0.1:{}", ports.controller)]);
-        }
-        if let Some(port) = self.detours.as_ref().and_then(|detours| detours.broker.get(&id)) {
-            command.args(["--advertise", &format!("127.0.0.1:{port}")]);
-        }
-        if let Some(cluster) = &self.plan.cluster_id {
-            command.args(["--cluster-id", cluster]);
+        command.arg("node");
+        for (name, value) in options {
+            // What is asked for takes the place of what is usual.
+            if let Some(value) = value.filter(|_| !more.contains(&name)) {
+                command.args([name, &value]);
+            }
         }
         command.args(self.plan.configs.iter().flat_map(|setting| ["--config", setting])).args(more);
         command.stdin(Stdio::null()).stderr(log);

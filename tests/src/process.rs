@@ -168,6 +168,11 @@ impl ApacheKafka {
         &self.bootstrap
     }
 
+    /// Where its nodes keep what they have.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Process ids of the running nodes.
     ///
     /// # Errors

@@ -53,12 +53,12 @@ pub fn leaders(bootstrap: &str, topic: &str) -> Result<BTreeMap<i32, String>, Er
     Ok(leaders)
 }
 
-/// The active controller of a KRaft cluster, as a broker hears it from the quorum.
+/// The active controller of a KRaft cluster and its epoch, as a broker hears it from the quorum.
 ///
 /// # Errors
 ///
 /// As [`exchange`]; or there is no leader now.
-pub fn quorum_leader(bootstrap: &str) -> Result<i32, Error> {
+pub fn quorum_leader(bootstrap: &str) -> Result<(i32, i32), Error> {
     use klamm_wire::messages::DescribeQuorumRequest;
     use klamm_wire::messages::describe_quorum_request::{PartitionData, TopicData};
     let first = bootstrap.split(',').next().unwrap_or(bootstrap);
@@ -67,8 +67,10 @@ pub fn quorum_leader(bootstrap: &str) -> Result<i32, Error> {
         .with_partitions(vec![PartitionData::default()]);
     let answer = exchange(first, 0, &DescribeQuorumRequest::default().with_topics(vec![topic]))?;
     let told = answer.topics.first().and_then(|topic| topic.partitions.first());
-    let leader = told.filter(|told| told.error_code == 0).map(|told| told.leader_id.0);
-    leader.filter(|leader| *leader >= 0).ok_or_else(|| Error::other(format!("no quorum leader: {answer:?}")))
+    let leader = told.filter(|told| told.error_code == 0).map(|told| (told.leader_id.0, told.leader_epoch));
+    leader
+        .filter(|(leader, _)| *leader >= 0)
+        .ok_or_else(|| Error::other(format!("no quorum leader: {answer:?}")))
 }
 
 /// Every batch of a partition, as its leader sends it.

@@ -109,17 +109,36 @@ fn every_example_of_the_guide_is_short_and_can_be_run_by_its_name() {
     }
 }
 
-#[test]
-fn every_example_of_sending_is_short_and_can_be_run_by_its_name() {
+/// The names of the examples in a folder; each is short, and can be run by its name.
+fn short_and_named(folder: &str) -> Vec<String> {
     let manifest = read("examples/Cargo.toml");
-    let folder = fs::read_dir(root().join("examples/producing")).expect("examples/producing is there");
-    for entry in folder {
+    let entries = fs::read_dir(root().join("examples").join(folder)).expect("the folder is there");
+    let named = entries.map(|entry| {
         let file = entry.expect("the folder can be read").file_name();
         let name = file.to_str().and_then(|file| file.strip_suffix(".rs")).expect("only Rust lies there");
-        let lines = read(&format!("examples/producing/{name}.rs")).lines().count();
+        let lines = read(&format!("examples/{folder}/{name}.rs")).lines().count();
         assert!(lines < MOST_LINES, "{name} has {lines} lines, and must have fewer than {MOST_LINES}");
-        let entry = format!("[[example]]\nname = \"{name}\"\npath = \"producing/{name}.rs\"\n");
+        let entry = format!("[[example]]\nname = \"{name}\"\npath = \"{folder}/{name}.rs\"\n");
         assert!(manifest.contains(&entry), "examples/Cargo.toml does not have {entry}");
+        name.to_owned()
+    });
+    named.collect()
+}
+
+#[test]
+fn every_example_of_sending_is_short_and_can_be_run_by_its_name() {
+    assert!(short_and_named("producing").len() >= 7);
+}
+
+#[test]
+fn every_example_of_administering_is_short_can_be_run_by_its_name_and_stands_in_the_guide() {
+    let (page, names) = (read("docs/admin.md"), short_and_named("administering"));
+    assert!(names.len() >= 3, "{names:?}");
+    for name in names {
+        assert!(
+            page.contains(&format!("`examples/administering/{name}.rs`")),
+            "docs/admin.md does not name {name}"
+        );
     }
 }
 

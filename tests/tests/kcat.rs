@@ -168,3 +168,26 @@ fn javas_topic_command_creates_and_describes() {
         String::from_utf8_lossy(&said)
     );
 }
+
+#[test]
+fn kafkas_quorum_command_reads_the_three_voters_and_the_brokers_that_follow_them() {
+    if let Some(reason) = ApacheKafka::missing() {
+        return skipped("Kafka's Java tools", &reason);
+    }
+    let cluster = BrokerLite::up(&[]).expect("broker-lite starts");
+    let describe = |what: &str| {
+        let arguments = ["--bootstrap-server", cluster.bootstrap(), "describe", what];
+        succeeded(kafka_tool("org.apache.kafka.tools.MetadataQuorumCommand", &arguments).expect("java runs"))
+    };
+    let status = describe("--status");
+    for line in ["LeaderId:", "LeaderEpoch:", "HighWatermark:", "MaxFollowerLag:", "CurrentVoters:"] {
+        assert!(status.contains(line), "{status}");
+    }
+    for voter in ["3001", "3002", "3003"] {
+        assert!(status.contains(voter), "{status}");
+    }
+    let replication = describe("--replication");
+    assert_eq!(replication.matches("Leader").count(), 1, "{replication}");
+    assert_eq!(replication.matches("Follower").count(), 2, "{replication}");
+    assert_eq!(replication.matches("Observer").count(), 3, "{replication}");
+}

@@ -11,6 +11,7 @@ pub mod quorum;
 pub mod replica;
 pub mod session;
 pub mod storage;
+pub mod throttle;
 
 /// Time since the runtime's origin; every machine gets it as an argument.
 pub type Tick = std::time::Duration;

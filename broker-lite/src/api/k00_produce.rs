@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_lite_core::replica::{Appended, Produce, Replica};
-use klamm_wire::ErrorCode;
 use klamm_wire::codec::{decode_request, encode_response};
 use klamm_wire::messages::produce_request::PartitionProduceData;
 use klamm_wire::messages::produce_response::{
@@ -13,6 +12,7 @@ use klamm_wire::messages::produce_response::{
 };
 use klamm_wire::messages::{BrokerId, ProduceRequest, ProduceResponse};
 use klamm_wire::seam::Frame;
+use klamm_wire::{BatchHeader, ErrorCode};
 
 use super::{Handled, Refusal, encoded, text};
 use crate::broker::{Broker, Partition, Signal, TopicRef, Until};
@@ -54,7 +54,7 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
         for (p, data) in topic.partition_data.into_iter().enumerate() {
             let index = data.index;
             let appended = match refused {
-                Some(code) => Err(Box::new(failed(index, code))),
+                Some(code) => Err(Box::new(failed(index, refused_first(broker, name, index, code)))),
                 None => append(broker, name, acks, version, data, &signal),
             };
             match appended {
@@ -88,10 +88,30 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
 
 /// What is wrong with the request as a whole.
 fn refusal(request: &ProduceRequest) -> Option<ErrorCode> {
-    if request.transactional_id.is_some() {
-        return Some(ErrorCode::INVALID_REQUEST);
+    let partitions = || request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+    if partitions().any(is_transactional) {
+        return Some(match request.transactional_id {
+            // as Kafka does with whoever may not
+            None => ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            Some(_) => ErrorCode::INVALID_TXN_STATE,
+        });
     }
     (!(-1..=1).contains(&request.acks)).then_some(ErrorCode::INVALID_REQUIRED_ACKS)
+}
+
+/// A partition that is not known is told before invalid acks.
+fn refused_first(broker: &Broker, topic: TopicRef<'_>, index: i32, code: ErrorCode) -> ErrorCode {
+    let unknown = [ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ErrorCode::UNKNOWN_TOPIC_ID];
+    match broker.partition(topic, index) {
+        Err(other) if code == ErrorCode::INVALID_REQUIRED_ACKS && unknown.contains(&other) => other,
+        _ => code,
+    }
+}
+
+/// Whether the first batch belongs to a transaction.
+fn is_transactional(data: &PartitionProduceData) -> bool {
+    let header = data.records.as_deref().map(BatchHeader::parse);
+    header.is_some_and(|header| header.is_ok_and(|header| header.is_transactional()))
 }
 
 type AppendedTo = (Arc<Partition>, Appended, bool);
@@ -131,6 +151,7 @@ fn append(
                     .with_batch_index_error_message(Some(text(message)))
             });
             let answer = failed(index, error.code)
+                .with_log_start_offset(error.log_start_offset)
                 .with_error_message(Some(text(&error.message)))
                 .with_record_errors(records.collect());
             Err(Box::new(answer))
@@ -206,8 +227,8 @@ async fn until_settled(
             };
             if !code.is_ok() {
                 tracing::debug!(replica = %due.replica.identity, %code, "append not acknowledged");
-                let answer = &mut response.responses[due.topic].partition_responses[due.partition];
-                *answer = failed(answer.index, code);
+                // it was appended all the same: where stays told
+                response.responses[due.topic].partition_responses[due.partition].error_code = code.0;
             }
             true
         };

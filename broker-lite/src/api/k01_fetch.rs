@@ -18,13 +18,11 @@ use klamm_wire::seam::Frame;
 use super::k01_fetch_answer::{add_leaders, answered, grouped, refused, unknown};
 use super::k01_fetch_wanted::session_request;
 use super::{Handled, encoded};
-use crate::broker::{Bell, Broker, Partition, Signal, TopicRef, Until};
+use crate::broker::{Bell, Broker, CopySide, Partition, Signal, TopicRef, Until};
 use crate::node::{Answer, Reply};
 
 /// First version with sessions.
 pub(super) const SESSIONS: i16 = 7;
-/// First version in which zstd may be sent.
-const ZSTD: i16 = 10;
 /// First version in which any replica may serve a consumer (KIP-392).
 const ANY_REPLICA: i16 = 11;
 /// First version in which a diverging log is told at once (KIP-595).
@@ -276,7 +274,7 @@ impl Plan {
             }
         };
         let code = ErrorCode(look.data.error_code);
-        let unknown = matches!(code, ErrorCode::UNKNOWN_TOPIC_ID | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        let unknown = is_unknown(code);
         harvest.unknown += usize::from(unknown);
         harvest.urgent |= match look.found.failed {
             // a follower has only heard of the partition earlier than its leader
@@ -295,7 +293,13 @@ impl Plan {
         partition: &Arc<Partition>,
         harvest: &Harvest,
     ) -> Look {
-        let room = self.max_bytes.saturating_sub(harvest.bytes);
+        // A throttled follower that is not in sync waits until the throttle lets more pass.
+        let held_up = self.follower.is_some_and(|(id, _)| {
+            partition.is_throttled(CopySide::Leader)
+                && broker.throttled_until(CopySide::Leader).is_some()
+                && partition.look(|replica| !replica.isr().contains(&id)).unwrap_or(false)
+        });
+        let room = if held_up { 0 } else { self.max_bytes.saturating_sub(harvest.bytes) };
         let from = FetchFrom {
             fetcher: match self.follower {
                 Some((id, epoch)) => {
@@ -307,17 +311,12 @@ impl Plan {
             last_fetched_epoch: epoch(wanted.last_fetched_epoch).filter(|_| self.version >= DIVERGING),
             current_leader_epoch: epoch(wanted.current_leader_epoch),
             max_bytes: usize::try_from(wanted.max_bytes).unwrap_or(0).min(room),
-            min_one: harvest.bytes == 0,
+            min_one: harvest.bytes == 0 && !held_up,
         };
         let now = broker.rt.now();
-        let read = partition.with(broker, |replica, fx| {
-            if self.version < ZSTD && replica.settings().writes_zstd() {
-                return Err(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE);
-            }
-            match &self.nearby {
-                Some(nearby) => replica.read_nearby(now, &from, &|id| nearby.contains(&id), fx),
-                None => replica.read(now, &from, fx),
-            }
+        let read = partition.with(broker, |replica, fx| match &self.nearby {
+            Some(nearby) => replica.read_nearby(now, &from, &|id| nearby.contains(&id), fx),
+            None => replica.read(now, &from, fx),
         });
         match read.unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER)) {
             Ok(fetched) => self.answer(name, wanted, partition, fetched),
@@ -389,6 +388,16 @@ impl Plan {
                 }
             }
         }
+        if self.follower.is_some() {
+            for look in &harvest.looks {
+                let partition = look.replica.as_ref().map(|(partition, _)| partition);
+                if partition.is_some_and(|partition| partition.is_throttled(CopySide::Leader)) {
+                    broker.copied(CopySide::Leader, look.records.iter().map(Bytes::len).sum());
+                }
+            }
+        }
+        // as Kafka does: those that nobody knows come last
+        harvest.looks.sort_by_key(|look| is_unknown(ErrorCode(look.data.error_code)));
         let records = grouped(self.version, &mut response, harvest.looks);
         if harvest.urgent {
             add_leaders(broker, self.version, &mut response);
@@ -400,6 +409,10 @@ impl Plan {
 fn failed(name: &SessionPartition, data: PartitionData) -> Look {
     let found = Found { high_watermark: -1, log_start_offset: -1, telling: false, failed: true, more: false };
     Look { partition: name.clone(), found, data, records: Vec::new(), replica: None }
+}
+
+fn is_unknown(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::UNKNOWN_TOPIC_ID | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
 }
 
 /// What a session hears of a topic that was known by this name when it was named, and whose id is gone.

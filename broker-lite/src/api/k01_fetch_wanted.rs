@@ -1,5 +1,8 @@
 //! What a Fetch request wants, as sessions keep it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use broker_lite_core::session::{SessionPartition, SessionRequest, Wanted};
 use klamm_wire::StrBytes;
 use klamm_wire::messages::FetchRequest;
@@ -36,10 +39,32 @@ pub(super) fn session_request(
             wanted.push((name(topic.topic_id, &topic.topic.0, asked.partition), what, known.clone()));
         }
     }
+    keep_last(&mut wanted);
     let forgotten = request.forgotten_topics_data.iter().flat_map(|topic| {
         topic.partitions.iter().map(|partition| name(topic.topic_id, &topic.topic.0, *partition))
     });
     let forgotten = forgotten.collect();
     let (id, epoch) = if version >= SESSIONS { (request.session_id, request.session_epoch) } else { (0, -1) };
     SessionRequest { id, epoch, follower, topic_ids, wanted, forgotten }
+}
+
+/// A partition that is named more than once is wanted as it was named last.
+fn keep_last(wanted: &mut Vec<(SessionPartition, Wanted, Option<Arc<str>>)>) {
+    let mut last: BTreeMap<SessionPartition, Wanted> = BTreeMap::new();
+    let distinct = wanted.is_sorted_by(|(before, ..), (after, ..)| before < after);
+    if distinct {
+        return;
+    }
+    for (partition, what, _) in wanted.iter() {
+        last.insert(partition.clone(), *what);
+    }
+    if last.len() < wanted.len() {
+        wanted.retain_mut(|(partition, what, _)| match last.remove(partition) {
+            Some(named_last) => {
+                *what = named_last;
+                true
+            }
+            None => false,
+        });
+    }
 }

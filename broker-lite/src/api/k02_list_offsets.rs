@@ -1,15 +1,16 @@
 //! ListOffsets (2): versions 1 to 11.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use broker_lite_core::replica::{FoundOffset, ListedBy, OffsetAt};
 use klamm_wire::ErrorCode;
 use klamm_wire::codec::decode_request;
-use klamm_wire::messages::ListOffsetsRequest;
 use klamm_wire::messages::list_offsets_request::ListOffsetsPartition;
 use klamm_wire::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
+use klamm_wire::messages::{ListOffsetsRequest, TopicName};
 use klamm_wire::seam::Frame;
 
 use super::{Handled, now};
@@ -26,9 +27,13 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<ListOffsetsRequest>(frame)?;
     let by = ListedBy::from_wire(request.replica_id.0);
+    let twice = named_twice(&request);
     let topics = request.topics.into_iter().map(|topic| {
         let find = |wanted: &ListOffsetsPartition| {
-            let found = find(broker, version, &topic.name, wanted, by);
+            let found = match twice.contains(&(topic.name.clone(), wanted.partition_index)) {
+                true => Err(ErrorCode::INVALID_REQUEST),
+                false => find(broker, version, &topic.name, wanted, by),
+            };
             let code = match found.err().unwrap_or(ErrorCode::NONE) {
                 ErrorCode::OFFSET_NOT_AVAILABLE if version < NOT_AVAILABLE => ErrorCode::LEADER_NOT_AVAILABLE,
                 code => code,
@@ -41,10 +46,21 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
                 .with_offset(found.offset)
                 .with_leader_epoch(if version >= 4 { found.leader_epoch } else { -1 })
         };
-        let partitions = topic.partitions.iter().map(find).collect();
+        let mut seen = BTreeSet::new();
+        let each = topic.partitions.iter().filter(|wanted| seen.insert(wanted.partition_index));
+        let partitions = each.map(find).collect();
         ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions)
     });
     now::<ListOffsetsRequest>(version, &ListOffsetsResponse::default().with_topics(topics.collect()))
+}
+
+/// Partitions that are asked for more than once.
+fn named_twice(request: &ListOffsetsRequest) -> BTreeSet<(TopicName, i32)> {
+    let mut seen = BTreeSet::new();
+    let named = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| (topic.name.clone(), partition.partition_index))
+    });
+    named.filter(|named| !seen.insert(named.clone())).collect()
 }
 
 fn find(

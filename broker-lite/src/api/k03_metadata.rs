@@ -1,5 +1,6 @@
 //! Metadata (3): versions 0 to 13, from this broker's image; creates topics that are asked for, if allowed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,10 @@ pub(super) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// Longest wait for an auto-created topic to have leaders; afterwards the client is told to ask again.
 const AUTO_CREATE_WAIT: Duration = Duration::from_secs(1);
 const CREATE_TOPICS_VERSION: i16 = 7;
-const NO_EPOCH: i32 = -1;
+/// Versions that carry the operations allowed on the cluster; later ones leave that to DescribeCluster.
+const CLUSTER_OPERATIONS_IN: std::ops::RangeInclusive<i16> = 8..=10;
+/// Topics that Kafka makes for itself.
+const INTERNAL: [&str; 3] = ["__consumer_offsets", "__share_group_state", "__transaction_state"];
 /// Longest topic name.
 const NAME_MAX: usize = 249;
 
@@ -118,39 +122,56 @@ fn answer(
         let controller = brokers.first().map_or(BrokerId(-1), |broker| broker.node_id);
         let mut topics = match &request.topics {
             Some(topics) if version >= EMPTY_IS_NONE || !topics.is_empty() => {
-                topics.iter().map(|topic| wanted(image, version, topic, refused)).collect()
+                wanted_topics(image, version, topics, refused)
             }
-            _ => image.topics().map(|topic| found(image, topic)).collect::<Vec<_>>(),
+            _ => image.topics().map(|topic| found(image, version, topic)).collect::<Vec<_>>(),
         };
-        if request.include_topic_authorized_operations {
-            topics.iter_mut().for_each(|topic| topic.topic_authorized_operations = TOPIC_OPERATIONS);
+        if request.include_topic_authorized_operations && version >= *CLUSTER_OPERATIONS_IN.start() {
+            let known = topics.iter_mut().filter(|topic| topic.name.is_some());
+            known.for_each(|topic| topic.topic_authorized_operations = TOPIC_OPERATIONS);
         }
         let mut response = MetadataResponse::default()
             .with_brokers(brokers)
-            .with_cluster_id(Some(text(&broker.identity.cluster_id)))
+            .with_cluster_id(broker.identity.cluster_id.field())
             .with_controller_id(controller)
             .with_topics(topics);
-        if request.include_cluster_authorized_operations {
+        if request.include_cluster_authorized_operations && CLUSTER_OPERATIONS_IN.contains(&version) {
             response.cluster_authorized_operations = CLUSTER_OPERATIONS;
         }
         response
     })
 }
 
+/// Each topic once, however often it is asked for; as soon as one is asked for by id, only those are.
+fn wanted_topics(
+    image: &Image,
+    version: i16,
+    topics: &[MetadataRequestTopic],
+    refused: &[(TopicName, ErrorCode)],
+) -> Vec<MetadataResponseTopic> {
+    let by_id = version >= TOPIC_IDS && topics.iter().any(|topic| !topic.topic_id.is_nil());
+    let mut seen = BTreeSet::new();
+    let once = topics.iter().filter(|topic| {
+        let key = if by_id { (topic.topic_id, None) } else { (Uuid::nil(), topic.name.clone()) };
+        (!by_id || !topic.topic_id.is_nil()) && seen.insert(key)
+    });
+    once.map(|topic| wanted(image, version, by_id, topic, refused)).collect()
+}
+
 fn wanted(
     image: &Image,
     version: i16,
+    by_id: bool,
     topic: &MetadataRequestTopic,
     refused: &[(TopicName, ErrorCode)],
 ) -> MetadataResponseTopic {
-    let by_id = version >= TOPIC_IDS && topic.name.is_none();
     let existing = match &topic.name {
+        _ if by_id => image.topic_by_id(topic.topic_id),
         Some(name) => image.topic(name),
-        None if by_id => image.topic_by_id(topic.topic_id),
         None => None,
     };
     if let Some(existing) = existing {
-        return self::found(image, existing);
+        return self::found(image, version, existing);
     }
     let code = match &topic.name {
         _ if by_id => ErrorCode::UNKNOWN_TOPIC_ID,
@@ -161,21 +182,37 @@ fn wanted(
             .map_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, |(_, code)| *code),
         None => ErrorCode::INVALID_REQUEST,
     };
-    let name = topic.name.clone().or_else(|| (!by_id).then(TopicName::default));
+    let name = match by_id {
+        true => None,
+        false => topic.name.clone().or_else(|| Some(TopicName::default())),
+    };
+    let internal = name.as_ref().is_some_and(|name| INTERNAL.contains(&&***name));
     let id = if by_id { topic.topic_id } else { Uuid::nil() };
-    MetadataResponseTopic::default().with_error_code(code.0).with_name(name).with_topic_id(id)
+    MetadataResponseTopic::default()
+        .with_error_code(code.0)
+        .with_name(name)
+        .with_topic_id(id)
+        .with_is_internal(internal)
 }
 
-fn found(image: &Image, topic: &Topic) -> MetadataResponseTopic {
-    let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+fn found(image: &Image, version: i16, topic: &Topic) -> MetadataResponseTopic {
+    // the first version leaves out whom nobody can reach, and says so
+    let live = |id: &i32| version > 0 || image.broker(*id).is_some_and(|broker| !broker.fenced);
+    let ids = |ids: &[i32]| ids.iter().copied().filter(live).map(BrokerId).collect::<Vec<_>>();
     let partition = |(number, partition): (&i32, &PartitionRegistration)| {
         let leader = live_leader(image, partition);
-        let code = if leader.is_some() { ErrorCode::NONE } else { ErrorCode::LEADER_NOT_AVAILABLE };
+        let all = partition.replicas.iter().chain(&partition.isr).all(live);
+        let code = match leader {
+            None => ErrorCode::LEADER_NOT_AVAILABLE,
+            Some(_) if !all => ErrorCode::REPLICA_NOT_AVAILABLE,
+            Some(_) => ErrorCode::NONE,
+        };
         MetadataResponsePartition::default()
             .with_error_code(code.0)
             .with_partition_index(*number)
             .with_leader_id(BrokerId(leader.unwrap_or(-1)))
-            .with_leader_epoch(if leader.is_some() { partition.leader_epoch } else { NO_EPOCH })
+            // also without a leader: a client that forgot it would believe one that was deposed
+            .with_leader_epoch(partition.leader_epoch)
             .with_replica_nodes(ids(&partition.replicas))
             .with_isr_nodes(ids(&partition.isr))
             .with_offline_replicas(ids(&image.offline_replicas(partition)))
@@ -183,6 +220,7 @@ fn found(image: &Image, topic: &Topic) -> MetadataResponseTopic {
     MetadataResponseTopic::default()
         .with_name(Some(TopicName(text(&topic.name))))
         .with_topic_id(topic.id)
+        .with_is_internal(INTERNAL.contains(&&*topic.name))
         .with_partitions(topic.partitions.iter().map(partition).collect())
 }
 

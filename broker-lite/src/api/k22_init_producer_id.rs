@@ -22,7 +22,9 @@ const ALLOCATE_VERSION: i16 = 0;
 pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<InitProducerIdRequest>(frame)?;
-    if request.transactional_id.is_some() {
+    // id and epoch together or neither
+    let halved = (request.producer_id.0 == -1) != (request.producer_epoch == -1);
+    if request.transactional_id.is_some() || halved {
         return now::<InitProducerIdRequest>(version, &refused(ErrorCode::INVALID_REQUEST));
     }
     if let Some(id) = broker.producer_ids.lock().next() {

@@ -10,13 +10,48 @@ use klamm_wire::seam::Frame;
 
 use super::{Handled, now, text};
 use crate::broker::{Broker, LISTENER};
+use crate::controller::ControllerNode;
+use crate::node::Party;
 
 /// Endpoint type of brokers, the only one a broker can tell.
 const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
 /// First version that can show fenced brokers.
 const FENCED: i16 = 2;
 /// Operations that a principal may do where nothing is forbidden, as bits by operation code.
 const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+
+/// At a controller, which describes the controllers: whoever comes by `--bootstrap-controller` finds the others so.
+pub(super) fn handle_at_controller(controller: &Arc<ControllerNode>, frame: Frame) -> Handled {
+    let version = frame.api_version;
+    let request = decode_request::<DescribeClusterRequest>(frame)?;
+    // Version 0 has no other kind of endpoint than brokers.
+    if version == 0 || request.endpoint_type != CONTROLLERS {
+        let (code, message) = match request.endpoint_type {
+            BROKERS => (ErrorCode::MISMATCHED_ENDPOINT_TYPE, "this is a controller, not a broker"),
+            _ => (ErrorCode::UNSUPPORTED_ENDPOINT_TYPE, "unknown endpoint type"),
+        };
+        let refused = DescribeClusterResponse::default()
+            .with_error_code(code.0)
+            .with_error_message(Some(text(message)))
+            .with_endpoint_type(if version >= 1 { request.endpoint_type } else { BROKERS });
+        return now::<DescribeClusterRequest>(version, &refused);
+    }
+    let seat = &controller.seat;
+    let voters = seat.voters.iter().filter_map(|id| {
+        let endpoint = seat.network.remotes()?.endpoint(&Party::Controller(*id))?;
+        let shown =
+            DescribeClusterBroker::default().with_broker_id(BrokerId(*id)).with_host(text(&endpoint.host));
+        Some(shown.with_port(i32::from(endpoint.port)))
+    });
+    let leader = controller.describe().map_or_else(|head| head.leader, |described| Some(described.leader));
+    let response = DescribeClusterResponse::default()
+        .with_endpoint_type(CONTROLLERS)
+        .with_cluster_id(seat.cluster_id.field().unwrap_or_default())
+        .with_controller_id(BrokerId(leader.unwrap_or(-1)))
+        .with_brokers(voters.collect());
+    now::<DescribeClusterRequest>(version, &response)
+}
 
 /// Answers from the image.
 pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
@@ -36,7 +71,7 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let show_fenced = version >= FENCED && request.include_fenced_brokers;
     let mut response = DescribeClusterResponse::default()
         .with_endpoint_type(BROKERS)
-        .with_cluster_id(text(&broker.identity.cluster_id));
+        .with_cluster_id(broker.identity.cluster_id.field().unwrap_or_default());
     broker.image(|image| {
         let shown = image.brokers().values().filter(|broker| show_fenced || !broker.fenced);
         let shown = shown.filter_map(|broker| {

@@ -7,7 +7,7 @@
 mod k00_produce;
 mod k01_fetch;
 mod k01_fetch_answer;
-mod k01_fetch_metadata;
+pub(crate) mod k01_fetch_metadata;
 mod k01_fetch_wanted;
 mod k02_list_offsets;
 mod k03_metadata;
@@ -15,6 +15,7 @@ mod k10_find_coordinator;
 mod k18_api_versions;
 mod k19_create_topics;
 mod k20_delete_topics;
+mod k21_delete_records;
 mod k22_init_producer_id;
 mod k23_offset_for_leader_epoch;
 mod k32_describe_configs;
@@ -25,27 +26,35 @@ mod k43_elect_leaders;
 mod k44_incremental_alter_configs;
 mod k45_alter_partition_reassignments;
 mod k46_list_partition_reassignments;
+mod k52_vote;
+mod k53_begin_quorum_epoch;
+mod k54_end_quorum_epoch;
+mod k55_describe_quorum;
 mod k56_alter_partition;
 mod k57_update_features;
+pub(crate) mod k59_fetch_snapshot;
 mod k60_describe_cluster;
+mod k61_describe_producers;
 mod k62_broker_registration;
 mod k63_broker_heartbeat;
 mod k64_unregister_broker;
 mod k67_allocate_producer_ids;
 mod k74_list_config_resources;
 mod k75_describe_topic_partitions;
+pub(crate) mod quorum;
 
 use std::sync::Arc;
 
 use broker_lite_core::controller::{Controller, Outcome};
 use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_request, encode_response};
 use klamm_wire::seam::Frame;
-use klamm_wire::{Request, StrBytes};
+use klamm_wire::{ErrorCode, Request, StrBytes};
 
 use crate::broker::Broker;
-use crate::controller::ControllerNode;
+use crate::controller::{Answered, ControllerNode};
 use crate::node::{Answer, Reply};
 use crate::rt::Tick;
+use crate::rules::refusal;
 
 /// One API and the versions of it that are implemented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +82,7 @@ pub(crate) const BROKER: &[Advertised] = &[
     api(18, 0, 4),
     api(19, 2, 7),
     api(20, 1, 6),
+    api(21, 0, 2),
     api(22, 0, 5),
     api(23, 2, 4),
     api(32, 1, 4),
@@ -83,8 +93,10 @@ pub(crate) const BROKER: &[Advertised] = &[
     api(44, 0, 1),
     api(45, 0, 1),
     api(46, 0, 0),
+    api(55, 0, 2),
     api(57, 0, 2),
     api(60, 0, 2),
+    api(61, 0, 0),
     api(64, 0, 0),
     api(74, 0, 1),
     api(75, 0, 0),
@@ -102,8 +114,14 @@ pub(crate) const CONTROLLER: &[Advertised] = &[
     api(44, 0, 1),
     api(45, 0, 1),
     api(46, 0, 0),
+    api(52, 0, 2),
+    api(53, 0, 1),
+    api(54, 0, 1),
+    api(55, 0, 2),
     api(56, 2, 3),
     api(57, 0, 2),
+    api(59, 0, 1),
+    api(60, 0, 2),
     api(62, 0, 4),
     api(63, 0, 2),
     api(64, 0, 0),
@@ -160,6 +178,7 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
         10 => k10_find_coordinator::handle(frame),
         19 => k19_create_topics::forward(broker, frame),
         20 => k20_delete_topics::forward(broker, frame),
+        21 => k21_delete_records::handle(broker, frame),
         22 => k22_init_producer_id::handle(broker, frame),
         23 => k23_offset_for_leader_epoch::handle(broker, frame),
         32 => k32_describe_configs::handle(broker, frame),
@@ -170,8 +189,10 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
         44 => k44_incremental_alter_configs::forward(broker, frame),
         45 => k45_alter_partition_reassignments::forward(broker, frame),
         46 => k46_list_partition_reassignments::forward(broker, frame),
+        55 => k55_describe_quorum::forward(broker, frame),
         57 => k57_update_features::forward(broker, frame),
         60 => k60_describe_cluster::handle(broker, frame),
+        61 => k61_describe_producers::handle(broker, frame),
         64 => k64_unregister_broker::forward(broker, frame),
         74 => k74_list_config_resources::handle(broker, frame),
         75 => k75_describe_topic_partitions::handle(broker, frame),
@@ -195,8 +216,14 @@ pub(crate) fn controller(controller: &Arc<ControllerNode>, frame: Frame) -> Hand
         44 => k44_incremental_alter_configs::handle(controller, frame),
         45 => k45_alter_partition_reassignments::handle(controller, frame),
         46 => k46_list_partition_reassignments::handle(controller, frame),
+        52 => k52_vote::handle(controller, frame),
+        53 => k53_begin_quorum_epoch::handle(controller, frame),
+        54 => k54_end_quorum_epoch::handle(controller, frame),
+        55 => k55_describe_quorum::handle(controller, frame),
         56 => k56_alter_partition::handle(controller, frame),
         57 => k57_update_features::handle(controller, frame),
+        59 => k59_fetch_snapshot::handle(controller, frame),
+        60 => k60_describe_cluster::handle_at_controller(controller, frame),
         62 => k62_broker_registration::handle(controller, frame),
         63 => k63_broker_heartbeat::handle(controller, frame),
         64 => k64_unregister_broker::handle(controller, frame),
@@ -225,7 +252,8 @@ fn encoded(frame: Result<Frame, CodecError>) -> Reply {
     }
 }
 
-/// Lets the controller decide, and answers when the decision is committed.
+/// Lets the controller decide, and answers when the decision is committed. A controller that is not the active one, or is
+/// no more before that, refuses.
 fn decide<R: Request>(
     controller: &Arc<ControllerNode>,
     frame: Frame,
@@ -235,13 +263,45 @@ where
     R::Response: Send + 'static,
 {
     let version = frame.api_version;
+    let asked = frame.clone();
     let request = decode_request::<R>(frame)?;
-    let (response, wait) = controller.decide(|machine, now| decision(machine, now, &request));
-    let Some((at, signal)) = wait else { return now::<R>(version, &response) };
+    let Some(decided) = controller.decide(|machine, now| decision(machine, now, &request)) else {
+        return Ok(Answer::Now(not_controller(&asked)));
+    };
+    let Some(wait) = decided.wait else { return now::<R>(version, &decided.response) };
     let controller = controller.clone();
     Ok(Answer::Later(Box::pin(async move {
-        controller.committed(at, &signal).await;
-        reply::<R>(version, &response)
+        match controller.committed(&wait).await {
+            true => reply::<R>(version, &decided.response),
+            false => not_controller(&asked),
+        }
+    })))
+}
+
+fn not_controller(request: &Frame) -> Reply {
+    match refusal(request, ErrorCode::NOT_CONTROLLER, None) {
+        Ok(Some(frame)) => Reply::Frame(frame),
+        // Whoever asked tries another one when the connection is gone.
+        _ => Reply::Close,
+    }
+}
+
+/// Answers a request about the quorum when what it led to is durable.
+fn reply_when_durable<R: Request>(
+    controller: &Arc<ControllerNode>,
+    version: i16,
+    request: &broker_lite_core::quorum::Request,
+    answer: impl FnOnce(Answered) -> R::Response,
+) -> Handled {
+    let Some((answered, asked)) = controller.answer(request) else { return Ok(Answer::Now(Reply::Close)) };
+    let reply = reply::<R>(version, &answer(answered));
+    if controller.is_durable(asked) {
+        return Ok(Answer::Now(reply));
+    }
+    let controller = controller.clone();
+    Ok(Answer::Later(Box::pin(async move {
+        controller.durable(asked).await;
+        reply
     })))
 }
 

@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 use tower_service::Service;
 use uuid::Uuid;
 
-use super::{Broker, Partition};
+use super::{Broker, CopySide, Partition};
 use crate::disk::Stored;
 use crate::node::Party;
 use crate::rt::Tick;
@@ -43,6 +43,8 @@ const FETCH_VERSION: i16 = 17;
 const LIST_OFFSETS_VERSION: i16 = 9;
 /// First pause after a leader refused a partition, mostly because it has not read the metadata yet.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
+/// Longest pause of a throttled replica before the rate is looked at again: it may have been raised.
+const THROTTLED: Duration = Duration::from_millis(500);
 /// Requests under way at a time: the long poll, and the one that ends it.
 const UNDER_WAY: usize = 2;
 /// `timestamp` that asks for the first and for the last offset.
@@ -85,6 +87,14 @@ struct Tracked {
     pause: Duration,
     /// Position that the session knows, and the number of the request that told it.
     told: Option<(FetchPosition, u64)>,
+}
+
+impl Tracked {
+    fn waits_for_throttle(&self) -> bool {
+        let me = self.partition.identity.broker_id;
+        self.partition.is_throttled(CopySide::Follower)
+            && self.partition.look(|replica| !replica.isr().contains(&me)).unwrap_or(false)
+    }
 }
 
 impl Fetchers {
@@ -176,10 +186,15 @@ impl Following {
     fn pause(&mut self, key: &Key, now: Tick, longest: Duration) {
         let Some(tracked) = self.tracked.get_mut(key) else { return };
         let at = now.saturating_add(tracked.pause);
+        tracked.pause = (tracked.pause * 2).min(longest);
+        self.leave_out(key, at);
+    }
+
+    fn leave_out(&mut self, key: &Key, at: Tick) {
+        let Some(tracked) = self.tracked.get_mut(key) else { return };
         if let Some(before) = tracked.not_before.replace(at) {
             self.paused.remove(&(before, *key));
         }
-        tracked.pause = (tracked.pause * 2).min(longest);
         if tracked.told.take().is_some() {
             self.forgotten.insert(*key);
         }
@@ -203,8 +218,17 @@ impl Following {
     }
 
     /// What request number `round` has to tell; `None` while a replica waits for the disk.
-    fn next_round(&mut self, now: Tick, round: u64) -> Option<Round> {
+    ///
+    /// `blocked` says until when replicas that are throttled and not in sync are left out.
+    fn next_round(&mut self, now: Tick, round: u64, blocked: Option<Tick>) -> Option<Round> {
         self.resume(now);
+        if let Some(until) = blocked {
+            let until = until.min(now + THROTTLED);
+            let waits =
+                |key: &&Key| self.tracked.get(key).is_some_and(|tracked| tracked.waits_for_throttle());
+            let waiting: Vec<Key> = self.changed.iter().filter(waits).copied().collect();
+            waiting.iter().for_each(|key| self.leave_out(key, until));
+        }
         let mut named = BTreeMap::new();
         let mut settled = Vec::new();
         for key in &self.changed {
@@ -265,7 +289,7 @@ async fn fetch_from(broker: Arc<Broker>, leader: i32, source: Arc<Source>) {
         if source.state.lock().tracked.is_empty() {
             source.added.notified().await;
         }
-        let ended = match broker.network.dial(&me, leader, &name).await {
+        let ended = match broker.network.dial(&me, &Party::Node(leader), &name).await {
             Ok(link) => {
                 let conversation = Conversation {
                     broker: &broker,
@@ -352,7 +376,8 @@ impl Conversation<'_> {
             if state.is_idle() && (whole || state.forgotten.is_empty()) {
                 return Ok(false);
             }
-            match state.next_round(now, self.rounds + 1) {
+            let blocked = self.broker.throttled_until(CopySide::Follower);
+            match state.next_round(now, self.rounds + 1, blocked) {
                 Some(round) if whole && round.named.is_empty() => return Ok(false),
                 Some(round) => round,
                 None => return Ok(false),
@@ -518,6 +543,9 @@ fn feed(
     let now = broker.rt.now();
     let leader_epoch = position.current_leader_epoch;
     let diverging = data.diverging_epoch;
+    if partition.is_throttled(CopySide::Follower) {
+        broker.copied(CopySide::Follower, data.records.as_ref().map_or(0, bytes::Bytes::len));
+    }
     let done = partition.with(broker, |replica, fx| {
         if diverging.end_offset >= 0 {
             let end = EpochEnd { epoch: diverging.epoch, end_offset: diverging.end_offset };

@@ -19,13 +19,15 @@ use klamm_wire::{Request, StrBytes};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{Broker, CONTROLLER_ID, LISTENER, Registration};
-use crate::node::Party;
+use super::controllers::KeptLink;
+use super::{Broker, LISTENER, Registration};
 
 const REGISTRATION_VERSION: i16 = 4;
 const HEARTBEAT_VERSION: i16 = 1;
 /// First and longest pause between attempts to register.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// Pause before a heartbeat that was not answered is sent again.
+const AGAIN: Duration = Duration::from_millis(20);
 /// Levels of the features this broker can work with, as the controller must find them.
 pub(crate) const FEATURES: &[(&str, i16, i16)] =
     &[("metadata.version", 7, 30), ("eligible.leader.replicas.version", 0, 1)];
@@ -63,18 +65,21 @@ impl Leaving {
 
 /// Registers, and again whenever the controller has forgotten or replaced this registration.
 pub(crate) async fn live(broker: Arc<Broker>) {
+    let mut kept = KeptLink::default();
+    // It goes along with the registration.
+    broker.identity.cluster_id.until_known().await;
     loop {
-        let epoch = register(&broker).await;
+        let epoch = register(&broker, &mut kept).await;
         tracing::debug!(broker = broker.id(), epoch, "registered");
         *broker.registration.lock() = Registration { epoch, unfenced: false };
-        beat(&broker, epoch).await;
+        beat(&broker, &mut kept, epoch).await;
     }
 }
 
-async fn register(broker: &Broker) -> i64 {
+async fn register(broker: &Broker, kept: &mut KeptLink) -> i64 {
     let mut pause = PAUSES.0;
     loop {
-        match call(broker, REGISTRATION_VERSION, &registration(broker)).await {
+        match call(broker, kept, REGISTRATION_VERSION, &registration(broker)).await {
             Ok(BrokerRegistrationResponse { error_code: 0, broker_epoch, .. }) => return broker_epoch,
             Ok(refused) => {
                 let code = ErrorCode(refused.error_code);
@@ -82,7 +87,11 @@ async fn register(broker: &Broker) -> i64 {
             }
             Err(cause) => tracing::debug!(broker = broker.id(), cause, "cannot register"),
         }
-        broker.rt.sleep(pause).await;
+        tokio::select! {
+            biased;
+            () = broker.controllers.changed() => {}
+            () = broker.rt.sleep(pause) => {}
+        }
         pause = (pause * 2).min(PAUSES.1);
     }
 }
@@ -102,7 +111,7 @@ fn registration(broker: &Broker) -> BrokerRegistrationRequest {
     };
     BrokerRegistrationRequest::default()
         .with_broker_id(BrokerId(identity.id))
-        .with_cluster_id(text(&identity.cluster_id))
+        .with_cluster_id(identity.cluster_id.field().unwrap_or_default())
         .with_incarnation_id(identity.incarnation)
         .with_listeners(vec![listener])
         .with_features(FEATURES.iter().map(feature).collect())
@@ -117,7 +126,7 @@ pub(crate) fn log_dir(broker: i32) -> Uuid {
 }
 
 /// Sends heartbeats until the controller wants another registration.
-async fn beat(broker: &Broker, epoch: i64) {
+async fn beat(broker: &Broker, kept: &mut KeptLink, epoch: i64) {
     let interval = broker.config.millis("broker.heartbeat.interval.ms").unwrap_or(Duration::from_secs(2));
     loop {
         let seen = broker.image(|image| image.next_offset());
@@ -127,8 +136,8 @@ async fn beat(broker: &Broker, epoch: i64) {
             .with_broker_id(BrokerId(broker.id()))
             .with_broker_epoch(epoch)
             .with_current_metadata_offset(seen - 1);
-        let mut fenced = true;
-        match call(broker, HEARTBEAT_VERSION, &request).await {
+        let (mut fenced, mut heard) = (true, true);
+        match call(broker, kept, HEARTBEAT_VERSION, &request).await {
             Ok(BrokerHeartbeatResponse { error_code: 0, is_fenced, should_shut_down, .. }) => {
                 fenced = is_fenced;
                 broker.registration.lock().unfenced = !is_fenced;
@@ -146,23 +155,34 @@ async fn beat(broker: &Broker, epoch: i64) {
                     return;
                 }
             }
-            Err(cause) => tracing::debug!(broker = broker.id(), cause, "no answer to heartbeat"),
+            Err(cause) => {
+                heard = false;
+                tracing::debug!(broker = broker.id(), cause, "no answer to heartbeat");
+            }
         }
+        // Whoever leads next should hear of this broker before it counts as silent.
+        let pause = if heard { interval } else { interval.min(AGAIN) };
         let newer = broker.until_image(|image| (fenced && image.next_offset() > seen).then_some(()));
         tokio::select! {
             biased;
-            () = broker.rt.sleep(interval) => {}
+            () = broker.rt.sleep(pause) => {}
             () = newer => {}
+            () = broker.controllers.changed() => {}
             () = broker.leaving.asked.notified() => {}
         }
     }
 }
 
-async fn call<R: Request>(broker: &Broker, version: i16, request: &R) -> Result<R::Response, String> {
+/// Asks the controller once, over a connection that is kept.
+async fn call<R: Request>(
+    broker: &Broker,
+    kept: &mut KeptLink,
+    version: i16,
+    request: &R,
+) -> Result<R::Response, String> {
     let frame = encode_request(version, request).map_err(|e| e.to_string())?;
-    let limit = broker.config.millis("broker.session.timeout.ms").unwrap_or(Duration::from_secs(9));
-    let me = Party::Node(broker.id());
     // A heartbeat that is never answered must not be the last one.
-    let answer = broker.network.call(&me, CONTROLLER_ID, "lifecycle", limit, frame);
+    let limit = broker.config.millis("broker.session.timeout.ms").unwrap_or(Duration::from_secs(9)) / 2;
+    let answer = broker.network.within(limit, broker.ask_once(Some(kept), "lifecycle", frame));
     decode_response::<R>(answer.await.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
 }

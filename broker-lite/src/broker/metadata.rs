@@ -4,82 +4,130 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use broker_lite_core::config::TopicConfig;
-use broker_lite_core::metadata::{ConfigResource, Delta, Image, METADATA_TOPIC_ID, RemovedTopic, Topic};
+use broker_lite_core::metadata::{Checkpoint, ConfigResource, Delta, Image, RemovedTopic, Topic};
+use broker_lite_core::quorum::{Fetch, Fetched, Response, SnapshotId};
 use broker_lite_core::replica::{Replica, ReplicaIdentity, ReplicaSettings, TimestampType};
+use broker_lite_core::throttle::ThrottledReplicas;
 use bytes::Bytes;
-use klamm_wire::RawBatch;
-use klamm_wire::codec::{decode_response, encode_request};
-use klamm_wire::messages::fetch_request::{FetchPartition, FetchTopic, ReplicaState};
-use klamm_wire::messages::{BrokerId, FetchRequest};
 use klamm_wire::seam::{Endpoint, Link, LinkError};
+use klamm_wire::{ErrorCode, RawBatch};
 use tower_service::Service;
 use uuid::Uuid;
 
-use super::{Broker, CONTROLLER_ID, LISTENER, Partition};
+use super::{Broker, CopySide, LISTENER, Partition};
+use crate::api::k59_fetch_snapshot::Asker;
+use crate::api::{k01_fetch_metadata, k59_fetch_snapshot};
+use crate::cluster_id::ClusterId;
 use crate::node::{Listener, Party};
 
-const FETCH_VERSION: i16 = 17;
-/// Longest wait of one metadata Fetch, Kafka's `controller.quorum.fetch.timeout` is longer.
-const WAIT_MS: i32 = 500;
-/// Most bytes of metadata at a time.
-const MAX_BYTES: i32 = 8 << 20;
-/// Pause after the controller could not be reached.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Longest wait of one metadata Fetch, as in Kafka.
+const WAIT: Duration = Duration::from_millis(500);
+/// Pause after a controller could not be reached, or had no leader to name.
+const PAUSE: Duration = Duration::from_millis(10);
 
-/// Follows the log for as long as the broker lives.
+/// Follows the log for as long as the broker lives: from the leader of the quorum, or, while nobody knows it, asking the
+/// voters in turn.
 pub(crate) async fn follow(broker: Arc<Broker>) {
     let me = Party::Node(broker.id());
+    let limit = broker.config.millis("controller.quorum.fetch.timeout.ms").unwrap_or(Duration::from_secs(2));
+    let mut last = None;
     loop {
-        let ended = match broker.network.dial(&me, CONTROLLER_ID, "metadata").await {
-            Ok(link) => follow_over(&broker, link).await,
+        let Some(voter) = broker.controllers.leader().or_else(|| broker.controllers.after(last)) else {
+            return;
+        };
+        last = Some(voter);
+        let to = Party::Controller(voter);
+        let dialled = broker.network.dial(&me, &to, "metadata");
+        let ended = match broker.network.within(limit, dialled).await {
+            Ok(link) => follow_over(&broker, link, voter).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = ended {
-            tracing::debug!(broker = broker.id(), %error, "cannot follow the metadata log");
+        match ended {
+            Err(error) => {
+                tracing::debug!(broker = broker.id(), voter, %error, "cannot follow the metadata log");
+            }
+            // Somebody else leads, and is asked at once.
+            Ok(()) if broker.controllers.leader().is_some_and(|leader| leader != voter) => continue,
+            Ok(()) => {}
         }
+        broker.controllers.suspect(voter);
         broker.rt.sleep(PAUSE).await;
     }
 }
 
-async fn follow_over(broker: &Arc<Broker>, mut link: Link) -> Result<(), LinkError> {
+/// Follows one voter; returns when it does not lead.
+async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result<(), LinkError> {
     let malformed = |reason: String| LinkError::Malformed { reason };
     let limit = broker.config.millis("controller.quorum.fetch.timeout.ms").unwrap_or(Duration::from_secs(2));
+    let (id, directory) = (broker.id(), broker.identity.log_dir);
+    let mut download: Option<(SnapshotId, Vec<u8>)> = None;
     loop {
+        let epoch = broker.controllers.epoch();
         let from = broker.image(Image::next_offset);
-        let frame =
-            encode_request(FETCH_VERSION, &fetch(broker, from)).map_err(|e| malformed(e.to_string()))?;
+        // Who is in the wrong cluster shall hear which one it is, and not only that it is the wrong one.
+        let is_told = broker.image(|image| image.cluster_id().is_some());
+        let cluster_id = if is_told { broker.identity.cluster_id.clone() } else { ClusterId::default() };
+        let frame = match &download {
+            Some((snapshot, part)) => {
+                let asker = Asker::Broker(id, directory);
+                k59_fetch_snapshot::request(&cluster_id, asker, epoch, *snapshot, part.len() as u64)
+            }
+            None => {
+                let (last_epoch, high_watermark) = (broker.last_metadata_epoch(), i64::MAX);
+                let fetch = Fetch { epoch, offset: from, last_epoch, high_watermark };
+                k01_fetch_metadata::encode(&cluster_id, id, directory, &fetch, WAIT.min(limit * 3 / 4))
+            }
+        };
+        let frame = frame.map_err(|error| malformed(error.to_string()))?;
         std::future::poll_fn(|cx| link.poll_ready(cx)).await?;
         let answer = broker.network.within(limit, link.call(frame)).await?;
-        let response = decode_response::<FetchRequest>(answer).map_err(|e| malformed(e.to_string()))?;
-        let mut partitions = response.responses.into_iter().flat_map(|topic| topic.partitions);
-        let data = partitions.next().ok_or_else(|| malformed("no partition in the answer".into()))?;
-        if response.error_code != 0 || data.error_code != 0 {
-            return Err(malformed(format!("refused with {} {}", response.error_code, data.error_code)));
+        let answer = match &download {
+            Some(_) => k59_fetch_snapshot::response(answer),
+            None => k01_fetch_metadata::response(answer),
+        };
+        let answer = answer.map_err(|error| malformed(error.to_string()))?;
+        let head = *answer.head();
+        broker.controllers.learn(head.leader, head.epoch);
+        match head.error {
+            ErrorCode::NONE => {}
+            // Of another epoch than was thought, but the right one to ask.
+            ErrorCode::FENCED_LEADER_EPOCH if head.leader == Some(voter) && head.epoch > epoch => continue,
+            _ if head.epoch >= 0 => return Ok(()),
+            error => return Err(malformed(format!("refused with {error}"))),
         }
-        if let Some(records) = data.records.filter(|records| !records.is_empty()) {
-            broker.apply_metadata(records).map_err(malformed)?;
+        match answer {
+            Response::Fetch { fetched: Fetched::Records(records), .. } => {
+                for records in records.into_iter().filter(|records| !records.is_empty()) {
+                    broker.apply_metadata(records).map_err(malformed)?;
+                }
+            }
+            Response::Fetch { fetched: Fetched::Snapshot(snapshot), .. } => {
+                download = Some((snapshot, Vec::new()));
+            }
+            Response::Snapshot { id, size, position, bytes, .. } => {
+                let Some((_, mut part)) = download.take().filter(|(wanted, part)| {
+                    *wanted == id && part.len() as u64 == position && !bytes.is_empty()
+                }) else {
+                    return Err(malformed("a part of another snapshot".into()));
+                };
+                part.extend_from_slice(&bytes);
+                if (part.len() as u64) < size {
+                    download = Some((id, part));
+                } else {
+                    let image = Checkpoint::read(id, &part.into()).map_err(malformed)?;
+                    broker.load_metadata(image, id.epoch).map_err(malformed)?;
+                }
+            }
+            // Only committed records come here, so they cannot diverge.
+            other => {
+                return Err(malformed(format!("the metadata of this broker is not the leader's: {other:?}")));
+            }
         }
     }
-}
-
-fn fetch(broker: &Broker, from: i64) -> FetchRequest {
-    let partition = FetchPartition::default()
-        .with_partition(0)
-        .with_fetch_offset(from)
-        .with_current_leader_epoch(-1)
-        .with_last_fetched_epoch(-1)
-        .with_partition_max_bytes(MAX_BYTES);
-    let topic = FetchTopic::default().with_topic_id(METADATA_TOPIC_ID).with_partitions(vec![partition]);
-    FetchRequest::default()
-        .with_replica_state(ReplicaState::default().with_replica_id(BrokerId(broker.id())))
-        .with_max_wait_ms(WAIT_MS)
-        .with_min_bytes(1)
-        .with_max_bytes(MAX_BYTES)
-        .with_session_epoch(-1)
-        .with_topics(vec![topic])
 }
 
 fn all_partitions(image: &Image) -> BTreeSet<(Uuid, i32)> {
@@ -91,6 +139,35 @@ fn all_partitions(image: &Image) -> BTreeSet<(Uuid, i32)> {
 impl Broker {
     /// Applies committed metadata and tells every replica that it concerns.
     fn apply_metadata(&self, mut records: Bytes) -> Result<(), String> {
+        self.change_metadata(|image, delta| {
+            let mut epoch = None;
+            while let Some(batch) = RawBatch::split(&mut records) {
+                let batch = batch.map_err(|e| e.to_string())?;
+                image.apply_batch(&batch, delta).map_err(|e| e.to_string())?;
+                epoch = Some(batch.header().partition_leader_epoch);
+            }
+            Ok(epoch)
+        })
+    }
+
+    /// Puts a snapshot in place of the metadata known so far.
+    fn load_metadata(&self, loaded: Image, epoch: i32) -> Result<(), String> {
+        tracing::info!(
+            broker = self.id(),
+            end_offset = loaded.next_offset(),
+            "loads a snapshot of the metadata"
+        );
+        self.change_metadata(|image, delta| {
+            *delta = Delta::between(image, &loaded);
+            *image = loaded;
+            Ok(Some(epoch))
+        })
+    }
+
+    fn change_metadata(
+        &self,
+        change: impl FnOnce(&mut Image, &mut Delta) -> Result<Option<i32>, String>,
+    ) -> Result<(), String> {
         {
             let mut image = self.image.lock();
             if self.life.is_dead() {
@@ -98,9 +175,8 @@ impl Broker {
             }
             let caught_up = self.is_registered_in(&image);
             let mut delta = Delta::default();
-            while let Some(batch) = RawBatch::split(&mut records) {
-                let batch = batch.map_err(|e| e.to_string())?;
-                image.apply_batch(&batch, &mut delta).map_err(|e| e.to_string())?;
+            if let Some(epoch) = change(&mut image, &mut delta)? {
+                self.metadata_epoch.store(epoch, Ordering::Relaxed);
             }
             self.note_addresses(&image, &delta);
             if self.is_registered_in(&image) {
@@ -115,6 +191,7 @@ impl Broker {
                     if let Err(error) = self.disk.keep_only(&assigned) {
                         tracing::warn!(broker = self.id(), %error, "cannot remove what was deleted");
                     }
+                    self.set_throttles(&image);
                 }
                 self.remove_topics(&delta.removed_topics);
                 self.change_settings(&image, &delta);
@@ -123,6 +200,11 @@ impl Broker {
         }
         self.image_changed.notify_waiters();
         Ok(())
+    }
+
+    /// Epoch of the last metadata record applied, -1 before the first.
+    fn last_metadata_epoch(&self) -> i32 {
+        self.metadata_epoch.load(Ordering::Relaxed)
     }
 
     /// Tells the network where brokers of other processes listen.
@@ -177,6 +259,9 @@ impl Broker {
             _ => false,
         };
         let every_topic = delta.configs.iter().any(own);
+        if every_topic {
+            self.set_throttles(image);
+        }
         let mut settings: BTreeMap<Uuid, ReplicaSettings> = BTreeMap::new();
         for partition in self.partitions() {
             let Some(topic) = image.topic_by_id(partition.identity.topic_id) else { continue };
@@ -186,7 +271,29 @@ impl Broker {
                     settings.entry(topic.id).or_insert_with(|| self.replica_settings(image, &topic.name));
                 let now = self.rt.now();
                 partition.with(self, |replica, fx| replica.set_settings(now, settings.clone(), fx));
+                self.throttle(image, &partition);
             }
+        }
+    }
+
+    fn set_throttles(&self, image: &Image) {
+        let settings = self.settings(image);
+        let rates = ["leader.replication.throttled.rate", "follower.replication.throttled.rate"];
+        for (throttle, name) in self.throttles.iter().zip(rates) {
+            let rate = settings.int(name).and_then(|rate| u64::try_from(rate).ok());
+            throttle.lock().set_rate(self.rt.now(), rate);
+        }
+    }
+
+    /// Tells a replica whether it is among those that are throttled.
+    fn throttle(&self, image: &Image, partition: &Partition) {
+        let own = image.configs(&ConfigResource::Topic(partition.identity.topic.to_string()));
+        for (side, name) in [
+            (CopySide::Leader, "leader.replication.throttled.replicas"),
+            (CopySide::Follower, "follower.replication.throttled.replicas"),
+        ] {
+            let named = own.get(name).map(|named| ThrottledReplicas::parse(named)).unwrap_or_default();
+            partition.set_throttled(side, named.contains(partition.identity.partition, self.id()));
         }
     }
 
@@ -243,6 +350,7 @@ impl Broker {
         let settings = self.replica_settings(image, &topic.name);
         let replica = Replica::new(identity.clone(), directory, settings).map_err(|e| e.to_string())?;
         let partition = Partition::new(identity, replica, self.committed.of(key));
+        self.throttle(image, &partition);
         let mut directory = self.directory.lock();
         directory.ids.insert(topic.name.clone(), topic.id);
         directory.partitions.insert(key, partition.clone());
@@ -288,6 +396,9 @@ impl Broker {
                 "message.timestamp.after.max.ms",
                 default.message_timestamp_after_max_ms,
             ),
+            log: of_topic.log_settings(),
+            compression: of_topic.compression().map(|(codec, _)| codec),
+            compression_level: of_topic.compression().and_then(|(_, level)| level),
             sync_before_ack: of_topic.sync_before_ack(),
             require_key: of_topic.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
             high_watermark_checkpoint_interval: self

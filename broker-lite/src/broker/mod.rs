@@ -7,7 +7,9 @@
 //!
 //! Lock order: image before directory before one partition; no lock across an await.
 
+mod controllers;
 mod fetcher;
+mod housekeeping;
 mod isr;
 mod lifecycle;
 mod metadata;
@@ -16,26 +18,28 @@ mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::metadata::{ConfigResource, Image};
+use broker_lite_core::throttle::Throttle;
 use klamm_wire::ErrorCode;
-use klamm_wire::seam::{Frame, LinkError};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 pub(crate) use lifecycle::{FEATURES, log_dir};
-pub(crate) use partition::{Partition, Signal, Until};
+pub(crate) use partition::{CopySide, Partition, Signal, Until};
 pub(crate) use sessions::Bell;
 
+use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, Leave, PowerLoss};
 use crate::journal::{Journal, NodeEvent};
-use crate::node::{Life, Network, Party};
-use crate::rt::Rt;
+use crate::node::{Life, Network};
+use crate::rt::{Rt, Tick};
+use controllers::Controllers;
 use fetcher::Fetchers;
 use isr::IsrKeeper;
 use lifecycle::Leaving;
@@ -44,7 +48,7 @@ use sessions::FetchSessions;
 /// Name of the one listener.
 pub(crate) const LISTENER: &str = "PLAINTEXT";
 
-/// Node id of the controller; brokers count from 1.
+/// Stands for whichever controller is active; brokers count from 1, controllers from 3001.
 pub(crate) const CONTROLLER_ID: i32 = 0;
 
 /// The one `replica.selector.class` there is besides null, without its package.
@@ -72,7 +76,7 @@ impl Committed {
 #[derive(Debug, Clone)]
 pub(crate) struct BrokerIdentity {
     pub(crate) id: i32,
-    pub(crate) cluster_id: Arc<str>,
+    pub(crate) cluster_id: ClusterId,
     pub(crate) rack: Option<String>,
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -91,6 +95,8 @@ pub(crate) struct Surroundings {
     pub(crate) disk: Arc<Disk>,
     pub(crate) committed: Arc<Committed>,
     pub(crate) journal: Arc<Journal>,
+    /// Ids of the voters of the metadata quorum.
+    pub(crate) voters: Vec<i32>,
 }
 
 /// One incarnation of one broker.
@@ -105,11 +111,15 @@ pub(crate) struct Broker {
     disk: Arc<Disk>,
     committed: Arc<Committed>,
     journal: Arc<Journal>,
+    pub(crate) controllers: Controllers,
     image: Mutex<Image>,
     image_changed: Notify,
+    metadata_epoch: AtomicI32,
     registration: Mutex<Registration>,
     directory: Mutex<Directory>,
     fetchers: Fetchers,
+    /// By [`CopySide`].
+    throttles: [Mutex<Throttle>; 2],
     pub(crate) sessions: FetchSessions,
     isr: IsrKeeper,
     leaving: Leaving,
@@ -152,7 +162,7 @@ impl Broker {
         life: Arc<Life>,
         surroundings: Surroundings,
     ) -> Arc<Self> {
-        let Surroundings { network, config, disk, committed, journal } = surroundings;
+        let Surroundings { network, config, disk, committed, journal, voters } = surroundings;
         let sessions = FetchSessions::new(&config, rt.rng("fetch sessions"));
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -164,11 +174,14 @@ impl Broker {
             disk,
             committed,
             journal,
+            controllers: Controllers::new(voters),
             image: Mutex::new(Image::default()),
             image_changed: Notify::new(),
+            metadata_epoch: AtomicI32::new(-1),
             registration: Mutex::new(Registration { epoch: -1, unfenced: false }),
             directory: Mutex::default(),
             fetchers: Fetchers::default(),
+            throttles: Default::default(),
             sessions,
             isr: IsrKeeper::default(),
             leaving: Leaving::default(),
@@ -186,8 +199,10 @@ impl Broker {
         life.spawn(isr::send_proposals(self.clone()));
         life.spawn(isr::watch_deadlines(self.clone()));
         life.spawn(expire_producers(self.clone()));
+        life.spawn(housekeeping::retain(self.clone()));
+        life.spawn(housekeeping::compact(self.clone()));
         if self.disk.has_checkpoints() {
-            life.spawn(write_checkpoints(self.clone()));
+            life.spawn(housekeeping::write_checkpoints(self.clone()));
         }
     }
 
@@ -206,15 +221,20 @@ impl Broker {
         self.config.under(own, image.configs(&ConfigResource::Broker(None)))
     }
 
-    /// What DescribeLogDirs calls the one log directory.
-    pub(crate) fn log_dir(&self) -> String {
-        format!("/memory/broker-{}", self.id())
+    /// Until when nothing more may be copied for the throttled replicas of that side; `None` for at once.
+    pub(crate) fn throttled_until(&self, side: CopySide) -> Option<Tick> {
+        self.throttles[side as usize].lock().blocked_until(self.rt.now())
     }
 
-    /// One request to the controller, and its answer.
-    pub(crate) async fn ask_controller(&self, name: &str, frame: Frame) -> Result<Frame, LinkError> {
-        let limit = self.config.millis("controller.socket.timeout.ms").unwrap_or(Duration::from_secs(30));
-        self.network.call(&Party::Node(self.id()), CONTROLLER_ID, name, limit, frame).await
+    /// Takes note of what was copied for a throttled replica.
+    pub(crate) fn copied(&self, side: CopySide, bytes: usize) {
+        self.throttles[side as usize].lock().record(self.rt.now(), bytes);
+    }
+
+    /// What DescribeLogDirs calls the one log directory.
+    pub(crate) fn log_dir(&self) -> String {
+        let path = self.disk.path().map(|path| path.display().to_string());
+        path.unwrap_or_else(|| format!("/memory/broker-{}", self.id()))
     }
 
     /// How the broker stands with the controller.
@@ -342,17 +362,6 @@ impl Broker {
     }
 }
 
-/// Writes down how far the replicas are, as often as `replica.high.watermark.checkpoint.interval.ms` says.
-async fn write_checkpoints(broker: Arc<Broker>) {
-    let interval = broker.config.millis("replica.high.watermark.checkpoint.interval.ms");
-    loop {
-        broker.rt.sleep(interval.unwrap_or(Duration::from_secs(5))).await;
-        if let Err(error) = broker.disk.write_checkpoints().await {
-            return broker.go_offline(&error.to_string());
-        }
-    }
-}
-
 /// Forgets producers that have been silent for `producer.id.expiration.ms`, or every id ever used would stay.
 async fn expire_producers(broker: Arc<Broker>) {
     let expiration = broker.config.int("producer.id.expiration.ms").unwrap_or(i64::MAX);
@@ -443,7 +452,13 @@ mod tests {
         let frame = encode_request(6, &request).unwrap();
         let answer = broker
             .network
-            .call(&crate::node::Party::Client(None), 2, "test", Duration::from_secs(60), frame)
+            .call(
+                &crate::node::Party::Client(None),
+                &crate::node::Party::Node(2),
+                "test",
+                Duration::from_secs(60),
+                frame,
+            )
             .await
             .unwrap();
         let answer = decode_response::<DeleteTopicsRequest>(answer).unwrap();

@@ -4,7 +4,7 @@
 //!
 //! Invariant: the lock is never held across an await, and nobody who waits under it misses a change.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -27,7 +27,16 @@ pub(crate) struct Partition {
     pub(crate) identity: ReplicaIdentity,
     /// Highest high watermark that any replica of this partition ever had.
     committed: Arc<AtomicI64>,
+    /// Whether followers fetch from this replica, and this one from its leader, within the throttle.
+    throttled: [AtomicBool; 2],
     state: Mutex<State>,
+}
+
+/// Which side of replication a throttle slows down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopySide {
+    Leader = 0,
+    Follower = 1,
 }
 
 /// What the lock guards.
@@ -38,6 +47,7 @@ pub(crate) struct State {
     appends: Vec<Waiter>,
     commits: Vec<Waiter>,
     syncs: Vec<Waiter>,
+    deletions: Vec<Waiter>,
     listeners: Vec<Listener>,
 }
 
@@ -90,6 +100,8 @@ pub(crate) enum Until {
     Appended(i64),
     /// The high watermark is at or behind this offset.
     Committed(i64),
+    /// No living replica holds anything before this offset, as the leader knows.
+    Deleted(i64),
     /// What counts here is at or behind this offset: with `flush.messages` = 1, what is durable.
     Synced(i64),
 }
@@ -106,9 +118,20 @@ impl Partition {
             appends: Vec::new(),
             commits: Vec::new(),
             syncs: Vec::new(),
+            deletions: Vec::new(),
             listeners: Vec::new(),
         };
-        Arc::new(Self { identity, committed, state: Mutex::new(state) })
+        let throttled = [AtomicBool::new(false), AtomicBool::new(false)];
+        Arc::new(Self { identity, committed, throttled, state: Mutex::new(state) })
+    }
+
+    /// Whether this replica is copied within the throttle of that side.
+    pub(crate) fn is_throttled(&self, side: CopySide) -> bool {
+        self.throttled[side as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_throttled(&self, side: CopySide, throttled: bool) {
+        self.throttled[side as usize].store(throttled, Ordering::Relaxed);
     }
 
     /// Runs `work` on the replica and carries out its effects; `None` if the replica is gone.
@@ -163,8 +186,8 @@ impl Partition {
     /// Forgets a signal that nobody waits for any more.
     pub(crate) fn forget(&self, signal: &Signal) {
         let mut state = self.state.lock();
-        let State { appends, commits, syncs, .. } = &mut *state;
-        for list in [appends, commits, syncs] {
+        let State { appends, commits, syncs, deletions, .. } = &mut *state;
+        for list in [appends, commits, syncs, deletions] {
             list.retain(|waiter| !Arc::ptr_eq(&waiter.signal, signal));
         }
     }
@@ -205,6 +228,7 @@ impl State {
             Until::Appended(at) => replica.log_end_offset() >= at,
             Until::Committed(at) => replica.high_watermark() >= at,
             Until::Synced(at) => replica.durable_end() >= at,
+            Until::Deleted(at) => replica.low_watermark().map_or(true, |low| low >= at),
         });
         if holds {
             signal.notify_one();
@@ -214,6 +238,7 @@ impl State {
             Until::Appended(at) => (&mut self.appends, at),
             Until::Committed(at) => (&mut self.commits, at),
             Until::Synced(at) => (&mut self.syncs, at),
+            Until::Deleted(at) => (&mut self.deletions, at),
         };
         match list.iter_mut().find(|waiter| Arc::ptr_eq(&waiter.signal, signal)) {
             Some(waiter) => waiter.at = waiter.at.min(at),
@@ -227,6 +252,7 @@ impl State {
                 Effect::Appended(end) => take_reached(&mut self.appends, *end, wake),
                 Effect::HighWatermark(mark) => take_reached(&mut self.commits, *mark, wake),
                 Effect::Synced(end) => take_reached(&mut self.syncs, *end, wake),
+                Effect::LowWatermark(low) => take_reached(&mut self.deletions, *low, wake),
                 Effect::RoleChanged(_) | Effect::Truncated(_) | Effect::StorageFailed(_) => {
                     self.take_all(wake);
                 }
@@ -268,8 +294,9 @@ impl State {
     }
 
     fn take_all(&mut self, wake: &mut Vec<Signal>) {
-        let Self { appends, commits, syncs, .. } = self;
-        let all = appends.drain(..).chain(commits.drain(..)).chain(syncs.drain(..));
+        let Self { appends, commits, syncs, deletions, .. } = self;
+        let all =
+            appends.drain(..).chain(commits.drain(..)).chain(syncs.drain(..)).chain(deletions.drain(..));
         wake.extend(all.map(|waiter| waiter.signal));
     }
 }
@@ -352,7 +379,7 @@ impl Broker {
                     partition.committed.fetch_max(mark, Ordering::Relaxed);
                 }
                 // What was synced at once, or takes time, was taken out before.
-                Effect::Appended(_) | Effect::Sync { .. } => {}
+                Effect::Appended(_) | Effect::LowWatermark(_) | Effect::Sync { .. } => {}
             }
         }
     }

@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 use uuid::{Builder as UuidBuilder, Uuid};
 
 use super::homes::Homes;
-use super::quorum::Quorum;
+use super::quorum::{Quorum, voter_ids};
 use super::{Cluster, ClusterError, Slot, Started};
-use crate::broker::{CONTROLLER_ID, Committed};
+use crate::broker::Committed;
 use crate::disk::Disk;
 use crate::journal::Journal;
 #[cfg(feature = "sim")]
@@ -35,7 +35,7 @@ const SIMULATED_LATENCY: std::ops::RangeInclusive<Duration> =
 
 /// What an fsync takes there.
 #[cfg(feature = "sim")]
-const SIMULATED_SYNC: std::ops::RangeInclusive<Duration> =
+pub(super) const SIMULATED_SYNC: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_millis(5);
 
 /// Settings of both profiles that differ from Kafka's defaults and depend on the number of brokers.
@@ -50,8 +50,14 @@ const BOTH: &[(&str, &str)] = &[("num.partitions", "4"), ("group.initial.rebalan
 
 /// Settings of the test profile.
 const TEST: &[(&str, &str)] = &[
-    ("broker.session.timeout.ms", "500"),
+    ("broker.session.timeout.ms", "200"),
     ("broker.heartbeat.interval.ms", "50"),
+    ("controller.quorum.election.timeout.ms", "50"),
+    ("controller.quorum.election.backoff.max.ms", "50"),
+    ("controller.quorum.fetch.timeout.ms", "100"),
+    ("controller.quorum.request.timeout.ms", "200"),
+    ("controller.quorum.retry.backoff.ms", "10"),
+    ("metadata.max.idle.interval.ms", "0"),
     ("replica.lag.time.max.ms", "1500"),
     ("replica.fetch.wait.max.ms", "300"),
     ("replica.fetch.backoff.ms", "50"),
@@ -61,7 +67,7 @@ const TEST: &[(&str, &str)] = &[
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Profile {
-    /// Time-outs short enough for tests: a dead broker is noticed within half a second.
+    /// Time-outs short enough for tests: a dead broker or controller is noticed within 200 ms.
     #[default]
     Test,
     /// Apache Kafka's own time-outs, as `broker-lite up` uses them.
@@ -72,6 +78,7 @@ pub enum Profile {
 #[derive(Debug, Clone)]
 pub struct ClusterBuilder {
     brokers: u32,
+    controllers: Option<u32>,
     given: Vec<(String, String)>,
     profile: Profile,
     listen: Option<Listen>,
@@ -99,6 +106,7 @@ impl Default for ClusterBuilder {
     fn default() -> Self {
         Self {
             brokers: 3,
+            controllers: None,
             given: Vec::new(),
             profile: Profile::Test,
             listen: None,
@@ -118,6 +126,18 @@ impl ClusterBuilder {
     pub fn brokers(mut self, brokers: u32) -> Self {
         self.brokers = brokers;
         self
+    }
+
+    /// Number of controllers, that is voters of the metadata quorum, with ids from 3001: 1, 3 or 5. Default: 3, or 1 where
+    /// there are fewer than 3 brokers.
+    #[must_use]
+    pub fn controllers(mut self, controllers: u32) -> Self {
+        self.controllers = Some(controllers);
+        self
+    }
+
+    fn voter_count(&self) -> u32 {
+        self.controllers.unwrap_or(if self.brokers < 3 { 1 } else { 3 })
     }
 
     /// Sets one broker setting by its Kafka name, for every broker and the controller.
@@ -211,13 +231,21 @@ impl ClusterBuilder {
         let rt = Rt::current(self.seed).ok_or(ClusterError::NoRuntime)?;
         let config = Arc::new(self.settings().map_err(|error| ClusterError::Config(error.to_string()))?);
         self.check_replication(&config)?;
+        if !matches!(self.voter_count(), 1 | 3 | 5) {
+            let count = self.voter_count();
+            let cause = format!("{count} controllers: a quorum of this cluster has 1, 3 or 5 voters");
+            return Err(ClusterError::Config(cause));
+        }
         for (name, value) in self.given.iter().filter(|(name, value)| is_without_effect(name, value)) {
             tracing::warn!(name, value, "setting is accepted, but broker-lite does not act on it yet");
         }
         let listening = self.listen_all().await?;
         let mut rng = rt.rng("cluster");
-        let homes =
-            self.data_dir.as_deref().map(|path| Homes::open(path, self.brokers, &mut rng)).transpose()?;
+        let homes = self
+            .data_dir
+            .as_deref()
+            .map(|path| Homes::open(path, self.brokers, &voter_ids(self.voter_count()), &mut rng))
+            .transpose()?;
         let cluster_id: Arc<str> = match &homes {
             Some(homes) => homes.cluster_id.clone(),
             None => Arc::from(base64(random_uuid(&mut rng))),
@@ -250,12 +278,23 @@ impl ClusterBuilder {
             }
             slots.insert(id, slot);
         }
-        let started = Started { rt, cluster_id, network, journal, config, limits };
-        let metadata = homes
-            .as_ref()
-            .map(|homes| on_disk(Disk::of_voter(&started.rt, CONTROLLER_ID, homes.controller.path())));
+        let voters = voter_ids(self.voter_count());
+        let started = Started { rt, cluster_id, network, journal, config, limits, voters };
+        #[cfg(feature = "sim")]
+        let simulated = self.recorder.is_some();
+        let slow = |_disk: &Arc<Disk>| {
+            #[cfg(feature = "sim")]
+            return simulated.then(|| _disk.faults().sync_latency(SIMULATED_SYNC));
+            #[cfg(not(feature = "sim"))]
+            None
+        };
+        let disk_of = |id: i32| match homes.as_ref().and_then(|homes| homes.controllers.get(&id)) {
+            Some(home) => on_disk(Disk::of_voter(&started.rt, id, home.path())),
+            None => Ok(Disk::new(&started.rt, id)),
+        };
+        let controller = Quorum::start(&started, disk_of, slow)?;
         let cluster = Cluster {
-            controller: Quorum::start(&started, metadata.transpose()?.as_deref())?,
+            controller,
             _homes: homes,
             started,
             committed: Arc::new(Committed::default()),
@@ -295,7 +334,7 @@ impl ClusterBuilder {
         Ok(config)
     }
 
-    /// No broker can be added later: what does not fit now never will.
+    /// Brokers can be added later, but a cluster that refuses every topic until then is a mistake.
     fn check_replication(&self, config: &BrokerConfig) -> Result<(), ClusterError> {
         let (name, brokers) = ("default.replication.factor", self.brokers);
         match config.int(name).filter(|factor| *factor > i64::from(brokers)) {

@@ -11,14 +11,16 @@ use std::fmt;
 
 use broker_lite_core::config::TopicConfig;
 use broker_lite_core::log::{Cause, Damage, content};
-use broker_lite_core::metadata::{ConfigResource, PartitionRegistration};
+use broker_lite_core::metadata::{ConfigResource, METADATA_TOPIC, PartitionRegistration};
 use broker_lite_core::storage::{Directory, StorageError};
 use bytes::Bytes;
 use klamm_wire::RawBatch;
 use uuid::Uuid;
 
+use super::logs::DECOMPRESSION_LIMIT_BYTES;
 use super::{Cluster, ClusterError};
 use crate::broker::TopicRef;
+use crate::journal::Event;
 
 /// What [`Cluster::check`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -133,6 +135,7 @@ impl Cluster {
             self.check_partition(id, &registration, &mut examined);
         }
         self.check_leaders(&mut report);
+        self.check_controllers(&mut report);
         report
     }
 
@@ -241,6 +244,20 @@ impl Cluster {
         Some(Copy { broker, end, high_watermark, batches, damaged })
     }
 
+    fn check_controllers(&self, report: &mut CheckReport) {
+        let mut controllers: BTreeMap<i32, i32> = BTreeMap::new();
+        for event in self.events() {
+            let Event::ControllerElected { controller, epoch, .. } = event else { continue };
+            let first = *controllers.entry(epoch).or_insert(controller);
+            if first != controller {
+                let cause =
+                    format!("epoch {epoch} was led by controller {first} and by controller {controller}");
+                let topic = METADATA_TOPIC.to_owned();
+                report.violations.push(Violation { broker: None, topic, partition: 0, offset: -1, cause });
+            }
+        }
+    }
+
     fn check_leaders(&self, report: &mut CheckReport) {
         let mut leaders: BTreeMap<(Uuid, i32, i32), i32> = BTreeMap::new();
         for event in self.leader_changes() {
@@ -262,6 +279,23 @@ impl Cluster {
 fn reference(copies: &[Copy], leader: Option<i32>) -> Option<&Copy> {
     let rank = |copy: &&Copy| (!copy.damaged, Some(copy.broker) == leader, copy.high_watermark);
     copies.iter().max_by_key(rank)
+}
+
+/// Timestamp, key and value of a record.
+type Keyed = (i64, Option<Bytes>, Option<Bytes>);
+type Held = BTreeMap<i64, Keyed>;
+
+/// The records of a log before `limit`, by offset.
+fn records(copy: &Copy, limit: i64) -> Held {
+    let mut held = Held::new();
+    for (_, batch) in &copy.batches {
+        let Ok(records) = batch.records(DECOMPRESSION_LIMIT_BYTES) else { continue };
+        for record in records.iter().flatten().filter(|record| record.offset < limit) {
+            let own = |bytes: Option<&[u8]>| bytes.map(Bytes::copy_from_slice);
+            held.insert(record.offset, (record.timestamp, own(record.key), own(record.value)));
+        }
+    }
+    held
 }
 
 impl Examined<'_> {
@@ -300,8 +334,8 @@ impl Examined<'_> {
             self.report.batches += 1;
             let header = *batch.header();
             let base = header.base_offset;
-            // A log may begin within its first batch.
-            let first = batches.is_empty() && base <= start && start <= header.last_offset();
+            // A log may begin within its first batch, or behind it, until that is deleted with its segment.
+            let first = batches.is_empty() && (0..=start).contains(&base);
             let gap = has_gaps && base > next;
             let place = if first || gap || !trusted { base } else { next };
             if place != base {
@@ -318,8 +352,31 @@ impl Examined<'_> {
         (batches, next)
     }
 
+    /// Compares two logs of a compacted topic below `limit`, each of which is cleaned when it suits its broker: what both
+    /// hold is equal, and what only one holds is overtaken by a later record of its key, or a tombstone.
+    fn compare_compacted(&mut self, reference: &Copy, copy: &Copy, limit: i64) {
+        let (theirs, ours) = (records(reference, limit), records(copy, limit));
+        let overtaken = |offset: i64, key: &Option<Bytes>| {
+            let later = |held: &Held| held.range(offset + 1..).any(|(_, record)| record.1 == *key);
+            later(&theirs) || later(&ours)
+        };
+        let differs = |(offset, record): (&i64, &Keyed), other: &Held| match other.get(offset) {
+            Some(held) => held != record,
+            None => record.2.is_some() && !overtaken(*offset, &record.1),
+        };
+        let first = theirs.iter().find(|found| differs(*found, &ours));
+        let first = first.or_else(|| ours.iter().find(|found| differs(*found, &theirs)));
+        if let Some((offset, _)) = first {
+            let cause = format!("differs from the log of broker {}", reference.broker);
+            self.violation(Some(copy.broker), *offset, cause);
+        }
+    }
+
     /// Compares two logs below `limit`, batch by batch.
     fn compare(&mut self, reference: &Copy, copy: &Copy, limit: i64) {
+        if self.compacted {
+            return self.compare_compacted(reference, copy, limit);
+        }
         let mut theirs = reference.batches.iter().peekable();
         // What the other log has dropped at its front cannot be compared.
         let start = theirs.peek().map_or(0, |(place, _)| *place);
@@ -368,8 +425,12 @@ mod tests {
         };
         let head = ProduceHead { acks: -1, timeout_ms: 10_000, transactional_id: None };
         let frame = codec::encode_produce(9, &head, &[topic]).unwrap();
-        let mut link =
-            cluster.started.network.dial(&crate::node::Party::Client(None), leader, "test").await.unwrap();
+        let mut link = cluster
+            .started
+            .network
+            .dial(&crate::node::Party::Client(None), &crate::node::Party::Node(leader), "test")
+            .await
+            .unwrap();
         std::future::poll_fn(|cx| link.poll_ready(cx)).await.unwrap();
         let answer = link.call(frame).await.unwrap();
         let answer = codec::decode_response::<ProduceRequest>(answer).unwrap();

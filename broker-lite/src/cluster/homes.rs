@@ -2,22 +2,21 @@
 //!
 //! ```text
 //! DIR/broker-1      log directory of a broker, as Kafka's
-//!     controller-0  that of the controller
+//!     controller-3001  that of a controller
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{ClusterError, base64, random_uuid};
-use crate::broker::CONTROLLER_ID;
 use crate::process::directory::Directory;
 
 /// The directories of all nodes, held by this process.
 #[derive(Debug)]
 pub(super) struct Homes {
     pub(super) cluster_id: Arc<str>,
-    pub(super) controller: Directory,
+    pub(super) controllers: BTreeMap<i32, Directory>,
     pub(super) brokers: BTreeMap<i32, Directory>,
 }
 
@@ -27,23 +26,31 @@ impl Homes {
     /// # Errors
     ///
     /// One sentence: one of them cannot be used, is held, holds something else, or they are not of one cluster.
-    pub(super) fn open(path: &Path, brokers: u32, rng: &mut fastrand::Rng) -> Result<Self, ClusterError> {
+    pub(super) fn open(
+        path: &Path,
+        brokers: u32,
+        voters: &BTreeSet<i32>,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Self, ClusterError> {
         refuse_foreign(path).map_err(ClusterError::Directory)?;
         let mut open = |name: String, node: i32| {
             Directory::open(&path.join(name), node, None, random_uuid(rng)).map_err(ClusterError::Directory)
         };
-        let mut controller = open(format!("controller-{CONTROLLER_ID}"), CONTROLLER_ID)?;
+        let mut controllers = BTreeMap::new();
+        for id in voters {
+            controllers.insert(*id, open(format!("controller-{id}"), *id)?);
+        }
         let mut homes = BTreeMap::new();
         for id in (1..).take(brokers as usize) {
             homes.insert(id, open(format!("broker-{id}"), id)?);
         }
-        let mut all = std::iter::once(&controller).chain(homes.values());
+        let mut all = controllers.values().chain(homes.values());
         let known = all.find_map(|home| home.meta.cluster.clone());
         let cluster_id = known.unwrap_or_else(|| base64(random_uuid(rng)));
-        for home in std::iter::once(&mut controller).chain(homes.values_mut()) {
+        for home in controllers.values_mut().chain(homes.values_mut()) {
             home.join(&cluster_id).map_err(ClusterError::Directory)?;
         }
-        Ok(Self { cluster_id: Arc::from(cluster_id), controller, brokers: homes })
+        Ok(Self { cluster_id: Arc::from(cluster_id), controllers, brokers: homes })
     }
 }
 

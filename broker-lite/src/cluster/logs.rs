@@ -9,7 +9,7 @@ use super::Cluster;
 use crate::broker::TopicRef;
 
 /// Most bytes of one batch once decompressed.
-const DECOMPRESSION_LIMIT_BYTES: usize = 1 << 30;
+pub(super) const DECOMPRESSION_LIMIT_BYTES: usize = 1 << 30;
 
 /// One record in the log of one replica.
 #[derive(Debug, Clone, PartialEq, Eq)]

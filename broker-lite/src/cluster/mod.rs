@@ -3,6 +3,7 @@
 mod builder;
 mod check;
 mod events;
+mod growth;
 mod homes;
 mod logs;
 mod network;
@@ -10,7 +11,7 @@ mod processes;
 mod quorum;
 mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use broker_lite_core::replica::Replica;
 use klamm_wire::codec::{decode_response, encode_request};
 use klamm_wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use klamm_wire::messages::{CreateTopicsRequest, TopicName};
-use klamm_wire::seam::Endpoint;
+use klamm_wire::seam::{Endpoint, Frame, LinkError};
 use klamm_wire::{ErrorCode, StrBytes};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -40,6 +41,7 @@ use crate::handle::Handle;
 use crate::journal::Journal;
 use crate::node::{Life, Limits, Listening, Network, Party, converse};
 use crate::rt::Rt;
+use crate::rules::errors_in;
 use quorum::Quorum;
 
 /// Longest wait for a new topic to have leaders at every broker.
@@ -67,6 +69,14 @@ pub enum ClusterError {
     /// The cluster has no broker with this id.
     #[error("there is no broker {0} in this cluster")]
     NoSuchBroker(i32),
+    /// Partitions are assigned to the broker, which therefore cannot leave.
+    #[error("broker {broker} still has {replicas} replicas: reassign them to other brokers first")]
+    NotDrained {
+        /// Broker named in the call.
+        broker: i32,
+        /// How many partitions have a replica there.
+        replicas: usize,
+    },
     /// The broker, or the controller (0), is not in a state that allows the operation.
     #[error("broker {broker} is {state}")]
     Broker {
@@ -120,6 +130,8 @@ struct Started {
     journal: Arc<Journal>,
     config: Arc<BrokerConfig>,
     limits: Limits,
+    /// Ids of the voters of the metadata quorum.
+    voters: BTreeSet<i32>,
 }
 
 /// One broker's place in the cluster, whether it runs or not.
@@ -164,7 +176,7 @@ impl Slot {
     }
 }
 
-/// A controller and N brokers. Dropping it stops all of them.
+/// N brokers, and the controllers that decide for them. Dropping it stops all of them.
 #[derive(Debug)]
 pub struct Cluster {
     started: Started,
@@ -177,7 +189,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Node id of the controller, for [`Self::kill`] and the like. Brokers count from 1.
+    /// Stands for the controller that is active at the time of the call, in [`Self::kill`] and the like. Brokers count from
+    /// 1, controllers have ids of their own, too: see [`Self::voters`].
     pub const CONTROLLER: i32 = CONTROLLER_ID;
 
     /// Starts from the defaults: three brokers, in process, [`Profile::Test`].
@@ -206,7 +219,7 @@ impl Cluster {
     ) -> Result<(), ClusterError> {
         self.running(broker)?;
         let down = ClusterError::Broker { broker, state: "down" };
-        let node = self.started.network.node(broker).ok_or(down)?;
+        let node = self.started.network.node(&Party::Node(broker)).ok_or(down)?;
         let served = converse(node.clone(), Box::new(read), Box::new(write), name.to_owned());
         node.life.spawn(served);
         Ok(())
@@ -271,8 +284,7 @@ impl Cluster {
         let request = CreateTopicsRequest::default().with_topics(topics).with_timeout_ms(limit);
         let frame = encode_request(CREATE_TOPICS_VERSION, &request).map_err(|e| refused(e.to_string()))?;
         let me = Party::Client(Some(Arc::from("cluster")));
-        let network = &self.started.network;
-        let answer = network.call(&me, CONTROLLER_ID, "cluster", 2 * TOPIC_LIMIT, frame).await;
+        let answer = self.started.network.within(2 * TOPIC_LIMIT, self.ask_controller(&me, frame)).await;
         let answer = answer.map_err(|error| refused(error.to_string()))?;
         let response =
             decode_response::<CreateTopicsRequest>(answer).map_err(|error| refused(error.to_string()))?;
@@ -289,6 +301,20 @@ impl Cluster {
             led.then_some(())
         };
         self.within(TOPIC_LIMIT, "leaders of new topics", self.until_running_brokers_see(led)).await
+    }
+
+    /// One request to the active controller, whichever that is by the time.
+    async fn ask_controller(&self, me: &Party, frame: Frame) -> Result<Frame, LinkError> {
+        let network = &self.started.network;
+        loop {
+            let controller = Party::Controller(self.active_controller().await);
+            match network.call(me, &controller, "cluster", TOPIC_LIMIT, frame.clone()).await {
+                Ok(answer) if errors_in(&answer).contains(&ErrorCode::NOT_CONTROLLER) => {}
+                Ok(answer) => return Ok(answer),
+                Err(error) => tracing::debug!(%controller, %error, "the controller is asked again"),
+            }
+            self.started.rt.sleep(Duration::from_millis(5)).await;
+        }
     }
 
     #[cfg(test)]

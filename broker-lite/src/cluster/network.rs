@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Cluster;
+use crate::broker::CONTROLLER_ID;
 use crate::node::{Between, Network, Side, Trouble};
 
 /// One condition, taken away when it is dropped.
@@ -132,7 +133,16 @@ impl Cluster {
         Loss(self.trouble(a.into(), b.into(), true, Trouble::Loss(probability)))
     }
 
+    /// [`Self::CONTROLLER`] is the one that is active now, or all of them if none is.
+    fn side(&self, side: Side) -> Side {
+        match side {
+            Side::Node(CONTROLLER_ID) => self.controller().map_or(Side::Controller, Side::Node),
+            side => side,
+        }
+    }
+
     fn trouble(&self, from: Side, to: Side, both_ways: bool, trouble: Trouble) -> Guard {
+        let (from, to) = (self.side(from), self.side(to));
         let network = self.started.network.clone();
         tracing::info!(?from, ?to, both_ways, ?trouble, "network fault");
         let id = network.trouble(Between { from, to, both_ways }, trouble);

@@ -17,6 +17,7 @@ use broker_lite_core::metadata::Image;
 use super::builder::random_uuid;
 use super::{Cluster, ClusterError, Started, TOPIC_LIMIT};
 use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, Surroundings, log_dir};
+use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, DiskFaults, Leave, PowerLoss};
 use crate::journal::NodeEvent;
 use crate::node::{Life, Listening, Node, Role, serve};
@@ -35,6 +36,7 @@ impl Cluster {
     ///
     /// If there is no such node, or it is down already.
     pub fn kill(&self, node: i32) -> Result<(), ClusterError> {
+        let node = self.resolved(node)?;
         self.end(node, Leave::Killed)?;
         tracing::info!(node, "killed");
         self.node_event(node, NodeEvent::Killed);
@@ -60,6 +62,7 @@ impl Cluster {
     ///
     /// As [`Self::kill`].
     pub fn power_off_with(&self, node: i32, loss: PowerLoss) -> Result<(), ClusterError> {
+        let node = self.resolved(node)?;
         self.end(node, Leave::PowerOff(loss))?;
         tracing::info!(node, ?loss, "lost power");
         self.node_event(node, NodeEvent::PoweredOff);
@@ -169,6 +172,7 @@ impl Cluster {
     ///
     /// If there is no such node, or it is down or paused already.
     pub fn pause(&self, node: i32) -> Result<(), ClusterError> {
+        let node = self.resolved(node)?;
         if !self.running_life(node)?.pause() {
             return Err(ClusterError::Broker { broker: node, state: "paused" });
         }
@@ -182,10 +186,16 @@ impl Cluster {
     ///
     /// If there is no such node, it is down, or not paused.
     pub fn resume(&self, node: i32) -> Result<(), ClusterError> {
-        if !self.running_life(node)?.resume() {
+        let paused = if node == CONTROLLER_ID { self.absent_voters(true) } else { vec![node] };
+        if paused.is_empty() {
             return Err(ClusterError::Broker { broker: node, state: "running" });
         }
-        self.node_event(node, NodeEvent::Resumed);
+        for node in paused {
+            if !self.running_life(node)?.resume() {
+                return Err(ClusterError::Broker { broker: node, state: "running" });
+            }
+            self.node_event(node, NodeEvent::Resumed);
+        }
         self.controller.changed();
         Ok(())
     }
@@ -205,7 +215,21 @@ impl Cluster {
     ///
     /// Dropped early, the node may be running or not; call it again.
     pub async fn restart(&self, node: i32) -> Result<(), ClusterError> {
-        if node == CONTROLLER_ID { self.restart_controller().await } else { self.restart_broker(node).await }
+        if node != CONTROLLER_ID {
+            return if self.is_voter(node) {
+                self.restart_voter(node).await
+            } else {
+                self.restart_broker(node).await
+            };
+        }
+        let down = self.absent_voters(false);
+        if down.is_empty() {
+            return Err(ClusterError::Broker { broker: CONTROLLER_ID, state: "running" });
+        }
+        for id in down {
+            self.restart_voter(id).await?;
+        }
+        Ok(())
     }
 
     async fn restart_broker(&self, broker: i32) -> Result<(), ClusterError> {
@@ -248,6 +272,9 @@ impl Cluster {
     ///
     /// If there is no such broker.
     pub fn disk(&self, broker: i32) -> Result<DiskFaults, ClusterError> {
+        if let Some(disk) = self.resolve(broker).and_then(|id| self.controller.disk(id)) {
+            return Ok(disk.faults());
+        }
         let slots = self.slots.lock();
         slots.get(&broker).map(|slot| slot.disk.faults()).ok_or(ClusterError::NoSuchBroker(broker))
     }
@@ -280,14 +307,18 @@ impl Cluster {
             broker.life.until_quiet().await;
             broker.release_storage();
         }
-        self.controller.life().until_quiet().await;
+        for life in self.controller.lives() {
+            life.until_quiet().await;
+        }
     }
 
     pub(super) fn stop(&self) {
         for slot in self.slots.lock().values() {
             slot.life().map(|life| life.kill());
         }
-        self.controller.life().kill();
+        for life in self.controller.lives() {
+            life.kill();
+        }
         self.started.network.detach_all();
     }
 
@@ -297,8 +328,8 @@ impl Cluster {
 
     fn end(&self, node: i32, leave: Leave) -> Result<(), ClusterError> {
         let down = ClusterError::Broker { broker: node, state: "down" };
-        if node == CONTROLLER_ID {
-            return self.controller.life().kill().map(|_| ()).ok_or(down);
+        if self.is_voter(node) {
+            return self.end_voter(node, leave);
         }
         let victim = self.running(node)?;
         victim.leave_as(leave);
@@ -314,12 +345,16 @@ impl Cluster {
         running.ok_or(ClusterError::Broker { broker, state: "down" })
     }
 
+    /// The node that a number means in a call that takes a node down.
+    fn resolved(&self, node: i32) -> Result<i32, ClusterError> {
+        self.resolve(node).ok_or(ClusterError::Broker { broker: node, state: "down" })
+    }
+
     fn running_life(&self, node: i32) -> Result<Arc<Life>, ClusterError> {
-        if node != CONTROLLER_ID {
-            return self.running(node).map(|broker| broker.life.clone());
+        if self.is_voter(node) {
+            return self.voter_life(node).ok_or(ClusterError::Broker { broker: node, state: "down" });
         }
-        let life = Some(self.controller.life()).filter(|life| !life.is_dead());
-        life.ok_or(ClusterError::Broker { broker: node, state: "down" })
+        self.running(node).map(|broker| broker.life.clone())
     }
 
     /// The process of a broker if it runs, and its disk, which holds everything otherwise.
@@ -348,7 +383,7 @@ impl Cluster {
     }
 
     /// Starts a new incarnation in a broker's slot.
-    async fn boot(&self, id: i32) -> Result<Arc<Broker>, ClusterError> {
+    pub(super) async fn boot(&self, id: i32) -> Result<Arc<Broker>, ClusterError> {
         let (bound, listening) = {
             let mut slots = self.slots.lock();
             let slot = slots.get_mut(&id).ok_or(ClusterError::NoSuchBroker(id))?;
@@ -371,7 +406,7 @@ impl Cluster {
         let rt = slot.rt.clone();
         let identity = BrokerIdentity {
             id,
-            cluster_id: cluster_id.clone(),
+            cluster_id: ClusterId::new(Some(cluster_id)),
             rack: Some(format!("RACK{id}")),
             host: slot.host.clone(),
             port: slot.port,
@@ -386,6 +421,7 @@ impl Cluster {
             disk: slot.disk.clone(),
             committed: self.committed.clone(),
             journal: journal.clone(),
+            voters: self.voters(),
         };
         let broker = Broker::new(identity, rt.clone(), life.clone(), surroundings);
         let role = Role::Broker(broker.clone());
@@ -426,8 +462,9 @@ mod tests {
         cluster.pause(1).unwrap();
         rt.sleep(Duration::from_millis(20)).await;
         cluster.resume(1).unwrap();
-        cluster.kill(0).unwrap();
-        cluster.restart(0).await.unwrap();
+        let controller = cluster.controller().unwrap();
+        cluster.kill(Cluster::CONTROLLER).unwrap();
+        cluster.restart(Cluster::CONTROLLER).await.unwrap();
         cluster.shutdown_broker(2).await.unwrap();
         cluster.power_off(3).unwrap();
         cluster.kill(1).unwrap();
@@ -437,8 +474,8 @@ mod tests {
         let expected = [
             (1, NodeEvent::Paused),
             (1, NodeEvent::Resumed),
-            (0, NodeEvent::Killed),
-            (0, NodeEvent::Started),
+            (controller, NodeEvent::Killed),
+            (controller, NodeEvent::Started),
             (2, NodeEvent::ShutDown),
             (3, NodeEvent::PoweredOff),
             (1, NodeEvent::Killed),

@@ -63,7 +63,7 @@ impl std::fmt::Debug for RuleBuilder {
 }
 
 impl RuleBuilder {
-    /// Only at this node; 0 is the controller. A broker keeps its rules over its death.
+    /// Only at this node; 0 is whichever controller. A broker keeps its rules over its death.
     pub fn broker(mut self, id: i32) -> Self {
         self.criteria.node = Some(id);
         self

@@ -30,6 +30,9 @@ const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 /// Suffix of a partition's directory that is about to be removed.
 const DELETE: &str = "-delete";
 
+/// Topic id and partition, and the topic's name.
+pub(super) type Held = ((Uuid, i32), Arc<str>);
+
 /// A log directory.
 #[derive(Debug)]
 pub(crate) struct LogDir {
@@ -95,6 +98,11 @@ impl LogDir {
         &self.worker
     }
 
+    /// The directory itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn path_of(&self, topic: &str, partition: i32) -> PathBuf {
         self.path.join(format!("{topic}-{partition}"))
     }
@@ -125,7 +133,7 @@ impl LogDir {
     /// # Errors
     ///
     /// What the operating system says.
-    pub(super) fn partitions(&self) -> Result<Vec<((Uuid, i32), Arc<str>)>, StorageError> {
+    pub(super) fn partitions(&self) -> Result<Vec<Held>, StorageError> {
         let mut found = Vec::new();
         for (topic, partition) in partitions(&self.path)? {
             if let Some(id) = topic_id(&self.path_of(&topic, partition))? {

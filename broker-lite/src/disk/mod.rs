@@ -123,6 +123,11 @@ impl Disk {
         Arc::new(Self { medium: Medium::new(rt, broker), log_dir, state: Mutex::new(state) })
     }
 
+    /// Where it is, unless in memory.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.log_dir.as_ref().map(|log_dir| log_dir.path())
+    }
+
     /// Directory of a replica, empty if it is new.
     ///
     /// # Errors
@@ -155,8 +160,10 @@ impl Disk {
     ///
     /// What the operating system says.
     pub(crate) fn keep_only(&self, partitions: &BTreeSet<(Uuid, i32)>) -> Result<(), StorageError> {
-        let gone: Vec<_> =
-            self.state.lock().held.extract_if(.., |key, _| !partitions.contains(key)).collect();
+        let mut gone = std::mem::take(&mut self.state.lock().held);
+        let kept = gone.keys().filter(|key| partitions.contains(*key)).copied().collect::<Vec<_>>();
+        let kept: Vec<_> = kept.iter().filter_map(|key| gone.remove_entry(key)).collect();
+        self.state.lock().held.extend(kept);
         for (_, stored) in gone {
             self.delete(stored)?;
         }

@@ -74,12 +74,22 @@ pub enum Event {
         /// Id of the topic.
         topic_id: Uuid,
     },
+    /// A controller has won an election of the metadata quorum and is active: it knows all that is committed.
+    #[non_exhaustive]
+    ControllerElected {
+        /// When.
+        at: Duration,
+        /// Its id.
+        controller: i32,
+        /// Its epoch, higher than that of every controller before.
+        epoch: i32,
+    },
     /// Something was done to a node, or it has come to it by itself.
     #[non_exhaustive]
     Node {
         /// When.
         at: Duration,
-        /// Broker, or 0 for the controller.
+        /// Broker, or controller (from 3001 on).
         node: i32,
         /// What.
         what: NodeEvent,
@@ -97,6 +107,7 @@ impl Event {
             | Self::Unfenced { at, .. }
             | Self::TopicCreated { at, .. }
             | Self::TopicDeleted { at, .. }
+            | Self::ControllerElected { at, .. }
             | Self::Node { at, .. } => *at,
         }
     }

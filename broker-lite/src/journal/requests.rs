@@ -90,7 +90,7 @@ impl RequestEntry {
     pub fn client_id(&self) -> Option<&str> {
         match &self.from {
             Party::Client(id) => id.as_deref(),
-            Party::Node(_) => None,
+            Party::Node(_) | Party::Controller(_) => None,
         }
     }
 

@@ -131,7 +131,7 @@ mod tests {
         let id = conditions.add(between(1.into(), Side::Brokers, false), Trouble::Cut, rng);
         assert!(conditions.is_cut(&Party::Node(1), &Party::Node(2)));
         assert!(!conditions.is_cut(&Party::Node(2), &Party::Node(1)));
-        assert!(!conditions.is_cut(&Party::Node(1), &Party::Node(0)));
+        assert!(!conditions.is_cut(&Party::Node(1), &Party::Controller(3001)));
         conditions.remove(id);
         assert!(conditions.is_empty());
         assert!(!conditions.is_cut(&Party::Node(1), &Party::Node(2)));

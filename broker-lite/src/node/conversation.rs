@@ -140,7 +140,7 @@ pub(super) struct Conversation {
 
 impl Conversation {
     pub(super) fn new(node: Arc<Node>, peer: Peer) -> Self {
-        let here = Party::Node(node.id);
+        let here = node.party();
         Self { node, peer, here, left: AtomicBool::new(false) }
     }
 

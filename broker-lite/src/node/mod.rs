@@ -69,6 +69,14 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// Its name in the network.
+    pub(crate) fn party(&self) -> Party {
+        match &self.role {
+            Role::Broker(_) => Party::Node(self.id),
+            Role::Controller(_) => Party::Controller(self.id),
+        }
+    }
+
     /// Takes in one request; everything that must happen in order of arrival happens here.
     pub(crate) fn take_in<T>(&self, frame: Frame, peer: &Peer, to: T) -> Pending<T> {
         let (api_key, api_version) = (frame.api_key, frame.api_version);

@@ -43,7 +43,7 @@ pub(crate) struct Network {
 
 #[derive(Debug, Default)]
 struct State {
-    nodes: BTreeMap<i32, Arc<Node>>,
+    nodes: BTreeMap<Party, Arc<Node>>,
     addresses: BTreeMap<(String, u16), i32>,
 }
 
@@ -95,7 +95,7 @@ impl Network {
 
     /// Makes a node reachable under its id.
     pub(crate) fn attach(&self, node: Arc<Node>) {
-        self.state.lock().nodes.insert(node.id, node);
+        self.state.lock().nodes.insert(node.party(), node);
     }
 
     /// Makes a node reachable under an address; it stays known while the node is down.
@@ -104,8 +104,8 @@ impl Network {
     }
 
     /// A node that runs.
-    pub(crate) fn node(&self, id: i32) -> Option<Arc<Node>> {
-        self.state.lock().nodes.get(&id).filter(|node| !node.life.is_dead()).cloned()
+    pub(crate) fn node(&self, name: &Party) -> Option<Arc<Node>> {
+        self.state.lock().nodes.get(name).filter(|node| !node.life.is_dead()).cloned()
     }
 
     /// Nodes of other processes, where there are any.
@@ -113,11 +113,10 @@ impl Network {
         self.remotes.as_ref()
     }
 
-    /// A node that does not run in this process, if it is known where it does.
-    fn elsewhere(&self, id: i32) -> Option<(&Remotes, Party)> {
-        let party = Party::Node(id);
-        let remotes = self.remotes.as_ref().filter(|remotes| remotes.knows(&party))?;
-        self.node(id).is_none().then_some((remotes, party))
+    /// The nodes of other processes, if this is one of them and it is known where it runs.
+    fn elsewhere(&self, party: &Party) -> Option<&Remotes> {
+        let remotes = self.remotes.as_ref().filter(|remotes| remotes.knows(party))?;
+        self.node(party).is_none().then_some(remotes)
     }
 
     /// Lets go of every node: each holds the network, too, and they would keep each other for ever.
@@ -126,17 +125,17 @@ impl Network {
         drop(nodes);
     }
 
-    /// Opens a conversation with a node by id. While the way there or back is cut, this waits.
-    pub(crate) async fn dial(&self, from: &Party, id: i32, name: &str) -> Result<Link, LinkError> {
-        if let Some((remotes, party)) = self.elsewhere(id) {
-            return remotes.dial(&party, name).await;
+    /// Opens a conversation with a node. While the way there or back is cut, this waits.
+    pub(crate) async fn dial(&self, from: &Party, to: &Party, name: &str) -> Result<Link, LinkError> {
+        if let Some(remotes) = self.elsewhere(to) {
+            return remotes.dial(to, name).await;
         }
         let watched = self.watched();
         if watched.conditions() {
-            self.handshake(from, &Party::Node(id)).await?;
+            self.handshake(from, to).await?;
         }
-        let node = self.node(id).ok_or_else(|| no_broker(Endpoint::new(format!("node-{id}"), 0)))?;
-        self.tell(watched, from, &Party::Node(id), Carried::Dial);
+        let node = self.node(to).ok_or_else(|| no_broker(Endpoint::new(to.to_string(), 0)))?;
+        self.tell(watched, from, to, Carried::Dial);
         Ok(conversation::open(&node, name, from.clone()))
     }
 
@@ -160,7 +159,7 @@ impl Network {
         let id = self.state.lock().addresses.get(&(endpoint.host.clone(), endpoint.port)).copied();
         let id = id.ok_or_else(|| no_broker(endpoint.clone()))?;
         let name = endpoint.client_id.as_deref().unwrap_or("in-process");
-        let dialled = self.dial(&Party::Client(endpoint.client_id.clone()), id, name).await;
+        let dialled = self.dial(&Party::Client(endpoint.client_id.clone()), &Party::Node(id), name).await;
         dialled.map_err(|error| match error {
             LinkError::NoBroker { .. } => no_broker(endpoint.clone()),
             other => other,
@@ -171,16 +170,16 @@ impl Network {
     pub(crate) async fn call(
         &self,
         from: &Party,
-        id: i32,
+        to: &Party,
         name: &str,
         limit: Duration,
         frame: Frame,
     ) -> Result<Frame, LinkError> {
-        if let Some((remotes, party)) = self.elsewhere(id) {
-            return remotes.call(&party, name, limit, frame).await;
+        if let Some(remotes) = self.elsewhere(to) {
+            return remotes.call(to, name, limit, frame).await;
         }
         let answer = async {
-            let mut link = self.dial(from, id, name).await?;
+            let mut link = self.dial(from, to, name).await?;
             std::future::poll_fn(|cx| link.poll_ready(cx)).await?;
             link.call(frame).await
         };
@@ -289,11 +288,6 @@ impl Network {
         self.watch(Watched::RECORDINGS, !recordings.is_empty());
     }
 
-    /// What happened in the cluster.
-    pub(crate) fn journal(&self) -> &Journal {
-        &self.journal
-    }
-
     /// Enters a request into the journals, if there are any.
     pub(super) fn note(&self, watched: Watched, node: i32, from: &Party, request: &Frame) -> Option<Noted> {
         if watched.0 & Watched::RECORDINGS == 0 {
@@ -308,7 +302,7 @@ impl Network {
     pub(super) fn choose_rule(
         &self,
         watched: Watched,
-        node: i32,
+        node: &Party,
         from: &Party,
         request: &Frame,
     ) -> Option<Chosen> {

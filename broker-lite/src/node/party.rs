@@ -3,13 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::broker::CONTROLLER_ID;
-
 /// One end of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Party {
-    /// A node of the cluster: a broker, or the controller, which is node 0.
+    /// A broker, by id.
     Node(i32),
+    /// A controller, that is a voter of the metadata quorum, by id.
+    Controller(i32),
     /// Somebody outside, by `client.id` if it has one. Over a socket it is what the first request of the conversation
     /// says, and nobody knows before.
     Client(Option<Arc<str>>),
@@ -21,7 +21,7 @@ pub(super) static STRANGER: Party = Party::Client(None);
 impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Node(CONTROLLER_ID) => f.write_str("controller"),
+            Self::Controller(id) => write!(f, "controller {id}"),
             Self::Node(id) => write!(f, "broker {id}"),
             Self::Client(Some(id)) => write!(f, "client {id}"),
             Self::Client(None) => f.write_str("client without id"),
@@ -29,15 +29,16 @@ impl fmt::Display for Party {
     }
 }
 
-/// Some of those who speak. A number is a node's id: brokers count from 1, the controller is 0.
+/// Some of those who speak. A number is a node's id: brokers count from 1, controllers from 3001, and 0 is the controller
+/// that is active when the fault is made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Side {
-    /// One node.
+    /// One node, broker or controller.
     Node(i32),
     /// Every broker.
     Brokers,
-    /// The controller.
+    /// Every controller, active or not.
     Controller,
     /// Every client.
     Clients,
@@ -57,11 +58,20 @@ impl Side {
     pub fn includes(&self, party: &Party) -> bool {
         match (self, party) {
             (Self::Anyone, _) | (Self::Clients, Party::Client(_)) => true,
-            (Self::Node(wanted), Party::Node(id)) => wanted == id,
-            (Self::Brokers, Party::Node(id)) => *id != CONTROLLER_ID,
-            (Self::Controller, Party::Node(id)) => *id == CONTROLLER_ID,
+            (Self::Node(wanted), Party::Node(id) | Party::Controller(id)) => wanted == id,
+            (Self::Brokers, Party::Node(_)) | (Self::Controller, Party::Controller(_)) => true,
             (Self::Client(wanted), Party::Client(Some(id))) => wanted == id,
             _ => false,
+        }
+    }
+}
+
+impl Party {
+    /// The number by which a node is known.
+    pub(crate) fn id(&self) -> Option<i32> {
+        match self {
+            Self::Node(id) | Self::Controller(id) => Some(*id),
+            Self::Client(_) => None,
         }
     }
 }
@@ -79,8 +89,14 @@ mod tests {
     #[test]
     fn a_side_includes_whom_it_names_and_nobody_else() {
         let client = |id: &str| Party::Client(Some(id.into()));
-        let parties =
-            [Party::Node(0), Party::Node(1), Party::Node(2), client("a"), client("b"), STRANGER.clone()];
+        let parties = [
+            Party::Controller(3001),
+            Party::Node(1),
+            Party::Node(2),
+            client("a"),
+            client("b"),
+            STRANGER.clone(),
+        ];
         let included = |side: Side| parties.each_ref().map(|party| side.includes(party));
         assert_eq!(included(1.into()), [false, true, false, false, false, false]);
         assert_eq!(included(Side::Brokers), [false, true, true, false, false, false]);

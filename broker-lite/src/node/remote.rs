@@ -126,6 +126,11 @@ impl Remotes {
         self.peers.lock().contains_key(party)
     }
 
+    /// Where a node listens, if that is known.
+    pub(crate) fn endpoint(&self, party: &Party) -> Option<Endpoint> {
+        self.peers.lock().get(party).map(|peer| peer.endpoint.clone())
+    }
+
     /// Opens a conversation for this purpose; the peer is told it in the client id, `node ID: PURPOSE`. Waits out the pause
     /// after a failure.
     pub(crate) async fn dial(&self, party: &Party, purpose: &str) -> Result<Link, LinkError> {

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::conversation::{Conversation, Dues, Inlet, Outlet, Peer};
 use super::tap::Carried;
-use super::{Node, Owed, Party};
+use super::{Node, Owed};
 
 /// Pause after `accept` failed, mostly because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -93,7 +93,7 @@ pub(crate) async fn converse(node: Arc<Node>, read: ReadHalf, write: WriteHalf, 
     let inlet = SocketIn { node: node.clone(), read, splitter };
     let outlet = SocketOut { node: node.clone(), write };
     let peer = Peer::stranger(name);
-    node.network.tell(node.network.watched(), peer.party(), &Party::Node(node.id), Carried::Dial);
+    node.network.tell(node.network.watched(), peer.party(), &node.party(), Carried::Dial);
     Conversation::new(node, peer).hold(inlet, outlet).await;
 }
 

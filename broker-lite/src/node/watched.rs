@@ -13,8 +13,8 @@ use klamm_wire::seam::{BoxFuture, Frame};
 
 use super::conversation::{Answer, Peer, Pending, Reply};
 use super::tap::Carried;
-use super::{Node, Party, Role};
-use crate::journal::{NodeEvent, Noted};
+use super::{Node, Role};
+use crate::journal::Noted;
 use crate::rules::{Chosen, Stage, Strike};
 
 /// What came of a request.
@@ -56,8 +56,8 @@ impl Node {
     async fn follow_rules<T>(self: Arc<Self>, frame: Frame, peer: &Peer, to: T) -> Ruled<T> {
         let network = &self.network;
         let watched = network.watched();
-        network.tell(watched, peer.party(), &Party::Node(self.id), Carried::Request(&frame));
-        let Some(chosen) = network.choose_rule(watched, self.id, peer.party(), &frame) else {
+        network.tell(watched, peer.party(), &self.party(), Carried::Request(&frame));
+        let Some(chosen) = network.choose_rule(watched, &self.party(), peer.party(), &frame) else {
             return Ruled::Pending(self.take_in(frame, peer, to));
         };
         let mut pending = match chosen.strike(Stage::BeforeApply, &self, None) {
@@ -119,11 +119,9 @@ impl Node {
 
     /// Ends the process of this node from inside, or its power.
     pub(crate) fn die(&self, power_off: bool) {
-        if let Role::Broker(broker) = &self.role {
-            broker.die(power_off);
-        } else if self.life.kill().is_some() {
-            let event = if power_off { NodeEvent::PoweredOff } else { NodeEvent::Killed };
-            self.network.journal().node_event(self.rt.now(), self.id, event);
+        match &self.role {
+            Role::Broker(broker) => broker.die(power_off),
+            Role::Controller(controller) => controller.die(power_off),
         }
         tracing::info!(node = self.id, power_off, "killed by a rule");
     }

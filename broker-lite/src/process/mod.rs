@@ -19,11 +19,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_lite_core::config::{BrokerConfig, is_without_effect};
+use parking_lot::Mutex;
 
 pub use options::{Address, NodeOptions, Voter, Voters};
 
 use crate::broker::{Broker, BrokerIdentity, Committed, Surroundings};
 use crate::cluster::{limits, random_uuid};
+use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, Leave};
 use crate::journal::Journal;
 use crate::node::{Life, Limits, Listening, Network, Node, Patience, Remotes, Role, serve};
@@ -79,12 +81,11 @@ pub struct NodeProcess {
     broker: Arc<Broker>,
     voter: Option<voter::Running>,
     network: Arc<Network>,
-    _directory: Directory,
+    directory: Mutex<Directory>,
 }
 
 impl NodeProcess {
-    /// Takes hold of the data directory, listens, and starts broker and voter. Waits for other nodes only to learn the id
-    /// of the cluster, if neither the options nor the directory say it.
+    /// Takes hold of the data directory, listens, and starts broker and voter. Does not wait for other nodes.
     ///
     /// # Errors
     ///
@@ -95,7 +96,7 @@ impl NodeProcess {
         let config = Arc::new(settings(&options)?);
         let mut rng = rt.rng("process");
         let cluster_id = options.cluster_id.as_deref();
-        let mut directory = Directory::open(&options.data_dir, options.id, cluster_id, random_uuid(&mut rng))
+        let directory = Directory::open(&options.data_dir, options.id, cluster_id, random_uuid(&mut rng))
             .map_err(NodeError::Directory)?;
         let listening = bind(&options.listen).await?;
         let address = options.advertised(listening.address.port()).map_err(NodeError::Options)?;
@@ -104,25 +105,18 @@ impl NodeProcess {
         voter::introduce(&options, &remotes);
         let network = Network::among(rt.clone(), Arc::new(Journal::default()), Some(remotes));
         let ground = Ground { rt: rt.clone(), config, limits, network: network.clone() };
+        let cluster_id = ClusterId::new(directory.meta.cluster.as_deref());
         let voter = match &controller_listen {
-            Some(address) => Some(voter::Running::start(
-                &ground,
-                &options,
-                &mut directory,
-                bind(address).await?,
-                &mut rng,
-            )?),
+            Some(address) => {
+                let listening = bind(address).await?;
+                Some(voter::Running::start(&ground, &options, &directory, &cluster_id, listening)?)
+            }
             None => None,
         };
-        let cluster_id = directory
-            .meta
-            .cluster
-            .clone()
-            .ok_or_else(|| NodeError::Options("a node that is no voter needs --cluster-id".to_owned()))?;
         let disk = Disk::on(&rt, options.id, directory.path()).map_err(NodeError::Directory)?;
         let identity = BrokerIdentity {
             id: options.id,
-            cluster_id: Arc::from(cluster_id),
+            cluster_id,
             rack: ground.config.get("broker.rack").map(str::to_owned),
             host: address.host.clone(),
             port: address.port,
@@ -130,8 +124,9 @@ impl NodeProcess {
             incarnation: random_uuid(&mut rng),
             previous_epoch: disk.open().unwrap_or(-1),
         };
-        let broker = ground.boot_broker(identity, disk, listening);
-        Ok(Self { rt, address, broker, voter, network, _directory: directory })
+        let voters = options.voters.iter().map(|voter| voter.id).collect();
+        let broker = ground.boot_broker(identity, disk, listening, voters);
+        Ok(Self { rt, address, broker, voter, network, directory: Mutex::new(directory) })
     }
 
     /// `host:port` of the broker, as a client's `bootstrap.servers` wants it.
@@ -141,25 +136,36 @@ impl NodeProcess {
 
     /// Waits until the broker is registered and unfenced, and serves; says from time to time what it waits for.
     ///
+    /// Before it registers, the broker reads the id of the cluster in the metadata log, and writes it down in the directory.
+    ///
     /// # Errors
     ///
-    /// If the node ends before.
+    /// [`NodeError::OtherCluster`], or the node ends.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost.
     pub async fn until_ready(&self) -> Result<(), NodeError> {
         let me = &self.broker;
-        let ready = me.until_image(|image| {
-            let found = image.broker(me.id()).filter(|found| !found.fenced);
-            found.is_some_and(|found| found.incarnation_id == me.identity.incarnation).then_some(())
-        });
+        let ready = async {
+            let told = me.until_image(|image| image.cluster_id().map(str::to_owned)).await;
+            if let Some(own) = me.identity.cluster_id.get().filter(|own| **own != *told) {
+                let (node, directory) = (me.id(), self.directory.lock().path().display().to_string());
+                return Err(NodeError::OtherCluster(format!(
+                    "node {node} belongs to cluster {own}, as {directory} or --cluster-id says, but the voters to {told}"
+                )));
+            }
+            self.directory.lock().join(&told).map_err(NodeError::Directory)?;
+            me.identity.cluster_id.learn(&told);
+            self.until_unfenced().await;
+            Ok(())
+        };
         tokio::pin!(ready);
         loop {
             tokio::select! {
                 biased;
                 error = self.until_over() => return Err(error),
-                () = &mut ready => return Ok(()),
+                ready = &mut ready => return ready,
                 () = self.rt.sleep(REMINDER) => {
                     let unreachable = self.network.remotes().map(Remotes::unreachable).unwrap_or_default();
                     tracing::warn!(node = me.id(), ?unreachable, "not ready yet: waits for a controller, and tries on");
@@ -168,9 +174,28 @@ impl NodeProcess {
         }
     }
 
+    async fn until_unfenced(&self) {
+        let me = &self.broker;
+        let unfenced = me.until_image(|image| {
+            let found = image.broker(me.id()).filter(|found| !found.fenced);
+            found.is_some_and(|found| found.incarnation_id == me.identity.incarnation).then_some(())
+        });
+        unfenced.await;
+    }
+
     /// Waits until the node ends by itself, and says why.
     pub async fn until_over(&self) -> NodeError {
-        self.broker.life.until_dead().await;
+        let voter = async {
+            match &self.voter {
+                Some(voter) => voter.until_over().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.broker.life.until_dead() => {}
+            () = voter => {}
+        }
         NodeError::Stopped(self.broker.id())
     }
 
@@ -220,7 +245,14 @@ struct Ground {
 }
 
 impl Ground {
-    fn boot_broker(&self, identity: BrokerIdentity, disk: Arc<Disk>, listening: Listening) -> Arc<Broker> {
+    fn boot_broker(
+        &self,
+        identity: BrokerIdentity,
+        disk: Arc<Disk>,
+        listening: Listening,
+        mut voters: Vec<i32>,
+    ) -> Arc<Broker> {
+        voters.sort_unstable();
         let Self { rt, config, limits, network } = self;
         let (id, life) = (identity.id, Life::new(rt.clone()));
         let surroundings = Surroundings {
@@ -229,6 +261,7 @@ impl Ground {
             disk,
             committed: Arc::new(Committed::default()),
             journal: Arc::new(Journal::default()),
+            voters,
         };
         let broker = Broker::new(identity, rt.clone(), life.clone(), surroundings);
         let role = Role::Broker(broker.clone());

@@ -1,61 +1,85 @@
 //! The voter of a process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::directory::Directory;
 use super::options::NodeOptions;
 use super::{Ground, NodeError};
-use crate::broker::CONTROLLER_ID;
-use crate::cluster::{base64, random_uuid};
-use crate::controller::{ControllerNode, MetadataDisk, watch_deadlines};
-use crate::disk::Disk;
+use crate::cluster_id::ClusterId;
+use crate::controller::{ControllerNode, Seat, VoterDisk};
+use crate::disk::{Disk, Leave};
 use crate::journal::Journal;
 use crate::node::{Life, Listener, Listening, Node, Party, Remotes, Role, serve};
 
+/// Longest wait of a voter that leaves for another one to lead.
+const HANDOVER: Duration = Duration::from_secs(2);
+/// No broker's epoch: a voter leaves no mark of a clean shutdown.
+const NO_EPOCH: i64 = -1;
+
 /// Tells the network where the voters are.
 pub(super) fn introduce(options: &NodeOptions, remotes: &Remotes) {
-    for voter in options.voters.iter().take(1).filter(|voter| voter.id != options.id) {
-        remotes.set(&Party::Node(CONTROLLER_ID), Listener::Controller, voter.address.endpoint());
+    for voter in options.voters.iter() {
+        remotes.set(&Party::Controller(voter.id), Listener::Controller, voter.address.endpoint());
     }
 }
 
 /// A voter that runs.
 #[derive(Debug)]
 pub(super) struct Running {
-    life: Arc<Life>,
+    node: Arc<ControllerNode>,
 }
 
 impl Running {
+    /// Starts the voter on what it has left in the node's directory.
     pub(super) fn start(
         ground: &Ground,
         options: &NodeOptions,
-        directory: &mut Directory,
+        directory: &Directory,
+        cluster_id: &ClusterId,
         listening: Listening,
-        rng: &mut fastrand::Rng,
     ) -> Result<Self, NodeError> {
-        if directory.meta.cluster.is_none() {
-            directory.join(&base64(random_uuid(rng))).map_err(NodeError::Directory)?;
-        }
         let Ground { rt, config, limits, network } = ground;
         let life = Life::new(rt.clone());
-        if options.voters.iter().next().is_some_and(|first| first.id == options.id) {
-            let cluster_id = directory.meta.cluster.clone().unwrap_or_default();
-            let journal = Arc::new(Journal::default());
-            let disk = Disk::of_voter(rt, options.id, directory.path()).map_err(NodeError::Directory)?;
-            let log = MetadataDisk::on(&disk).map_err(NodeError::Metadata)?;
-            let node = ControllerNode::new(rt.clone(), &cluster_id, config, journal, log, 0)
-                .map_err(NodeError::Metadata)?;
-            life.spawn(watch_deadlines(node.clone()));
-            let (rt, network, limits, role) = (rt.clone(), network.clone(), *limits, Role::Controller(node));
-            let node = Arc::new(Node { id: CONTROLLER_ID, rt, life: life.clone(), network, limits, role });
-            ground.network.attach(node.clone());
-            life.spawn(serve(node, listening));
-        }
-        Ok(Self { life })
+        let disk = Disk::of_voter(rt, options.id, directory.path()).map_err(NodeError::Directory)?;
+        let seat = Seat {
+            id: options.id,
+            voters: options.voters.iter().map(|voter| voter.id).collect(),
+            rt: rt.clone(),
+            life: life.clone(),
+            network: network.clone(),
+            cluster_id: cluster_id.clone(),
+            config: config.clone(),
+            journal: Arc::new(Journal::default()),
+            disk: VoterDisk::new(disk),
+            start: 0,
+        };
+        let node = ControllerNode::new(seat).map_err(NodeError::Metadata)?;
+        let (rt, network, limits) = (rt.clone(), network.clone(), *limits);
+        let role = Role::Controller(node.clone());
+        let served = Arc::new(Node { id: options.id, rt, life: life.clone(), network, limits, role });
+        ground.network.attach(served.clone());
+        life.spawn(serve(served, listening));
+        node.run();
+        Ok(Self { node })
     }
 
+    /// Waits until the voter has ended, because its log cannot be written.
+    pub(super) async fn until_over(&self) {
+        self.node.seat.life.until_dead().await;
+    }
+
+    /// Lets another voter lead, where this one does, and leaves the log durable.
     pub(super) async fn shutdown(&self) {
-        self.life.kill();
-        self.life.until_quiet().await;
+        let life = &self.node.seat.life;
+        tokio::select! {
+            biased;
+            () = self.node.resign() => {}
+            () = self.node.rt().sleep(HANDOVER) => {}
+        }
+        self.node.leave_as(Leave::Clean { epoch: NO_EPOCH });
+        life.kill();
+        self.node.release_storage();
+        life.until_quiet().await;
     }
 }

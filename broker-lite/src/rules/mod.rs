@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 pub use fault::{Answers, Call, Edit, Fault, Stage};
 pub(crate) use named::{Named, named};
-pub(crate) use refusal::errors_in;
+pub(crate) use refusal::{errors_in, refusal};
 pub(crate) use rule::{Act, Criteria, Held, RuleState};
 pub use rule::{Gate, Rule};
 
@@ -44,7 +44,7 @@ impl Rules {
     /// The rule that acts on this request, if there is one. `name_of` tells the name of a topic by its id.
     pub(crate) fn choose(
         &self,
-        node: i32,
+        node: &Party,
         from: &Party,
         request: &Frame,
         name_of: impl Fn(Uuid) -> Option<String>,

@@ -2,8 +2,9 @@
 
 use klamm_wire::codec::{CodecError, decode_request};
 use klamm_wire::messages::{
-    AlterPartitionRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, FetchRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    AlterPartitionRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    DescribeProducersRequest, FetchRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest,
 };
 use klamm_wire::seam::Frame;
 use uuid::Uuid;
@@ -69,9 +70,20 @@ fn decode(frame: Frame, name_of: &impl Fn(Uuid) -> Option<String>) -> Result<Vec
                 add(&topic.name, Uuid::nil(), &mut partitions);
             }
         }
+        21 => {
+            for topic in decode_request::<DeleteRecordsRequest>(frame)?.topics {
+                let mut partitions = topic.partitions.iter().map(|wanted| wanted.partition_index);
+                add(&topic.name, Uuid::nil(), &mut partitions);
+            }
+        }
         23 => {
             for topic in decode_request::<OffsetForLeaderEpochRequest>(frame)?.topics {
                 add(&topic.topic, Uuid::nil(), &mut topic.partitions.iter().map(|wanted| wanted.partition));
+            }
+        }
+        61 => {
+            for topic in decode_request::<DescribeProducersRequest>(frame)?.topics {
+                add(&topic.name, Uuid::nil(), &mut topic.partition_indexes.iter().copied());
             }
         }
         56 => {

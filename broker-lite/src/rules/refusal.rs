@@ -6,6 +6,7 @@ use klamm_wire::ErrorCode;
 use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_response};
 use klamm_wire::messages::alter_partition_response::AlterPartitionResponse;
 use klamm_wire::messages::create_topics_response::CreatableTopicResult;
+use klamm_wire::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use klamm_wire::messages::delete_topics_response::DeletableTopicResult;
 use klamm_wire::messages::describe_configs_response::DescribeConfigsResult;
 use klamm_wire::messages::fetch_response::{FetchableTopicResponse, PartitionData};
@@ -13,11 +14,12 @@ use klamm_wire::messages::list_offsets_response::{ListOffsetsPartitionResponse, 
 use klamm_wire::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use klamm_wire::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use klamm_wire::messages::*;
+use klamm_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use klamm_wire::seam::Frame;
 
 /// The request, refused with `code` in everything it names; `None` if there is no room for an error. `real` is the
 /// answer it would have got, where that is known.
-pub(super) fn refusal(
+pub(crate) fn refusal(
     request: &Frame,
     code: ErrorCode,
     real: Option<&Frame>,
@@ -60,6 +62,7 @@ pub(super) fn refusal(
             encode_response::<CreateTopicsRequest>(version, &response)
         }
         20 => encode_response::<DeleteTopicsRequest>(version, &delete_topics(decode_request(frame)?, code)),
+        21 => encode_response::<DeleteRecordsRequest>(version, &delete_records(decode_request(frame)?, code)),
         22 => {
             let response = InitProducerIdResponse::default()
                 .with_error_code(code)
@@ -81,6 +84,26 @@ pub(super) fn refusal(
             let response = DescribeConfigsResponse::default().with_results(results.collect());
             encode_response::<DescribeConfigsRequest>(version, &response)
         }
+        52 => {
+            let response = VoteResponse::default().with_error_code(code);
+            encode_response::<VoteRequest>(version, &response)
+        }
+        53 => {
+            let response = BeginQuorumEpochResponse::default().with_error_code(code);
+            encode_response::<BeginQuorumEpochRequest>(version, &response)
+        }
+        54 => {
+            let response = EndQuorumEpochResponse::default().with_error_code(code);
+            encode_response::<EndQuorumEpochRequest>(version, &response)
+        }
+        55 => {
+            let response = DescribeQuorumResponse::default().with_error_code(code);
+            encode_response::<DescribeQuorumRequest>(version, &response)
+        }
+        59 => {
+            let response = FetchSnapshotResponse::default().with_error_code(code);
+            encode_response::<FetchSnapshotRequest>(version, &response)
+        }
         56 => {
             let response = AlterPartitionResponse::default().with_error_code(code);
             encode_response::<AlterPartitionRequest>(version, &response)
@@ -89,6 +112,7 @@ pub(super) fn refusal(
             let response = DescribeClusterResponse::default().with_error_code(code);
             encode_response::<DescribeClusterRequest>(version, &response)
         }
+        61 => encode_response::<DescribeProducersRequest>(version, &producers(decode_request(frame)?, code)),
         62 => {
             let response = BrokerRegistrationResponse::default().with_error_code(code).with_broker_epoch(-1);
             encode_response::<BrokerRegistrationRequest>(version, &response)
@@ -126,6 +150,10 @@ fn produce(request: ProduceRequest, code: i16) -> ProduceResponse {
 }
 
 fn fetch(request: FetchRequest, code: i16) -> FetchResponse {
+    if request.topics.is_empty() {
+        // a request of a session that names none of its partitions
+        return FetchResponse::default().with_error_code(code);
+    }
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
             PartitionData::default()
@@ -145,6 +173,21 @@ fn fetch(request: FetchRequest, code: i16) -> FetchResponse {
             .with_partitions(partitions)
     });
     FetchResponse::default().with_responses(topics.collect())
+}
+
+fn producers(request: DescribeProducersRequest, code: i16) -> DescribeProducersResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let answer = |index: &i32| {
+            describe_producers_response::PartitionResponse::default()
+                .with_partition_index(*index)
+                .with_error_code(code)
+        };
+        let partitions = topic.partition_indexes.iter().map(answer).collect();
+        describe_producers_response::TopicResponse::default()
+            .with_name(topic.name)
+            .with_partitions(partitions)
+    });
+    DescribeProducersResponse::default().with_topics(topics.collect())
 }
 
 fn list_offsets(request: ListOffsetsRequest, code: i16) -> ListOffsetsResponse {
@@ -168,6 +211,19 @@ fn delete_topics(request: DeleteTopicsRequest, code: i16) -> DeleteTopicsRespons
     let by_name = request.topic_names.into_iter().map(|name| result(Some(name)));
     let either = request.topics.into_iter().map(|state| result(state.name).with_topic_id(state.topic_id));
     DeleteTopicsResponse::default().with_responses(by_name.chain(either).collect())
+}
+
+fn delete_records(request: DeleteRecordsRequest, code: i16) -> DeleteRecordsResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|wanted| {
+            DeleteRecordsPartitionResult::default()
+                .with_partition_index(wanted.partition_index)
+                .with_error_code(code)
+                .with_low_watermark(-1)
+        });
+        DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions.collect())
+    });
+    DeleteRecordsResponse::default().with_topics(topics.collect())
 }
 
 fn epoch_ends(request: OffsetForLeaderEpochRequest, code: i16) -> OffsetForLeaderEpochResponse {
@@ -234,6 +290,10 @@ fn codes(frame: Frame) -> Result<Vec<i16>, CodecError> {
             let topics = decode_response::<DeleteTopicsRequest>(frame)?.responses;
             topics.iter().map(|topic| topic.error_code).collect()
         }
+        21 => {
+            let topics = decode_response::<DeleteRecordsRequest>(frame)?.topics;
+            topics.iter().flat_map(|topic| &topic.partitions).map(|answer| answer.error_code).collect()
+        }
         22 => vec![decode_response::<InitProducerIdRequest>(frame)?.error_code],
         23 => {
             let topics = decode_response::<OffsetForLeaderEpochRequest>(frame)?.topics;
@@ -243,6 +303,31 @@ fn codes(frame: Frame) -> Result<Vec<i16>, CodecError> {
             let results = decode_response::<DescribeConfigsRequest>(frame)?.results;
             results.iter().map(|result| result.error_code).collect()
         }
+        52 => {
+            let response = decode_response::<VoteRequest>(frame)?;
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            std::iter::once(response.error_code).chain(partitions.map(|answer| answer.error_code)).collect()
+        }
+        53 => {
+            let response = decode_response::<BeginQuorumEpochRequest>(frame)?;
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            std::iter::once(response.error_code).chain(partitions.map(|answer| answer.error_code)).collect()
+        }
+        54 => {
+            let response = decode_response::<EndQuorumEpochRequest>(frame)?;
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            std::iter::once(response.error_code).chain(partitions.map(|answer| answer.error_code)).collect()
+        }
+        55 => {
+            let response = decode_response::<DescribeQuorumRequest>(frame)?;
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            std::iter::once(response.error_code).chain(partitions.map(|answer| answer.error_code)).collect()
+        }
+        59 => {
+            let response = decode_response::<FetchSnapshotRequest>(frame)?;
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            std::iter::once(response.error_code).chain(partitions.map(|answer| answer.error_code)).collect()
+        }
         56 => {
             let response = decode_response::<AlterPartitionRequest>(frame)?;
             let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
@@ -250,6 +335,10 @@ fn codes(frame: Frame) -> Result<Vec<i16>, CodecError> {
             std::iter::once(response.error_code).chain(partitions).collect()
         }
         60 => vec![decode_response::<DescribeClusterRequest>(frame)?.error_code],
+        61 => {
+            let topics = decode_response::<DescribeProducersRequest>(frame)?.topics;
+            topics.iter().flat_map(|topic| &topic.partitions).map(|answer| answer.error_code).collect()
+        }
         62 => vec![decode_response::<BrokerRegistrationRequest>(frame)?.error_code],
         63 => vec![decode_response::<BrokerHeartbeatRequest>(frame)?.error_code],
         67 => vec![decode_response::<AllocateProducerIdsRequest>(frame)?.error_code],
@@ -260,6 +349,7 @@ fn codes(frame: Frame) -> Result<Vec<i16>, CodecError> {
 #[cfg(test)]
 mod tests {
     use klamm_wire::codec::encode_request;
+    use klamm_wire::messages::delete_records_request::DeleteRecordsTopic;
     use klamm_wire::messages::{fetch_request, produce_request};
     use klamm_wire::{Request, StrBytes};
 
@@ -309,6 +399,11 @@ mod tests {
                 let topic = delete_topics_request::DeleteTopicState::default().with_name(Some(name()));
                 request(version, &DeleteTopicsRequest::default().with_topics(vec![topic]))
             }
+            21 => {
+                let topic =
+                    DeleteRecordsTopic::default().with_name(name()).with_partitions(vec![Default::default()]);
+                request(version, &DeleteRecordsRequest::default().with_topics(vec![topic]))
+            }
             22 => request(version, &InitProducerIdRequest::default()),
             23 => {
                 let topic = offset_for_leader_epoch_request::OffsetForLeaderTopic::default()
@@ -321,8 +416,19 @@ mod tests {
                     describe_configs_request::DescribeConfigsResource::default().with_resource_type(2);
                 request(version, &DescribeConfigsRequest::default().with_resources(vec![resource]))
             }
+            52 => request(version, &VoteRequest::default()),
+            53 => request(version, &BeginQuorumEpochRequest::default()),
+            54 => request(version, &EndQuorumEpochRequest::default()),
+            55 => request(version, &DescribeQuorumRequest::default()),
             56 => request(version, &AlterPartitionRequest::default()),
+            59 => request(version, &FetchSnapshotRequest::default()),
             60 => request(version, &DescribeClusterRequest::default()),
+            61 => {
+                let topic = describe_producers_request::TopicRequest::default()
+                    .with_name(name())
+                    .with_partition_indexes(vec![0]);
+                request(version, &DescribeProducersRequest::default().with_topics(vec![topic]))
+            }
             62 => request(version, &BrokerRegistrationRequest::default()),
             63 => request(version, &BrokerHeartbeatRequest::default()),
             67 => request(version, &AllocateProducerIdsRequest::default()),

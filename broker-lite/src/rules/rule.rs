@@ -9,7 +9,16 @@ use tokio::sync::{Notify, oneshot};
 
 use super::named::Named;
 use super::{Fault, Stage};
+use crate::broker::CONTROLLER_ID;
 use crate::node::{Network, Party, Side};
+
+/// Whether a rule for the node `id` is one for `node`; 0 is every controller, as only the active one decides.
+fn is_at(id: i32, node: &Party) -> bool {
+    match node {
+        Party::Controller(_) if id == CONTROLLER_ID => true,
+        node => node.id() == Some(id),
+    }
+}
 
 /// Looks into a request.
 pub(crate) type Predicate = Arc<dyn Fn(&Frame) -> bool + Send + Sync>;
@@ -63,14 +72,14 @@ impl RuleState {
     /// Whether this request is the rule's to act on; `named` tells the topics it names.
     pub(super) fn takes<'a>(
         &self,
-        node: i32,
+        node: &Party,
         from: &Party,
         request: &Frame,
         named: impl FnOnce() -> &'a [Named],
     ) -> bool {
         let wanted = &self.criteria;
         let plain = wanted.api_key.is_none_or(|key| key == request.api_key)
-            && wanted.node.is_none_or(|id| id == node)
+            && wanted.node.is_none_or(|id| is_at(id, node))
             && wanted.from.as_ref().is_none_or(|side| side.includes(from));
         let matches = plain
             && wanted.topic.as_ref().is_none_or(|(topic, partition)| {

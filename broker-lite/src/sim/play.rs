@@ -193,11 +193,12 @@ async fn bring_back(cluster: &Cluster, node: i32) {
 }
 
 fn is_up(cluster: &Cluster, node: i32) -> bool {
-    node == CONTROLLER_ID || cluster.running(node).is_ok()
+    cluster.running(node).is_ok() || cluster.voter_life(node).is_some()
 }
 
 fn nodes(cluster: &Cluster) -> Vec<i32> {
-    std::iter::once(CONTROLLER_ID).chain(cluster.broker_ids()).collect()
+    // Brokers wait for a controller when they start.
+    cluster.voters().into_iter().chain(cluster.broker_ids()).collect()
 }
 
 fn cut(cluster: &Cluster, node: i32, side: Side, way: Way) -> Cut {
@@ -225,7 +226,9 @@ impl Who {
     fn nodes(self, cluster: &Cluster, here: Option<i32>) -> Vec<i32> {
         match self {
             Self::Broker(id) => vec![id],
-            Self::Controller => vec![CONTROLLER_ID],
+            Self::Controller => cluster.controller().into_iter().collect(),
+            Self::Voter(id) => vec![id],
+            Self::Voters => cluster.voters(),
             Self::AllBrokers => cluster.broker_ids(),
             Self::Others(id) => cluster.broker_ids().into_iter().filter(|other| *other != id).collect(),
             Self::Leader => here.or_else(|| busiest(cluster)).into_iter().collect(),

@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Shrink, seed_for};
 
+/// Controllers of a simulated cluster, and the id of the first.
+const VOTERS: i32 = 3;
+const FIRST_VOTER: i32 = 3001;
+
 /// The faults of one run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
@@ -65,8 +69,12 @@ pub enum Who {
     AllBrokers,
     /// All brokers but this one.
     Others(i32),
-    /// The controller.
+    /// The active controller, if there is one at that moment.
     Controller,
+    /// This controller, active or not.
+    Voter(i32),
+    /// All controllers in the same instant.
+    Voters,
 }
 
 /// From whom somebody is cut off.
@@ -74,11 +82,11 @@ pub enum Who {
 pub enum Isolation {
     /// The other brokers.
     Brokers,
-    /// The controller.
+    /// The controllers.
     Controller,
     /// All clients.
     Clients,
-    /// Brokers and controller: it still serves clients.
+    /// Brokers and controllers: it still serves clients.
     Cluster,
     /// Everybody.
     Everybody,
@@ -174,7 +182,7 @@ pub struct Chaos {
     pub disks: bool,
     /// Wall clocks jump.
     pub clocks: bool,
-    /// The controller takes its part.
+    /// The controllers take their part.
     pub controller: bool,
 }
 
@@ -221,6 +229,9 @@ impl Chaos {
         }
         if self.network && self.processes && rng.u8(0..6) == 0 {
             faults.extend(self.late_answer(&mut rng));
+        }
+        if self.controller && self.processes && rng.u8(0..4) == 0 {
+            faults.extend(self.controllers_die(&mut rng));
         }
         Schedule { faults }
     }
@@ -306,10 +317,33 @@ impl Chaos {
 
     fn process(&self, rng: &mut fastrand::Rng) -> Who {
         match rng.u8(0..20) {
-            0 if self.controller => Who::Controller,
+            0 | 2 if self.controller => Who::Controller,
+            3 if self.controller => Who::Voter(self.voter(rng)),
             1 => Who::AllBrokers,
             _ => self.who(rng),
         }
+    }
+
+    fn voter(&self, rng: &mut fastrand::Rng) -> i32 {
+        FIRST_VOTER + rng.i32(0..VOTERS)
+    }
+
+    /// Controllers die one after the other, so that the last one has to catch up with what was decided without it; the
+    /// leader of most partitions dies in between, and its successor is elected by a new controller.
+    fn controllers_die(&self, rng: &mut fastrand::Rng) -> [Fault; 4] {
+        let (begin, absent) = (rng.u64(0..=self.length_ms / 2), self.voter(rng));
+        let at = |after: u64| Moment::At { ms: begin + after };
+        let gap = rng.u64(200..=1_200);
+        [
+            Fault { when: at(0), what: What::Kill(Who::Voter(absent)), lasts_ms: gap + rng.u64(0..=200) },
+            Fault { when: at(gap), what: What::Kill(Who::Controller), lasts_ms: rng.u64(300..=1_500) },
+            Fault { when: at(gap + rng.u64(0..=300)), what: What::Kill(Who::Leader), lasts_ms: 1_000 },
+            Fault {
+                when: at(2 * gap + rng.u64(0..=1_000)),
+                what: What::Cut { who: Who::Controller, from: Isolation::Controller, way: Way::Both },
+                lasts_ms: rng.u64(300..=1_500),
+            },
+        ]
     }
 
     fn what(&self, rng: &mut fastrand::Rng) -> What {
@@ -359,7 +393,7 @@ impl Chaos {
         match rng.u8(0..8) {
             0 => What::SlowNetwork { up_to_ms: rng.u64(10..=400) },
             1 => What::Loss { probability: f64::from(rng.u32(1..=50)) / 1_000.0 },
-            _ => What::Cut { who: self.who(rng), from, way },
+            _ => What::Cut { who: self.process(rng), from, way },
         }
     }
 

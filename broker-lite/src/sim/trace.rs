@@ -198,6 +198,7 @@ fn digest_bytes(bytes: &[u8]) -> u64 {
 fn digest_party(party: &Party) -> u64 {
     match party {
         Party::Node(id) => mix(1, u64::from(id.unsigned_abs())),
+        Party::Controller(id) => mix(4, u64::from(id.unsigned_abs())),
         Party::Client(None) => 2,
         Party::Client(Some(id)) => mix(3, digest_bytes(id.as_bytes())),
     }

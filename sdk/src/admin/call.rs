@@ -176,6 +176,8 @@ impl Attempts<'_> {
     async fn refused(&mut self, how: &How, refused: Refused) -> Result<(), AdminError> {
         let again = how.again.contains(&refused.code);
         if again && self.pause().await {
+            // Whoever did not see the end of it in time does not know how it ended.
+            self.lost |= refused.code == ErrorCode::REQUEST_TIMED_OUT;
             return Ok(());
         }
         Err(self.judged(how, refused).into())
@@ -200,14 +202,18 @@ impl Attempts<'_> {
         while !wanted.is_empty() {
             let asked = self.ask::<R>(how, &|version| encode(version, &wanted)).await;
             let told = match asked.map(&read) {
-                Ok(Ok(told)) => told,
-                Ok(Err(refused)) if settled.is_empty() => {
-                    self.refused(how, refused).await?;
-                    continue;
-                }
+                Ok(Ok(told)) => Ok(told),
+                Ok(Err(refused)) => match self.refused(how, refused).await {
+                    Ok(()) => continue,
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error),
+            };
+            let told = match told {
+                Ok(told) => told,
                 Err(error) if settled.is_empty() => return Err(error),
-                failed => {
-                    let error = failed.err().unwrap_or_else(|| Refused::unnamed().into());
+                // Others have their answers.
+                Err(error) => {
                     let refuse = |(item, _)| (item, Err(Refused::unanswered(&error)));
                     settled.extend(wanted.into_iter().map(refuse));
                     break;
@@ -234,15 +240,18 @@ impl Attempts<'_> {
     }
 
     /// Asks the leader of each partition, all leaders at once, and again where leadership has moved.
-    pub(super) async fn ask_leaders<R: Request, T: Clone + Send + Sync, V>(
+    ///
+    /// Nobody is asked two different things about one partition: that is refused here, as brokers refuse it.
+    pub(super) async fn ask_leaders<R: Request, T: Clone + PartialEq + Send + Sync, V>(
         &mut self,
         how: &How,
         wanted: impl IntoIterator<Item = (TopicPartition, T)>,
         encode: impl Fn(i16, &[(TopicPartition, T)]) -> Result<Frame, CodecError> + Sync,
         read: impl Fn(R::Response) -> Vec<(TopicPartition, Verdict<V>)>,
     ) -> Result<BTreeMap<TopicPartition, Verdict<V>>, AdminError> {
-        let mut wanted: BTreeMap<TopicPartition, T> = wanted.into_iter().collect();
         let mut settled: BTreeMap<TopicPartition, Verdict<V>> = BTreeMap::new();
+        let mut wanted =
+            once_each(wanted, |partition| drop(settled.insert(partition, Err(Refused::twice()))));
         let mut whole = None;
         let mut answered = false;
         while !wanted.is_empty() {
@@ -353,6 +362,26 @@ fn may_move(code: ErrorCode) -> bool {
             | ErrorCode::KAFKA_STORAGE_ERROR
             | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
     )
+}
+
+/// What is wanted of each partition; `refuse` gets those of which two different things are.
+fn once_each<T: PartialEq>(
+    wanted: impl IntoIterator<Item = (TopicPartition, T)>,
+    mut refuse: impl FnMut(TopicPartition),
+) -> BTreeMap<TopicPartition, T> {
+    let (mut once, mut twice) = (BTreeMap::new(), BTreeSet::new());
+    for (partition, what) in wanted {
+        match once.get(&partition) {
+            Some(known) if *known != what => drop(twice.insert(partition)),
+            Some(_) => {}
+            None => drop(once.insert(partition, what)),
+        }
+    }
+    for partition in twice {
+        once.remove(&partition);
+        refuse(partition);
+    }
+    once
 }
 
 /// The api of a request, for errors.

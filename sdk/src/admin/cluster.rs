@@ -1,18 +1,20 @@
 //! The cluster and its brokers.
 
 use klamm_wire::messages::describe_cluster_response::DescribeClusterBroker;
-use klamm_wire::messages::{BrokerId, DescribeClusterRequest, UnregisterBrokerRequest};
-use klamm_wire::{ErrorCode, codec};
+use klamm_wire::messages::{BrokerId, DescribeClusterRequest, MetadataRequest, UnregisterBrokerRequest};
+use klamm_wire::negotiation::NegotiationError;
+use klamm_wire::{ErrorCode, StrBytes, codec};
 
 use super::Admin;
-use super::call::{How, verdict};
+use super::call::{Attempts, How, verdict};
 use super::error::AdminError;
+use crate::error::RequestError;
 
 /// The cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClusterDescription {
-    /// Id of the cluster.
+    /// Id of the cluster; empty if the broker is too old to tell (before Apache Kafka 0.10.1).
     pub cluster_id: String,
     /// The broker that takes admin requests.
     pub controller: Option<i32>,
@@ -39,7 +41,7 @@ pub struct BrokerDescription {
 impl Admin {
     /// Describes the cluster with the brokers that are in service.
     ///
-    /// DescribeCluster, api key 60, to any broker.
+    /// DescribeCluster, api key 60 (KIP-700), where the broker has it; else Metadata, api key 3. To any broker.
     ///
     /// # Errors
     ///
@@ -65,25 +67,26 @@ impl Admin {
             DescribeClusterRequest::default().with_endpoint_type(1).with_include_fenced_brokers(fenced);
         let encode = |version| codec::encode_request(version, &request);
         let how = How { needs: fenced.then_some(FENCED), again: NOT_NOW, ..How::any() };
-        let answer = self
-            .attempts()
+        let mut attempts = self.attempts();
+        let answer = attempts
             .ask_whole::<DescribeClusterRequest>(&how, &encode, |answer| {
                 verdict(answer.error_code, answer.error_message.as_ref())
             })
-            .await?;
-        let broker = |broker: DescribeClusterBroker| {
-            let port = u16::try_from(broker.port).ok()?;
-            let rack = broker.rack.map(|rack| rack.as_str().to_owned());
-            let (id, host, fenced) = (broker.broker_id.0, broker.host.as_str().to_owned(), broker.is_fenced);
-            Some(BrokerDescription { id, host, port, rack, fenced })
+            .await;
+        let answer = match answer {
+            Err(AdminError::Request(RequestError::Version(NegotiationError::NotOffered { .. })))
+                if !fenced =>
+            {
+                return from_metadata(&mut attempts).await;
+            }
+            answer => answer?,
         };
-        let mut brokers: Vec<_> = answer.brokers.into_iter().filter_map(broker).collect();
-        brokers.sort_by_key(|broker| broker.id);
-        Ok(ClusterDescription {
-            cluster_id: answer.cluster_id.as_str().to_owned(),
-            controller: Some(answer.controller_id.0).filter(|id| *id >= 0),
-            brokers,
-        })
+        let broker = |broker: DescribeClusterBroker| {
+            let described = described(broker.broker_id, &broker.host, broker.port, broker.rack.as_ref())?;
+            Some(BrokerDescription { fenced: broker.is_fenced, ..described })
+        };
+        let brokers = answer.brokers.into_iter().filter_map(broker).collect();
+        Ok(ClusterDescription::new(&answer.cluster_id, answer.controller_id, brokers))
     }
 
     /// Removes a broker from the cluster for good. [Drain](Self::drain) it and stop it first: one that still runs is
@@ -107,6 +110,31 @@ impl Admin {
             .await?;
         Ok(())
     }
+}
+
+impl ClusterDescription {
+    fn new(cluster_id: &str, controller: BrokerId, mut brokers: Vec<BrokerDescription>) -> Self {
+        brokers.sort_by_key(|broker| broker.id);
+        let controller = Some(controller.0).filter(|id| *id >= 0);
+        Self { cluster_id: cluster_id.to_owned(), controller, brokers }
+    }
+}
+
+fn described(id: BrokerId, host: &str, port: i32, rack: Option<&StrBytes>) -> Option<BrokerDescription> {
+    let rack = rack.map(|rack| rack.as_str().to_owned());
+    let port = u16::try_from(port).ok()?;
+    Some(BrokerDescription { id: id.0, host: host.to_owned(), port, rack, fenced: false })
+}
+
+async fn from_metadata(attempts: &mut Attempts<'_>) -> Result<ClusterDescription, AdminError> {
+    let request = MetadataRequest::default().with_topics(Some(Vec::new()));
+    let encode = |version| codec::encode_request(version, &request);
+    let answer = attempts.ask::<MetadataRequest>(&How::any(), &encode).await?;
+    let brokers = answer.brokers.iter();
+    let brokers = brokers
+        .filter_map(|broker| described(broker.node_id, &broker.host, broker.port, broker.rack.as_ref()));
+    let cluster_id = answer.cluster_id.as_ref().map_or("", |id| id.as_str());
+    Ok(ClusterDescription::new(cluster_id, answer.controller_id, brokers.collect()))
 }
 
 /// Another broker, or the same one a little later, may answer.

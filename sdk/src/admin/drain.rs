@@ -12,7 +12,7 @@ use klamm_core::placement::{Move, NoRoom, Placed, Step, evacuate};
 use klamm_wire::ErrorCode;
 
 use super::Admin;
-use super::error::{AdminError, PartitionError};
+use super::error::{AdminError, PartitionError, TopicError};
 use super::reassignments::{Reassignment, ReassignmentUnderWay};
 use crate::error::Recovery;
 
@@ -57,6 +57,9 @@ pub enum DrainError {
     /// The controller does not want to move a partition.
     #[error(transparent)]
     Partition(#[from] PartitionError),
+    /// Nobody says where the replicas of a topic are. Nothing was begun in this step.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
     /// A replica has nowhere to go. Nothing was begun in this step.
     #[error(
         "partition {partition} cannot leave: it has {replicas} replicas, and only {others} other brokers are in \
@@ -86,6 +89,7 @@ impl DrainError {
         match self {
             Self::Admin(error) => error.recovery(),
             Self::Partition(error) => error.recovery(),
+            Self::Topic(error) => error.recovery(),
             Self::NoRoom { .. } => Recovery::Fix,
             Self::Cancelled { .. } => Recovery::Retry,
         }
@@ -139,7 +143,7 @@ impl Drain {
     }
 
     /// How long to wait between two looks at the cluster. Default: 500 ms; ten times as long as a look takes if that is
-    /// more.
+    /// more, but not more than 10 s.
     pub fn poll_interval(mut self, pause: Duration) -> Self {
         self.poll_interval = pause;
         self
@@ -197,7 +201,8 @@ impl Drain {
                 let begin = step.moves.into_iter().map(reassignment);
                 refused(self.admin.reassign(begin, false).await?, LOOK_AGAIN)?;
             }
-            rt.sleep(self.poll_interval.max(took.saturating_mul(10))).await;
+            let spared = took.saturating_mul(10).min(MOST_SPARED);
+            rt.sleep(self.poll_interval.max(spared)).await;
         }
     }
 
@@ -217,7 +222,11 @@ impl Drain {
         let under_way: BTreeMap<_, _> = under_way.into_iter().map(|r| (r.partition.clone(), r)).collect();
         let (mut partitions, mut fixed) = (Vec::new(), Vec::new());
         for (name, described) in admin.describe_topics(names).await? {
-            let Ok(topic) = described else { continue };
+            let topic = match described {
+                Ok(topic) => topic,
+                Err(error) if error.code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => continue, // deleted since
+                Err(error) => return Err(error.into()),
+            };
             let wanted = self.topics.as_ref().is_none_or(|topics| topics.contains(&name));
             let placed = if wanted { &mut partitions } else { &mut fixed };
             placed.extend(topic.partitions.iter().map(|described| {
@@ -229,6 +238,9 @@ impl Drain {
         Ok(evacuate(self.broker, &brokers, &partitions, &fixed, self.at_once)?)
     }
 }
+
+/// Longest pause for the sake of a cluster that is slow to answer.
+const MOST_SPARED: Duration = Duration::from_secs(10);
 
 /// Partitions that were begun to be moved, and where to.
 type Begun = BTreeMap<TopicPartition, Vec<i32>>;

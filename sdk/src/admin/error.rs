@@ -90,6 +90,12 @@ impl Refused {
         Self::new(ErrorCode::UNKNOWN_SERVER_ERROR, Some("the broker's answer does not name it".to_owned()))
     }
 
+    /// For a thing of which two different things are wanted in one call.
+    pub(super) fn twice() -> Self {
+        let text = "named twice in one call, with different wishes; ask in two calls";
+        Self::new(ErrorCode::INVALID_REQUEST, Some(text.to_owned()))
+    }
+
     /// For a thing about which nobody answered, while others got their answers.
     pub(super) fn unanswered(error: &AdminError) -> Self {
         let code = match error {
@@ -184,6 +190,7 @@ fn cure(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::PREFERRED_LEADER_NOT_AVAILABLE => "the first replica must be live and in sync",
         ErrorCode::ELIGIBLE_LEADERS_NOT_AVAILABLE => "no replica that could lead is live: start one",
         ErrorCode::THROTTLING_QUOTA_EXCEEDED => "wait, or ask for less at once",
+        ErrorCode::REQUEST_TIMED_OUT => "it may have been done all the same: look before you ask again",
         ErrorCode::TOPIC_DELETION_DISABLED => "set delete.topic.enable=true on the brokers",
         ErrorCode::CLUSTER_AUTHORIZATION_FAILED | ErrorCode::TOPIC_AUTHORIZATION_FAILED => {
             "this client's principal needs the right to do it"

@@ -74,7 +74,8 @@ impl Admin {
         let encode = |version| codec::encode_request(version, &request);
         let how = How { again: NOT_NOW, ..How::any() };
         let answer = self.attempts().ask_whole::<DescribeQuorumRequest>(&how, &encode, refusal).await?;
-        let partition = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
+        let log = answer.topics.iter().find(|topic| topic.topic_name.as_str() == METADATA_LOG);
+        let partition = log.and_then(|topic| topic.partitions.iter().find(|told| told.partition_index == 0));
         let Some(partition) = partition else {
             let reason = "it does not name the metadata log";
             return Err(AdminError::Senseless { api: api::<DescribeQuorumRequest>(), reason });

@@ -66,17 +66,16 @@ impl<K, T, E> Results<K, T, E> {
 }
 
 impl<K, T, E> Results<K, T, E> {
-    /// Puts what was told into the order asked for. What the answer does not name has failed.
-    pub(super) fn in_order(
-        asked: impl IntoIterator<Item = K>,
-        mut told: BTreeMap<K, Result<T, Refused>>,
-    ) -> Self
+    /// Puts what was told into the order asked for; twice, if it was asked for twice. What the answer does not name
+    /// has failed.
+    pub(super) fn in_order(asked: impl IntoIterator<Item = K>, told: BTreeMap<K, Result<T, Refused>>) -> Self
     where
         K: Clone + Ord,
+        T: Clone,
         E: ItemError<K>,
     {
         Self::in_each(asked.into_iter().map(|item| {
-            let told = told.remove(&item).unwrap_or_else(|| Err(Refused::unnamed()));
+            let told = told.get(&item).cloned().unwrap_or_else(|| Err(Refused::unnamed()));
             (item, told)
         }))
     }

@@ -354,6 +354,64 @@ async fn without_that_api_topics_are_described_from_metadata() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_that_api_the_cluster_is_described_from_metadata_but_not_its_fenced_brokers() {
+    let mock = cluster().offer::<DescribeClusterRequest>(1, 0).build();
+    let admin = admin(&mock);
+    let described = admin.describe_cluster().await.unwrap();
+    let brokers: Vec<_> = described.brokers.iter().map(|broker| (broker.id, broker.fenced)).collect();
+    assert_eq!(brokers, [(1, false), (2, false), (3, false)]);
+    assert_eq!(described.controller, Some(1));
+    let error = admin.describe_cluster_with_fenced().await.unwrap_err();
+    assert!(error.to_string().contains("DescribeCluster"), "{error}");
+    assert_eq!(error.recovery(), Recovery::Fix);
+}
+
+/// Goal: the answer to one question is not sold as that to the other.
+#[tokio::test(start_paused = true)]
+async fn two_different_questions_about_one_partition_are_refused_and_equal_ones_answered_twice() {
+    let mock = cluster().build();
+    mock.on::<ListOffsetsRequest>().answer_with(|request, _| {
+        let topics = request.topics.iter().map(|topic| {
+            let offsets = topic.partitions.iter().map(|asked| {
+                ListOffsetsPartitionResponse::default()
+                    .with_partition_index(asked.partition_index)
+                    .with_offset(40 + i64::from(asked.partition_index))
+            });
+            ListOffsetsTopicResponse::default()
+                .with_name(topic.name.clone())
+                .with_partitions(offsets.collect())
+        });
+        ListOffsetsResponse::default().with_topics(topics.collect())
+    });
+    let asked = [
+        (("orders", 0), OffsetSpec::Earliest),
+        (("orders", 1), OffsetSpec::Latest),
+        (("orders", 0), OffsetSpec::Latest),
+        (("orders", 1), OffsetSpec::Latest),
+    ];
+    let told = admin(&mock).list_offsets(asked, Isolation::ReadUncommitted).await.unwrap();
+    let told: Vec<_> = told.into_iter().map(|(_, told)| told.map(|told| told.offset)).collect();
+    assert_eq!((&told[1], &told[3]), (&Ok(Some(41)), &Ok(Some(41))));
+    for refused in [&told[0], &told[2]] {
+        let error = refused.as_ref().unwrap_err();
+        assert_eq!((error.code, error.recovery()), (ErrorCode::INVALID_REQUEST, Recovery::Fix));
+        assert!(error.to_string().contains("ask in two calls"), "{error}");
+    }
+}
+
+/// Goal: a controller that was slow with an earlier attempt is not taken for one that refuses.
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_gone_after_a_refusal_for_lack_of_time_may_be_gone_by_this_call() {
+    let mock = cluster().build();
+    let order = mock.in_order();
+    order.on::<UnregisterBrokerRequest>().error(ErrorCode::REQUEST_TIMED_OUT);
+    order.on::<UnregisterBrokerRequest>().error(ErrorCode::BROKER_ID_NOT_REGISTERED);
+    let error = admin(&mock).unregister_broker(3).await.unwrap_err();
+    assert!(error.maybe_written() && error.to_string().contains("BROKER_ID_NOT_REGISTERED"), "{error}");
+    mock.verify().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_answer_does_not_name_has_failed_and_what_was_not_asked_for_is_left_out() {
     let mock = cluster().build();
     mock.on::<CreateTopicsRequest>().answer(created("other", ErrorCode::NONE));
@@ -482,6 +540,19 @@ async fn a_drain_that_is_cancelled_takes_back_what_it_has_begun() {
     let error = error.await.unwrap_err();
     assert!(matches!(error, DrainError::Cancelled { moved: 0, left: 1 }), "{error}");
     assert_eq!(state.lock().target, None);
+}
+
+/// Goal: a broker is not called empty because nobody says what is on it.
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_is_not_told_where_the_replicas_of_a_topic_are_ends_with_the_reason() {
+    let mock = cluster().build();
+    let hidden = page("orders", 0..0).with_error_code(ErrorCode::TOPIC_AUTHORIZATION_FAILED.0);
+    let hidden = DescribeTopicPartitionsResponse::default().with_topics(vec![hidden]);
+    mock.on::<DescribeTopicPartitionsRequest>().answer(hidden);
+    movable(&mock);
+    let error = admin(&mock).drain(3).run(|_| ControlFlow::Continue(())).await.unwrap_err();
+    assert!(matches!(&error, DrainError::Topic(error) if error.topic == "orders"), "{error}");
+    assert_eq!(error.recovery(), Recovery::Fix);
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::Admin;
 use super::call::{Attempts, How, Repeat, Verdict, api, text, verdict};
 use super::configs::ConfigEntry;
-use super::error::{AdminError, Refused};
+use super::error::AdminError;
 use super::results::{Results, TopicIdResults, TopicResults};
 use crate::error::RequestError;
 
@@ -404,12 +404,7 @@ impl Admin {
             }
             told => told?,
         };
-        // A name may be asked for twice.
-        let twice = |name: String| {
-            let verdict = told.get(&name).cloned().unwrap_or_else(|| Err(Refused::unnamed()));
-            (name, verdict)
-        };
-        Ok(Results::in_each(names.into_iter().map(twice)))
+        Ok(Results::in_order(names, told))
     }
 
     /// Describes topics by their ids, as one broker knows them.

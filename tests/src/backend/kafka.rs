@@ -45,7 +45,7 @@ impl System for Kafka {
         Client::builder().bootstrap_servers(self.0.bootstrap())
     }
 
-    fn controller(&self) -> BoxFuture<'_, Result<Option<i32>, Error>> {
+    fn controller(&self) -> BoxFuture<'_, Result<Option<(i32, i32)>, Error>> {
         let bootstrap = self.0.bootstrap().to_owned();
         let ask = move || raw::quorum_leader(&bootstrap).map(Some);
         Box::pin(async { tokio::task::spawn_blocking(ask).await.map_err(Error::other)? })

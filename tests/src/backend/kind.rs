@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::{System, Unavailable, kafka, lite, mock, up};
+use super::{System, Unavailable, kafka, lite, mock, processes, up};
 
 /// Something that a behaviour may need of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub enum Can {
     Kill,
     /// A killed broker can be started on its own data, and is back in a moment. A JVM takes too long to do it often.
     RestartQuickly,
+    /// One broker's process can be ended in order, as an operator does.
+    StopInOrder,
     /// The controller is a node of its own: leaders are elected also while two of three brokers are away.
     ControllerApart,
     /// One broker can be stopped and go on.
@@ -99,6 +101,13 @@ pub const KINDS: &[Kind] = &[
         can: &[
             Can::KeepRecords,
             Can::CreateTopics,
+            Can::CreateTopicsInFull,
+            Can::AlterConfigs,
+            Can::CreatePartitions,
+            Can::Reassign,
+            Can::ElectLeaders,
+            Can::DescribeQuorum,
+            Can::UnregisterBroker,
             Can::Replicate,
             Can::Kill,
             Can::RestartQuickly,
@@ -117,6 +126,13 @@ pub const KINDS: &[Kind] = &[
         can: &[
             Can::KeepRecords,
             Can::CreateTopics,
+            Can::CreateTopicsInFull,
+            Can::AlterConfigs,
+            Can::CreatePartitions,
+            Can::Reassign,
+            Can::ElectLeaders,
+            Can::DescribeQuorum,
+            Can::UnregisterBroker,
             Can::Replicate,
             Can::Kill,
             Can::RestartQuickly,
@@ -136,6 +152,13 @@ pub const KINDS: &[Kind] = &[
         can: &[
             Can::KeepRecords,
             Can::CreateTopics,
+            Can::CreateTopicsInFull,
+            Can::AlterConfigs,
+            Can::CreatePartitions,
+            Can::Reassign,
+            Can::ElectLeaders,
+            Can::DescribeQuorum,
+            Can::UnregisterBroker,
             Can::Replicate,
             Can::Kill,
             Can::RestartQuickly,
@@ -155,12 +178,37 @@ pub const KINDS: &[Kind] = &[
         can: &[
             Can::KeepRecords,
             Can::CreateTopics,
+            Can::CreateTopicsInFull,
+            Can::AlterConfigs,
+            Can::CreatePartitions,
+            Can::Reassign,
+            Can::ElectLeaders,
+            Can::DescribeQuorum,
+            Can::UnregisterBroker,
             Can::Replicate,
             Can::Freeze,
             Can::RealSockets,
             Can::Threads,
         ],
         start: || Box::pin(up::start()),
+    },
+    Kind {
+        id: "processes",
+        title: "broker-lite node, three processes",
+        can: &[
+            Can::KeepRecords,
+            Can::CreateTopics,
+            Can::Replicate,
+            Can::Kill,
+            Can::RestartQuickly,
+            Can::StopInOrder,
+            Can::Pause,
+            Can::Freeze,
+            Can::Cut,
+            Can::RealSockets,
+            Can::Threads,
+        ],
+        start: || Box::pin(processes::start()),
     },
     Kind {
         id: "kafka",

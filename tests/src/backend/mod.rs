@@ -10,6 +10,7 @@ mod kafka;
 mod kind;
 mod lite;
 mod mock;
+mod processes;
 mod system;
 mod up;
 
@@ -24,6 +25,7 @@ use klamm::{
 use tokio::time::{Instant, sleep};
 
 pub use kind::{Can, KINDS, Kind, Starting};
+pub use processes::Processes;
 pub use system::{Done, System, Unavailable};
 
 /// Brokers of every cluster here, and replicas of every topic.
@@ -230,13 +232,22 @@ impl Backend {
     ///
     /// As [`Self::until_described`]; or the controller is not known.
     pub async fn follower_of(&self, topic: &str, partition: usize) -> Result<i32, Error> {
-        let controller = self.system.controller().await?;
+        let controller = self.system.controller().await?.map(|(node, _)| node);
         let follower = |found: &PartitionDescription| {
             let leader = found.leader?;
             let fit = |replica: &i32| *replica != leader && Some(*replica) != controller;
             found.replicas.iter().copied().find(fit)
         };
         self.until_partition(topic, partition, follower).await
+    }
+
+    /// The node that is the active controller now, and its epoch, where it is one of the brokers.
+    ///
+    /// # Errors
+    ///
+    /// Nobody knows.
+    pub async fn controller(&self) -> Result<Option<(i32, i32)>, Error> {
+        self.system.controller().await
     }
 
     // ---- faults; on a kind that cannot, they say so
@@ -259,7 +270,16 @@ impl Backend {
         self.system.kill_amid_writes(broker).await
     }
 
-    /// Starts a killed broker on its own data.
+    /// Ends a broker in order, as an operator does.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be done.
+    pub async fn stop(&self, broker: i32) -> Result<(), Error> {
+        self.system.stop(broker).await
+    }
+
+    /// Starts a killed or stopped broker on its own data.
     ///
     /// # Errors
     ///
@@ -373,6 +393,16 @@ impl Backend {
             }
             sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Ends all brokers in order, and holds against each other what they have left on their disks, where there are any;
+    /// tells what was compared. All replicas of the topic must have been in sync, and nobody may write any more.
+    ///
+    /// # Errors
+    ///
+    /// Where they disagree.
+    pub async fn autopsy(&self, topic: &str, partitions: i32) -> Result<Option<String>, Error> {
+        self.system.autopsy(topic.to_owned(), partitions).await
     }
 
     /// Holds the brokers' logs against each other, where they can be seen.

@@ -48,8 +48,8 @@ pub trait System: Send + Sync {
     /// Makes up a topic where none can be created.
     fn invent_topic(&self, _name: &str, _partitions: i32) {}
 
-    /// The node that is the active controller now, where it is one of the brokers.
-    fn controller(&self) -> BoxFuture<'_, Result<Option<i32>, Error>> {
+    /// The node that is the active controller now, and its epoch, where it is one of the brokers.
+    fn controller(&self) -> BoxFuture<'_, Result<Option<(i32, i32)>, Error>> {
         Box::pin(async { Ok(None) })
     }
 
@@ -66,6 +66,11 @@ pub trait System: Send + Sync {
     /// See [`super::Backend::restart`].
     fn restart(&self, _broker: i32) -> Done<'_> {
         cannot("restart a broker")
+    }
+
+    /// See [`super::Backend::stop`].
+    fn stop(&self, _broker: i32) -> Done<'_> {
+        cannot("stop a broker in order")
     }
 
     /// See [`super::Backend::pause`].
@@ -120,6 +125,11 @@ pub trait System: Send + Sync {
     /// Where the logs disagree.
     fn check(&self) -> Result<(), String> {
         Ok(())
+    }
+
+    /// See [`super::Backend::autopsy`].
+    fn autopsy(&self, _topic: String, _partitions: i32) -> BoxFuture<'_, Result<Option<String>, Error>> {
+        Box::pin(async { Ok(None) })
     }
 
     /// Ends processes of the cluster, because nobody will drop it in order.

@@ -1,5 +1,6 @@
-//! Idempotent producers write for minutes while brokers are killed, stopped, cut off and relieved of their leaderships;
-//! then the whole log is read and judged.
+//! Idempotent producers write for minutes while nodes are killed, stopped, restarted, cut off and relieved of their
+//! leaderships, the active controller as often as the busiest leader; then the whole log is read and judged, and where
+//! there are disks, what each replica has left there.
 //!
 //! In: a kind of cluster and a time. Out: what happened, what the history checker says of it, and a status: 0 only if
 //! nothing was lost, duplicated or out of order, and enough happened for the run to count.
@@ -39,6 +40,8 @@ const PARTITIONS: i32 = 6;
 /// The run counts only if at least so much happened.
 const ELECTIONS: u64 = 20;
 const RETRIES: u64 = 100;
+/// Where the controllers are among the victims.
+const CONTROLLER_CHANGES: u64 = 3;
 /// Records of one producer that may wait for their acknowledgement.
 const WINDOW: usize = 100_000;
 /// Time between two bursts of a producer.
@@ -115,7 +118,8 @@ async fn run(options: &Options) -> Result<bool, Error> {
     let faults = faults?;
     healed?;
     let others = read_logs(&world, &backend).await?;
-    Ok(report(&world, &faults, &others))
+    let autopsy = backend.autopsy(&world.topic, PARTITIONS).await;
+    Ok(report(&world, &faults, &others, &autopsy))
 }
 
 /// What everybody shares.
@@ -130,6 +134,11 @@ struct World {
     over: AtomicBool,
     retries: AtomicU64,
     elections: AtomicU64,
+    /// Epochs of the metadata quorum that had an active controller; `None` where it is none of the nodes.
+    controllers: Mutex<Option<BTreeMap<i32, i32>>>,
+    /// Who was seen to lead a partition in an epoch; and contradictions.
+    leaders: Mutex<BTreeMap<(i32, i32), i32>>,
+    two_leaders: AtomicU64,
     failures: AtomicU64,
 }
 
@@ -148,8 +157,39 @@ impl World {
             over: AtomicBool::new(false),
             retries: AtomicU64::new(0),
             elections: AtomicU64::new(0),
+            controllers: Mutex::default(),
+            leaders: Mutex::default(),
+            two_leaders: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         }
+    }
+
+    /// Takes that somebody says of a node that it leads in this epoch.
+    fn leads(&self, partition: i32, epoch: i32, leader: i32) {
+        let first = *self.leaders.lock().entry((partition, epoch)).or_insert(leader);
+        if first != leader {
+            self.two_leaders.fetch_add(1, Ordering::SeqCst);
+            self.mark(&format!(
+                "TWO LEADERS of partition {partition} in epoch {epoch}: {first} and {leader}"
+            ));
+        }
+    }
+
+    fn controls(&self, epoch: i32, leader: i32) {
+        let mut known = self.controllers.lock();
+        let first = *known.get_or_insert_default().entry(epoch).or_insert(leader);
+        drop(known);
+        if first != leader {
+            self.two_leaders.fetch_add(1, Ordering::SeqCst);
+            self.mark(&format!("TWO CONTROLLERS in epoch {epoch}: {first} and {leader}"));
+        }
+    }
+
+    /// How often the active controller changed.
+    fn controller_changes(&self) -> Option<u64> {
+        let known = self.controllers.lock();
+        let leaders: Vec<_> = known.as_ref()?.values().collect();
+        Some(leaders.windows(2).filter(|pair| pair[0] != pair[1]).count() as u64)
     }
 
     fn now(&self) -> Duration {
@@ -283,10 +323,16 @@ async fn count_elections(world: Arc<World>, backend: Arc<Backend>) -> Result<(),
         let admin = backend.impatient_client()?.admin();
         if let Ok(Ok(mut told)) = admin.describe_topics([&*world.topic]).await.map(|results| results.all()) {
             for (known, partition) in epochs.iter_mut().zip(told.remove(0).partitions) {
+                if let Some(leader) = partition.leader {
+                    world.leads(partition.partition, partition.leader_epoch, leader);
+                }
                 let grown = known.is_some_and(|known| partition.leader_epoch > known);
                 world.elections.fetch_add(u64::from(grown), Ordering::SeqCst);
                 *known = (*known).max(Some(partition.leader_epoch));
             }
+        }
+        if let Ok(Some((leader, epoch))) = backend.controller().await {
+            world.controls(epoch, leader);
         }
         sleep(Duration::from_millis(200)).await;
     }
@@ -296,57 +342,124 @@ async fn count_elections(world: Arc<World>, backend: Arc<Backend>) -> Result<(),
 /// How often each fault was done.
 type Faults = BTreeMap<&'static str, u64>;
 
+/// What is done to a node.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Kill,
+    KillAmidWrites,
+    KillAll,
+    Pause,
+    Cut,
+    Restart,
+    MoveLeaders,
+}
+
+impl Fault {
+    /// Those that a kind of cluster has.
+    fn of(kind: &Kind) -> Vec<Self> {
+        let kafka = kind.id == "kafka";
+        let all = [
+            (Self::Kill, true),
+            (Self::KillAmidWrites, !kafka && !kind.can.contains(&Can::StopInOrder)),
+            (Self::KillAll, kind.can.contains(&Can::StopInOrder)),
+            (Self::Pause, true),
+            (Self::Cut, kind.can.contains(&Can::Cut)),
+            (Self::Restart, kind.can.contains(&Can::StopInOrder)),
+            (Self::MoveLeaders, kafka),
+        ];
+        all.into_iter().filter(|(_, has)| *has).map(|(fault, _)| fault).collect()
+    }
+}
+
 /// One fault after the other until the time is up. Each is over, and all replicas in sync, before the next one.
 async fn break_things(world: &World, backend: &Backend, until: Instant) -> Result<Faults, Error> {
     let mut faults = Faults::new();
     let mut chance = fastrand::Rng::with_seed(world.seed);
+    let kinds = Fault::of(backend.kind());
+    let mut coming = Vec::new();
     let mut round = 0;
     while Instant::now() < until {
         let description = until_whole(world, backend).await?;
-        let victim = busiest(&description);
-        let fault = match round % 3 {
-            0 => {
-                world.mark(&format!("kill -9 of broker {victim}"));
-                backend.kill(victim).await?;
-                sleep(OUTAGE).await;
-                world.mark(&format!("broker {victim} starts again"));
-                backend.restart(victim).await?;
-                "kills"
-            }
-            1 if backend.can(Can::Cut) && chance.bool() => {
-                world.mark(&format!("broker {victim} is cut off from the others"));
-                backend.cut_off(victim).await?;
-                sleep(OUTAGE).await;
-                world.mark("the network is whole again");
-                backend.mend().await?;
-                "cuts"
-            }
-            1 => {
-                world.mark(&format!("broker {victim} stops"));
-                backend.pause(victim).await?;
-                sleep(OUTAGE).await;
-                world.mark(&format!("broker {victim} goes on"));
-                backend.resume(victim).await?;
-                "pauses"
-            }
-            _ if backend.kind().id == "kafka" => {
-                move_leaders(world, backend, &description).await?;
-                "leaders moved by Java's tools"
-            }
-            _ => {
-                world.mark(&format!("kill -9 of broker {victim} in the moment when it owes an answer"));
-                backend.kill_amid_writes(victim).await?;
-                sleep(OUTAGE / 4).await;
-                world.mark(&format!("broker {victim} starts again"));
-                backend.restart(victim).await?;
-                "kills amid writes"
-            }
-        };
-        *faults.entry(fault).or_default() += 1;
+        if coming.is_empty() {
+            coming.clone_from(&kinds);
+            chance.shuffle(&mut coming);
+        }
+        let Some(fault) = coming.pop() else { break };
+        // In turn the active controller, where it is one of the nodes, and who leads most partitions.
+        let controller = backend.controller().await.ok().flatten().map(|(node, _)| node);
+        let victim = controller.filter(|_| round % 2 == 1).unwrap_or(busiest(&description));
+        let role = if controller == Some(victim) { ", the active controller" } else { "" };
+        let name = strike(world, backend, fault, victim, role, &description).await?;
+        *faults.entry(name).or_default() += 1;
         round += 1;
         sleep(Duration::from_millis(chance.u64(0..2000))).await;
     }
     Ok(faults)
+}
+
+/// One fault, from its beginning to its end; gives its name.
+async fn strike(
+    world: &World,
+    backend: &Backend,
+    fault: Fault,
+    victim: i32,
+    role: &str,
+    description: &TopicDescription,
+) -> Result<&'static str, Error> {
+    let victim_is = format!("broker {victim}{role}");
+    match fault {
+        Fault::Kill => {
+            world.mark(&format!("kill -9 of {victim_is}"));
+            backend.kill(victim).await?;
+            sleep(OUTAGE).await;
+            world.mark(&format!("broker {victim} starts again"));
+            backend.restart(victim).await?;
+            Ok("kills")
+        }
+        Fault::KillAmidWrites => {
+            world.mark(&format!("kill -9 of {victim_is} in the moment when it owes an answer"));
+            backend.kill_amid_writes(victim).await?;
+            sleep(OUTAGE / 4).await;
+            world.mark(&format!("broker {victim} starts again"));
+            backend.restart(victim).await?;
+            Ok("kills amid writes")
+        }
+        Fault::KillAll => {
+            world.mark("kill -9 of all nodes");
+            for node in 1..=BROKERS as i32 {
+                backend.kill(node).await?;
+            }
+            world.mark("all nodes start again");
+            backend.mend().await?;
+            Ok("kills of all")
+        }
+        Fault::Pause => {
+            world.mark(&format!("{victim_is} stops"));
+            backend.pause(victim).await?;
+            sleep(OUTAGE).await;
+            world.mark(&format!("broker {victim} goes on"));
+            backend.resume(victim).await?;
+            Ok("pauses")
+        }
+        Fault::Cut => {
+            world.mark(&format!("{victim_is} is cut off from the others"));
+            backend.cut_off(victim).await?;
+            sleep(OUTAGE).await;
+            world.mark("the network is whole again");
+            backend.mend().await?;
+            Ok("cuts")
+        }
+        Fault::Restart => {
+            world.mark(&format!("{victim_is} is restarted in order"));
+            backend.stop(victim).await?;
+            backend.restart(victim).await?;
+            Ok("restarts")
+        }
+        Fault::MoveLeaders => {
+            move_leaders(world, backend, description).await?;
+            Ok("leaders moved by Java's tools")
+        }
+    }
 }
 
 /// Waits until every partition has a leader and all its replicas in sync.
@@ -479,7 +592,12 @@ fn number_before_space(rest: &mut &[u8]) -> Result<i64, Error> {
 }
 
 /// Prints what happened; returns whether nothing is wrong and the run counts.
-fn report(world: &World, faults: &Faults, others: &str) -> bool {
+fn report(
+    world: &World,
+    faults: &Faults,
+    others: &str,
+    autopsy: &Result<Option<String>, std::io::Error>,
+) -> bool {
     let verdict = check(&world.history.lock(), &Promises::default());
     let [elections, retries] = [&world.elections, &world.retries].map(|count| count.load(Ordering::SeqCst));
     let faults: Vec<_> = faults.iter().map(|(fault, count)| format!("{count} {fault}")).collect();
@@ -495,14 +613,27 @@ fn report(world: &World, faults: &Faults, others: &str) -> bool {
     println!("reordered          {}", verdict.count(Rule::Reordered));
     println!("written though failed {}", verdict.count(Rule::Ghost));
     println!("second reader      {others}");
+    let changes = world.controller_changes();
+    if let Some(changes) = changes {
+        println!("controller changes {changes}");
+    }
+    let (two_leaders, seen) = (world.two_leaders.load(Ordering::SeqCst), world.leaders.lock().len());
+    println!("leaders            of {seen} epochs seen, {two_leaders} times two in one");
+    match autopsy {
+        Ok(Some(told)) => println!("disks              {told}"),
+        Ok(None) => {}
+        Err(error) => println!("disks              DIFFER: {error}"),
+    }
     let settled = verdict.unknown == 0 && verdict.acked > 0;
-    let counts = elections >= ELECTIONS && retries >= RETRIES && settled;
+    let changed = changes.is_none_or(|changes| changes >= CONTROLLER_CHANGES);
+    let counts = elections >= ELECTIONS && retries >= RETRIES && changed && settled;
     if !counts {
         println!(
-            "this run does not count: at least {ELECTIONS} elections and {RETRIES} retried batches are needed"
+            "this run does not count: at least {ELECTIONS} elections, {RETRIES} retried batches and, where controllers \
+             are among the nodes, {CONTROLLER_CHANGES} changes of the controller are needed"
         );
     }
-    let ok = verdict.is_ok() && counts;
+    let ok = verdict.is_ok() && counts && two_leaders == 0 && autopsy.is_ok();
     println!("verdict            {}", if ok { "all promises kept" } else { "FAILED" });
     ok
 }

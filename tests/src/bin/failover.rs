@@ -164,7 +164,7 @@ async fn measure(
         tokio::time::sleep(Duration::from_millis(100) + Duration::from_micros(chance.u64(0..100_000))).await;
         let victim = match row.who {
             Who::Leader => cluster.leader_of(TOPIC, 0).ok_or("no leader")?,
-            Who::Controller => Cluster::CONTROLLER,
+            Who::Controller => cluster.controller().ok_or("no controller")?,
         };
         measured.stalls = measured.stalls.max(watchdog.take());
         let began = Instant::now();

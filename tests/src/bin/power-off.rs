@@ -40,7 +40,7 @@ fn main() -> ExitCode {
             println!("rounds survived    {rounds}");
             println!(
                 "losses of power    {} ({whole} of everything, {brokers} of all brokers, {single} of one, {controller} of \
-                 the controller; {torn} with torn tails, {again} while nodes still started)",
+                 one controller; {torn} with torn tails, {again} while nodes still started)",
                 stats.faults
             );
             println!("operations         {}", stats.operations);

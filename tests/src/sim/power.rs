@@ -51,7 +51,7 @@ pub struct Outages {
     pub brokers: u64,
     /// Losses of power of one broker.
     pub single: u64,
-    /// Losses of power of the active controller.
+    /// Losses of power of one controller.
     pub controller: u64,
     /// How many of all these left torn tails.
     pub torn: u64,
@@ -221,18 +221,23 @@ fn dark(cluster: &Cluster, shared: &Shared, chance: &mut fastrand::Rng, outages:
     match whose {
         Whose::Everybodys => {
             cluster.power_off_all_with(loss);
-            let _ = cluster.power_off_with(Cluster::CONTROLLER, loss);
+            cluster.voters().into_iter().for_each(|voter| drop(cluster.power_off_with(voter, loss)));
         }
         Whose::Brokers => drop(cluster.power_off_all_with(loss)),
         Whose::Leaders => drop(cluster.power_off_with(leader, loss)),
         Whose::Followers => drop(cluster.power_off_with(follower, loss)),
-        Whose::Controllers => drop(cluster.power_off_with(Cluster::CONTROLLER, loss)),
+        Whose::Controllers => {
+            let all = cluster.voters();
+            // The active one, or any of them.
+            let one = cluster.controller().filter(|_| chance.bool()).or_else(|| chance.choice(&all).copied());
+            drop(one.map(|voter| cluster.power_off_with(voter, loss)));
+        }
     }
 }
 
 /// Starts every node that is down, each after a while of its own; returns when all run.
 async fn bring_back(cluster: &Cluster, chance: &mut fastrand::Rng) -> Result<(), String> {
-    let nodes = std::iter::once(Cluster::CONTROLLER).chain(cluster.broker_ids());
+    let nodes = cluster.voters().into_iter().chain(cluster.broker_ids());
     let starting: FuturesUnordered<_> = nodes
         .map(|node| {
             let after = Duration::from_millis(chance.u64(0..=1_000));

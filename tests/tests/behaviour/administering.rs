@@ -5,9 +5,12 @@ use std::time::Duration;
 use klamm::{ErrorCode, FeatureUpdate, Isolation, NewTopic, OffsetSpec, RecordsBefore, TopicPartition};
 use klamm_tests::backend::Backend;
 use klamm_tests::suite::Outcome;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::tools::{read, write_numbers};
+
+/// Pause between two looks: in virtual time nothing else would let time pass.
+const LOOK: Duration = Duration::from_millis(20);
 
 pub(crate) async fn a_topic_is_created_described_and_deleted(backend: &Backend) -> Outcome {
     let admin = backend.client()?.admin();
@@ -23,6 +26,7 @@ pub(crate) async fn a_topic_is_created_described_and_deleted(backend: &Backend) 
             Ok(mut told) if told[0].partitions.iter().all(|p| p.leader.is_some()) => break told.remove(0),
             other => assert!(begun.elapsed() < Duration::from_secs(30), "{other:?}"),
         }
+        sleep(LOOK).await;
     };
     assert_eq!((described.id, described.partitions.len()), (created.id, 3));
     assert!(described.partitions.iter().all(|p| p.isr.len() == 1 && p.leader_epoch >= 0));
@@ -80,6 +84,7 @@ pub(crate) async fn topics_are_placed_by_hand_listed_and_described_by_id(backend
             }
             other => assert!(begun.elapsed() < Duration::from_secs(30), "{other:?}"),
         }
+        sleep(LOOK).await;
     }
     Ok(())
 }
@@ -197,14 +202,17 @@ pub(crate) async fn a_broker_that_is_gone_is_unregistered_and_comes_back_when_it
     let begun = Instant::now();
     while fenced().await? != Some(true) {
         assert!(begun.elapsed() < Duration::from_secs(60), "broker {victim} is not fenced");
+        sleep(LOOK).await;
     }
     admin.unregister_broker(victim).await?;
     while fenced().await?.is_some() {
         assert!(begun.elapsed() < Duration::from_secs(60), "broker {victim} is still registered");
+        sleep(LOOK).await;
     }
     backend.mend().await?;
     while fenced().await? != Some(false) {
         assert!(begun.elapsed() < Duration::from_secs(90), "broker {victim} has not come back");
+        sleep(LOOK).await;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 mod broker;
 mod change;
 mod key;
+mod log;
 mod support;
 mod table;
 mod topic;
@@ -147,7 +148,7 @@ fn checked<'v>(
         value: key.shown(value).to_owned(),
         reason,
     })?;
-    match support::refusal(key.name) {
+    match support::refusal(key.name).or_else(|| support::refusal_of_value(key.name, value)) {
         Some(reason) if key.default != Some(value) => {
             Err(ConfigError::Unsupported { name: key.name, reason })
         }
@@ -156,11 +157,11 @@ fn checked<'v>(
 }
 
 /// Whether a broker's or topic's setting is taken at this value and shown by DescribeConfigs, but not acted on yet:
-/// records are not deleted by `retention.ms`, for example. Unknown names and defaults are not meant.
+/// files are not preallocated by `log.preallocate`, for example. Unknown names and defaults are not meant.
 pub fn is_without_effect(name: &str, value: &str) -> bool {
     let key = find(table::BROKER, name).or_else(|| find(table::TOPIC, name));
     let value = value.trim();
-    let acted_on = support::ACTED_ON.contains(&name) || support::ACTED_ON_AT.contains(&(name, value));
+    let acted_on = support::ACTED_ON.contains(&name);
     key.is_some_and(|key| key.default != Some(value)) && !acted_on
 }
 

@@ -1,5 +1,7 @@
 //! Settings of Kafka whose subject broker-lite does not have yet: any value but the default is refused.
 
+use klamm_wire::Compression;
+
 /// Subjects that are missing as a whole: TLS, SASL, ACLs, quotas, transactions, tiered storage, share and
 /// streams groups, KIP-848 groups.
 const MISSING: &[&str] = &[
@@ -26,7 +28,6 @@ const MISSING_NAMES: &[&str] = &[
     "alter.config.policy.class.name",
     "authorizer.class.name",
     "client.quota.callback.class",
-    "compression.type",
     "connections.max.reauth.ms",
     "create.topic.policy.class.name",
     "listener.security.protocol.map",
@@ -43,24 +44,39 @@ const OWNED: &[&str] = &[
     "advertised.listeners",
     "broker.id",
     "controller.listener.names",
+    "controller.quorum.auto.join.enable",
+    "controller.quorum.bootstrap.servers",
+    "controller.quorum.voters",
     "inter.broker.listener.name",
     "listeners",
     "node.id",
     "process.roles",
 ];
 
+/// Why the setting cannot have this value, if it cannot, although Kafka's could.
+pub(super) fn refusal_of_value(name: &str, value: &str) -> Option<&'static str> {
+    let selector = "RackAwareReplicaSelector";
+    match (name, value) {
+        ("compression.type", "zstd") if Compression::Zstd.check_level(None).is_err() => {
+            Some("cannot be zstd: this build reads zstd and does not write it (feature `zstd`)")
+        }
+        ("replica.selector.class", class)
+            if !class.is_empty() && class.rsplit('.').next() != Some(selector) =>
+        {
+            Some("can only be org.apache.kafka.common.replica.RackAwareReplicaSelector")
+        }
+        _ => None,
+    }
+}
+
 /// Why the setting cannot be changed, if it cannot.
 pub(super) fn refusal(name: &str) -> Option<&'static str> {
-    if OWNED.contains(&name) || name.starts_with("controller.quorum.") {
+    if OWNED.contains(&name) {
         return Some("is set by broker-lite itself");
     }
     let missing = MISSING_NAMES.contains(&name) || MISSING.iter().any(|prefix| name.starts_with(prefix));
     (missing && !name.starts_with(HARMLESS)).then_some("is not supported yet")
 }
-
-/// Acted on at one value only: sync before acknowledging, with every message.
-pub(super) const ACTED_ON_AT: &[(&str, &str)] =
-    &[("flush.messages", "1"), ("log.flush.interval.messages", "1")];
 
 /// What broker-lite acts on; everything else that is not refused is kept and shown, and changes nothing.
 pub(super) const ACTED_ON: &[&str] = &[
@@ -68,24 +84,67 @@ pub(super) const ACTED_ON: &[&str] = &[
     "auto.leader.rebalance.enable",
     "broker.heartbeat.interval.ms",
     "broker.session.timeout.ms",
+    "cleanup.policy",
+    "compression.gzip.level",
+    "compression.type",
+    "compression.zstd.level",
     "connections.max.idle.ms",
+    "controller.quorum.election.backoff.max.ms",
+    "controller.quorum.election.timeout.ms",
+    "controller.quorum.fetch.timeout.ms",
+    "controller.quorum.request.timeout.ms",
+    "controller.quorum.retry.backoff.ms",
     "default.replication.factor",
+    "delete.retention.ms",
     "delete.topic.enable",
     "fetch.max.bytes",
+    "file.delete.delay.ms",
+    "flush.messages",
+    "flush.ms",
     "follower.replication.throttled.rate",
     "follower.replication.throttled.replicas",
+    "index.interval.bytes",
     "leader.imbalance.check.interval.seconds",
     "leader.replication.throttled.rate",
     "leader.replication.throttled.replicas",
+    "log.cleaner.backoff.ms",
+    "log.cleaner.delete.retention.ms",
+    "log.cleaner.enable",
+    "log.cleaner.max.compaction.lag.ms",
+    "log.cleaner.min.cleanable.ratio",
+    "log.cleaner.min.compaction.lag.ms",
+    "log.cleanup.policy",
+    "log.flush.interval.messages",
+    "log.flush.interval.ms",
+    "log.flush.scheduler.interval.ms",
+    "log.index.interval.bytes",
     "log.message.timestamp.after.max.ms",
     "log.message.timestamp.before.max.ms",
     "log.message.timestamp.type",
+    "log.retention.bytes",
+    "log.retention.check.interval.ms",
+    "log.retention.hours",
+    "log.retention.minutes",
+    "log.retention.ms",
+    "log.roll.hours",
+    "log.roll.jitter.hours",
+    "log.roll.jitter.ms",
+    "log.roll.ms",
+    "log.segment.bytes",
+    "log.segment.delete.delay.ms",
+    "max.compaction.lag.ms",
     "max.connections",
+    "max.incremental.fetch.session.cache.slots",
     "max.message.bytes",
     "message.max.bytes",
     "message.timestamp.after.max.ms",
     "message.timestamp.before.max.ms",
     "message.timestamp.type",
+    "metadata.log.max.record.bytes.between.snapshots",
+    "metadata.log.max.snapshot.interval.ms",
+    "metadata.max.idle.interval.ms",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms",
     "min.insync.replicas",
     "num.partitions",
     "producer.id.expiration.ms",
@@ -97,6 +156,12 @@ pub(super) const ACTED_ON: &[&str] = &[
     "replica.fetch.wait.max.ms",
     "replica.high.watermark.checkpoint.interval.ms",
     "replica.lag.time.max.ms",
+    "replica.selector.class",
+    "retention.bytes",
+    "retention.ms",
+    "segment.bytes",
+    "segment.jitter.ms",
+    "segment.ms",
     "socket.request.max.bytes",
     "unclean.leader.election.enable",
 ];

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use klamm_wire::Compression;
+
 use super::key::{Key, Via};
 use super::{
     BrokerConfig, ConfigError, ConfigSource, DescribedConfig, Synonym, checked, documentation, find, table,
@@ -55,6 +57,20 @@ impl<'a> TopicConfig<'a> {
     /// operating system, as if it were Kafka's default.
     pub fn sync_before_ack(&self) -> bool {
         self.int("flush.messages") == Some(1)
+    }
+
+    /// Codec of every batch and its level (`compression.type`, `compression.gzip.level`, `compression.zstd.level`); `None`
+    /// keeps the producer's. There is one lz4 encoder, whatever its level.
+    pub fn compression(&self) -> Option<(Compression, Option<i32>)> {
+        let level = |name: &str| self.int(name).and_then(|level| i32::try_from(level).ok());
+        match self.get("compression.type").as_deref() {
+            Some("uncompressed") => Some((Compression::None, None)),
+            Some("gzip") => Some((Compression::Gzip, level("compression.gzip.level"))),
+            Some("zstd") => Some((Compression::Zstd, level("compression.zstd.level"))),
+            Some("lz4") => Some((Compression::Lz4, None)),
+            Some("snappy") => Some((Compression::Snappy, None)),
+            _ => None,
+        }
     }
 
     /// `unclean.leader.election.enable`.

@@ -16,6 +16,8 @@ use klamm_wire::metadata_records::{
 };
 
 use super::{Controller, Outcome};
+use std::time::Duration;
+
 use crate::Tick;
 use crate::metadata::BrokerRegistration;
 
@@ -24,8 +26,6 @@ use crate::metadata::BrokerRegistration;
 pub(super) struct Session {
     /// When the broker is fenced unless it reports.
     ends: Tick,
-    /// Whether the end was put off since the last report.
-    put_off: bool,
     /// Whether the broker has reported to this controller.
     heard: bool,
     /// Metadata offset the broker has applied, as of its last heartbeat.
@@ -36,7 +36,7 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(ends: Tick) -> Self {
-        Self { ends, put_off: false, heard: false, offset: -1, shutdown_offset: None }
+        Self { ends, heard: false, offset: -1, shutdown_offset: None }
     }
 }
 
@@ -124,7 +124,6 @@ impl Controller {
         let ends = now + self.session_timeout;
         let session = self.sessions.entry(id).or_insert_with(|| Session::new(ends));
         session.ends = session.ends.max(ends);
-        session.put_off = false;
         session.heard = true;
         session.offset = offset.unwrap_or(session.offset);
     }
@@ -245,24 +244,22 @@ impl Controller {
         self.live_sessions().map(|(_, session)| session.ends).min()
     }
 
-    /// Fences brokers that have been silent for `broker.session.timeout.ms`, and balances leaders if that is due.
-    ///
-    /// When it runs late, this process was held up, and reports may wait unread: who is due gets half a
-    /// session more, once, in which every living broker reports (`broker.heartbeat.interval.ms`).
+    /// The process did nothing for this long: what brokers reported meanwhile waits unread, so their silence proves
+    /// nothing. Every session gets the time back.
+    pub fn deaf(&mut self, time: Duration) {
+        for session in self.sessions.values_mut() {
+            session.ends += time;
+        }
+    }
+
+    /// Fences brokers that have been silent for `broker.session.timeout.ms`, and balances leaders if that is due. Where the
+    /// process may have been held up, tell it so first: see [`Self::deaf`].
     pub fn on_deadline(&mut self, now: Tick) -> Outcome<()> {
-        let late = self.session_deadline().is_some_and(|due| now > due + self.session_timeout / 4);
-        let silent: Vec<(i32, i64)> = self
+        let dead: Vec<(i32, i64)> = self
             .live_sessions()
             .filter(|(_, session)| session.ends <= now)
             .map(|(broker, _)| (broker.id, broker.epoch))
             .collect();
-        let (mut dead, more) = (Vec::new(), now + self.session_timeout / 2);
-        for (id, epoch) in silent {
-            match self.sessions.get_mut(&id).filter(|session| late && !session.put_off) {
-                Some(session) => (session.ends, session.put_off) = (more, true),
-                None => dead.push((id, epoch)),
-            }
-        }
         self.fence(&dead);
         self.rebalance(now);
         self.outcome(())

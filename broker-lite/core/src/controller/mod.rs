@@ -29,7 +29,7 @@ mod unregister;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use klamm_wire::metadata_records::{FeatureLevelRecord, MetadataRecord};
+use klamm_wire::metadata_records::{FeatureLevelRecord, MetadataRecord, NoOpRecord};
 use klamm_wire::{ErrorCode, StrBytes};
 use uuid::Uuid;
 
@@ -118,14 +118,23 @@ impl Controller {
         &self.settings
     }
 
-    /// First records of a new cluster (finalized features, and what they ask for); none if the log holds some already.
+    /// First records of a new cluster: finalized features, what they ask for, and its id. None if the log holds them already.
     pub fn bootstrap(&mut self) -> Outcome<()> {
-        if self.image.next_offset() == 0 {
+        if self.image.features().is_empty() {
             for (name, feature_level) in features::FIRST {
                 self.emit(FeatureLevelRecord { name: (*name).to_owned(), feature_level: *feature_level });
             }
             self.settle_min_insync();
         }
+        if self.image.cluster_id().is_none() {
+            self.emit(Image::cluster_id_record(&self.cluster_id.clone()));
+        }
+        self.outcome(())
+    }
+
+    /// A record that changes nothing, for `metadata.max.idle.interval.ms`: whoever applies it knows that it is up to date.
+    pub fn no_op(&mut self) -> Outcome<()> {
+        self.emit(NoOpRecord {});
         self.outcome(())
     }
 

@@ -13,13 +13,16 @@
 //! Invariant: offsets rise and leader epochs never fall from one batch to the next. Offsets may be left out, where
 //! compaction has taken records away.
 
+mod compact;
 mod files;
 mod index;
 mod recover;
+mod retention;
 mod scan;
 mod segment;
 mod settings;
 
+pub use compact::Compacted;
 pub use files::{LEADER_EPOCHS, PARTITION_METADATA};
 pub use recover::content;
 pub use scan::{Batches, Cause, Damage};
@@ -87,6 +90,8 @@ pub struct Log<D> {
     recovery_point: i64,
     /// Offsets may have been left out.
     has_gaps: bool,
+    /// Everything before this offset was compacted since the log was opened.
+    cleaned_until: i64,
     /// Files that wait for their deletion, and when that is due.
     doomed: Vec<(Option<Tick>, String)>,
 }
@@ -131,6 +136,11 @@ impl<D: Directory> Log<D> {
         let after = self.segments.partition_point(|segment| segment.base <= offset);
         let segment = self.segments.get(after.checked_sub(1)?)?;
         Some(files::of_offset(segment.base, files::LOG))
+    }
+
+    /// Whether a segment is full that is not durable.
+    pub fn has_rolled(&self) -> bool {
+        self.segments.last().is_some_and(|active| active.base > self.recovery_point)
     }
 
     /// Size of all segments.
@@ -236,7 +246,11 @@ impl<D: Directory> Log<D> {
 
     fn is_aged(&self, active: &Segment, timestamp: i64) -> bool {
         let Some(first) = active.first_timestamp.filter(|first| *first >= 0) else { return false };
-        let LogSettings { segment_ms, segment_jitter_ms, .. } = self.settings;
+        let LogSettings { mut segment_ms, segment_jitter_ms, compact, max_compaction_lag_ms, .. } =
+            self.settings;
+        if compact && max_compaction_lag_ms > 0 {
+            segment_ms = segment_ms.min(max_compaction_lag_ms);
+        }
         // not chance, but different from segment to segment
         let spread = segment_jitter_ms.min(segment_ms).max(0) as u64;
         let drawn = (active.base as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11;
@@ -451,6 +465,7 @@ impl<D: Directory> Log<D> {
             end_offset = left.max(self.start_offset);
         }
         self.end_offset = end_offset;
+        self.cleaned_until = self.cleaned_until.min(end_offset);
         self.epochs.truncate_from_end(end_offset);
         self.epochs_changed = true;
         self.remove_snapshots(|at| at > end_offset)?;
@@ -594,6 +609,8 @@ impl<D: Directory> Log<D> {
     }
 }
 
+#[cfg(test)]
+mod cleaning_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -42,6 +42,7 @@ impl<D: Directory> Log<D> {
             end_offset: checkpoint.log_start_offset,
             recovery_point: checkpoint.recovery_point,
             has_gaps: false,
+            cleaned_until: 0,
             doomed: Vec::new(),
         };
         let damage = log.rebuild()?;

@@ -36,6 +36,21 @@ impl Segment {
         Ok(segment)
     }
 
+    /// As [`Self::create`], with names that end so: it is to be renamed.
+    pub(super) fn create_as<D: Directory>(
+        directory: &mut D,
+        base: i64,
+        suffix: &str,
+    ) -> Result<Self, StorageError> {
+        let name = |extension| format!("{}.{suffix}", of_offset(base, extension));
+        let mut segment = Self::of(base, directory.create(&name(LOG))?);
+        if directory.keeps_derived() {
+            let offsets = directory.create(&name(INDEX))?;
+            segment.indexes = Some((offsets, directory.create(&name(TIME_INDEX))?));
+        }
+        Ok(segment)
+    }
+
     /// A segment found in the directory, without its index.
     pub(super) fn open<D: Directory>(directory: &mut D, base: i64) -> Result<Self, StorageError> {
         Ok(Self::of(base, directory.open(&of_offset(base, LOG))?))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::ConfigResource;
+use super::{ConfigResource, Image};
 
 /// A topic that is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,28 @@ pub struct Delta {
 }
 
 impl Delta {
+    /// What a broker has to look at again when `after` takes the place of `before`, as a snapshot does.
+    pub fn between(before: &Image, after: &Image) -> Self {
+        let mut delta = Self::default();
+        for topic in after.topics() {
+            let old = before.topic_by_id(topic.id);
+            let changed = topic.partitions.iter().filter(|(number, partition)| {
+                old.and_then(|old| old.partitions.get(number)) != Some(partition)
+            });
+            delta.partitions.extend(changed.map(|(number, _)| (topic.id, *number)));
+        }
+        for gone in before.topics().filter(|topic| after.topic_by_id(topic.id).is_none()) {
+            let (name, partitions) = (Arc::clone(&gone.name), gone.partitions.keys().copied().collect());
+            delta.removed_topics.push(RemovedTopic { name, id: gone.id, partitions });
+        }
+        let brokers = before.brokers().keys().chain(after.brokers().keys());
+        delta.brokers.extend(brokers.filter(|id| before.broker(**id) != after.broker(**id)));
+        let resources = before.configs.keys().chain(after.configs.keys());
+        let changed = resources.filter(|resource| before.configs(resource) != after.configs(resource));
+        delta.configs.extend(changed.cloned());
+        delta
+    }
+
     /// Whether nothing changed that a broker acts on.
     pub fn is_empty(&self) -> bool {
         self == &Self::default()

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use klamm_wire::metadata_records::ConfigRecord;
 use uuid::Uuid;
 
 use super::{BrokerRegistration, PartitionRegistration};
@@ -63,6 +64,11 @@ pub struct Image {
     pub(super) features: BTreeMap<String, i16>,
     pub(super) next_producer_id: i64,
 }
+
+/// Where the id of the cluster is kept, so that every node learns it from the log: a setting of a resource of a type that
+/// Kafka has no use for, which its tools show and pass over. Kafka itself has the id only in `meta.properties`.
+const CLUSTER: (i8, &str) = (0, "cluster");
+const CLUSTER_ID: &str = "cluster.id";
 
 static NO_CONFIGS: BTreeMap<String, String> = BTreeMap::new();
 
@@ -135,6 +141,21 @@ impl Image {
     /// Settings in force for a topic on a broker with the settings `broker`.
     pub fn topic_config<'a>(&'a self, name: &str, broker: &'a BrokerConfig) -> TopicConfig<'a> {
         TopicConfig::new(self.configs(&ConfigResource::Topic(name.to_owned())), broker)
+    }
+
+    /// Id of the cluster, once its first controller has written it down.
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.configs(&ConfigResource::new(CLUSTER.0, CLUSTER.1)).get(CLUSTER_ID).map(String::as_str)
+    }
+
+    /// The record by which the first controller writes down the id of the cluster.
+    pub fn cluster_id_record(id: &str) -> ConfigRecord {
+        ConfigRecord {
+            resource_type: CLUSTER.0,
+            resource_name: CLUSTER.1.to_owned(),
+            name: CLUSTER_ID.to_owned(),
+            value: Some(id.to_owned()),
+        }
     }
 
     /// Finalized level of each feature.

@@ -37,7 +37,7 @@ impl Voter {
             }
             Role::Leader(leader) => {
                 if leader.check <= tick && self.voters.len() > 1 {
-                    self.resign(now, fx);
+                    self.resign(now, log, fx);
                 } else if leader.tell_again <= tick {
                     let half = self.settings.fetch_timeout / 2;
                     leader.tell_again = tick + half.max(Duration::from_millis(1));
@@ -57,7 +57,7 @@ impl Voter {
 
     /// Gives a leadership up in order: the others hear of it, and who has most of the log stands for election at once.
     /// Does nothing in any other role.
-    pub fn resign(&mut self, now: Now, fx: &mut Vec<Effect>) {
+    pub fn resign<L: QuorumLog>(&mut self, now: Now, log: &L, fx: &mut Vec<Effect>) {
         let Role::Leader(leader) = &self.role else { return };
         let mut successors: Vec<(i64, i32)> =
             leader.voters.iter().map(|(id, progress)| (-progress.end, *id)).collect();
@@ -67,6 +67,12 @@ impl Voter {
         self.become_role(Role::Resigned { deadline, successors, told: BTreeSet::new() }, fx);
         self.leader = None;
         self.persist(fx);
+        self.drive(now.tick, log, fx);
+    }
+
+    /// Whether it has given a leadership up and not told all others yet.
+    pub fn is_leaving(&self) -> bool {
+        matches!(&self.role, Role::Resigned { told, .. } if told.len() + 1 < self.voters.len())
     }
 
     /// Takes a request about leadership: anything but a Fetch or FetchSnapshot, which are refused.

@@ -213,6 +213,11 @@ impl Voter {
         self.high_watermark
     }
 
+    /// How often its log was cut: an fsync that was begun before says nothing about what is written since.
+    pub fn cuts(&self) -> u64 {
+        self.cut
+    }
+
     /// The epoch it leads, whether or not anything of it is committed yet.
     pub fn leading(&self) -> Option<i32> {
         matches!(self.role, Role::Leader(_)).then_some(self.epoch)

@@ -1,22 +1,33 @@
-//! The log of one voter as it is kept: a [`Log`] like a partition's, and Kafka's snapshots of what was before it.
+//! What one voter keeps in its directory: a [`Log`] like a partition's, Kafka's snapshots of what was before it, and the
+//! vote.
 //!
 //! ```text
 //! snapshot │ snapshot                      at most two; the log reaches back to the end of the older one
 //!          └─ start ──batches───────── end
+//!
+//! 00000000000000000000.log ...             see `crate::log`
+//! 00000000000000001234-0000000007.checkpoint   end offset and epoch of a snapshot
+//! quorum-state
 //! ```
+//!
+//! Invariant: a snapshot is durable before anything of the log goes that it stands for.
+
+use std::collections::BTreeSet;
 
 use bytes::{Bytes, BytesMut};
 use klamm_wire::RawBatch;
 use klamm_wire::metadata_records::MetadataRecord;
 
 use super::control::{self, Place};
-use super::{LeaderChange, QuorumLog, SnapshotId};
+use super::{LeaderChange, QuorumLog, QuorumState, SnapshotId};
 use crate::log::{Cause, Damage, Log, LogError, LogSettings};
 use crate::metadata::Checkpoint;
-use crate::storage::{Directory, StorageError};
+use crate::storage::{Directory, StorageError, read_file};
 
 /// Snapshots kept.
 const KEPT: usize = 2;
+const STATE: &str = "quorum-state";
+const CHECKPOINT: &str = ".checkpoint";
 
 /// A log and its snapshots.
 #[derive(Debug)]
@@ -27,12 +38,29 @@ pub struct MetadataStore<D> {
 }
 
 impl<D: Directory> MetadataStore<D> {
-    /// Opens what a directory holds; `snapshots` are those that were kept, the oldest first.
+    /// Opens what a directory holds, and tells how its voter stood; `None` if it never ran.
     ///
     /// # Errors
     ///
     /// What the storage says.
-    pub fn open(directory: D, snapshots: Vec<(SnapshotId, Bytes)>) -> Result<Self, StorageError> {
+    pub fn open(mut directory: D) -> Result<(Self, Option<QuorumState>), StorageError> {
+        let names = directory.names()?;
+        let malformed =
+            |file: &str, reason: String| StorageError::Malformed { file: file.to_owned(), reason };
+        let state = match names.iter().any(|name| name == STATE) {
+            true => {
+                let text = read_file(&mut directory, STATE)?;
+                let text = String::from_utf8_lossy(&text);
+                Some(QuorumState::decode(&text).map_err(|error| malformed(STATE, error.to_string()))?)
+            }
+            false => None,
+        };
+        let mut snapshots = Vec::new();
+        for name in &names {
+            if let Some(id) = snapshot_id(name) {
+                snapshots.push((id, read_file(&mut directory, name)?));
+            }
+        }
         // What is torn at the end was never counted as durable.
         let (mut log, _) = Log::open(directory, LogSettings::default())?;
         if let Some((latest, _)) = snapshots.last()
@@ -41,7 +69,20 @@ impl<D: Directory> MetadataStore<D> {
             // The power went between the snapshot and the log that follows it.
             log.restart_at(latest.end_offset)?;
         }
-        Ok(Self { log, snapshots, incoming: None })
+        let mut store = Self { log, snapshots, incoming: None };
+        store.thin_out()?;
+        Ok((store, state))
+    }
+
+    /// Keeps how the voter stands; durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// What the storage says; the voter must not go on then.
+    pub fn persist(&mut self, state: &QuorumState, voters: &BTreeSet<i32>) -> Result<(), StorageError> {
+        let directory = self.log.directory_mut();
+        directory.replace_later(STATE, state.encode(voters).into())?;
+        directory.sync_now()
     }
 
     /// The log.
@@ -54,9 +95,9 @@ impl<D: Directory> MetadataStore<D> {
         &mut self.log
     }
 
-    /// Directory and snapshots, for the next process.
-    pub fn into_parts(self) -> (D, Vec<(SnapshotId, Bytes)>) {
-        (self.log.into_directory(), self.snapshots)
+    /// The directory, for the next process.
+    pub fn into_directory(self) -> D {
+        self.log.into_directory()
     }
 
     /// Appends records of the controller as one batch, all or nothing; returns the offset after the last.
@@ -102,13 +143,28 @@ impl<D: Directory> MetadataStore<D> {
         if self.snapshots.last().is_some_and(|(latest, _)| latest.end_offset >= id.end_offset) {
             return Ok(());
         }
+        self.write_snapshot(id, &bytes)?;
         self.snapshots.push((id, bytes));
-        let surplus = self.snapshots.len().saturating_sub(KEPT);
-        self.snapshots.drain(..surplus);
+        self.thin_out()?;
         if self.snapshots.len() == KEPT
             && let Some((oldest, _)) = self.snapshots.first()
         {
             self.log.advance_start(oldest.end_offset)?;
+        }
+        Ok(())
+    }
+
+    fn write_snapshot(&mut self, id: SnapshotId, bytes: &Bytes) -> Result<(), StorageError> {
+        let directory = self.log.directory_mut();
+        directory.replace_later(&snapshot_name(id), bytes.clone())?;
+        directory.sync_now()
+    }
+
+    /// Removes the oldest snapshots.
+    fn thin_out(&mut self) -> Result<(), StorageError> {
+        let surplus = self.snapshots.len().saturating_sub(KEPT);
+        for (id, _) in self.snapshots.drain(..surplus) {
+            self.log.directory_mut().remove(&snapshot_name(id))?;
         }
         Ok(())
     }
@@ -119,6 +175,15 @@ impl<D: Directory> MetadataStore<D> {
             (offset > self.log.start_offset()).then(|| self.log.epochs().epoch_at(offset - 1)).flatten();
         held.unwrap_or_else(|| self.start_epoch())
     }
+}
+
+fn snapshot_name(id: SnapshotId) -> String {
+    format!("{:020}-{:010}{CHECKPOINT}", id.end_offset, id.epoch)
+}
+
+fn snapshot_id(name: &str) -> Option<SnapshotId> {
+    let (end_offset, epoch) = name.strip_suffix(CHECKPOINT)?.split_once('-')?;
+    Some(SnapshotId { end_offset: end_offset.parse().ok()?, epoch: epoch.parse().ok()? })
 }
 
 impl<D: Directory> QuorumLog for MetadataStore<D> {
@@ -212,8 +277,13 @@ impl<D: Directory> QuorumLog for MetadataStore<D> {
         if Checkpoint::read(id, &bytes).is_err() {
             return Ok(false);
         }
+        self.write_snapshot(id, &bytes)?;
         self.log.restart_at(id.end_offset)?;
-        self.snapshots = vec![(id, bytes)];
+        for (old, _) in std::mem::replace(&mut self.snapshots, vec![(id, bytes)]) {
+            if old != id {
+                self.log.directory_mut().remove(&snapshot_name(old))?;
+            }
+        }
         Ok(true)
     }
 }

@@ -5,9 +5,9 @@
 //! Invariant: what passes here can be read by every consumer: sound lengths, CRC, codec, offsets and timestamps.
 
 use bytes::Bytes;
-use klamm_wire::batch::TimestampType;
+use klamm_wire::batch::{HEADER_BYTES, TimestampType};
 use klamm_wire::crc::crc32c_of_two;
-use klamm_wire::{BatchError, BatchHeader, Compression, CompressionError, ErrorCode, RawBatch};
+use klamm_wire::{BatchError, BatchHeader, Compression, CompressionError, ErrorCode, RawBatch, Records};
 
 use super::types::{AppendError, Produce, ReplicaSettings};
 
@@ -15,6 +15,12 @@ use super::types::{AppendError, Produce, ReplicaSettings};
 const ZSTD_FROM: i16 = 7;
 /// Timestamp of a record without any.
 const NO_TIMESTAMP: i64 = -1;
+/// Bytes before the field `length` ends, which it does not count.
+const LENGTH_PREFIX: usize = 12;
+/// The bits of `attributes` that name the codec.
+const CODEC_BITS: i16 = 7;
+/// The bit of `attributes` that says whose timestamps these are.
+const APPEND_TIME_BIT: i16 = 8;
 /// Where the bytes begin that the CRC covers.
 const SUMMED_FROM: usize = 21;
 
@@ -26,20 +32,52 @@ pub(super) struct Checked {
     max_timestamp: i64,
 }
 
-/// Takes the one batch a Produce request may hold for a partition, and checks all of it but its sequence.
+/// Takes the one batch a Produce request may hold for a partition: what is wrong here is wrong at any broker.
+pub(super) fn one_batch(produce: &Produce) -> Result<RawBatch, AppendError> {
+    let batch = split_one(produce)?;
+    check_codec(batch.header(), produce.api_version)?;
+    Ok(batch)
+}
+
+/// Checks everything but the sequence.
 pub(super) fn check(
-    produce: &Produce,
+    batch: RawBatch,
     wall_ms: i64,
     settings: &ReplicaSettings,
 ) -> Result<Checked, AppendError> {
-    let batch = one_batch(produce)?;
     check_place_and_size(batch.header(), settings)?;
     batch.verify_crc().map_err(|error| AppendError::new(ErrorCode::CORRUPT_MESSAGE, error.to_string()))?;
-    let header = *batch.header();
-    check_codec(&header, produce.api_version)?;
-    check_kind(&header)?;
-    let max_timestamp = check_records(&batch, wall_ms, settings)?;
+    check_kind(batch.header())?;
+    let (records, max_timestamp) = check_records(&batch, wall_ms, settings)?;
+    let batch = compressed_as_set(batch, &records, settings)?;
     Ok(Checked { batch, max_timestamp })
+}
+
+/// The batch with the topic's codec (`compression.type`), if that is another one than the producer's.
+fn compressed_as_set(
+    batch: RawBatch,
+    records: &Records,
+    settings: &ReplicaSettings,
+) -> Result<RawBatch, AppendError> {
+    let Some(codec) = settings.compression.filter(|codec| batch.header().compression() != Ok(*codec)) else {
+        return Ok(batch);
+    };
+    let refused = |reason: String| {
+        let message = format!("compression.type of the topic is {}: {reason}", codec.name());
+        AppendError::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, message)
+    };
+    let packed = codec.compress(settings.compression_level, records.body());
+    let packed = packed.map_err(|error| refused(error.to_string()))?;
+    let length = i32::try_from(packed.len() + HEADER_BYTES - LENGTH_PREFIX);
+    let mut header = BatchHeader {
+        attributes: (batch.header().attributes & !CODEC_BITS) | codec.id(),
+        length: length.map_err(|error| refused(error.to_string()))?,
+        ..*batch.header()
+    };
+    header.crc = crc32c_of_two(&header.encode()[SUMMED_FROM..], &packed);
+    let bytes = [&header.encode()[..], &packed].concat();
+    check_place_and_size(&header, settings)?;
+    RawBatch::parse(bytes.into()).map_err(|error| refused(error.to_string()))
 }
 
 impl Checked {
@@ -49,7 +87,8 @@ impl Checked {
 
     /// The batch at its place in the log, as header and bytes.
     ///
-    /// As Kafka does, a max timestamp that the records contradict is put right.
+    /// As Kafka does, a max timestamp that the records contradict is put right, and so is a claim that the times were the
+    /// broker's.
     pub(super) fn place(
         &self,
         base_offset: i64,
@@ -59,7 +98,11 @@ impl Checked {
         let mut header = *self.batch.header();
         header.base_offset = base_offset;
         header.partition_leader_epoch = leader_epoch;
-        let unchanged = header.max_timestamp == self.max_timestamp;
+        let claims_append_time = header.timestamp_type() == TimestampType::LogAppendTime;
+        if claims_append_time && append_time.is_none() {
+            header.attributes &= !APPEND_TIME_BIT;
+        }
+        let unchanged = header.max_timestamp == self.max_timestamp && !claims_append_time;
         header.max_timestamp = append_time.unwrap_or(self.max_timestamp);
         let chunks = match append_time {
             Some(time) => self.batch.assigned_with_append_time(base_offset, leader_epoch, time),
@@ -78,7 +121,7 @@ fn invalid(message: impl Into<String>) -> AppendError {
     AppendError::new(ErrorCode::INVALID_RECORD, message)
 }
 
-fn one_batch(produce: &Produce) -> Result<RawBatch, AppendError> {
+fn split_one(produce: &Produce) -> Result<RawBatch, AppendError> {
     let mut rest = produce.records.clone();
     let batch = match RawBatch::split(&mut rest) {
         Some(Ok(batch)) => batch,
@@ -89,9 +132,10 @@ fn one_batch(produce: &Produce) -> Result<RawBatch, AppendError> {
         None => return Err(invalid("a Produce request must hold a whole record batch for every partition")),
     };
     match RawBatch::split(&mut rest) {
-        None if rest.is_empty() => Ok(batch),
+        // a piece of another batch is left out, as Kafka does
+        None | Some(Err(BatchError::Truncated { .. })) => Ok(batch),
         Some(Err(error)) => Err(AppendError::new(ErrorCode::CORRUPT_MESSAGE, error.to_string())),
-        _ => Err(invalid("a Produce request may hold only one record batch for every partition")),
+        Some(Ok(_)) => Err(invalid("a Produce request may hold only one record batch for every partition")),
     }
 }
 
@@ -134,15 +178,15 @@ fn check_kind(header: &BatchHeader) -> Result<(), AppendError> {
             header.count, header.last_offset_delta
         )));
     }
-    if header.timestamp_type() == TimestampType::LogAppendTime {
-        let message = "a producer may not set the timestamp type LogAppendTime";
-        return Err(AppendError::new(ErrorCode::INVALID_TIMESTAMP, message));
-    }
     Ok(())
 }
 
-/// Checks record by record; returns the largest timestamp.
-fn check_records(batch: &RawBatch, wall_ms: i64, settings: &ReplicaSettings) -> Result<i64, AppendError> {
+/// Checks record by record; returns them, and the largest timestamp.
+fn check_records(
+    batch: &RawBatch,
+    wall_ms: i64,
+    settings: &ReplicaSettings,
+) -> Result<(Records, i64), AppendError> {
     let records = batch.records(settings.decompression_limit_bytes).map_err(|error| match error {
         BatchError::Compression(CompressionError::Limit { .. }) => {
             AppendError::new(ErrorCode::MESSAGE_TOO_LARGE, error.to_string())
@@ -151,6 +195,7 @@ fn check_records(batch: &RawBatch, wall_ms: i64, settings: &ReplicaSettings) -> 
         error => invalid(error.to_string()),
     })?;
     let create_time = settings.message_timestamp_type == TimestampType::CreateTime;
+    let claims_append_time = batch.header().timestamp_type() == TimestampType::LogAppendTime;
     let earliest = wall_ms.saturating_sub(settings.message_timestamp_before_max_ms);
     let latest = wall_ms.saturating_add(settings.message_timestamp_after_max_ms);
     let mut max_timestamp = NO_TIMESTAMP;
@@ -164,6 +209,9 @@ fn check_records(batch: &RawBatch, wall_ms: i64, settings: &ReplicaSettings) -> 
             record.timestamp != NO_TIMESTAMP && !(earliest..=latest).contains(&record.timestamp);
         let (code, reason) = if settings.require_key && record.key.is_none() {
             (ErrorCode::INVALID_RECORD, "a record of a compacted topic needs a key".to_owned())
+        } else if claims_append_time && !(create_time && record.timestamp != NO_TIMESTAMP) {
+            let reason = "a producer may not set the timestamp type LogAppendTime";
+            (ErrorCode::INVALID_TIMESTAMP, reason.to_owned())
         } else if create_time && out_of_time {
             let reason = format!("timestamp {} is not in {earliest}..={latest}", record.timestamp);
             (ErrorCode::INVALID_TIMESTAMP, reason)
@@ -171,8 +219,30 @@ fn check_records(batch: &RawBatch, wall_ms: i64, settings: &ReplicaSettings) -> 
             max_timestamp = max_timestamp.max(record.timestamp);
             continue;
         };
-        let error = refused.get_or_insert_with(|| AppendError::new(code, "records were refused"));
+        let error = refused.get_or_insert_with(|| AppendError::new(code, ""));
+        if code == ErrorCode::INVALID_TIMESTAMP {
+            error.code = code;
+        }
         error.record_errors.push((index, reason));
     }
-    refused.map_or(Ok(max_timestamp), Err)
+    match refused {
+        Some(mut error) => {
+            error.message = rejected(&error);
+            Err(error)
+        }
+        None => Ok((records, max_timestamp)),
+    }
+}
+
+/// As Kafka says it, so that clients in other languages print what they always print.
+fn rejected(error: &AppendError) -> String {
+    if error.code == ErrorCode::INVALID_TIMESTAMP {
+        return "One or more records have been rejected due to invalid timestamp".to_owned();
+    }
+    let count = error.record_errors.len();
+    let first = error.record_errors.iter().take(3).map(|(index, reason)| format!("{index}: {reason}"));
+    let first = first.collect::<Vec<_>>().join("; ");
+    format!(
+        "One or more records have been rejected due to {count} record errors in total, the first of them: {first}"
+    )
 }

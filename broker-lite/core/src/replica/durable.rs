@@ -5,8 +5,11 @@
 //!     └─ while one is under way: goes along with the next one
 //! ```
 //!
+//! At other values of `flush.messages`, by `flush.ms`, and when a segment is full, a sync is asked for that nobody waits
+//! for: it moves the recovery point.
+//!
 //! Invariant: while this is on, nothing at or behind [`Replica::durable_end`] is acknowledged, counted for the high
-//! watermark, or named by a fetch as held. While it is off, no sync is asked for.
+//! watermark, or named by a fetch as held.
 
 use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
@@ -25,11 +28,14 @@ pub(super) struct Durability {
     generation: u64,
     /// The one sync that is being carried out.
     under_way: Option<Syncing>,
+    /// When `flush.ms` is over, and whether it is.
+    flush_at: Option<Tick>,
+    flush: bool,
 }
 
 impl Durability {
     pub(super) fn new(end: i64) -> Self {
-        Self { end, generation: 0, under_way: None }
+        Self { end, generation: 0, under_way: None, flush_at: None, flush: false }
     }
 }
 
@@ -94,11 +100,43 @@ impl<D: Directory> Replica<D> {
         }
     }
 
-    /// Asks for a sync if records wait for one and none is under way.
+    /// Whether nobody waits for it, but a sync is due by `flush.messages`, by `flush.ms`, or because a segment is full.
+    fn is_flush_due(&self) -> bool {
+        let unsynced = self.log.end_offset() - self.log.recovery_point();
+        unsynced > 0
+            && (self.durability.flush
+                || unsynced >= self.settings.log.flush_messages
+                || self.log.has_rolled())
+    }
+
+    /// When what is not durable becomes so by `flush.ms`.
+    pub(super) fn flush_deadline(&self) -> Option<Tick> {
+        self.durability.flush_at
+    }
+
+    /// Begins to flush if that is due by time.
+    pub(super) fn flush_on_deadline(&mut self, now: Tick, fx: &mut Vec<Effect>) {
+        if self.durability.flush_at.is_some_and(|at| at <= now) {
+            self.durability.flush_at = None;
+            self.durability.flush = true;
+            self.sync_if_due(fx);
+        }
+    }
+
+    /// Counts the time for `flush.ms` from the first record on that is not durable.
+    pub(super) fn flush_later(&mut self, now: Tick) {
+        if let Some(interval) = self.settings.log.flush_interval.filter(|_| !self.settings.sync_before_ack) {
+            self.durability.flush_at.get_or_insert(now.saturating_add(interval));
+        }
+    }
+
+    /// Asks for a sync if records wait for one, or it is time, and none is under way.
     pub(super) fn sync_if_due(&mut self, fx: &mut Vec<Effect>) {
-        if self.failed || !self.is_sync_due() || self.durability.under_way.is_some() {
+        let due = self.is_sync_due() || (!planted(Bug::SkipFsync) && self.is_flush_due());
+        if self.failed || !due || self.durability.under_way.is_some() {
             return;
         }
+        self.durability.flush = false;
         let sync = match self.log.begin_sync() {
             Ok(sync) => sync,
             Err(error) => return self.fail(&error, fx),
@@ -125,5 +163,6 @@ impl<D: Directory> Replica<D> {
 
     pub(super) fn stop_syncing(&mut self) {
         self.durability.under_way = None;
+        self.durability.flush_at = None;
     }
 }

@@ -44,6 +44,7 @@ impl<D: Directory> Replica<D> {
         let outcome = self.append_batches(fetched, fx);
         if self.log.end_offset() > before {
             fx.push(Effect::Appended(self.log.end_offset()));
+            self.flush_later(now);
             self.sync_if_due(fx);
         }
         outcome?;

@@ -15,6 +15,7 @@
 //! next has it.
 
 mod check;
+mod delete;
 mod durable;
 mod follow;
 mod isr;
@@ -219,7 +220,7 @@ impl<D: Directory> Replica<D> {
 
     /// When [`Self::on_deadline`] wants to run; may lie in the past.
     pub fn deadline(&self) -> Option<Tick> {
-        [self.checkpoint_at, self.leader_deadline()].into_iter().flatten().min()
+        [self.checkpoint_at, self.leader_deadline(), self.flush_deadline()].into_iter().flatten().min()
     }
 
     /// Does whatever is due at `now`.
@@ -229,6 +230,7 @@ impl<D: Directory> Replica<D> {
         {
             self.fail(&error, fx);
         }
+        self.flush_on_deadline(now, fx);
         self.leader_on_deadline(now, fx);
     }
 

@@ -4,7 +4,7 @@ use klamm_wire::batch::TimestampType;
 use klamm_wire::planted::{Bug, planted};
 use klamm_wire::{BatchHeader, ErrorCode};
 
-use super::check::check;
+use super::check::{check, one_batch};
 use super::{AppendError, Appended, Effect, Produce, Replica};
 use crate::Tick;
 use crate::producer_state::Sequence;
@@ -30,8 +30,10 @@ impl<D: Directory> Replica<D> {
         produce: &Produce,
         fx: &mut Vec<Effect>,
     ) -> Result<Appended, AppendError> {
+        let batch = one_batch(produce)?;
         self.may_append(produce.acks)?;
-        let checked = check(produce, wall_ms, &self.settings)?;
+        let start = self.log.start_offset();
+        let checked = check(batch, wall_ms, &self.settings).map_err(|error| error.starting_at(start))?;
         let header = checked.header();
         if header.has_producer() {
             match self.log.producers().check(header) {
@@ -40,7 +42,7 @@ impl<D: Directory> Replica<D> {
                     let (base, last) = (batch.base_offset, batch.last_offset);
                     return Ok(self.appended(base, last, batch.timestamp, true));
                 }
-                refused => return Err(out_of_sequence(header, refused)),
+                refused => return Err(out_of_sequence(header, refused).starting_at(start)),
             }
         }
         let append_time =
@@ -52,6 +54,7 @@ impl<D: Directory> Replica<D> {
             return Err(AppendError::new(self.write_failed(error, fx), message));
         }
         fx.push(Effect::Appended(self.log.end_offset()));
+        self.flush_later(now);
         self.sync_if_due(fx);
         self.advance_high_watermark(now, fx);
         Ok(self.appended(header.base_offset, header.last_offset(), append_time.unwrap_or(-1), false))
@@ -74,7 +77,8 @@ impl<D: Directory> Replica<D> {
         let (isr, needed) = (self.isr.len(), self.min_isr());
         if acks == ACKS_ALL && isr < needed {
             let message = format!("{isr} in-sync replicas, min.insync.replicas is {needed}");
-            return Err(AppendError::new(ErrorCode::NOT_ENOUGH_REPLICAS, message));
+            let refused = AppendError::new(ErrorCode::NOT_ENOUGH_REPLICAS, message);
+            return Err(refused.starting_at(self.log.start_offset()));
         }
         Ok(())
     }

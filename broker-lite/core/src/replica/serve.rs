@@ -139,9 +139,12 @@ impl<D: Directory> Replica<D> {
         let follower = self.leading.as_mut().and_then(|leading| leading.followers.get_mut(&id));
         if let Some(follower) = follower {
             follower.fetched(now, offset, end, epoch);
-            follower.start_offset = start;
+            let moved = std::mem::replace(&mut follower.start_offset, start) != start;
             self.maybe_expand_isr(now, id, fx);
             self.advance_high_watermark(now, fx);
+            if let Some(low) = self.low_watermark().ok().filter(|_| moved) {
+                fx.push(Effect::LowWatermark(low));
+            }
         }
     }
 

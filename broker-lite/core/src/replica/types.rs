@@ -64,13 +64,6 @@ pub struct ReplicaSettings {
     pub log: LogSettings,
 }
 
-impl ReplicaSettings {
-    /// Whether every batch is compressed with zstd, which old consumers cannot read.
-    pub fn writes_zstd(&self) -> bool {
-        self.compression == Some(Compression::Zstd)
-    }
-}
-
 impl Default for ReplicaSettings {
     /// Kafka's defaults; 64 MiB for what Kafka does not bound.
     fn default() -> Self {
@@ -138,6 +131,8 @@ pub enum Effect {
     /// Everything before this offset counts now: waiting acks=1 produces may be complete, and a follower fetches again
     /// if it has a [`Replica::fetch_position`](super::Replica::fetch_position).
     Synced(i64),
+    /// No living replica holds anything before this offset any more: waiting DeleteRecords may be complete.
+    LowWatermark(i64),
     /// The storage failed: the replica is offline until it is made anew.
     StorageFailed(String),
 }
@@ -223,11 +218,23 @@ pub struct AppendError {
     pub message: String,
     /// Records to blame, by index, where single records are wrong (Produce ≥ 8).
     pub record_errors: Vec<(i32, String)>,
+    /// First offset of the log, or -1: Kafka tells it with some codes and not with others.
+    pub log_start_offset: i64,
 }
 
 impl AppendError {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), record_errors: Vec::new() }
+        Self { code, message: message.into(), record_errors: Vec::new(), log_start_offset: -1 }
+    }
+
+    /// With the first offset of the log, if Kafka tells it with this code.
+    pub(crate) fn starting_at(mut self, log_start_offset: i64) -> Self {
+        let silent =
+            [ErrorCode::MESSAGE_TOO_LARGE, ErrorCode::CORRUPT_MESSAGE, ErrorCode::KAFKA_STORAGE_ERROR];
+        if !silent.contains(&self.code) {
+            self.log_start_offset = log_start_offset;
+        }
+        self
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use klamm_wire::messages::DeleteTopicsRequest;
+use klamm_wire::messages::create_partitions_request::CreatePartitionsTopic;
 use klamm_wire::messages::delete_topics_request::DeleteTopicState;
+use klamm_wire::messages::{CreatePartitionsRequest, DeleteTopicsRequest, UnregisterBrokerRequest};
 use proptest::prelude::*;
 
 use super::*;
@@ -11,7 +12,7 @@ use crate::metadata::LeaderRecoveryState;
 
 const BROKERS: i32 = 4;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Step {
     /// A process starts; `clean` if the one before it had shut down properly.
     Register {
@@ -36,6 +37,30 @@ enum Step {
     Delete {
         topic: usize,
     },
+    /// Replicas of a partition shall be others; none of them cancels that.
+    Reassign {
+        topic: usize,
+        partition: i32,
+        target: Vec<i32>,
+    },
+    /// An operator asks for the preferred leader, or for any.
+    Elect {
+        topic: usize,
+        partition: i32,
+        unclean: bool,
+    },
+    Unregister {
+        id: i32,
+    },
+    /// A topic's `min.insync.replicas` changes.
+    MinInsync {
+        topic: usize,
+        min: i32,
+    },
+    Grow {
+        topic: usize,
+        more: i32,
+    },
     /// The leader of a partition asks for an ISR, with old epochs if `stale`.
     Alter {
         topic: usize,
@@ -59,6 +84,13 @@ fn step() -> impl Strategy<Value = Step> {
             Step::Create { partitions, replicas, min_insync, unclean }
         }),
         1 => (0..4usize).prop_map(|topic| Step::Delete { topic }),
+        4 => (0..4usize, 0..3, Just((1..=BROKERS).collect::<Vec<_>>()).prop_shuffle(), 0..=BROKERS as usize).prop_map(
+            |(topic, partition, order, len)| Step::Reassign { topic, partition, target: order[..len].to_vec() }
+        ),
+        2 => (0..4usize, 0..3, rare()).prop_map(|(topic, partition, unclean)| Step::Elect { topic, partition, unclean }),
+        1 => (1..=BROKERS).prop_map(|id| Step::Unregister { id }),
+        1 => (0..4usize, 1..4).prop_map(|(topic, min)| Step::MinInsync { topic, min }),
+        1 => (0..4usize, 1..3).prop_map(|(topic, more)| Step::Grow { topic, more }),
         8 => (0..4usize, 0..3, any::<[bool; BROKERS as usize]>(), rare(), any::<bool>()).prop_map(
             |(topic, partition, members, stale, recovered)| Step::Alter { topic, partition, members, stale, recovered }
         ),
@@ -73,6 +105,10 @@ struct Data {
     held: BTreeMap<i32, u32>,
     leaders: BTreeMap<i32, Option<i32>>,
     last: PartitionRegistration,
+}
+
+fn topic_at(world: &World, at: usize) -> Option<TopicName> {
+    world.reader.topics().nth(at).map(|topic| name(&topic.name))
 }
 
 #[derive(Default)]
@@ -120,6 +156,45 @@ impl Model {
                 let outcome = world.controller.delete_topics(&request);
                 world.settle(outcome);
             }
+            Step::Reassign { topic, partition, target } => {
+                let Some(name) = topic_at(world, topic) else { return };
+                let replicas = (!target.is_empty()).then(|| brokers(&target));
+                let partition =
+                    ReassignablePartition::default().with_partition_index(partition).with_replicas(replicas);
+                let topic = ReassignableTopic::default().with_name(name).with_partitions(vec![partition]);
+                let request = AlterPartitionReassignmentsRequest::default().with_topics(vec![topic]);
+                let outcome = world.controller.alter_partition_reassignments(&request);
+                world.settle(outcome);
+            }
+            Step::Elect { topic, partition, unclean } => {
+                let Some(name) = topic_at(world, topic) else { return };
+                let topic = TopicPartitions::default().with_topic(name).with_partitions(vec![partition]);
+                let request = ElectLeadersRequest::default()
+                    .with_election_type(i8::from(unclean))
+                    .with_topic_partitions(Some(vec![topic]));
+                let outcome = world.controller.elect_leaders(&request);
+                world.settle(outcome);
+            }
+            Step::Unregister { id } => {
+                let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(id));
+                let outcome = world.controller.unregister_broker(&request);
+                world.settle(outcome);
+            }
+            Step::MinInsync { topic, min } => {
+                let Some(name) = topic_at(world, topic) else { return };
+                world.configure((2, name.as_str()), 0, "min.insync.replicas", Some(&min.to_string()));
+            }
+            Step::Grow { topic, more } => {
+                let Some(topic) = world.reader.topics().nth(topic) else { return };
+                let count = topic.partitions.len() as i32 + more;
+                let asked = CreatePartitionsTopic::default()
+                    .with_name(name(&topic.name))
+                    .with_count(count)
+                    .with_assignments(None);
+                let request = CreatePartitionsRequest::default().with_topics(vec![asked]);
+                let outcome = world.controller.create_partitions(&request);
+                world.settle(outcome);
+            }
             Step::Alter { topic, partition, members, stale, recovered } => {
                 self.alter(world, (topic, partition), members, stale, recovered);
             }
@@ -159,7 +234,8 @@ impl Model {
             .with_new_isr_with_epochs(with_epochs(&states));
         let altered = world.alter_as(leader, id, wish);
         assert!(!stale || altered.error_code != 0, "compare-and-set");
-        if altered.error_code == 0 {
+        // a new leader means that the change was carried out, and has completed a reassignment
+        if matches!(ErrorCode(altered.error_code), ErrorCode::NONE | ErrorCode::NEW_LEADER_ELECTED) {
             // whoever the leader lets in has caught up with it
             let data = self.partitions.entry((id, partition)).or_default();
             let held = data.held.get(&leader).copied().unwrap_or(0);
@@ -175,6 +251,8 @@ impl Model {
             for (number, now) in &topic.partitions {
                 check_shape(image, now);
                 let data = self.partitions.entry((topic.id, *number)).or_default();
+                // what a replica held is deleted when it is no replica any more
+                data.held.retain(|id, _| now.replicas.contains(id));
                 data.check_epochs(now);
                 data.check_leader(image, now);
                 data.replicate(now, min);
@@ -191,6 +269,10 @@ fn check_shape(image: &Image, now: &PartitionRegistration) {
     assert!(within(&now.isr) && within(&now.elr) && within(&now.last_known_elr), "{now:?}");
     assert!(!now.isr.iter().any(|id| now.elr.contains(id)), "{now:?}");
     assert!(now.isr.iter().all(|id| image.is_active(*id)), "in sync and not active: {now:?}");
+    let (adding, removing) = (&now.adding_replicas, &now.removing_replicas);
+    assert!(within(adding) && within(removing) && once(adding) && once(removing), "{now:?}");
+    assert!(!adding.iter().any(|id| removing.contains(id)), "{now:?}");
+    assert!(now.replicas.len() > removing.len(), "nobody would be left: {now:?}");
     match now.leader {
         Some(leader) => assert!(now.isr.contains(&leader), "{now:?}"),
         None => assert!(now.isr.is_empty() && !now.elr.iter().any(|id| image.is_active(*id)), "{now:?}"),
@@ -207,7 +289,9 @@ impl Data {
         if *now != self.last {
             assert!(now.partition_epoch > self.last.partition_epoch, "changed in silence: {now:?}");
         }
-        assert_eq!(now.leader != self.last.leader, now.leader_epoch > self.last.leader_epoch, "{now:?}");
+        let taken_away = self.last.replicas.iter().any(|id| !now.replicas.contains(id));
+        let bumped = now.leader_epoch > self.last.leader_epoch;
+        assert_eq!(now.leader != self.last.leader || taken_away, bumped, "{now:?}");
     }
 
     fn check_leader(&mut self, image: &Image, now: &PartitionRegistration) {

@@ -31,13 +31,6 @@ fn settings() -> Settings {
 
 type Store = MetadataStore<MemoryDirectory>;
 
-/// What survives a loss of power.
-struct Disk {
-    state: Option<QuorumState>,
-    storage: Option<MemoryDirectory>,
-    snapshots: Vec<(SnapshotId, Bytes)>,
-}
-
 struct Process {
     voter: Voter,
     store: Store,
@@ -47,7 +40,10 @@ struct Process {
 }
 
 struct Node {
-    disk: Disk,
+    /// While no process has it.
+    disk: Option<MemoryDirectory>,
+    /// What the voter's state must never fall behind.
+    state: QuorumState,
     process: Option<Process>,
     incarnation: u64,
 }
@@ -87,8 +83,15 @@ struct Sim {
 impl Sim {
     fn new(seed: u64, voters: i32) -> Self {
         let nodes = (1..=voters).map(|id| {
-            let disk = Disk { state: None, storage: Some(MemoryDirectory::new()), snapshots: Vec::new() };
-            (id, Node { disk, process: None, incarnation: 0 })
+            (
+                id,
+                Node {
+                    disk: Some(MemoryDirectory::new()),
+                    state: QuorumState::default(),
+                    process: None,
+                    incarnation: 0,
+                },
+            )
         });
         Self {
             rng: fastrand::Rng::with_seed(seed),
@@ -126,10 +129,11 @@ impl Sim {
         let (now, rng) = (self.now(), self.rng.fork());
         let voters: BTreeSet<i32> = self.nodes.keys().copied().collect();
         let node = self.nodes.get_mut(&id).unwrap();
-        let Some(storage) = node.disk.storage.take() else { return };
+        let Some(storage) = node.disk.take() else { return };
         node.incarnation += 1;
-        let store = Store::open(storage, node.disk.snapshots.clone()).unwrap();
-        let voter = Voter::new(now, id, voters, settings(), node.disk.state, &store, rng);
+        let (store, state) = Store::open(storage).unwrap();
+        assert_eq!(state.unwrap_or_default(), node.state, "voter {id} has forgotten");
+        let voter = Voter::new(now, id, voters, settings(), state, &store, rng);
         let image = match store.latest_snapshot() {
             Some((id, bytes)) => Checkpoint::read(id, bytes).unwrap(),
             None => Image::default(),
@@ -141,9 +145,9 @@ impl Sim {
     fn crash(&mut self, id: i32) {
         let node = self.nodes.get_mut(&id).unwrap();
         let Some(process) = node.process.take() else { return };
-        let (mut storage, snapshots) = process.store.into_parts();
+        let mut storage = process.store.into_directory();
         storage.power_off();
-        (node.disk.storage, node.disk.snapshots) = (Some(storage), snapshots);
+        node.disk = Some(storage);
         let wait = self.rng.u64(1..=300);
         self.after(wait, Event::Start(id));
     }
@@ -169,17 +173,19 @@ impl Sim {
     }
 
     fn apply(&mut self, id: i32, effect: Effect) {
+        let voters: BTreeSet<i32> = self.nodes.keys().copied().collect();
         let node = self.nodes.get_mut(&id).unwrap();
         let process = node.process.as_mut().unwrap();
         let incarnation = process.incarnation;
         match effect {
             Effect::Persist(state) => {
-                let before = node.disk.state.unwrap_or_default();
+                let before = node.state;
                 assert!(state.epoch >= before.epoch, "the epoch fell");
                 let revoted =
                     state.epoch == before.epoch && before.voted.is_some() && state.voted != before.voted;
                 assert!(!revoted, "voter {id} changed its vote in epoch {}", state.epoch);
-                node.disk.state = Some(state);
+                node.state = state;
+                process.store.persist(&state, &voters).unwrap();
             }
             Effect::Send { to, number, request } => {
                 self.after(10, Event::Request { from: id, to, incarnation, number, request });

@@ -54,6 +54,39 @@ fn without_the_setting_no_sync_is_ever_asked_for() {
     assert_eq!((leader.syncs(), follower.syncs()), (vec![], vec![]));
 }
 
+/// Goal: flushing that nobody waits for neither holds an answer back nor stops.
+#[test]
+fn other_values_of_flush_messages_and_flush_ms_sync_without_holding_anything_back() {
+    let mut by_count = settings(1);
+    by_count.log.flush_messages = 5;
+    let mut leader = Sut::new(1, by_count).with(&registration(&[1], Some(1), 0, 0));
+    leader.append(&plain(3), 1).unwrap();
+    assert_eq!(leader.fx(), [Effect::Appended(3), Effect::HighWatermark(3)]);
+    leader.append(&plain(3), 1).unwrap();
+    assert_eq!(leader.fx(), [Effect::Appended(6), sync(0, 6), Effect::HighWatermark(6)]);
+    leader.synced(0, 6);
+    assert_eq!(leader.replica.log().recovery_point(), 6);
+
+    let mut by_time = settings(1);
+    by_time.log.flush_interval = Some(S);
+    let mut leader = Sut::new(1, by_time).with(&registration(&[1], Some(1), 0, 0));
+    leader.append(&plain(1), 1).unwrap();
+    assert_eq!(leader.syncs(), []);
+    assert_eq!(leader.replica.deadline(), Some(S));
+    leader.pass(S);
+    assert_eq!(leader.syncs(), [sync(0, 1)]);
+    leader.synced(0, 1);
+    assert!(leader.replica.deadline() > Some(S), "nothing is left to be flushed");
+
+    let mut by_size = settings(1);
+    by_size.log.segment_bytes = 1;
+    let mut leader = Sut::new(1, by_size).with(&registration(&[1], Some(1), 0, 0));
+    leader.append(&plain(1), 1).unwrap();
+    assert_eq!(leader.syncs(), []);
+    leader.append(&plain(1), 1).unwrap();
+    assert_eq!(leader.syncs(), [sync(0, 2)], "a segment is full");
+}
+
 #[test]
 fn a_leader_alone_commits_and_acknowledges_when_the_sync_is_done() {
     let mut leader = alone();

@@ -1,0 +1,76 @@
+//! The quorum's requests between voters: from the machine's terms to Kafka's messages, and back.
+
+use std::time::Duration;
+
+use broker_lite_core::metadata::METADATA_TOPIC;
+use broker_lite_core::quorum::{Head, Request};
+use klamm_wire::ErrorCode;
+use klamm_wire::codec::CodecError;
+use klamm_wire::messages::{BrokerId, TopicName};
+use klamm_wire::seam::Frame;
+
+use super::{
+    k01_fetch_metadata, k52_vote, k53_begin_quorum_epoch, k54_end_quorum_epoch, k59_fetch_snapshot, text,
+};
+use crate::controller::{Answered, Seat};
+
+/// The request as a frame. `wait` is how long a Fetch may be held where there is nothing new.
+pub(crate) fn encode_request(
+    seat: &Seat,
+    request: &Request,
+    to: i32,
+    wait: Duration,
+) -> Result<Frame, CodecError> {
+    match request {
+        Request::Vote(vote) => k52_vote::request(&seat.cluster_id, to, vote),
+        Request::BeginEpoch { leader, epoch } => {
+            k53_begin_quorum_epoch::request(&seat.cluster_id, to, *leader, *epoch)
+        }
+        Request::EndEpoch { leader, epoch, successors } => {
+            k54_end_quorum_epoch::request(&seat.cluster_id, *leader, *epoch, successors)
+        }
+        Request::Fetch(fetch) => k01_fetch_metadata::request(seat, fetch, wait),
+        Request::FetchSnapshot { epoch, id, position } => {
+            let asker = k59_fetch_snapshot::Asker::Voter(seat.id);
+            k59_fetch_snapshot::request(&seat.cluster_id, asker, *epoch, *id, *position)
+        }
+    }
+}
+
+/// The answer to `request`.
+pub(crate) fn decode_response(request: &Request, frame: Frame) -> Result<Answered, CodecError> {
+    match request {
+        Request::Vote(_) => k52_vote::response(frame),
+        Request::BeginEpoch { .. } => k53_begin_quorum_epoch::response(frame),
+        Request::EndEpoch { .. } => k54_end_quorum_epoch::response(frame),
+        Request::Fetch(_) => k01_fetch_metadata::response(frame),
+        Request::FetchSnapshot { .. } => k59_fetch_snapshot::response(frame),
+    }
+}
+
+/// What an answer says of the quorum, where one of its errors stands at the top and one in the partition.
+pub(super) fn head(top: i16, inner: Option<(i16, BrokerId, i32)>) -> Head {
+    let Some((code, leader, epoch)) = inner else {
+        let error = if top == 0 { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION } else { ErrorCode(top) };
+        return Head { error, leader: None, epoch: -1 };
+    };
+    let error = if top == 0 { code } else { top };
+    Head { error: ErrorCode(error), leader: Some(leader.0).filter(|id| *id >= 0), epoch }
+}
+
+pub(super) fn leader_id(head: &Head) -> BrokerId {
+    BrokerId(head.leader.unwrap_or(-1))
+}
+
+pub(super) fn topic() -> TopicName {
+    TopicName(text(METADATA_TOPIC))
+}
+
+/// Why a request does not concern this voter, or `None` if it does.
+pub(super) fn misdirected(seat: &Seat, cluster_id: Option<&str>, voter: i32) -> Option<ErrorCode> {
+    if !seat.cluster_id.fits(cluster_id) {
+        return Some(ErrorCode::INCONSISTENT_CLUSTER_ID);
+    }
+    // -1: the sender does not say whom it means.
+    (voter >= 0 && voter != seat.id).then_some(ErrorCode::INVALID_VOTER_KEY)
+}

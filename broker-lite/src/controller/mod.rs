@@ -1,0 +1,835 @@
+//! A controller's node: a voter of the metadata quorum, and, while it leads, the machine that decides.
+//!
+//! In: requests and the clock. Out: requests to the other voters, committed records, answers.
+//!
+//! ```text
+//! peers, brokers ─▶ Voter ──effects──▶ log, disk, peers
+//!                     │ leads, and knows what is committed
+//!                     ▼
+//! brokers, clients ─▶ Controller ──records──▶ log ──committed──▶ image, journal, answers
+//! ```
+//!
+//! Invariants: voter, machine and log change under one lock, so that the log never runs behind what the machine believes;
+//! no answer leaves before what it says is committed, or before the vote it tells of is durable; the machine ends with
+//! its leadership, and whoever waited for it is told so.
+
+mod disk;
+mod peers;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_lite_core::config::BrokerConfig;
+use broker_lite_core::controller::{Controller, Outcome};
+use broker_lite_core::log::Syncing;
+use broker_lite_core::metadata::{Checkpoint, Delta, Image};
+use broker_lite_core::quorum::{
+    Described, Effect, Fetch, Head, MetadataStore, Now, QuorumLog, QuorumState, Replica, Request, Response,
+    Settings, SnapshotId, Voter, VoterError,
+};
+use bytes::Bytes;
+use klamm_wire::{ErrorCode, RawBatch};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::broker::Signal;
+use crate::cluster::{base64, random_uuid};
+use crate::cluster_id::ClusterId;
+use crate::disk::{Leave, PowerLoss, Stored};
+use crate::journal::{Journal, NodeEvent};
+use crate::node::{Life, Network, Party};
+use crate::rt::{Rt, Tick};
+pub(crate) use disk::VoterDisk;
+use peers::Links;
+
+type Store = MetadataStore<Stored>;
+/// An answer of the quorum.
+pub(crate) type Answered = Response<Vec<Bytes>>;
+
+/// What a voter's process is given.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) id: i32,
+    pub(crate) voters: BTreeSet<i32>,
+    pub(crate) rt: Rt,
+    pub(crate) life: Arc<Life>,
+    pub(crate) network: Arc<Network>,
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) config: Arc<BrokerConfig>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) disk: Arc<VoterDisk>,
+    /// Tells this process from those before it.
+    pub(crate) start: u32,
+}
+
+/// One incarnation of one voter.
+#[derive(Debug)]
+pub(crate) struct ControllerNode {
+    pub(crate) seat: Seat,
+    limits: Limits,
+    state: Mutex<State>,
+    links: Links,
+    /// There is something to be done earlier than was thought.
+    rearm: Notify,
+    /// Something was decided, or who decides has changed.
+    changed: Notify,
+    leave: Mutex<Leave>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    quorum: Settings,
+    /// `metadata.max.idle.interval.ms`, or none.
+    idle: Option<Duration>,
+    /// `metadata.log.max.record.bytes.between.snapshots`
+    snapshot_bytes: u64,
+    /// `metadata.log.max.snapshot.interval.ms`, or none.
+    snapshot_interval: Option<Duration>,
+    /// How often a process looks whether it was held up.
+    pulse: Duration,
+}
+
+impl Limits {
+    fn new(config: &BrokerConfig) -> Self {
+        let quorum = Settings::new(config);
+        let session = config.millis("broker.session.timeout.ms").unwrap_or(Duration::from_secs(9));
+        let some = |name: &str| config.millis(name).filter(|time| !time.is_zero());
+        let bytes = config.int("metadata.log.max.record.bytes.between.snapshots");
+        Self {
+            quorum,
+            idle: some("metadata.max.idle.interval.ms"),
+            snapshot_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(20 << 20),
+            snapshot_interval: some("metadata.log.max.snapshot.interval.ms"),
+            pulse: (session / 4).min(quorum.fetch_timeout / 2).max(Duration::from_millis(5)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    voter: Voter,
+    /// `None` when the process is over.
+    store: Option<Store>,
+    /// What is committed adds up to this.
+    image: Image,
+    active: Option<Active>,
+    waiting: Vec<(i64, Signal)>,
+    /// Effects that a [`Effect::Persist`] under way holds back.
+    held: VecDeque<Effect>,
+    persisting: bool,
+    /// How many were asked for, and how many are done.
+    persists: (u64, u64),
+    syncing: bool,
+    /// Asked for while another one was under way.
+    sync_next: Option<(i64, u64)>,
+    snapshot: LastSnapshot,
+    armed: Option<Tick>,
+}
+
+/// What has happened since the last snapshot.
+#[derive(Debug)]
+struct LastSnapshot {
+    /// Bytes that were committed.
+    grown: u64,
+    at: Tick,
+}
+
+/// The machine that decides in an epoch.
+#[derive(Debug)]
+struct Active {
+    epoch: i32,
+    machine: Controller,
+    /// When something was last written.
+    written: Tick,
+}
+
+/// What was decided, and what its answer has to wait for.
+#[derive(Debug)]
+pub(crate) struct Decided<R> {
+    pub(crate) response: R,
+    pub(crate) wait: Option<Wait>,
+}
+
+/// A wait for a commit.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    at: i64,
+    epoch: i32,
+    signal: Signal,
+}
+
+impl ControllerNode {
+    /// A voter that goes on with what its disk holds.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be read.
+    pub(crate) fn new(seat: Seat) -> Result<Arc<Self>, String> {
+        let (store, stored) = seat.disk.open().map_err(|error| error.to_string())?;
+        let limits = Limits::new(&seat.config);
+        let image = match store.latest_snapshot() {
+            Some((id, bytes)) => Checkpoint::read(id, bytes)?,
+            None => Image::default(),
+        };
+        if image.next_offset() > seat.journal.image(Image::next_offset) {
+            seat.journal.restore(image.clone());
+        }
+        // Chance of its own, or the second process would give out the ids of the first.
+        let rng = seat.rt.rng(&format!("voter {} {}", seat.id, seat.start));
+        let now = now(&seat.rt);
+        let voter = Voter::new(now, seat.id, seat.voters.clone(), limits.quorum, stored, &store, rng);
+        let snapshot = LastSnapshot { grown: 0, at: now.tick };
+        let state = State {
+            voter,
+            store: Some(store),
+            image,
+            active: None,
+            waiting: Vec::new(),
+            held: VecDeque::new(),
+            persisting: false,
+            persists: (0, 0),
+            syncing: false,
+            sync_next: None,
+            snapshot,
+            armed: None,
+        };
+        Ok(Arc::new(Self {
+            seat,
+            limits,
+            state: Mutex::new(state),
+            links: Links::default(),
+            rearm: Notify::new(),
+            changed: Notify::new(),
+            leave: Mutex::new(Leave::Killed),
+        }))
+    }
+
+    /// Starts everything that runs by itself.
+    pub(crate) fn run(self: &Arc<Self>) {
+        self.seat.life.spawn(watch_deadlines(self.clone()));
+    }
+
+    pub(crate) fn id(&self) -> i32 {
+        self.seat.id
+    }
+
+    pub(crate) fn rt(&self) -> &Rt {
+        &self.seat.rt
+    }
+
+    fn party(&self) -> Party {
+        Party::Controller(self.seat.id)
+    }
+
+    /// Says how this process will have left its disk. Call it before its life is ended.
+    pub(crate) fn leave_as(&self, leave: Leave) {
+        *self.leave.lock() = leave;
+    }
+
+    /// Ends this process, or its power, from inside.
+    pub(crate) fn die(&self, power_off: bool) {
+        let (leave, event) = match power_off {
+            true => (Leave::PowerOff(PowerLoss::Unsynced), NodeEvent::PoweredOff),
+            false => (Leave::Killed, NodeEvent::Killed),
+        };
+        self.leave_as(leave);
+        if self.seat.life.kill().is_some() {
+            self.release_storage();
+            self.seat.journal.node_event(self.rt().now(), self.id(), event);
+        }
+    }
+
+    /// Leaves the log on the disk. Call it after the process's life has ended; a second call changes nothing.
+    pub(crate) fn release_storage(&self) {
+        let store = self.state.lock().store.take();
+        if let Some(store) = store {
+            self.seat.disk.put_back(store, *self.leave.lock());
+        }
+    }
+
+    /// Gives a leadership up before the process is stopped in order, and waits a moment for the others to hear of it.
+    pub(crate) async fn resign(self: &Arc<Self>) {
+        self.step(|voter, store, now, fx| {
+            voter.resign(now, store, fx);
+            Ok(())
+        });
+        let until = self.rt().now() + self.limits.quorum.request_timeout.min(Duration::from_secs(1));
+        while self.state.lock().voter.is_leaving() && self.rt().now() < until {
+            self.rt().sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Ends the process because its log cannot be written, or contradicts the quorum.
+    fn fail(self: &Arc<Self>, cause: &str) {
+        if self.seat.life.kill().is_none() {
+            return;
+        }
+        tracing::error!(node = self.id(), cause, "the metadata log is offline and the controller stops");
+        let what = NodeEvent::DiskFailed { cause: cause.to_owned() };
+        self.seat.journal.node_event(self.rt().now(), self.id(), what);
+        let me = self.clone();
+        self.rt().spawn(async move { me.release_storage() });
+    }
+}
+
+/// Steps.
+impl ControllerNode {
+    /// Lets the voter act, and does what it wants done. `None` when the process is over.
+    fn step<R>(
+        self: &Arc<Self>,
+        act: impl FnOnce(&mut Voter, &mut Store, Now, &mut Vec<Effect>) -> Result<R, VoterError>,
+    ) -> Option<R> {
+        let mut state = self.state.lock();
+        let done = self.step_locked(&mut state, act);
+        drop(state);
+        match done? {
+            Ok(result) => Some(result),
+            Err(error) => {
+                self.fail(&error.to_string());
+                None
+            }
+        }
+    }
+
+    fn step_locked<R>(
+        self: &Arc<Self>,
+        state: &mut State,
+        act: impl FnOnce(&mut Voter, &mut Store, Now, &mut Vec<Effect>) -> Result<R, VoterError>,
+    ) -> Option<Result<R, VoterError>> {
+        if self.seat.life.is_dead() {
+            return None;
+        }
+        let now = now(&self.seat.rt);
+        let mut fx = Vec::new();
+        let result = act(&mut state.voter, state.store.as_mut()?, now, &mut fx);
+        let result = result.and_then(|result| {
+            self.apply(state, fx)?;
+            self.settle(state, now)?;
+            Ok(result)
+        });
+        let deadline = self.deadline(state);
+        if deadline < state.armed || state.armed.is_none() {
+            self.rearm.notify_one();
+        }
+        Some(result)
+    }
+
+    fn apply(self: &Arc<Self>, state: &mut State, fx: Vec<Effect>) -> Result<(), VoterError> {
+        let mut fx = VecDeque::from(fx);
+        while let Some(effect) = fx.pop_front() {
+            match effect {
+                Effect::Persist(_) | Effect::Send { .. } => {
+                    state.persists.0 += u64::from(matches!(effect, Effect::Persist(_)));
+                    state.held.push_back(effect);
+                    self.release(state)?;
+                }
+                Effect::Sync { end, cut } => self.sync(state, end, cut, &mut fx)?,
+                Effect::SnapshotLoaded(id) => self.take_snapshot(state, id)?,
+                Effect::Truncated(to) => {
+                    tracing::info!(node = self.id(), to, "cut its metadata log back");
+                }
+                Effect::Elected { epoch } => {
+                    tracing::info!(node = self.id(), epoch, "leads the metadata quorum");
+                }
+                Effect::Deposed { epoch } => tracing::info!(node = self.id(), epoch, "leads no more"),
+                // What follows from these is seen in the voter's state.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out what is held, up to the next thing that has to become durable.
+    fn release(self: &Arc<Self>, state: &mut State) -> Result<(), VoterError> {
+        while !state.persisting
+            && let Some(effect) = state.held.pop_front()
+        {
+            match effect {
+                Effect::Persist(kept) => {
+                    let latency = self.seat.disk.disk.sync_latency();
+                    if latency.is_zero() {
+                        self.persisted(state, kept)?;
+                        continue;
+                    }
+                    state.persisting = true;
+                    let me = self.clone();
+                    self.seat.life.spawn(async move {
+                        me.seat.rt.sleep(latency).await;
+                        me.step_then(|me, state| {
+                            state.persisting = false;
+                            me.persisted(state, kept)?;
+                            me.release(state)
+                        });
+                    });
+                }
+                Effect::Send { to, number, request } => self.send(to, number, request),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn persisted(&self, state: &mut State, kept: QuorumState) -> Result<(), VoterError> {
+        self.fsync()?;
+        if let Some(store) = &mut state.store {
+            store.persist(&kept, &self.seat.voters).map_err(|error| VoterError::Log(error.into()))?;
+        }
+        state.persists.1 += 1;
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    fn fsync(&self) -> Result<(), VoterError> {
+        self.seat.disk.disk.sync().map_err(|error| VoterError::Log(error.into()))
+    }
+
+    /// As [`Self::step`], for what the voter itself has no part in.
+    fn step_then(self: &Arc<Self>, act: impl FnOnce(&Arc<Self>, &mut State) -> Result<(), VoterError>) {
+        let mut state = self.state.lock();
+        if self.seat.life.is_dead() || state.store.is_none() {
+            return;
+        }
+        let done = act(self, &mut state);
+        drop(state);
+        if let Err(error) = done {
+            self.fail(&error.to_string());
+        }
+    }
+
+    fn sync(
+        self: &Arc<Self>,
+        state: &mut State,
+        end: i64,
+        cut: u64,
+        fx: &mut VecDeque<Effect>,
+    ) -> Result<(), VoterError> {
+        if state.syncing {
+            state.sync_next = Some((end, cut));
+            return Ok(());
+        }
+        let Some(store) = &mut state.store else { return Ok(()) };
+        let begun = store.log_mut().begin_sync().map_err(|error| VoterError::Log(error.into()))?;
+        let job = store.log().directory().job(&begun.unsynced);
+        let latency = self.seat.disk.disk.sync_latency();
+        if latency.is_zero() && job.is_none() {
+            let mut more = Vec::new();
+            self.synced(state, &begun, end, cut, &mut more)?;
+            fx.extend(more);
+            return Ok(());
+        }
+        state.syncing = true;
+        let me = self.clone();
+        self.seat.life.spawn(async move {
+            let done = match job {
+                Some(job) => me.seat.disk.disk.carry_out(job).await,
+                None => Ok(()),
+            };
+            if !latency.is_zero() {
+                me.seat.rt.sleep(latency).await;
+            }
+            me.step_then(|me, state| {
+                done.map_err(|error| VoterError::Log(error.into()))?;
+                state.syncing = false;
+                let mut fx = Vec::new();
+                me.synced(state, &begun, end, cut, &mut fx)?;
+                if let Some((end, cut)) = state.sync_next.take() {
+                    fx.push(Effect::Sync { end, cut });
+                }
+                me.apply(state, fx)?;
+                me.settle(state, now(&me.seat.rt))
+            });
+            me.rearm.notify_one();
+        });
+        Ok(())
+    }
+
+    fn synced(
+        &self,
+        state: &mut State,
+        begun: &Syncing,
+        end: i64,
+        cut: u64,
+        fx: &mut Vec<Effect>,
+    ) -> Result<(), VoterError> {
+        self.fsync()?;
+        let Some(store) = &mut state.store else { return Ok(()) };
+        if state.voter.cuts() == cut {
+            store.log_mut().end_sync(begun).map_err(|error| VoterError::Log(error.into()))?;
+        }
+        state.voter.synced(now(&self.seat.rt), end, cut, store, fx);
+        Ok(())
+    }
+
+    fn take_snapshot(&self, state: &mut State, id: SnapshotId) -> Result<(), VoterError> {
+        let broken = |cause| VoterError::Broken { id: self.id(), cause };
+        let Some(store) = &state.store else { return Ok(()) };
+        let Some(bytes) = store.snapshot_bytes(id) else { return Ok(()) };
+        state.image = Checkpoint::read(id, bytes).map_err(broken)?;
+        state.snapshot = LastSnapshot { grown: 0, at: self.rt().now() };
+        tracing::info!(node = self.id(), end_offset = id.end_offset, "took over a snapshot of the metadata");
+        Ok(())
+    }
+
+    /// Draws the consequences of who leads and how far the log is committed.
+    fn settle(self: &Arc<Self>, state: &mut State, now: Now) -> Result<(), VoterError> {
+        self.follow_commits(state, now.tick)?;
+        let epoch = state.voter.active_epoch();
+        if state.active.as_ref().map(|active| active.epoch) != epoch {
+            state.active = None;
+            if let Some(epoch) = epoch {
+                self.activate(state, now, epoch)?;
+            }
+            self.changed.notify_waiters();
+            // Those who wait for a commit ask whether it still can come.
+            state.waiting.drain(..).for_each(|(_, signal)| signal.notify_one());
+        }
+        let committed = state.voter.high_watermark();
+        for (_, signal) in state.waiting.extract_if(.., |(at, _)| *at <= committed) {
+            signal.notify_one();
+        }
+        self.snapshot_if_due(state, now)
+    }
+
+    fn follow_commits(&self, state: &mut State, now: Tick) -> Result<(), VoterError> {
+        let committed = state.voter.high_watermark();
+        let Some(store) = &state.store else { return Ok(()) };
+        let broken = |cause: String| VoterError::Broken { id: self.id(), cause };
+        while state.image.next_offset() < committed {
+            let from = state.image.next_offset();
+            let batches = store.read(from, committed, 1 << 20)?;
+            let mut bytes = match &batches[..] {
+                [one] => one.clone(),
+                many => many.concat().into(),
+            };
+            while let Some(batch) = RawBatch::split(&mut bytes) {
+                let batch = batch.map_err(|error| broken(error.to_string()))?;
+                let applied = state.image.apply_batch(&batch, &mut Delta::default());
+                applied.map_err(|error| broken(error.to_string()))?;
+                self.seat.journal.note(now, &batch);
+                state.snapshot.grown += batch.header().size_bytes() as u64;
+            }
+            if state.image.next_offset() == from {
+                return Err(broken(format!("nothing can be read at offset {from}, which is committed")));
+            }
+        }
+        Ok(())
+    }
+
+    fn activate(self: &Arc<Self>, state: &mut State, now: Now, epoch: i32) -> Result<(), VoterError> {
+        let Seat { rt, cluster_id, config, journal, id, start, .. } = &self.seat;
+        let mut rng = rt.rng(&format!("controller {id} {start} {epoch}"));
+        // The first one writes it down; where nobody was told an id, it chooses one.
+        let cluster_id = state.image.cluster_id().or(cluster_id.get()).map(str::to_owned);
+        let cluster_id = cluster_id.unwrap_or_else(|| base64(random_uuid(&mut rng)));
+        let machine = Controller::new(now.tick, &cluster_id, (**config).clone(), state.image.clone(), rng);
+        tracing::info!(node = id, epoch, "is the active controller");
+        state.active = Some(Active { epoch, machine, written: now.tick });
+        journal.controller(now.tick, *id, epoch);
+        self.decide_locked(state, |machine, _| machine.bootstrap())?;
+        Ok(())
+    }
+
+    fn deadline(&self, state: &State) -> Option<Tick> {
+        let machine = state.active.as_ref().and_then(|active| active.machine.deadline());
+        let idle = state.active.as_ref().and_then(|active| Some(active.written + self.limits.idle?));
+        [state.voter.deadline(), machine, idle].into_iter().flatten().min()
+    }
+}
+
+/// Decisions.
+impl ControllerNode {
+    /// Lets the machine decide, and appends what it decided. `None` if another voter is the controller, or nobody.
+    pub(crate) fn decide<R>(
+        self: &Arc<Self>,
+        decision: impl FnOnce(&mut Controller, Tick) -> Outcome<R>,
+    ) -> Option<Decided<R>> {
+        let mut state = self.state.lock();
+        if self.seat.life.is_dead() {
+            return None;
+        }
+        let decided = self.decide_locked(&mut state, decision);
+        let armed = state.armed;
+        let earlier = armed.is_none() || self.deadline(&state) < armed;
+        drop(state);
+        if earlier {
+            self.rearm.notify_one();
+        }
+        self.changed.notify_waiters();
+        match decided {
+            Ok(decided) => decided,
+            Err(error) => {
+                self.fail(&error.to_string());
+                None
+            }
+        }
+    }
+
+    fn decide_locked<R>(
+        self: &Arc<Self>,
+        state: &mut State,
+        decision: impl FnOnce(&mut Controller, Tick) -> Outcome<R>,
+    ) -> Result<Option<Decided<R>>, VoterError> {
+        let now = now(&self.seat.rt);
+        let (Some(active), Some(store)) = (&mut state.active, &mut state.store) else { return Ok(None) };
+        let epoch = active.epoch;
+        let Outcome { records, commit_at, response } = decision(&mut active.machine, now.tick);
+        if !records.is_empty() {
+            active.written = now.tick;
+            store.append_records(epoch, now.wall_ms, &records)?;
+            let mut fx = Vec::new();
+            state.voter.appended(store, &mut fx);
+            self.apply(state, fx)?;
+            self.settle(state, now)?;
+        }
+        let wait = (state.voter.high_watermark() < commit_at).then(|| {
+            let signal = Signal::default();
+            state.waiting.push((commit_at, signal.clone()));
+            Wait { at: commit_at, epoch, signal }
+        });
+        Ok(Some(Decided { response, wait }))
+    }
+
+    /// Waits until what was decided is committed; `false` if this controller is none any more, and cannot tell.
+    pub(crate) async fn committed(&self, wait: &Wait) -> bool {
+        loop {
+            {
+                let mut state = self.state.lock();
+                if state.active.as_ref().map(|active| active.epoch) != Some(wait.epoch) {
+                    return false;
+                }
+                if state.voter.high_watermark() >= wait.at {
+                    return true;
+                }
+                if !state.waiting.iter().any(|(_, waiting)| Arc::ptr_eq(waiting, &wait.signal)) {
+                    state.waiting.push((wait.at, wait.signal.clone()));
+                }
+            }
+            wait.signal.notified().await;
+        }
+    }
+
+    /// Forgets a signal that nobody waits for any more.
+    pub(crate) fn forget(&self, signal: &Signal) {
+        self.state.lock().waiting.retain(|(_, waiting)| !Arc::ptr_eq(waiting, signal));
+    }
+
+    /// The epoch in which it is the active controller.
+    pub(crate) fn active_epoch(&self) -> Option<i32> {
+        self.state.lock().active.as_ref().map(|active| active.epoch)
+    }
+
+    /// Waits until it is the active controller and each of the brokers, which may become others, has registered or sent a
+    /// heartbeat since it became that.
+    pub(crate) async fn until_heard_from(&self, brokers: impl Fn() -> Vec<i32>) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let brokers = brokers();
+            let all = {
+                let state = self.state.lock();
+                let active = state.active.as_ref();
+                active.is_some_and(|active| brokers.iter().all(|id| active.machine.has_heard_from(*id)))
+            };
+            if all {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until something about it may have changed.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+/// The quorum's own requests.
+impl ControllerNode {
+    /// Takes a request about leadership. The answer may leave when [`Self::durable`] says so. `None` when the process is
+    /// over.
+    pub(crate) fn answer(self: &Arc<Self>, request: &Request) -> Option<(Answered, u64)> {
+        let mut state = self.state.lock();
+        let done = self
+            .step_locked(&mut state, |voter, store, now, fx| Ok(voter.on_request(now, request, store, fx)));
+        let asked = state.persists.0;
+        drop(state);
+        match done? {
+            Ok(answer) => Some((answer, asked)),
+            Err(error) => {
+                self.fail(&error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Waits until everything is durable that was asked to be before a step.
+    pub(crate) async fn durable(&self, asked: u64) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.state.lock().persists.1 >= asked {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(crate) fn is_durable(&self, asked: u64) -> bool {
+        self.state.lock().persists.1 >= asked
+    }
+
+    /// Answers a Fetch of the log. If there is nothing new, `signal` is woken when there is.
+    pub(crate) fn fetch(
+        self: &Arc<Self>,
+        replica: Replica,
+        fetch: &Fetch,
+        max_bytes: usize,
+        signal: &Signal,
+    ) -> Option<(bool, Answered, i64)> {
+        let mut state = self.state.lock();
+        let done = self.step_locked(&mut state, |voter, store, now, fx| {
+            voter.fetch(now, replica, fetch, max_bytes, store, fx)
+        });
+        let answer = match done? {
+            Ok(answer) => answer,
+            Err(error) => {
+                drop(state);
+                self.fail(&error.to_string());
+                return None;
+            }
+        };
+        let news = Voter::is_news::<Store>(fetch, &answer);
+        if !news {
+            let until = match replica {
+                // Whatever is appended, and whatever is committed.
+                Replica::Voter(_) => state.voter.high_watermark().min(fetch.offset) + 1,
+                Replica::Observer(_) => fetch.offset + 1,
+            };
+            state.waiting.retain(|(_, waiting)| !Arc::ptr_eq(waiting, signal));
+            state.waiting.push((until, signal.clone()));
+        }
+        let start = state.store.as_ref().map_or(0, Store::start_offset);
+        Some((news, answer, start))
+    }
+
+    /// A part of a snapshot, with its size.
+    pub(crate) fn snapshot_part(
+        self: &Arc<Self>,
+        replica: Replica,
+        epoch: i32,
+        id: SnapshotId,
+        position: u64,
+        max_bytes: usize,
+    ) -> Result<(u64, Bytes, Head), Head> {
+        let mut state = self.state.lock();
+        state.voter.check_leads(epoch)?;
+        let head = |error| Head { error, leader: state.voter.leader(), epoch: state.voter.epoch() };
+        let missing = head(ErrorCode::SNAPSHOT_NOT_FOUND);
+        let (outside, found) = (head(ErrorCode::POSITION_OUT_OF_RANGE), head(ErrorCode::NONE));
+        let whole =
+            state.store.as_ref().and_then(|store| store.snapshot_bytes(id).cloned()).ok_or(missing)?;
+        let begin = usize::try_from(position).ok().filter(|begin| *begin < whole.len()).ok_or(outside)?;
+        let part = whole.slice(begin..whole.len().min(begin.saturating_add(max_bytes.max(1))));
+        state.voter.note_snapshot_fetch(now(&self.seat.rt), replica);
+        Ok((whole.len() as u64, part, found))
+    }
+
+    /// The quorum as this voter sees it, if it leads; or else who does, as far as it knows.
+    pub(crate) fn describe(&self) -> Result<Described, Head> {
+        let state = self.state.lock();
+        let described =
+            state.store.as_ref().and_then(|store| state.voter.describe(now(&self.seat.rt), store));
+        described.ok_or(Head {
+            error: ErrorCode::NOT_LEADER_OR_FOLLOWER,
+            leader: state.voter.leader(),
+            epoch: state.voter.epoch(),
+        })
+    }
+
+    fn snapshot_if_due(&self, state: &mut State, now: Now) -> Result<(), VoterError> {
+        let Some(store) = &mut state.store else { return Ok(()) };
+        let grown = state.snapshot.grown;
+        let old = self.limits.snapshot_interval.is_some_and(|most| now.tick >= state.snapshot.at + most);
+        if grown == 0 || (grown < self.limits.snapshot_bytes && !old) {
+            return Ok(());
+        }
+        let end_offset = state.image.next_offset();
+        let id = SnapshotId { end_offset, epoch: store.epoch_before(end_offset) };
+        state.snapshot = LastSnapshot { grown: 0, at: now.tick };
+        if let Some(bytes) = Checkpoint::write(id, &state.image, now.wall_ms) {
+            tracing::info!(
+                node = self.seat.id,
+                end_offset,
+                size = bytes.len(),
+                "wrote a snapshot of the metadata"
+            );
+            store.keep_snapshot(id, bytes)?;
+        }
+        Ok(())
+    }
+}
+
+fn now(rt: &Rt) -> Now {
+    Now { tick: rt.now(), wall_ms: rt.wall_ms() }
+}
+
+/// Runs what is due, and notices when this process was held up: then others may have spoken unheard, and get that time
+/// back.
+async fn watch_deadlines(node: Arc<ControllerNode>) {
+    let rt = node.seat.rt.clone();
+    let mut pulse = rt.now();
+    loop {
+        let next = {
+            let mut state = node.state.lock();
+            state.armed = node.deadline(&state);
+            state.armed
+        };
+        let due = pulse + node.limits.pulse;
+        let wake = next.map_or(due, |next| next.min(due));
+        tokio::select! {
+            biased;
+            () = node.rearm.notified() => {}
+            () = rt.sleep_until(wake) => {}
+        }
+        let now = rt.now();
+        let late = now.saturating_sub(due);
+        if late > node.limits.pulse / 2 {
+            node.deaf(late);
+        }
+        pulse = now;
+        node.run_due(now);
+    }
+}
+
+impl ControllerNode {
+    fn deaf(self: &Arc<Self>, time: Duration) {
+        tracing::debug!(node = self.id(), ?time, "was held up");
+        let mut state = self.state.lock();
+        state.voter.deaf(time);
+        if let Some(active) = &mut state.active {
+            active.machine.deaf(time);
+        }
+    }
+
+    fn run_due(self: &Arc<Self>, now: Tick) {
+        let (voter, machine, idle) = {
+            let state = self.state.lock();
+            let due = |at: Option<Tick>| at.is_some_and(|at| at <= now);
+            let idle = state.active.as_ref().and_then(|active| Some(active.written + self.limits.idle?));
+            let machine = state.active.as_ref().and_then(|active| active.machine.deadline());
+            (due(state.voter.deadline()), due(machine), due(idle))
+        };
+        if voter {
+            self.step(|voter, store, now, fx| voter.on_deadline(now, store, fx));
+        }
+        if machine {
+            self.decide(|machine, now| machine.on_deadline(now));
+        }
+        if idle {
+            self.decide(|machine, _| machine.no_op());
+        }
+    }
+}

@@ -114,7 +114,7 @@ struct State {
     /// What is committed adds up to this.
     image: Image,
     active: Option<Active>,
-    waiting: Vec<(i64, Signal)>,
+    waiting: Vec<(Until, Signal)>,
     /// Effects that a [`Effect::Persist`] under way holds back.
     held: VecDeque<Effect>,
     persisting: bool,
@@ -125,6 +125,21 @@ struct State {
     sync_next: Option<(i64, u64)>,
     snapshot: LastSnapshot,
     armed: Option<Tick>,
+}
+
+/// What somebody waits for: either of the two.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    /// The log is committed up to here.
+    committed: i64,
+    /// It reaches up to here.
+    end: i64,
+}
+
+impl Until {
+    fn committed(offset: i64) -> Self {
+        Self { committed: offset, end: i64::MAX }
+    }
 }
 
 /// What has happened since the last snapshot.
@@ -485,7 +500,9 @@ impl ControllerNode {
             state.waiting.drain(..).for_each(|(_, signal)| signal.notify_one());
         }
         let committed = state.voter.high_watermark();
-        for (_, signal) in state.waiting.extract_if(.., |(at, _)| *at <= committed) {
+        let end = state.store.as_ref().map_or(0, Store::end_offset);
+        let come = |(until, _): &mut (Until, Signal)| until.committed <= committed || until.end <= end;
+        for (_, signal) in state.waiting.extract_if(.., come) {
             signal.notify_one();
         }
         self.snapshot_if_due(state, now)
@@ -584,7 +601,7 @@ impl ControllerNode {
         }
         let wait = (state.voter.high_watermark() < commit_at).then(|| {
             let signal = Signal::default();
-            state.waiting.push((commit_at, signal.clone()));
+            state.waiting.push((Until::committed(commit_at), signal.clone()));
             Wait { at: commit_at, epoch, signal }
         });
         Ok(Some(Decided { response, wait }))
@@ -602,7 +619,7 @@ impl ControllerNode {
                     return true;
                 }
                 if !state.waiting.iter().any(|(_, waiting)| Arc::ptr_eq(waiting, &wait.signal)) {
-                    state.waiting.push((wait.at, wait.signal.clone()));
+                    state.waiting.push((Until::committed(wait.at), wait.signal.clone()));
                 }
             }
             wait.signal.notified().await;
@@ -704,9 +721,11 @@ impl ControllerNode {
         let news = Voter::is_news::<Store>(fetch, &answer);
         if !news {
             let until = match replica {
-                // Whatever is appended, and whatever is committed.
-                Replica::Voter(_) => state.voter.high_watermark().min(fetch.offset) + 1,
-                Replica::Observer(_) => fetch.offset + 1,
+                // Whatever is appended: nothing is committed before a majority has fetched it.
+                Replica::Voter(_) => {
+                    Until { committed: state.voter.high_watermark() + 1, end: fetch.offset + 1 }
+                }
+                Replica::Observer(_) => Until::committed(fetch.offset + 1),
             };
             state.waiting.retain(|(_, waiting)| !Arc::ptr_eq(waiting, signal));
             state.waiting.push((until, signal.clone()));

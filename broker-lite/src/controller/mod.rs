@@ -118,6 +118,8 @@ struct State {
     /// Effects that a [`Effect::Persist`] under way holds back.
     held: VecDeque<Effect>,
     persisting: bool,
+    /// What was last made durable.
+    kept: Option<QuorumState>,
     /// How many were asked for, and how many are done.
     persists: (u64, u64),
     syncing: bool,
@@ -203,6 +205,7 @@ impl ControllerNode {
             waiting: Vec::new(),
             held: VecDeque::new(),
             persisting: false,
+            kept: stored,
             persists: (0, 0),
             syncing: false,
             sync_next: None,
@@ -334,6 +337,8 @@ impl ControllerNode {
         let mut fx = VecDeque::from(fx);
         while let Some(effect) = fx.pop_front() {
             match effect {
+                // The next one says all that this one does.
+                Effect::Persist(_) if matches!(fx.front(), Some(Effect::Persist(_))) => {}
                 Effect::Persist(_) | Effect::Send { .. } => {
                     state.persists.0 += u64::from(matches!(effect, Effect::Persist(_)));
                     state.held.push_back(effect);
@@ -361,6 +366,13 @@ impl ControllerNode {
             && let Some(effect) = state.held.pop_front()
         {
             match effect {
+                Effect::Persist(state_now) if says_no_more(state.kept, state_now) => {
+                    if let Some(store) = &mut state.store {
+                        let noted = store.note(&state_now, &self.seat.voters);
+                        noted.map_err(|error| VoterError::Log(error.into()))?;
+                    }
+                    self.has_persisted(state);
+                }
                 Effect::Persist(kept) => {
                     let latency = self.seat.disk.disk.sync_latency();
                     if latency.is_zero() {
@@ -389,10 +401,15 @@ impl ControllerNode {
         self.fsync()?;
         if let Some(store) = &mut state.store {
             store.persist(&kept, &self.seat.voters).map_err(|error| VoterError::Log(error.into()))?;
+            state.kept = Some(kept);
         }
+        self.has_persisted(state);
+        Ok(())
+    }
+
+    fn has_persisted(&self, state: &mut State) {
         state.persists.1 += 1;
         self.changed.notify_waiters();
-        Ok(())
     }
 
     fn fsync(&self) -> Result<(), VoterError> {
@@ -789,6 +806,12 @@ impl ControllerNode {
         }
         Ok(())
     }
+}
+
+/// Whether a state differs from what is durable in nothing but the leader. Epoch and vote bind the voter; who leads it would
+/// hear again.
+fn says_no_more(durable: Option<QuorumState>, state: QuorumState) -> bool {
+    durable.is_some_and(|durable| (durable.epoch, durable.voted) == (state.epoch, state.voted))
 }
 
 fn now(rt: &Rt) -> Now {

@@ -1,8 +1,9 @@
 //! A cluster grows, moves its partitions and shrinks while it is written to, and loses nothing.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
-#[allow(dead_code)]
 mod support;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -45,11 +46,11 @@ async fn write(cluster: Arc<Cluster>, written: Arc<Written>) {
         let partition = (number % written.partitions.load(Ordering::SeqCst)) as i32;
         let value = format!("{partition}-{number}");
         loop {
-            if let Some(leader) = cluster.leader_of(TOPIC, partition) {
-                if let Some(true) = try_write(&cluster, &mut talks, leader, partition, &value).await {
-                    written.acknowledged.lock().entry(partition).or_default().push(value);
-                    break;
-                }
+            if let Some(leader) = cluster.leader_of(TOPIC, partition)
+                && let Some(true) = try_write(&cluster, &mut talks, leader, partition, &value).await
+            {
+                written.acknowledged.lock().entry(partition).or_default().push(value);
+                break;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -63,8 +64,8 @@ async fn try_write(
     partition: i32,
     value: &str,
 ) -> Option<bool> {
-    if !talks.contains_key(&leader) {
-        talks.insert(leader, Talk::dial(cluster, leader).await.ok()?);
+    if let Entry::Vacant(free) = talks.entry(leader) {
+        free.insert(Talk::dial(cluster, leader).await.ok()?);
     }
     let frame = support::produce(TOPIC, partition, -1, 5_000, batch(&[value]));
     let answer = match talks.get_mut(&leader)?.send(frame).await {

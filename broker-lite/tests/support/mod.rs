@@ -2,7 +2,6 @@
 #![allow(dead_code, missing_docs)]
 
 use std::sync::LazyLock;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use broker_lite::{Cluster, Endpoint, Frame, Handle, Link, LinkError};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -134,8 +133,9 @@ pub(crate) fn fetch(topic: &str, partition: i32, offset: i64, wait_ms: i32) -> F
 }
 
 /// Ms since the Unix epoch at which all records were made: brokers delete what is old, and refuse what is of the future.
+#[allow(clippy::disallowed_types, clippy::disallowed_methods, clippy::unwrap_used)]
 pub(crate) static MADE_MS: LazyLock<i64> = LazyLock::new(|| {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(now.as_millis()).unwrap()
 });
 

@@ -220,7 +220,8 @@ pub enum Fetched<R> {
 /// What follows a [`Self::Persist`] may happen only once that is durable; so may the answer of the step that asked for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// Make this durable in place of what was there.
+    /// Make this durable in place of what was there. If only the leader differs from what is durable, the next sync is soon
+    /// enough: epoch and vote bind a voter, the leader of an epoch is found again.
     Persist(QuorumState),
     /// Send a request; tell the outcome with `number`, after `request.timeout` at the latest.
     Send {

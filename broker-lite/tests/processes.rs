@@ -474,3 +474,33 @@ async fn while_nothing_is_wrong_a_change_of_the_metadata_takes_no_time() {
         tokio::time::sleep(700 * MS).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_with_kafkas_time_outs_starts_without_waiting_for_any_of_them() {
+    let limit = Duration::from_millis(500);
+    let begun = tokio::time::Instant::now();
+    let cluster =
+        Cluster::builder().profile(Profile::Kafka).topic("t", Some(1), Some(3)).start().await.unwrap();
+    assert!(begun.elapsed() < limit, "the start took {:?}", begun.elapsed());
+
+    let voters = cluster.voters();
+    voters.iter().for_each(|id| cluster.kill(*id).unwrap());
+    let begun = tokio::time::Instant::now();
+    for id in &voters {
+        cluster.restart(*id).await.unwrap();
+    }
+    cluster.until_controller().await;
+    assert!(begun.elapsed() < limit, "the election among voters that start took {:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_that_starts_leaves_a_living_leader_alone() {
+    let cluster = Cluster::builder().profile(Profile::Kafka).start().await.unwrap();
+    let leader = cluster.controller().unwrap();
+    for id in cluster.voters().into_iter().filter(|id| *id != leader) {
+        cluster.kill(id).unwrap();
+        cluster.restart(id).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(cluster.controller(), Some(leader));
+    }
+}

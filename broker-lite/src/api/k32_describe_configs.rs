@@ -59,7 +59,9 @@ fn describe(
             Ok(TopicConfig::new(own, &broker.settings(image)).describe())
         }
         TOPIC => Err((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("topic {name} does not exist"))),
-        BROKER if name == broker.id().to_string() => Ok(broker.settings(image).describe()),
+        BROKER if name == broker.id().to_string() => {
+            Ok(broker.settings(image).stating(broker.facts()).describe())
+        }
         BROKER if name.is_empty() => Ok(broker.settings(image).describe_all_brokers()),
         BROKER => {
             let own = broker.id();

@@ -26,6 +26,7 @@ use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::metadata::{ConfigResource, Image};
 use broker_lite_core::throttle::Throttle;
 use klamm_wire::ErrorCode;
+use klamm_wire::seam::Endpoint;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -235,6 +236,18 @@ impl Broker {
     pub(crate) fn log_dir(&self) -> String {
         let path = self.disk.path().map(|path| path.display().to_string());
         path.unwrap_or_else(|| format!("/memory/broker-{}", self.id()))
+    }
+
+    /// What it knows of itself, by the names of Kafka's settings.
+    pub(crate) fn facts(&self) -> [(&'static str, String); 4] {
+        let address = Endpoint::new(self.identity.host.clone(), self.identity.port);
+        let listener = format!("{LISTENER}://{address}");
+        [
+            ("node.id", self.id().to_string()),
+            ("log.dirs", self.log_dir()),
+            ("listeners", listener.clone()),
+            ("advertised.listeners", listener),
+        ]
     }
 
     /// How the broker stands with the controller.

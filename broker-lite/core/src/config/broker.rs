@@ -56,6 +56,18 @@ impl BrokerConfig {
         Ok(())
     }
 
+    /// The same settings with what a node knows of itself, such as its id and its listeners, where that was not given.
+    /// Unknown names are left out.
+    #[must_use]
+    pub fn stating<'f>(mut self, facts: impl IntoIterator<Item = (&'f str, String)>) -> Self {
+        for (name, value) in facts {
+            if let Some(key) = find(table::BROKER, name) {
+                self.given.entry(key.name).or_insert(value);
+            }
+        }
+        self
+    }
+
     /// The same settings under what the metadata hold for this broker (`own`) and for all brokers (`all`). What cannot be
     /// changed while running is left as it is.
     #[must_use]

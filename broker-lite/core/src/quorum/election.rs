@@ -205,7 +205,10 @@ impl Voter {
         }
         self.outbound.remove(&from);
         match response {
-            None => self.pause(now.tick, from, self.settings.retry_backoff),
+            None => {
+                self.doubt(now.tick, from);
+                self.pause(now.tick, from, self.settings.retry_backoff);
+            }
             Some(response) => self.take_response(now, from, response, log, fx)?,
         }
         self.drive(now.tick, log, fx);
@@ -227,6 +230,7 @@ impl Voter {
             return Ok(());
         }
         if error != ErrorCode::NONE {
+            self.doubt(tick, from);
             self.pause(tick, from, self.settings.retry_backoff);
             return Ok(());
         }
@@ -241,6 +245,11 @@ impl Voter {
                 } else {
                     ballot.refused.insert(from)
                 };
+                // The leader itself says that it leads.
+                if !granted && self.leader == Some(from) && leader == Some(from) {
+                    self.give_up(tick, fx);
+                    return Ok(());
+                }
                 self.count(now, from, log, fx)?;
             }
             (Response::Epoch(_), Role::Leader(leader)) => {
@@ -259,6 +268,17 @@ impl Voter {
             _ => self.pause(tick, from, self.settings.retry_backoff),
         }
         Ok(())
+    }
+
+    /// A voter that has just started, and only remembers its leader, does not wait long for one that does not answer as such.
+    fn doubt(&mut self, now: Tick, from: i32) {
+        if !self.starting || self.leader != Some(from) {
+            return;
+        }
+        let soon = now + self.start_pause();
+        if let Role::Follower { deadline, fetched: false, .. } = &mut self.role {
+            *deadline = (*deadline).min(soon);
+        }
     }
 
     /// Counts the votes after one has come in.
@@ -331,6 +351,7 @@ impl Voter {
 
     /// Goes back to waiting after nothing came of asking.
     fn give_up(&mut self, now: Tick, fx: &mut Vec<Effect>) {
+        self.starting = false;
         match self.leader.filter(|leader| *leader != self.id) {
             Some(_) => {
                 let deadline = now + self.settings.fetch_timeout;
@@ -353,6 +374,7 @@ impl Voter {
         let deadline = now.tick + self.election_timeout();
         let alone = self.is_majority(ballot.granted.len());
         self.become_role(Role::Candidate { ballot, deadline }, fx);
+        self.starting = false;
         self.epoch += 1;
         self.leader = None;
         self.voted = Some(self.id);
@@ -389,6 +411,7 @@ impl Voter {
     }
 
     fn follow(&mut self, now: Tick, epoch: i32, leader: i32, fx: &mut Vec<Effect>) {
+        self.starting = false;
         let deadline = now + self.settings.fetch_timeout;
         self.become_role(Role::Follower { deadline, fetched: false, download: None }, fx);
         if epoch > self.epoch {

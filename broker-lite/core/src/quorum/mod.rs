@@ -41,6 +41,8 @@ use crate::Tick;
 
 /// How long an observer that fetches no more is remembered, as in Kafka.
 const OBSERVER_SESSION: Duration = Duration::from_secs(300);
+/// Voters that start stand for election one after the other, this part of the election time-out apart.
+const START_PARTS: u32 = 20;
 /// Observers that are remembered.
 const OBSERVERS: usize = 1_000;
 
@@ -62,6 +64,8 @@ pub struct Voter {
     durable_end: i64,
     /// How often the log was cut.
     cut: u64,
+    /// It has started and heard of no living leader yet, nor been refused.
+    starting: bool,
     /// Elections lost in a row.
     losses: u32,
     /// Requests to other voters, one to each at a time.
@@ -132,7 +136,9 @@ impl Voter {
     /// A voter on what an earlier process of it has left: its state (`None` at the very first start) and its log, all of
     /// which is durable. Call [`Self::on_deadline`] next, and whenever [`Self::deadline`] has come.
     ///
-    /// On a new quorum the first voter stands for election at once, and the others only if nothing comes of it.
+    /// If it knows of no leader, or the one it knows of does not answer as such, it stands for election soon, not only after
+    /// the time-outs: whoever hears from a leader refuses the pre-vote. The first voter does so at once, the others a little
+    /// later, so that they do not split the votes.
     pub fn new<L: QuorumLog>(
         now: Now,
         id: i32,
@@ -146,7 +152,6 @@ impl Voter {
         if log.last_epoch() > state.epoch {
             state = QuorumState { epoch: log.last_epoch(), leader: None, voted: None };
         }
-        let rank = u32::try_from(voters.iter().filter(|other| **other < id).count()).unwrap_or(u32::MAX);
         let mut voter = Self {
             id,
             voters,
@@ -160,30 +165,26 @@ impl Voter {
             high_watermark: log.snapshot().map_or(0, |snapshot| snapshot.end_offset),
             durable_end: log.end_offset(),
             cut: 0,
+            starting: true,
             losses: 0,
             outbound: BTreeMap::new(),
             next_number: 0,
         };
         let alone = voter.voters.len() == 1;
-        let fresh = stored.is_none() && log.end_offset() == 0;
-        let election = now.tick + voter.election_timeout();
         voter.role = match state.leader {
             _ if alone => Role::Unattached { deadline: now.tick },
             // What it led may have been lost with an answer on its way: it does not go on in that epoch.
             Some(leader) if leader == id => {
                 voter.leader = None;
-                voter.voted = Some(id);
-                Role::Resigned { deadline: election, successors: voter.others(), told: BTreeSet::new() }
+                voter.voted = None;
+                voter.epoch = voter.epoch.saturating_add(1);
+                Role::Unattached { deadline: now.tick }
             }
             Some(leader) if voter.voters.contains(&leader) => {
                 let deadline = now.tick + voter.settings.fetch_timeout;
                 Role::Follower { deadline, fetched: false, download: None }
             }
-            _ if fresh => {
-                let deadline = now.tick + voter.settings.election_timeout.saturating_mul(rank);
-                Role::Unattached { deadline }
-            }
-            _ => Role::Unattached { deadline: election },
+            _ => Role::Unattached { deadline: now.tick + voter.start_pause() },
         };
         voter
     }
@@ -295,6 +296,14 @@ impl Voter {
     fn election_timeout(&mut self) -> Duration {
         let base = self.settings.election_timeout;
         base + self.up_to(base)
+    }
+
+    /// How long a voter that starts leaves it to those before it to stand for election.
+    fn start_pause(&mut self) -> Duration {
+        let rank = self.voters.iter().filter(|other| **other < self.id).count();
+        let step = self.settings.election_timeout / START_PARTS;
+        let jitter = if rank == 0 { Duration::ZERO } else { self.up_to(step / 2) };
+        step.saturating_mul(u32::try_from(rank).unwrap_or(u32::MAX)) + jitter
     }
 
     /// A time drawn evenly from zero to `most`.

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use broker_lite::{Cluster, Frame, LinkError};
+use broker_lite::{Cluster, Frame, LinkError, Profile};
 use bytes::Bytes;
 use klamm_wire::codec;
 use klamm_wire::messages::create_topics_request::CreatableTopic;
@@ -429,8 +429,9 @@ async fn metadata_by_id_is_invalid_before_the_version_that_has_it() {
 /// Goal: nothing grows for ever. A producer that has been silent for long is forgotten, on every replica.
 #[tokio::test(start_paused = true)]
 async fn producers_that_have_been_silent_too_long_are_forgotten() {
-    let cluster =
-        Cluster::builder().seed(3).config("producer.id.expiration.ms", "60000").start().await.unwrap();
+    // A long time: heartbeats and fetches of the quorum in the test profile would be half a million events.
+    let builder = Cluster::builder().profile(Profile::Kafka).seed(3);
+    let cluster = builder.config("producer.id.expiration.ms", "60000").start().await.unwrap();
     cluster.create_topic("t", 1, 3, &[]).await.unwrap();
     let mut talk = Talk::to(&cluster, cluster.leader_of("t", 0).unwrap()).await;
     talk.produce("t", 0, stamped(&["a"], 5, 0, 0)).await;

@@ -87,6 +87,29 @@ pub(crate) struct BrokerIdentity {
     pub(crate) previous_epoch: i64,
 }
 
+impl BrokerIdentity {
+    /// Settings that follow from who the broker is; DescribeConfigs shows them as given at the start.
+    fn settings(&self, disk: &Disk) -> Vec<(&'static str, String)> {
+        let id = self.id.to_string();
+        let listener = format!("{LISTENER}://{}:{}", self.host, self.port);
+        let mut settings = vec![
+            ("broker.id", id.clone()),
+            ("node.id", id),
+            ("listeners", listener.clone()),
+            ("advertised.listeners", listener),
+            ("log.dirs", log_dir_name(self.id, disk)),
+            ("process.roles", "broker".to_owned()),
+        ];
+        settings.extend(self.rack.clone().map(|rack| ("broker.rack", rack)));
+        settings
+    }
+}
+
+/// What DescribeLogDirs and `log.dirs` call the one log directory.
+fn log_dir_name(id: i32, disk: &Disk) -> String {
+    disk.path().map_or_else(|| format!("/memory/broker-{id}"), |path| path.display().to_string())
+}
+
 /// What outlives a broker's process.
 #[derive(Debug, Clone)]
 pub(crate) struct Surroundings {
@@ -164,6 +187,7 @@ impl Broker {
     ) -> Arc<Self> {
         let Surroundings { network, config, disk, committed, journal, voters } = surroundings;
         let sessions = FetchSessions::new(&config, rt.rng("fetch sessions"));
+        let config = Arc::new((*config).clone().running_with(identity.settings(&disk)));
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             identity,
@@ -233,8 +257,7 @@ impl Broker {
 
     /// What DescribeLogDirs calls the one log directory.
     pub(crate) fn log_dir(&self) -> String {
-        let path = self.disk.path().map(|path| path.display().to_string());
-        path.unwrap_or_else(|| format!("/memory/broker-{}", self.id()))
+        log_dir_name(self.id(), &self.disk)
     }
 
     /// How the broker stands with the controller.

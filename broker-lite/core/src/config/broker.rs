@@ -56,6 +56,15 @@ impl BrokerConfig {
         Ok(())
     }
 
+    /// The same settings with those that nobody can choose, as the broker has them: its id, its listeners and the like.
+    /// Names that are not known are left out.
+    #[must_use]
+    pub fn running_with(mut self, own: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        let known = own.into_iter().filter(|(name, _)| find(table::BROKER, name).is_some());
+        self.given.extend(known);
+        self
+    }
+
     /// The same settings under what the metadata hold for this broker (`own`) and for all brokers (`all`). What cannot be
     /// changed while running is left as it is.
     #[must_use]

@@ -95,7 +95,8 @@ fn unknown(name: &str) -> Answer {
         true => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
         false => ErrorCode::INVALID_TOPIC_EXCEPTION,
     };
-    Answer::default().with_error_code(code.0).with_name(Some(topic_name(name)))
+    let answer = Answer::default().with_error_code(code.0).with_name(Some(topic_name(name)));
+    answer.with_topic_authorized_operations(TOPIC_OPERATIONS)
 }
 
 fn found(topic: &Topic, partitions: Vec<Partition>) -> Answer {

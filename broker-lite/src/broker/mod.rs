@@ -48,6 +48,9 @@ use sessions::FetchSessions;
 /// Name of the one listener.
 pub(crate) const LISTENER: &str = "PLAINTEXT";
 
+/// Name of the listener of controllers.
+pub(crate) const CONTROLLER_LISTENER: &str = "CONTROLLER";
+
 /// Stands for whichever controller is active; brokers count from 1, controllers from 3001.
 pub(crate) const CONTROLLER_ID: i32 = 0;
 
@@ -99,6 +102,11 @@ impl BrokerIdentity {
             ("advertised.listeners", listener),
             ("log.dirs", log_dir_name(self.id, disk)),
             ("process.roles", "broker".to_owned()),
+            ("controller.listener.names", CONTROLLER_LISTENER.to_owned()),
+            (
+                "listener.security.protocol.map",
+                format!("{CONTROLLER_LISTENER}:PLAINTEXT,{LISTENER}:PLAINTEXT"),
+            ),
         ];
         settings.extend(self.rack.clone().map(|rack| ("broker.rack", rack)));
         settings

@@ -37,6 +37,9 @@ impl Controller {
         for topic in request.topics.iter().filter(|topic| named.insert(topic.name.as_str())) {
             let planned = if twice.contains(topic.name.as_str()) {
                 Err(Refusal(ErrorCode::INVALID_REQUEST, "the request names this topic twice".to_owned()))
+            } else if request.timeout_ms <= 0 {
+                let reason = format!("nothing can be done within {} ms", request.timeout_ms);
+                Err(Refusal(ErrorCode::REQUEST_TIMED_OUT, reason))
             } else if too_many {
                 Err(too_many_partitions())
             } else {

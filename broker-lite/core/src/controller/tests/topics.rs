@@ -231,6 +231,16 @@ fn a_topic_named_twice_is_refused_once() {
 }
 
 #[test]
+fn a_request_whose_time_is_up_before_it_begins_creates_nothing() {
+    let mut world = World::with_brokers(1, &[]);
+    let request = CreateTopicsRequest::default().with_topics(vec![topic("t", 1, 1)]).with_timeout_ms(0);
+    let outcome = world.controller.create_topics(&request);
+    let code = world.settle(outcome).topics[0].error_code;
+    assert_eq!(ErrorCode(code), ErrorCode::REQUEST_TIMED_OUT);
+    assert!(world.reader.topic("t").is_none());
+}
+
+#[test]
 fn a_manual_assignment_is_taken_as_it_is() {
     let mut world = World::with_brokers(3, &[]);
     let result = world.create(assigned(&[(1, &[3, 1]), (0, &[2, 3])]));

@@ -75,6 +75,7 @@ async fn api_versions_advertises_what_is_implemented_and_nothing_else() {
         (18, 0, 4),
         (19, 2, 7),
         (20, 1, 6),
+        (21, 0, 2),
         (22, 0, 5),
         (23, 2, 4),
         (32, 1, 4),

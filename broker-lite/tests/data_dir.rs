@@ -113,24 +113,18 @@ async fn a_broker_stops_where_a_replica_cannot_be_opened() {
     write(&cluster, batch(&["a"])).await;
     cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
     cluster.shutdown().await;
-    // Root may read everything; nobody reads a directory as a file.
-    let log = temp.path().join("broker-2/t-0/00000000000000000000.log");
-    std::fs::remove_file(&log).unwrap();
-    std::fs::create_dir(&log).unwrap();
+    // Root may read everything, but nothing is below a file.
+    let replica = temp.path().join("broker-2/t-0");
+    std::fs::remove_dir_all(&replica).unwrap();
+    std::fs::write(&replica, "").unwrap();
 
     let cluster = started(temp.path()).await;
-    let events = cluster.events();
-    let failed = |events: &[Event]| {
-        events.iter().find_map(|event| match event {
-            Event::Node { node: 2, what: NodeEvent::DiskFailed { cause }, .. } => Some(cause.clone()),
-            _ => None,
-        })
+    let failed = |event: &Event| match event {
+        Event::Node { node: 2, what: NodeEvent::DiskFailed { cause }, .. } => Some(cause.clone()),
+        _ => None,
     };
-    let cause = failed(&events).unwrap();
-    assert!(
-        cause.starts_with("cannot open replica t-0: ") && cause.contains("00000000000000000000.log"),
-        "{cause}"
-    );
+    let cause = failed(&cluster.until_event(|event| failed(event).is_some()).await).unwrap();
+    assert!(cause.starts_with("cannot open replica t-0: ") && cause.contains("broker-2/t-0"), "{cause}");
     assert_eq!(read(&cluster, 1).await, ["a"], "the others serve on");
 }
 

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::node::{Carried, Party, Tap};
     use crate::rt::Tick;
-    use crate::support::{Talk, batch, produce, produced};
+    use crate::support::{MADE_MS, Talk, batch, produce, produced};
     use crate::{ApiKey, Fault, Stage};
 
     const MS: Duration = Duration::from_millis(1);
@@ -174,6 +174,8 @@ mod tests {
 
     /// Two records under latency and loss, with a leader that is cut off and comes back.
     async fn history(seed: u64) -> Vec<String> {
+        // The wall clock goes into the records.
+        let _ambient = klamm_wire::ambient::enter(seed, || *MADE_MS);
         let cluster = Cluster::builder().seed(seed).start().await.unwrap();
         let trace = Arc::new(Trace::default());
         cluster.started.network.set_tap(Some(trace.clone()));

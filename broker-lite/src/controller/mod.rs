@@ -114,7 +114,7 @@ struct State {
     /// What is committed adds up to this.
     image: Image,
     active: Option<Active>,
-    waiting: Vec<(Until, Signal)>,
+    waiting: Vec<Waiting>,
     /// Effects that a [`Effect::Persist`] under way holds back.
     held: VecDeque<Effect>,
     persisting: bool,
@@ -127,21 +127,6 @@ struct State {
     sync_next: Option<(i64, u64)>,
     snapshot: LastSnapshot,
     armed: Option<Tick>,
-}
-
-/// What somebody waits for: either of the two.
-#[derive(Debug, Clone, Copy)]
-struct Until {
-    /// The log is committed up to here.
-    committed: i64,
-    /// It reaches up to here.
-    end: i64,
-}
-
-impl Until {
-    fn committed(offset: i64) -> Self {
-        Self { committed: offset, end: i64::MAX }
-    }
 }
 
 /// What has happened since the last snapshot.
@@ -166,6 +151,21 @@ struct Active {
 pub(crate) struct Decided<R> {
     pub(crate) response: R,
     pub(crate) wait: Option<Wait>,
+}
+
+/// Somebody to be woken when the log has come so far.
+#[derive(Debug)]
+struct Waiting {
+    until: Until,
+    signal: Signal,
+}
+
+/// How far the log has to come.
+#[derive(Debug, Clone, Copy)]
+enum Until {
+    /// The end, committed or not: what a voter fetches makes it so.
+    Appended(i64),
+    Committed(i64),
 }
 
 /// A wait for a commit.
@@ -514,13 +514,16 @@ impl ControllerNode {
             }
             self.changed.notify_waiters();
             // Those who wait for a commit ask whether it still can come.
-            state.waiting.drain(..).for_each(|(_, signal)| signal.notify_one());
+            state.waiting.drain(..).for_each(|waiting| waiting.signal.notify_one());
         }
         let committed = state.voter.high_watermark();
-        let end = state.store.as_ref().map_or(0, Store::end_offset);
-        let come = |(until, _): &mut (Until, Signal)| until.committed <= committed || until.end <= end;
-        for (_, signal) in state.waiting.extract_if(.., come) {
-            signal.notify_one();
+        let end = state.store.as_ref().map_or(committed, Store::end_offset);
+        let has_come = |waiting: &mut Waiting| match waiting.until {
+            Until::Appended(at) => at <= end,
+            Until::Committed(at) => at <= committed,
+        };
+        for waiting in state.waiting.extract_if(.., has_come) {
+            waiting.signal.notify_one();
         }
         self.snapshot_if_due(state, now)
     }
@@ -618,7 +621,7 @@ impl ControllerNode {
         }
         let wait = (state.voter.high_watermark() < commit_at).then(|| {
             let signal = Signal::default();
-            state.waiting.push((Until::committed(commit_at), signal.clone()));
+            state.waiting.push(Waiting { until: Until::Committed(commit_at), signal: signal.clone() });
             Wait { at: commit_at, epoch, signal }
         });
         Ok(Some(Decided { response, wait }))
@@ -635,8 +638,9 @@ impl ControllerNode {
                 if state.voter.high_watermark() >= wait.at {
                     return true;
                 }
-                if !state.waiting.iter().any(|(_, waiting)| Arc::ptr_eq(waiting, &wait.signal)) {
-                    state.waiting.push((Until::committed(wait.at), wait.signal.clone()));
+                if !state.waiting.iter().any(|waiting| Arc::ptr_eq(&waiting.signal, &wait.signal)) {
+                    let signal = wait.signal.clone();
+                    state.waiting.push(Waiting { until: Until::Committed(wait.at), signal });
                 }
             }
             wait.signal.notified().await;
@@ -645,7 +649,7 @@ impl ControllerNode {
 
     /// Forgets a signal that nobody waits for any more.
     pub(crate) fn forget(&self, signal: &Signal) {
-        self.state.lock().waiting.retain(|(_, waiting)| !Arc::ptr_eq(waiting, signal));
+        self.state.lock().waiting.retain(|waiting| !Arc::ptr_eq(&waiting.signal, signal));
     }
 
     /// The epoch in which it is the active controller.
@@ -737,15 +741,13 @@ impl ControllerNode {
         };
         let news = Voter::is_news::<Store>(fetch, &answer);
         if !news {
-            let until = match replica {
-                // Whatever is appended: nothing is committed before a majority has fetched it.
-                Replica::Voter(_) => {
-                    Until { committed: state.voter.high_watermark() + 1, end: fetch.offset + 1 }
-                }
-                Replica::Observer(_) => Until::committed(fetch.offset + 1),
+            state.waiting.retain(|waiting| !Arc::ptr_eq(&waiting.signal, signal));
+            let committed = state.voter.high_watermark();
+            let wake: &[Until] = match replica {
+                Replica::Voter(_) => &[Until::Appended(fetch.offset + 1), Until::Committed(committed + 1)],
+                Replica::Observer(_) => &[Until::Committed(fetch.offset + 1)],
             };
-            state.waiting.retain(|(_, waiting)| !Arc::ptr_eq(waiting, signal));
-            state.waiting.push((until, signal.clone()));
+            state.waiting.extend(wake.iter().map(|until| Waiting { until: *until, signal: signal.clone() }));
         }
         let start = state.store.as_ref().map_or(0, Store::start_offset);
         Some((news, answer, start))

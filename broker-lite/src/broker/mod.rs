@@ -26,6 +26,7 @@ use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::metadata::{ConfigResource, Image};
 use broker_lite_core::throttle::Throttle;
 use klamm_wire::ErrorCode;
+use klamm_wire::messages::TopicName;
 use klamm_wire::seam::Endpoint;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -160,6 +161,8 @@ pub(crate) struct Broker {
     offline: AtomicBool,
     /// Producer ids of this broker's block that are still free.
     pub(crate) producer_ids: Mutex<Range<i64>>,
+    /// Topics that are being created because clients have asked for them.
+    pub(crate) creating: Mutex<BTreeSet<TopicName>>,
 }
 
 /// How the broker stands with the controller.
@@ -221,6 +224,7 @@ impl Broker {
             leave: Mutex::new(Leave::Killed),
             offline: AtomicBool::new(false),
             producer_ids: Mutex::new(0..0),
+            creating: Mutex::default(),
         })
     }
 

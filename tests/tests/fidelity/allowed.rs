@@ -302,6 +302,7 @@ const OPEN: &[(&str, &[&str])] = &[
     ),
     ("coordinators are step 5", &["FindCoordinator/damaged bytes", "FindCoordinator/versions beyond"]),
     ("coordinators, and so __consumer_offsets, are step 5", &["ElectLeaders/every partition"]),
+    ("controller.quorum.voters of what the broker runs with", &["DescribeConfigs/every setting of a broker"]),
     ("id and epoch: both or none", &["InitProducerId/an id and an epoch without a transaction"]),
     (
         "epoch -2 is not none",

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 pub(crate) type Tick = Duration;
 
 /// 2026-01-01, the date at which a run that can be repeated begins.
+#[cfg(feature = "sim")]
 pub(crate) const REPEATABLE_WALL_MS: i64 = 1_767_225_600_000;
 
 /// Handle to time, chance and tasks; cheap to clone.
@@ -39,14 +40,14 @@ struct Origin {
 impl Rt {
     /// The runtime of the calling task, or `None` outside tokio.
     ///
-    /// With a seed the wall clock starts at a fixed date, so that a run can be repeated.
+    /// The wall clock is the real one, with or without a seed: clients of other processes have no other. In a simulation it is
+    /// the run's.
     pub(crate) fn current(seed: Option<u64>) -> Option<Self> {
         let tokio = tokio::runtime::Handle::try_current().ok()?;
         let ambient = klamm_wire::ambient::current();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let wall_at_start_ms = match &ambient {
             Some(simulation) => simulation.wall_ms(),
-            None if seed.is_some() => REPEATABLE_WALL_MS,
             None => i64::try_from(wall.as_millis()).unwrap_or(0),
         };
         let seed = seed.or_else(|| ambient.map(|simulation| simulation.next_seed()));
@@ -145,6 +146,26 @@ impl Worker {
         self.0.send(Box::new(work)).ok()?;
         answered.await.ok()
     }
+}
+
+/// Does work that blocks for each of the items, each in a thread of its own, and waits for all.
+///
+/// # Errors
+///
+/// If the system gives no thread; what has begun is done all the same.
+pub(crate) fn side_by_side<T: Send, R: Send>(
+    items: impl Iterator<Item = T>,
+    work: impl Fn(T) -> R + Sync,
+) -> std::io::Result<Vec<R>> {
+    let work = &work;
+    std::thread::scope(|scope| {
+        let start = |item| std::thread::Builder::new().spawn_scoped(scope, move || work(item));
+        let started: Vec<_> = items.map(start).collect();
+        let ended = started.into_iter().map(|started| {
+            started.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        ended.collect()
+    })
 }
 
 /// A task whose panic the simulation hears of: the runtime would keep it to itself.

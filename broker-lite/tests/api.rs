@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use broker_lite::{Cluster, Frame, LinkError};
+use broker_lite::{Cluster, Frame, LinkError, Profile};
 use bytes::Bytes;
 use klamm_wire::codec;
 use klamm_wire::messages::create_topics_request::CreatableTopic;
@@ -20,7 +20,7 @@ use klamm_wire::messages::{
     OffsetForLeaderEpochRequest,
 };
 use klamm_wire::{ErrorCode, StrBytes};
-use support::{Talk, batch, code, fetch, produce, produced, stamped, topic_name, values};
+use support::{MADE_MS, Talk, batch, code, fetch, produce, produced, stamped, topic_name, values};
 
 async fn one_broker() -> Cluster {
     let cluster = Cluster::builder().brokers(1).seed(3).start().await.unwrap();
@@ -274,7 +274,7 @@ async fn offsets_are_found_by_place_and_by_time() {
     let cluster = one_broker().await;
     let mut talk = Talk::to(&cluster, 1).await;
     talk.produce("t", 0, batch(&["a", "b"])).await;
-    for (timestamp, offset) in [(-2, 0), (-1, 2), (-3, 0), (1_767_225_600_000, 0), (1_767_225_600_001, -1)] {
+    for (timestamp, offset) in [(-2, 0), (-1, 2), (-3, 0), (*MADE_MS, 0), (*MADE_MS + 1, -1)] {
         let wanted = ListOffsetsPartition::default().with_timestamp(timestamp).with_current_leader_epoch(-1);
         let topic = ListOffsetsTopic::default().with_name(topic_name("t")).with_partitions(vec![wanted]);
         let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
@@ -430,8 +430,9 @@ async fn metadata_by_id_is_invalid_before_the_version_that_has_it() {
 /// Goal: nothing grows for ever. A producer that has been silent for long is forgotten, on every replica.
 #[tokio::test(start_paused = true)]
 async fn producers_that_have_been_silent_too_long_are_forgotten() {
-    let cluster =
-        Cluster::builder().seed(3).config("producer.id.expiration.ms", "60000").start().await.unwrap();
+    // A long time: heartbeats and fetches of the quorum in the test profile would be half a million events.
+    let builder = Cluster::builder().profile(Profile::Kafka).seed(3);
+    let cluster = builder.config("producer.id.expiration.ms", "60000").start().await.unwrap();
     cluster.create_topic("t", 1, 3, &[]).await.unwrap();
     let mut talk = Talk::to(&cluster, cluster.leader_of("t", 0).unwrap()).await;
     talk.produce("t", 0, stamped(&["a"], 5, 0, 0)).await;
@@ -492,4 +493,11 @@ async fn a_transactional_producer_is_refused_for_good() {
         assert_eq!(code(answer.error_code), refusal);
     }
     assert_eq!(cluster.log_end_offset(1, "t", 0), Some(0));
+}
+
+#[tokio::test]
+async fn a_cluster_with_a_seed_takes_records_of_today() {
+    let cluster = Cluster::builder().seed(7).topic("t", Some(1), Some(1)).start().await.unwrap();
+    let mut talk = Talk::to(&cluster, cluster.leader_of("t", 0).unwrap()).await;
+    assert_eq!(talk.produce("t", 0, batch(&["now"])).await.error_code, 0);
 }

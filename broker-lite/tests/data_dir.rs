@@ -5,8 +5,10 @@ mod support;
 
 use std::path::Path;
 
-use broker_lite::{Cluster, ClusterBuilder};
+use broker_lite::{Cluster, ClusterBuilder, Event, NodeEvent};
 use bytes::Bytes;
+use klamm_wire::messages::describe_configs_request::DescribeConfigsResource;
+use klamm_wire::messages::{DescribeConfigsRequest, DescribeLogDirsRequest};
 use support::{Talk, batch, stamped, values};
 
 fn builder(path: &Path) -> ClusterBuilder {
@@ -101,4 +103,53 @@ async fn a_directory_that_is_held_or_foreign_is_refused_in_one_sentence() {
     std::fs::write(meta, changed).unwrap();
     let told = builder(temp.path()).start().await.unwrap_err().to_string();
     assert!(told.contains("belongs to cluster x"), "{told}");
+}
+
+/// Goal: as in Kafka, where the log directory is offline and a broker without another one stops.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_stops_where_a_replica_cannot_be_opened() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = started(temp.path()).await;
+    write(&cluster, batch(&["a"])).await;
+    cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
+    cluster.shutdown().await;
+    // Root may read everything; nobody reads a directory as a file.
+    let log = temp.path().join("broker-2/t-0/00000000000000000000.log");
+    std::fs::remove_file(&log).unwrap();
+    std::fs::create_dir(&log).unwrap();
+
+    let cluster = started(temp.path()).await;
+    let events = cluster.events();
+    let failed = |events: &[Event]| {
+        events.iter().find_map(|event| match event {
+            Event::Node { node: 2, what: NodeEvent::DiskFailed { cause }, .. } => Some(cause.clone()),
+            _ => None,
+        })
+    };
+    let cause = failed(&events).unwrap();
+    assert!(
+        cause.starts_with("cannot open replica t-0: ") && cause.contains("00000000000000000000.log"),
+        "{cause}"
+    );
+    assert_eq!(read(&cluster, 1).await, ["a"], "the others serve on");
+}
+
+#[tokio::test]
+async fn a_broker_on_a_disk_names_its_directory_id_and_listener() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = started(temp.path()).await;
+    let resource = DescribeConfigsResource::default().with_resource_type(4).with_resource_name("2".into());
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+    let answer = Talk::to(&cluster, 2).await.ask(4, &request).await;
+    let value = |name: &str| {
+        let found = answer.results[0].configs.iter().find(|config| &*config.name == name).unwrap();
+        (found.value.as_deref().unwrap_or_default().to_owned(), found.config_source)
+    };
+    let home = temp.path().join("broker-2").canonicalize().unwrap().display().to_string();
+    // 4 is STATIC_BROKER_CONFIG.
+    assert_eq!(value("node.id"), ("2".into(), 4));
+    assert_eq!(value("log.dirs"), (home.clone(), 4));
+    assert_eq!(value("listeners"), ("PLAINTEXT://broker-2.lite:9092".into(), 4));
+    let answer = Talk::to(&cluster, 2).await.ask(4, &DescribeLogDirsRequest::default()).await;
+    assert_eq!(&*answer.results[0].log_dir, home);
 }

@@ -11,7 +11,7 @@ use klamm_wire::messages::delete_records_request::{DeleteRecordsPartition, Delet
 use klamm_wire::messages::delete_records_response::DeleteRecordsPartitionResult;
 use klamm_wire::messages::{DeleteRecordsRequest, TopicName};
 use klamm_wire::{BatchBuilder, Compression, ErrorCode, ProducerStamp, StrBytes};
-use support::{Talk, batch, code, values};
+use support::{MADE_MS, Talk, batch, code, values};
 
 async fn delete(
     talk: &mut Talk,
@@ -79,7 +79,7 @@ async fn records_of_a_topic_that_is_only_compacted_are_not_deleted_on_request() 
 fn keyed(key: &str, value: &str) -> Bytes {
     let mut builder = BatchBuilder::new(BytesMut::new());
     let value = value.repeat(700_000 / value.len());
-    builder.append::<&[u8], &[u8]>(1_767_225_600_000, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
+    builder.append::<&[u8], &[u8]>(*MADE_MS, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
     let sealed = builder.seal(Compression::None, None).unwrap();
     let stamp = ProducerStamp { producer_id: -1, producer_epoch: -1, base_sequence: -1 };
     [&sealed.header(stamp)[..], sealed.records()].concat().into()

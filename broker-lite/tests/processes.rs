@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use broker_lite::{Cluster, ClusterError, Event};
+use broker_lite::{Cluster, ClusterError, Event, Profile};
 use klamm_wire::messages::delete_topics_request::DeleteTopicState;
 use klamm_wire::messages::{DeleteTopicsRequest, InitProducerIdRequest, TopicName};
 use support::{Talk, batch, stamped};
@@ -459,4 +459,48 @@ async fn a_replicas_log_tells_each_record_with_its_producer_and_whether_it_is_co
     assert_eq!(cluster.log(leader, "t", 1), None);
     assert_eq!(cluster.log(9, "t", 0), None);
     assert_eq!(cluster.committed_offset("u", 0), None);
+}
+
+/// Goal: what is decided is committed as soon as a majority has it; nobody waits for a poll to end.
+#[tokio::test(start_paused = true)]
+async fn while_nothing_is_wrong_a_change_of_the_metadata_takes_no_time() {
+    let cluster = Cluster::builder().profile(Profile::Kafka).seed(7).start().await.unwrap();
+    // Whoever polls does so at rest.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for topic in ["a", "b", "c"] {
+        let before = tokio::time::Instant::now();
+        cluster.create_topic(topic, 3, 3, &[]).await.unwrap();
+        assert!(before.elapsed() < 20 * MS, "{topic} took {:?} of virtual time", before.elapsed());
+        tokio::time::sleep(700 * MS).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_with_kafkas_time_outs_starts_without_waiting_for_any_of_them() {
+    let limit = Duration::from_millis(500);
+    let begun = tokio::time::Instant::now();
+    let cluster =
+        Cluster::builder().profile(Profile::Kafka).topic("t", Some(1), Some(3)).start().await.unwrap();
+    assert!(begun.elapsed() < limit, "the start took {:?}", begun.elapsed());
+
+    let voters = cluster.voters();
+    voters.iter().for_each(|id| cluster.kill(*id).unwrap());
+    let begun = tokio::time::Instant::now();
+    for id in &voters {
+        cluster.restart(*id).await.unwrap();
+    }
+    cluster.until_controller().await;
+    assert!(begun.elapsed() < limit, "the election among voters that start took {:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_that_starts_leaves_a_living_leader_alone() {
+    let cluster = Cluster::builder().profile(Profile::Kafka).start().await.unwrap();
+    let leader = cluster.controller().unwrap();
+    for id in cluster.voters().into_iter().filter(|id| *id != leader) {
+        cluster.kill(id).unwrap();
+        cluster.restart(id).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(cluster.controller(), Some(leader));
+    }
 }

@@ -156,7 +156,12 @@ mod tests {
     #[test]
     fn replicas_are_equal_however_they_are_cut_into_segments() {
         let [a, b, c] = [batch(0, "a"), batch(1, "b"), batch(2, "c")];
-        let agreed = verdict(&[&[a.clone(), b.clone()], &[c.clone()]], &[&[a, b, c]], Extent::Whole).unwrap();
+        let agreed = verdict(
+            &[&[a.clone(), b.clone()], std::slice::from_ref(&c)],
+            &[&[a, b, c.clone()]],
+            Extent::Whole,
+        )
+        .unwrap();
         assert_eq!(agreed.batches, 3);
     }
 

@@ -333,7 +333,7 @@ impl Broker {
         match held.map_or_else(|| self.open(image, topic, number), Ok) {
             Ok(held) => self.tell(image, &held),
             Err(cause) => {
-                tracing::error!(broker = self.id(), topic = %topic.name, number, cause, "cannot open replica");
+                self.go_offline(&format!("cannot open replica {}-{number}: {cause}", topic.name));
             }
         }
     }

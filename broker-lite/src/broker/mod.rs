@@ -26,6 +26,7 @@ use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::metadata::{ConfigResource, Image};
 use broker_lite_core::throttle::Throttle;
 use klamm_wire::ErrorCode;
+use klamm_wire::seam::Endpoint;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -94,7 +95,7 @@ impl BrokerIdentity {
     /// Settings that follow from who the broker is; DescribeConfigs shows them as given at the start.
     fn settings(&self, disk: &Disk) -> Vec<(&'static str, String)> {
         let id = self.id.to_string();
-        let listener = format!("{LISTENER}://{}:{}", self.host, self.port);
+        let listener = format!("{LISTENER}://{}", Endpoint::new(self.host.clone(), self.port));
         let mut settings = vec![
             ("broker.id", id.clone()),
             ("node.id", id),

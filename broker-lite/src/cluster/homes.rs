@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::{ClusterError, base64, random_uuid};
 use crate::process::directory::Directory;
+use crate::rt::side_by_side;
 
 /// The directories of all nodes, held by this process.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ impl Homes {
     ) -> Result<Self, ClusterError> {
         refuse_foreign(path).map_err(ClusterError::Directory)?;
         let mut open = |name: String, node: i32| {
-            Directory::open(&path.join(name), node, None, random_uuid(rng)).map_err(ClusterError::Directory)
+            Directory::hold(&path.join(name), node, None, random_uuid(rng)).map_err(ClusterError::Directory)
         };
         let mut controllers = BTreeMap::new();
         for id in voters {
@@ -47,9 +48,12 @@ impl Homes {
         let mut all = controllers.values().chain(homes.values());
         let known = all.find_map(|home| home.meta.cluster.clone());
         let cluster_id = known.unwrap_or_else(|| base64(random_uuid(rng)));
-        for home in controllers.values_mut().chain(homes.values_mut()) {
-            home.join(&cluster_id).map_err(ClusterError::Directory)?;
-        }
+        let all = controllers.values_mut().chain(homes.values_mut());
+        let joined = side_by_side(all, |home| home.join(&cluster_id));
+        let joined = joined.map_err(|error| format!("cannot start a thread for the directories: {error}"));
+        joined
+            .and_then(|joined| joined.into_iter().collect::<Result<(), String>>())
+            .map_err(ClusterError::Directory)?;
         Ok(Self { cluster_id: Arc::from(cluster_id), controllers, brokers: homes })
     }
 }

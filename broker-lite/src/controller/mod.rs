@@ -114,10 +114,12 @@ struct State {
     /// What is committed adds up to this.
     image: Image,
     active: Option<Active>,
-    waiting: Vec<(i64, Signal)>,
+    waiting: Vec<(Until, Signal)>,
     /// Effects that a [`Effect::Persist`] under way holds back.
     held: VecDeque<Effect>,
     persisting: bool,
+    /// What was last made durable.
+    kept: Option<QuorumState>,
     /// How many were asked for, and how many are done.
     persists: (u64, u64),
     syncing: bool,
@@ -125,6 +127,21 @@ struct State {
     sync_next: Option<(i64, u64)>,
     snapshot: LastSnapshot,
     armed: Option<Tick>,
+}
+
+/// What somebody waits for: either of the two.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    /// The log is committed up to here.
+    committed: i64,
+    /// It reaches up to here.
+    end: i64,
+}
+
+impl Until {
+    fn committed(offset: i64) -> Self {
+        Self { committed: offset, end: i64::MAX }
+    }
 }
 
 /// What has happened since the last snapshot.
@@ -188,6 +205,7 @@ impl ControllerNode {
             waiting: Vec::new(),
             held: VecDeque::new(),
             persisting: false,
+            kept: stored,
             persists: (0, 0),
             syncing: false,
             sync_next: None,
@@ -319,6 +337,8 @@ impl ControllerNode {
         let mut fx = VecDeque::from(fx);
         while let Some(effect) = fx.pop_front() {
             match effect {
+                // The next one says all that this one does.
+                Effect::Persist(_) if matches!(fx.front(), Some(Effect::Persist(_))) => {}
                 Effect::Persist(_) | Effect::Send { .. } => {
                     state.persists.0 += u64::from(matches!(effect, Effect::Persist(_)));
                     state.held.push_back(effect);
@@ -346,6 +366,13 @@ impl ControllerNode {
             && let Some(effect) = state.held.pop_front()
         {
             match effect {
+                Effect::Persist(state_now) if says_no_more(state.kept, state_now) => {
+                    if let Some(store) = &mut state.store {
+                        let noted = store.note(&state_now, &self.seat.voters);
+                        noted.map_err(|error| VoterError::Log(error.into()))?;
+                    }
+                    self.has_persisted(state);
+                }
                 Effect::Persist(kept) => {
                     let latency = self.seat.disk.disk.sync_latency();
                     if latency.is_zero() {
@@ -374,10 +401,15 @@ impl ControllerNode {
         self.fsync()?;
         if let Some(store) = &mut state.store {
             store.persist(&kept, &self.seat.voters).map_err(|error| VoterError::Log(error.into()))?;
+            state.kept = Some(kept);
         }
+        self.has_persisted(state);
+        Ok(())
+    }
+
+    fn has_persisted(&self, state: &mut State) {
         state.persists.1 += 1;
         self.changed.notify_waiters();
-        Ok(())
     }
 
     fn fsync(&self) -> Result<(), VoterError> {
@@ -485,7 +517,9 @@ impl ControllerNode {
             state.waiting.drain(..).for_each(|(_, signal)| signal.notify_one());
         }
         let committed = state.voter.high_watermark();
-        for (_, signal) in state.waiting.extract_if(.., |(at, _)| *at <= committed) {
+        let end = state.store.as_ref().map_or(0, Store::end_offset);
+        let come = |(until, _): &mut (Until, Signal)| until.committed <= committed || until.end <= end;
+        for (_, signal) in state.waiting.extract_if(.., come) {
             signal.notify_one();
         }
         self.snapshot_if_due(state, now)
@@ -584,7 +618,7 @@ impl ControllerNode {
         }
         let wait = (state.voter.high_watermark() < commit_at).then(|| {
             let signal = Signal::default();
-            state.waiting.push((commit_at, signal.clone()));
+            state.waiting.push((Until::committed(commit_at), signal.clone()));
             Wait { at: commit_at, epoch, signal }
         });
         Ok(Some(Decided { response, wait }))
@@ -602,7 +636,7 @@ impl ControllerNode {
                     return true;
                 }
                 if !state.waiting.iter().any(|(_, waiting)| Arc::ptr_eq(waiting, &wait.signal)) {
-                    state.waiting.push((wait.at, wait.signal.clone()));
+                    state.waiting.push((Until::committed(wait.at), wait.signal.clone()));
                 }
             }
             wait.signal.notified().await;
@@ -704,9 +738,11 @@ impl ControllerNode {
         let news = Voter::is_news::<Store>(fetch, &answer);
         if !news {
             let until = match replica {
-                // Whatever is appended, and whatever is committed.
-                Replica::Voter(_) => state.voter.high_watermark().min(fetch.offset) + 1,
-                Replica::Observer(_) => fetch.offset + 1,
+                // Whatever is appended: nothing is committed before a majority has fetched it.
+                Replica::Voter(_) => {
+                    Until { committed: state.voter.high_watermark() + 1, end: fetch.offset + 1 }
+                }
+                Replica::Observer(_) => Until::committed(fetch.offset + 1),
             };
             state.waiting.retain(|(_, waiting)| !Arc::ptr_eq(waiting, signal));
             state.waiting.push((until, signal.clone()));
@@ -770,6 +806,12 @@ impl ControllerNode {
         }
         Ok(())
     }
+}
+
+/// Whether a state differs from what is durable in nothing but the leader. Epoch and vote bind the voter; who leads it would
+/// hear again.
+fn says_no_more(durable: Option<QuorumState>, state: QuorumState) -> bool {
+    durable.is_some_and(|durable| (durable.epoch, durable.voted) == (state.epoch, state.voted))
 }
 
 fn now(rt: &Rt) -> Now {

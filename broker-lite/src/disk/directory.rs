@@ -95,8 +95,10 @@ impl DiskDirectory {
             was_closed,
             window: Mutex::default(),
         };
-        // It goes along with the first sync.
-        directory.open(PARTITION_METADATA)?;
+        // It goes along with the first sync. That of the metadata says nothing which its place does not say.
+        if !directory.log_dir.is_metadata_only() {
+            directory.open(PARTITION_METADATA)?;
+        }
         Ok(directory)
     }
 

@@ -94,6 +94,11 @@ impl LogDir {
         &self.descriptors
     }
 
+    /// Whether nothing but a voter's log is kept here.
+    pub(super) fn is_metadata_only(&self) -> bool {
+        self.metadata_only
+    }
+
     pub(super) fn worker(&self) -> &Worker {
         &self.worker
     }

@@ -45,6 +45,22 @@ impl Directory {
     ///
     /// One sentence: it cannot be used, is held, is another node's or another cluster's, or holds something else.
     pub(crate) fn open(path: &Path, node: i32, cluster: Option<&str>, id: Uuid) -> Result<Self, String> {
+        let mut directory = Self::hold(path, node, cluster, id)?;
+        match cluster {
+            Some(cluster) => directory.join(cluster)?,
+            None => directory
+                .write()
+                .map_err(|error| format!("cannot write to data directory {}: {error}", path.display()))?,
+        }
+        Ok(directory)
+    }
+
+    /// As [`Self::open`], but a new one is not marked before it [joins](Self::join) a cluster.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub(crate) fn hold(path: &Path, node: i32, cluster: Option<&str>, id: Uuid) -> Result<Self, String> {
         let failed = |what: &str, error: io::Error| {
             format!("cannot {what} data directory {}: {error}", path.display())
         };
@@ -79,12 +95,9 @@ impl Directory {
                 ));
             }
         };
-        let mut directory = Self { path: path.to_owned(), meta, _lock: lock };
-        match cluster {
-            Some(cluster) => directory.join(cluster)?,
-            None => directory.write().map_err(|error| failed("write to", error))?,
-        }
-        Ok(directory)
+        // As clients are told it.
+        let path = fs::canonicalize(path).map_err(|error| failed("find", error))?;
+        Ok(Self { path, meta, _lock: lock })
     }
 
     /// Writes down which cluster the node belongs to, for good.

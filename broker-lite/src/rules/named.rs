@@ -2,9 +2,9 @@
 
 use klamm_wire::codec::{CodecError, decode_request};
 use klamm_wire::messages::{
-    AlterPartitionRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
-    DescribeProducersRequest, FetchRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest,
+    AlterPartitionRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeConfigsRequest, DescribeProducersRequest, FetchRequest, ListOffsetsRequest, MetadataRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest,
 };
 use klamm_wire::seam::Frame;
 use uuid::Uuid;

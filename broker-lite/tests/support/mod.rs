@@ -1,6 +1,9 @@
 //! A client of raw frames: no decisions, no retries.
 #![allow(dead_code, missing_docs)]
 
+use std::sync::LazyLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use broker_lite::{Cluster, Endpoint, Frame, Handle, Link, LinkError};
 use bytes::{BufMut, Bytes, BytesMut};
 use klamm_wire::codec::{self, ProduceHead, ProducePartition, ProduceTopic};
@@ -130,6 +133,12 @@ pub(crate) fn fetch(topic: &str, partition: i32, offset: i64, wait_ms: i32) -> F
         .with_topics(vec![topic])
 }
 
+/// Ms since the Unix epoch at which all records were made: brokers delete what is old, and refuse what is of the future.
+pub(crate) static MADE_MS: LazyLock<i64> = LazyLock::new(|| {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap()
+});
+
 /// A batch of the values given, from no producer in particular.
 pub(crate) fn batch(values: &[&str]) -> Bytes {
     stamped(values, -1, -1, -1)
@@ -139,7 +148,7 @@ pub(crate) fn batch(values: &[&str]) -> Bytes {
 pub(crate) fn stamped(values: &[&str], producer_id: i64, producer_epoch: i16, base_sequence: i32) -> Bytes {
     let mut builder = BatchBuilder::new(BytesMut::new());
     for value in values {
-        builder.append::<&[u8], &[u8]>(1_767_225_600_000, None, Some(value.as_bytes()), &[]);
+        builder.append::<&[u8], &[u8]>(*MADE_MS, None, Some(value.as_bytes()), &[]);
     }
     let sealed = builder.seal(Compression::None, None).unwrap();
     let stamp = ProducerStamp { producer_id, producer_epoch, base_sequence };

@@ -420,7 +420,7 @@ impl Admin {
             let how = How { needs, ..how };
             self.attempts().ask_each::<DescribeConfigsRequest, _, _, _>(&how, wanted, encode, read).await
         });
-        Ok(Results::in_order(question.resources.iter().cloned(), told.await?))
+        Ok(Results::in_order(question.resources.iter().cloned(), &told.await?))
     }
 
     /// Changes settings; returns when they are changed. Brokers act on it a little later.
@@ -462,7 +462,7 @@ impl Admin {
                 .ask_each::<IncrementalAlterConfigsRequest, _, _, _>(&how, wanted, encode, read)
                 .await
         });
-        Ok(Results::in_order(resources, told.await?))
+        Ok(Results::in_order(resources, &told.await?))
     }
 
     /// Asks everybody at once who knows of something. Who does not answer fails for itself, unless nobody does.

@@ -155,7 +155,7 @@ impl Drain {
     ///
     /// As [`run`](Self::run).
     pub async fn plan(&self) -> Result<Vec<Reassignment>, DrainError> {
-        let step = self.look(&Begun::new()).await?;
+        let (step, _) = self.look(&Begun::new()).await?;
         Ok(step.moves.into_iter().map(reassignment).collect())
     }
 
@@ -179,16 +179,18 @@ impl Drain {
         let rt = self.admin.client.rt();
         let mut seen: BTreeSet<TopicPartition> = BTreeSet::new();
         let mut begun = Begun::new();
+        let mut unsure = 0;
         loop {
             let looking = rt.now();
-            let step = self.look(&begun).await?;
+            let (step, sure) = self.look(&begun).await?;
+            unsure = if sure { 0 } else { unsure + 1 };
             let took = rt.now().saturating_sub(looking);
             seen.extend(step.left().cloned());
             let left = step.left().count();
             let moved = seen.len().saturating_sub(left);
             let progress = DrainProgress { moved, left, under_way: step.under_way };
             let go_on = told(&progress);
-            if left == 0 {
+            if left == 0 && (sure || unsure > LOOKS_IF_UNSURE) {
                 return Ok(Drained { moved });
             }
             if go_on.is_break() {
@@ -212,19 +214,23 @@ impl Drain {
         refused(cancelled, &nothing_to_do)
     }
 
-    /// What there is to do, as the cluster is now.
-    async fn look(&self, begun: &Begun) -> Result<Step, DrainError> {
+    /// What there is to do, as the cluster is now; `false` with it if one broker knows a topic and another does not: it
+    /// has been deleted since, or is so new that word of it is on its way.
+    async fn look(&self, begun: &Begun) -> Result<(Step, bool), DrainError> {
         let admin = &self.admin;
         let brokers = admin.describe_cluster().await?.brokers;
         let brokers = brokers.into_iter().map(|broker| (broker.id, broker.rack)).collect();
         let names = admin.list_topics().await?.into_iter().map(|topic| topic.name);
         let under_way = admin.list_reassignments().await?;
         let under_way: BTreeMap<_, _> = under_way.into_iter().map(|r| (r.partition.clone(), r)).collect();
-        let (mut partitions, mut fixed) = (Vec::new(), Vec::new());
+        let (mut partitions, mut fixed, mut sure) = (Vec::new(), Vec::new(), true);
         for (name, described) in admin.describe_topics(names).await? {
             let topic = match described {
                 Ok(topic) => topic,
-                Err(error) if error.code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => continue, // deleted since
+                Err(error) if error.code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
+                    sure = false;
+                    continue;
+                }
                 Err(error) => return Err(error.into()),
             };
             let wanted = self.topics.as_ref().is_none_or(|topics| topics.contains(&name));
@@ -235,10 +241,12 @@ impl Drain {
                 place(partition, &described.replicas, moving, begun)
             }));
         }
-        Ok(evacuate(self.broker, &brokers, &partitions, &fixed, self.at_once)?)
+        Ok((evacuate(self.broker, &brokers, &partitions, &fixed, self.at_once)?, sure))
     }
 }
 
+/// Looks after which a topic that not all brokers know is taken for deleted.
+const LOOKS_IF_UNSURE: u32 = 5;
 /// Longest pause for the sake of a cluster that is slow to answer.
 const MOST_SPARED: Duration = Duration::from_secs(10);
 

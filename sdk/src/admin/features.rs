@@ -153,7 +153,7 @@ impl Admin {
                 Ok(told.collect())
             })
             .await?;
-        Ok(Results::in_order(names, told))
+        Ok(Results::in_order(names, &told))
     }
 }
 

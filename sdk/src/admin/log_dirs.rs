@@ -71,7 +71,7 @@ impl Admin {
         }
         match failed {
             Some(error) if told.values().all(Result::is_err) => Err(error),
-            _ => Ok(Results::in_order(brokers, told)),
+            _ => Ok(Results::in_order(brokers, &told)),
         }
     }
 }

@@ -114,7 +114,7 @@ impl Admin {
                 Ok(grown.collect())
             })
             .await?;
-        Ok(Results::in_order(names, told))
+        Ok(Results::in_order(names, &told))
     }
 
     /// Has leaders elected for these partitions. That a partition needs no election is no error.
@@ -145,7 +145,7 @@ impl Admin {
                 verdict(response.error_code, None).map(|()| elected(response).collect())
             })
             .await?;
-        Ok(Results::in_order(partitions, told))
+        Ok(Results::in_order(partitions, &told))
     }
 
     /// Has leaders elected for all partitions that need it, and tells of those.

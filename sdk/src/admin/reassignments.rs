@@ -117,7 +117,7 @@ impl Admin {
                 Ok(told.collect())
             })
             .await?;
-        Ok(Results::in_order(partitions, told))
+        Ok(Results::in_order(partitions, &told))
     }
 
     /// All reassignments under way.

@@ -175,7 +175,7 @@ impl Admin {
                 told.collect()
             })
             .await?;
-        Ok(Results::in_order(partitions, told))
+        Ok(Results::in_order(partitions, &told))
     }
 
     /// Lists offsets as a reader with `isolation.level` sees them.
@@ -242,7 +242,7 @@ impl Admin {
                 told.collect()
             })
             .await?;
-        Ok(Results::in_order(partitions, told))
+        Ok(Results::in_order(partitions, &told))
     }
 
     /// Describes the producers that partitions remember, in the order of their ids.
@@ -282,6 +282,6 @@ impl Admin {
                 told.collect()
             })
             .await?;
-        Ok(Results::in_order(partitions, told))
+        Ok(Results::in_order(partitions, &told))
     }
 }

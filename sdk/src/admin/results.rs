@@ -68,7 +68,7 @@ impl<K, T, E> Results<K, T, E> {
 impl<K, T, E> Results<K, T, E> {
     /// Puts what was told into the order asked for; twice, if it was asked for twice. What the answer does not name
     /// has failed.
-    pub(super) fn in_order(asked: impl IntoIterator<Item = K>, told: BTreeMap<K, Result<T, Refused>>) -> Self
+    pub(super) fn in_order(asked: impl IntoIterator<Item = K>, told: &BTreeMap<K, Result<T, Refused>>) -> Self
     where
         K: Clone + Ord,
         T: Clone,

@@ -555,6 +555,23 @@ async fn a_drain_that_is_not_told_where_the_replicas_of_a_topic_are_ends_with_th
     assert_eq!(error.recovery(), Recovery::Fix);
 }
 
+/// Goal: a broker is not called empty because the one that is asked has not heard of a new topic.
+#[tokio::test(start_paused = true)]
+async fn a_drain_looks_again_for_a_topic_that_one_broker_knows_and_another_does_not() {
+    let mock = cluster().build();
+    let unknown = page("orders", 0..0).with_error_code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0);
+    let unknown = DescribeTopicPartitionsResponse::default().with_topics(vec![unknown]);
+    mock.on::<DescribeTopicPartitionsRequest>().times(2).answer(unknown);
+    movable(&mock);
+    let mut left = Vec::new();
+    let drain = admin(&mock).drain(3).run(|progress| {
+        left.push(progress.left);
+        if progress.left > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(drain.await, Err(DrainError::Cancelled { left: 1, .. })));
+    assert_eq!(left, [0, 0, 1]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_drain_without_room_begins_nothing_and_says_what_would_help() {
     let mock = MockConnector::builder().brokers(3).topic("orders", 1).build();

@@ -271,7 +271,7 @@ impl Admin {
                 Ok(response.topics.into_iter().map(created).collect())
             })
             .await?;
-        Ok(Results::in_order(names, told))
+        Ok(Results::in_order(names, &told))
     }
 
     /// Deletes topics; returns when the controller has deleted them. Some brokers may learn of it a little later.
@@ -311,7 +311,7 @@ impl Admin {
                 Ok(deleted.collect())
             })
             .await?;
-        Ok(Results::in_order(names, told))
+        Ok(Results::in_order(names, &told))
     }
 
     /// Deletes the topics with these ids, and no later one of the same name.
@@ -350,7 +350,7 @@ impl Admin {
                     Ok(deleted.collect())
                 })
                 .await?;
-        Ok(Results::in_order(ids, told))
+        Ok(Results::in_order(ids, &told))
     }
 
     /// All topics that this client may see, in the order of their names; Kafka's own among them, marked.
@@ -393,7 +393,7 @@ impl Admin {
         let names: Vec<String> = names.into_iter().map(Into::into).collect();
         let distinct: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         if distinct.is_empty() {
-            return Ok(Results::in_order(names, BTreeMap::new()));
+            return Ok(Results::in_order(names, &BTreeMap::new()));
         }
         let mut attempts = self.attempts();
         let told = match pages(&mut attempts, &distinct).await {
@@ -404,7 +404,7 @@ impl Admin {
             }
             told => told?,
         };
-        Ok(Results::in_order(names, told))
+        Ok(Results::in_order(names, &told))
     }
 
     /// Describes topics by their ids, as one broker knows them.
@@ -420,12 +420,12 @@ impl Admin {
     ) -> Result<TopicIdResults<TopicDescription>, AdminError> {
         let ids: Vec<Uuid> = ids.into_iter().collect();
         if ids.is_empty() {
-            return Ok(Results::in_order(ids, BTreeMap::new()));
+            return Ok(Results::in_order(ids, &BTreeMap::new()));
         }
         let how = How { needs: Some((12, "describing a topic by its id")), ..How::any() };
         let topics = ids.iter().map(|id| MetadataRequestTopic::default().with_topic_id(*id).with_name(None));
         let told = from_metadata(&mut self.attempts(), &how, topics.collect()).await?;
-        Ok(Results::in_order(ids, told.into_iter().map(|(_, id, verdict)| (id, verdict)).collect()))
+        Ok(Results::in_order(ids, &told.into_iter().map(|(_, id, verdict)| (id, verdict)).collect()))
     }
 }
 

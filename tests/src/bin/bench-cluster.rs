@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 use klamm::{Admin, Client, NewTopic};
 use klamm_tests::measure::Times;
 use klamm_tests::measure::client::{self, ClientRun, Load, Verb, child};
-use klamm_tests::process::{ApacheKafka, BrokerLite, broker_lite_binary, find_program};
+use klamm_tests::process::{ApacheKafka, BrokerLite, broker_lite_binary, find_program, signal};
 use klamm_tests::usage::{Cpu, load_average, resident_bytes};
 use serde::{Deserialize, Serialize};
 
@@ -305,12 +305,14 @@ fn serial_syncs(dir: &Path) -> Result<()> {
     }
     let (trace, data) = (dir.join("trace"), dir.join("traced"));
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-ttt", "-T", "-e", "trace=fsync,fdatasync,sync_file_range,sync,syncfs", "-o"]);
+    strace.args(["-I2", "-f", "-ttt", "-T", "-e", "trace=fsync,fdatasync,sync_file_range,sync,syncfs", "-o"]);
     strace.arg(&trace).arg(broker_lite_binary()?);
     let data = format!("--data-dir={}", data.display());
     let up = BrokerLite::start_as(strace, &[&data])?;
     let told = fs::read_to_string(&trace)?;
-    // strace hands it on to its child, which would outlive it otherwise.
+    // Its child, which would outlive it; strace ends with it.
+    let traced = told.split_whitespace().next().and_then(|pid| pid.parse().ok());
+    signal(traced.ok_or("strace told nothing")?, "TERM")?;
     up.terminate()?;
     let spans = spans(&told);
     let (all, serial) = (spans.len(), disjoint(spans));

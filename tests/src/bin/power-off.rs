@@ -36,11 +36,12 @@ fn main() -> ExitCode {
     println!("power off, seed {}, {} rounds in virtual time", options.seed, options.rounds);
     let began = Instant::now();
     match run(&options) {
-        Ok(Outages { rounds, whole, brokers, single, controller, torn, again, stats, .. }) => {
+        Ok(Outages { rounds, whole, brokers, single, controller, torn, again, killed, stats, .. }) => {
             println!("rounds survived    {rounds}");
             println!(
                 "losses of power    {} ({whole} of everything, {brokers} of all brokers, {single} of one, {controller} of \
-                 one controller; {torn} with torn tails, {again} while nodes still started)",
+                 one controller; {torn} with torn tails, {again} while nodes still started, \
+                 {killed} after all brokers had died with unsynced records)",
                 stats.faults
             );
             println!("operations         {}", stats.operations);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_lite::sim::{Schedule, Sim};
-use broker_lite::{ApiKey, Cluster, ClusterError, PowerLoss, Side, Stage};
+use broker_lite::{ApiKey, Cluster, ClusterError, DiskFault, PowerLoss, Side, Stage};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
@@ -53,7 +53,9 @@ pub struct Outages {
     pub single: u64,
     /// Losses of power of one controller.
     pub controller: u64,
-    /// How many of all these left torn tails.
+    /// Deaths of all brokers with unsynced records, followed by a loss of power.
+    pub killed: u64,
+    /// How many losses left torn tails.
     pub torn: u64,
     /// How many hit nodes that had not all come back from the one before.
     pub again: u64,
@@ -169,21 +171,51 @@ async fn lose_power(
     outages: &mut Outages,
 ) -> Result<(), String> {
     sleep(Duration::from_millis(chance.u64(0..=u64::from(RECORDS) * PAUSE_MS / 2))).await;
+    let slow = match chance.u8(0..4) {
+        0 => die_unsynced(cluster, shared, chance, outages).await?,
+        _ => Vec::new(),
+    };
     let held = moment(cluster, chance).await;
     dark(cluster, shared, chance, outages);
-    drop(held);
+    drop((held, slow));
     // A third of the losses is followed by another one while nodes still start.
     let again = (chance.u8(0..3) == 0).then(|| Duration::from_millis(chance.u64(0..=1_500)));
     let (mut first, mut second) = (chance.fork(), chance.fork());
     if let Some(after) = again {
         tokio::select! {
             biased;
-            done = bring_back(cluster, &mut first) => done?,
+            done = bring_back(cluster, 1_000, &mut first) => done?,
             () = sleep(after) => outages.again += 1,
         }
         dark(cluster, shared, chance, outages);
     }
-    bring_back(cluster, &mut second).await
+    bring_back(cluster, 1_000, &mut second).await
+}
+
+/// Every broker's process dies with records that its slow disk has not got yet, and starts again: what it had in the
+/// memory of its machine must not count as durable afterwards. The disks stay slow until the guards are dropped.
+async fn die_unsynced(
+    cluster: &Cluster,
+    shared: &Shared,
+    chance: &mut fastrand::Rng,
+    outages: &mut Outages,
+) -> Result<Vec<DiskFault>, String> {
+    let ms = Duration::from_millis(chance.u64(200..=800));
+    let disks = cluster.broker_ids().into_iter().map(|broker| cluster.disk(broker));
+    let slow: Result<Vec<_>, _> = disks.map(|disk| disk.map(|disk| disk.slow(ms))).collect();
+    let slow = slow.map_err(|error| error.to_string())?;
+    let of_clients = cluster.on(ApiKey::Produce).from(Side::Clients);
+    let gate = of_clients.skip(chance.usize(0..4)).times(1).at(Stage::AfterAppend).hold();
+    let came = timeout(PATIENCE, gate.hit()).await.is_ok();
+    sleep(Duration::from_millis(chance.u64(0..=50))).await;
+    shared.history.lock().mark(shared.sim.now(), "kill -9 of all brokers with unsynced records");
+    cluster.broker_ids().into_iter().for_each(|broker| drop(cluster.kill(broker)));
+    drop(gate);
+    outages.killed += u64::from(came);
+    bring_back(cluster, 100, chance).await?;
+    // With luck the leader's part of it has been acknowledged meanwhile.
+    sleep(Duration::from_millis(chance.u64(0..=500))).await;
+    Ok(slow)
 }
 
 /// Waits for one of the moments between two steps of a client's Produce request, or for none in particular; holds that
@@ -236,11 +268,11 @@ fn dark(cluster: &Cluster, shared: &Shared, chance: &mut fastrand::Rng, outages:
 }
 
 /// Starts every node that is down, each after a while of its own; returns when all run.
-async fn bring_back(cluster: &Cluster, chance: &mut fastrand::Rng) -> Result<(), String> {
+async fn bring_back(cluster: &Cluster, longest_ms: u64, chance: &mut fastrand::Rng) -> Result<(), String> {
     let nodes = cluster.voters().into_iter().chain(cluster.broker_ids());
     let starting: FuturesUnordered<_> = nodes
         .map(|node| {
-            let after = Duration::from_millis(chance.u64(0..=1_000));
+            let after = Duration::from_millis(chance.u64(0..=longest_ms));
             async move {
                 sleep(after).await;
                 let mut last = String::new();

@@ -21,7 +21,12 @@ async fn until(
     let begun = Instant::now();
     loop {
         let question = DescribeConfigs::of([resource.clone()]).keys([name]).synonyms();
-        let told = admin.describe_configs(question).await?.all()?.concat();
+        let told = match admin.describe_configs(question).await?.all() {
+            Ok(told) => told.concat(),
+            // Nor may it have heard of the topic yet.
+            Err(error) if error.code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
         match told.into_iter().find(|entry| entry.name == name) {
             Some(entry) if wanted(&entry) => return Ok(entry),
             other if begun.elapsed() > Duration::from_secs(30) => {

@@ -3,6 +3,7 @@
 use klamm_tests::fidelity::{Case, case, damaged};
 use serde_json::{Value, json};
 
+#[allow(clippy::needless_pass_by_value, reason = "cases read better without ampersands")]
 fn grow(topic: &str, count: i32, assignments: Value) -> Value {
     json!({ "Topics": [{ "Name": topic, "Count": count, "Assignments": assignments }], "TimeoutMs": 10_000 })
 }

@@ -3,6 +3,7 @@
 use klamm_tests::fidelity::{Case, case, damaged};
 use serde_json::{Value, json};
 
+#[allow(clippy::needless_pass_by_value, reason = "cases read better without ampersands")]
 fn of(topics: &[&str], limit: i32, cursor: Value) -> Value {
     let topics: Vec<_> = topics.iter().map(|name| json!({ "Name": name })).collect();
     json!({ "Topics": topics, "ResponsePartitionLimit": limit, "Cursor": cursor })

@@ -2,7 +2,7 @@
 //!
 //! `cargo test -p klamm-tests --test fidelity -- --exact 'Metadata/topics by name' --answers` runs one case and prints what
 //! both have answered.
-#![allow(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests report by panicking")]
 
 mod allowed;
 mod k00_produce;

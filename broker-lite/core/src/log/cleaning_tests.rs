@@ -33,8 +33,8 @@ fn reopen(log: Log<MemoryDirectory>) -> Log<MemoryDirectory> {
 
 // ---- retention -----------------------------------------------------------------------------------------------------
 
-fn aged(times: &[i64], settings: LogSettings) -> Log<MemoryDirectory> {
-    let mut log = log(LogSettings { segment_bytes: 1, ..settings }, true);
+fn aged(times: &[i64], settings: &LogSettings) -> Log<MemoryDirectory> {
+    let mut log = log(LogSettings { segment_bytes: 1, ..settings.clone() }, true);
     for time in times {
         push(&mut log, &produced(ProducerStamp::default(), *time, &[b"0123456789"], Compression::None));
     }
@@ -44,7 +44,7 @@ fn aged(times: &[i64], settings: LogSettings) -> Log<MemoryDirectory> {
 #[test]
 fn segments_go_when_their_newest_record_is_too_old() {
     let settings = LogSettings { retention_ms: Some(1_000), ..LogSettings::default() };
-    let mut log = aged(&[100, 50, 200, 900, 150], settings);
+    let mut log = aged(&[100, 50, 200, 900, 150], &settings);
     assert!(!log.retain(1_050, 5).unwrap());
     assert!(log.retain(1_150, 5).unwrap());
     assert_eq!(log.start_offset(), 2, "only from the front");
@@ -65,18 +65,18 @@ fn the_oldest_segments_go_when_the_log_is_too_large() {
     let size = plain(1).len() as u64;
     let settings =
         LogSettings { retention_ms: None, retention_bytes: Some(3 * size), ..LogSettings::default() };
-    let mut log = aged(&[1, 2, 3, 4, 5], settings.clone());
+    let mut log = aged(&[1, 2, 3, 4, 5], &settings);
     assert!(log.retain(NOW, 5).unwrap());
     assert_eq!((log.start_offset(), log.len_bytes()), (2, 3 * size));
     assert!(!log.retain(NOW, 5).unwrap());
-    let mut kept = aged(&[1, 2, 3, 4, 5], LogSettings { delete: false, ..settings });
+    let mut kept = aged(&[1, 2, 3, 4, 5], &LogSettings { delete: false, ..settings });
     assert!(!kept.retain(NOW, 5).unwrap());
 }
 
 #[test]
 fn deleted_files_stay_until_their_delay_is_over() {
     let settings = LogSettings { retention_ms: Some(0), ..LogSettings::default() };
-    let mut log = aged(&[1, 2, 3], settings);
+    let mut log = aged(&[1, 2, 3], &settings);
     let doomed = |log: &Log<MemoryDirectory>| {
         log.directory().names().unwrap().iter().filter(|name| name.ends_with(".deleted")).count()
     };
@@ -207,7 +207,7 @@ proptest! {
         // and the log is a log
         prop_assert_eq!(log.verify(), []);
         let mut log = reopen(log);
-        prop_assert_eq!((log.end_offset(), held(&log)), (end, last.clone()));
+        prop_assert_eq!((log.end_offset(), held(&log)), (end, last));
         for (id, entry) in producers.iter() {
             let known = log.producers().iter().find(|(known, _)| *known == id);
             let known = known.and_then(|(_, known)| known.batches.back());

@@ -81,10 +81,12 @@ impl<D: Directory> Log<D> {
             let end = self.end_offset;
             self.remove_snapshots(|at| at > end)?;
         }
-        self.rebuild_producers().map_err(|error| match error {
-            LogError::Storage(error) => error,
-            error => StorageError::Failed(error.to_string()),
-        })?;
+        match self.rebuild_producers() {
+            Err(LogError::Storage(error)) => return Err(error),
+            Err(error) if damage.is_none() => return Err(StorageError::Failed(error.to_string())),
+            // Behind the damage there is nothing, unless it was kept on purpose.
+            _ => {}
+        }
         Ok(damage)
     }
 

@@ -7,8 +7,8 @@ use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
 
 use super::{
-    Ballot, Effect, Head, Leader, LeaderChange, Now, Outbound, Progress, QuorumLog, Request, Response, Role,
-    Vote, Voter, VoterError,
+    Ballot, Effect, Head, Leader, LeaderChange, Now, Progress, QuorumLog, Request, Response, Role, Vote,
+    Voter, VoterError,
 };
 use crate::Tick;
 
@@ -33,7 +33,8 @@ impl Voter {
             Role::Candidate { deadline, .. } if *deadline <= tick => self.stand(now, log, fx)?,
             Role::Resigned { deadline, .. } if *deadline <= tick => {
                 // Nothing more may come of the epoch in which it has led.
-                self.detach(tick, self.epoch + 1, fx);
+                let next = self.next_epoch()?;
+                self.detach(tick, next, fx);
             }
             Role::Leader(leader) => {
                 if leader.check <= tick && self.voters.len() > 1 {
@@ -145,7 +146,8 @@ impl Voter {
     }
 
     fn on_begin(&mut self, now: Tick, leader: i32, epoch: i32, fx: &mut Vec<Effect>) -> ErrorCode {
-        if !self.voters.contains(&leader) {
+        // Nobody else can say that this voter leads; or a forged epoch would depose it.
+        if !self.voters.contains(&leader) || leader == self.id {
             return ErrorCode::INCONSISTENT_VOTER_SET;
         }
         if epoch < self.epoch {
@@ -200,12 +202,15 @@ impl Voter {
         log: &mut L,
         fx: &mut Vec<Effect>,
     ) -> Result<(), VoterError> {
-        if self.outbound.get(&from) != Some(&Outbound::InFlight(number)) {
+        if self.waits_for(from) != Some(number) {
             return Ok(());
         }
         self.outbound.remove(&from);
         match response {
-            None => self.pause(now.tick, from, self.settings.retry_backoff),
+            None => {
+                self.doubt(now.tick, from);
+                self.pause(now.tick, from, self.settings.retry_backoff);
+            }
             Some(response) => self.take_response(now, from, response, log, fx)?,
         }
         self.drive(now.tick, log, fx);
@@ -227,6 +232,7 @@ impl Voter {
             return Ok(());
         }
         if error != ErrorCode::NONE {
+            self.doubt(tick, from);
             self.pause(tick, from, self.settings.retry_backoff);
             return Ok(());
         }
@@ -241,6 +247,11 @@ impl Voter {
                 } else {
                     ballot.refused.insert(from)
                 };
+                // The leader itself says that it leads.
+                if !granted && self.leader == Some(from) && leader == Some(from) {
+                    self.give_up(tick, fx);
+                    return Ok(());
+                }
                 self.count(now, from, log, fx)?;
             }
             (Response::Epoch(_), Role::Leader(leader)) => {
@@ -259,6 +270,17 @@ impl Voter {
             _ => self.pause(tick, from, self.settings.retry_backoff),
         }
         Ok(())
+    }
+
+    /// A voter that has just started, and only remembers its leader, does not wait long for one that does not answer as such.
+    fn doubt(&mut self, now: Tick, from: i32) {
+        if !self.starting || self.leader != Some(from) {
+            return;
+        }
+        let soon = now + self.start_pause();
+        if let Role::Follower { deadline, fetched: false, .. } = &mut self.role {
+            *deadline = (*deadline).min(soon);
+        }
     }
 
     /// Counts the votes after one has come in.
@@ -331,6 +353,7 @@ impl Voter {
 
     /// Goes back to waiting after nothing came of asking.
     fn give_up(&mut self, now: Tick, fx: &mut Vec<Effect>) {
+        self.starting = false;
         match self.leader.filter(|leader| *leader != self.id) {
             Some(_) => {
                 let deadline = now + self.settings.fetch_timeout;
@@ -353,11 +376,17 @@ impl Voter {
         let deadline = now.tick + self.election_timeout();
         let alone = self.is_majority(ballot.granted.len());
         self.become_role(Role::Candidate { ballot, deadline }, fx);
-        self.epoch += 1;
+        self.starting = false;
+        self.epoch = self.next_epoch()?;
         self.leader = None;
         self.voted = Some(self.id);
         self.persist(fx);
         if alone { self.lead(now, log, fx) } else { Ok(()) }
+    }
+
+    fn next_epoch(&self) -> Result<i32, VoterError> {
+        let none_left = || VoterError::Broken { id: self.id, cause: "no epoch is left".to_owned() };
+        self.epoch.checked_add(1).ok_or_else(none_left)
     }
 
     fn lead<L: QuorumLog>(&mut self, now: Now, log: &mut L, fx: &mut Vec<Effect>) -> Result<(), VoterError> {
@@ -389,6 +418,7 @@ impl Voter {
     }
 
     fn follow(&mut self, now: Tick, epoch: i32, leader: i32, fx: &mut Vec<Effect>) {
+        self.starting = false;
         let deadline = now + self.settings.fetch_timeout;
         self.become_role(Role::Follower { deadline, fetched: false, download: None }, fx);
         if epoch > self.epoch {

@@ -15,8 +15,8 @@
 //! its epochs, and a model may bring its own.
 //!
 //! Invariants: one leader per epoch; what is below a high watermark is in the log of every later leader; a vote is
-//! durable before it is answered, a record before its replica is counted. Checked by `tests`, with a seeded simulation
-//! and an exhaustive model.
+//! durable before it is answered, a record before its replica is counted. Checked by `tests`, with a seeded simulation,
+//! and by a model of every order of the first steps.
 
 pub(crate) mod control;
 mod election;
@@ -27,6 +27,7 @@ mod store;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 pub use log::{LeaderChange, QuorumLog};
@@ -41,6 +42,8 @@ use crate::Tick;
 
 /// How long an observer that fetches no more is remembered, as in Kafka.
 const OBSERVER_SESSION: Duration = Duration::from_secs(300);
+/// Voters that start stand for election one after the other, this part of the election time-out apart.
+const START_PARTS: u32 = 20;
 /// Observers that are remembered.
 const OBSERVERS: usize = 1_000;
 
@@ -62,6 +65,8 @@ pub struct Voter {
     durable_end: i64,
     /// How often the log was cut.
     cut: u64,
+    /// It has started and heard of no living leader yet, nor been refused.
+    starting: bool,
     /// Elections lost in a row.
     losses: u32,
     /// Requests to other voters, one to each at a time.
@@ -128,11 +133,29 @@ pub struct Described {
     pub observers: Vec<(i32, Progress)>,
 }
 
+/// Two voters of equal hash, whose requests are answered alike, go on alike, as long as chance and elapsed time decide
+/// nothing: so it is where all [`Settings`] are zero. For models, which try every order instead.
+impl Hash for Voter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { id, voters, settings: _, rng: _, epoch, leader, voted, persisted, role, .. } = self;
+        (id, voters, epoch, leader, voted, persisted, role).hash(state);
+        (self.high_watermark, self.durable_end, self.cut).hash(state);
+        for (to, outbound) in &self.outbound {
+            match outbound {
+                Outbound::InFlight(_) => (to, None::<Tick>).hash(state),
+                Outbound::Pause(until) => (to, Some(until)).hash(state),
+            }
+        }
+    }
+}
+
 impl Voter {
     /// A voter on what an earlier process of it has left: its state (`None` at the very first start) and its log, all of
     /// which is durable. Call [`Self::on_deadline`] next, and whenever [`Self::deadline`] has come.
     ///
-    /// On a new quorum the first voter stands for election at once, and the others only if nothing comes of it.
+    /// If it knows of no leader, or the one it knows of does not answer as such, it stands for election soon, not only after
+    /// the time-outs: whoever hears from a leader refuses the pre-vote. The first voter does so at once, the others a little
+    /// later, so that they do not split the votes.
     pub fn new<L: QuorumLog>(
         now: Now,
         id: i32,
@@ -146,7 +169,6 @@ impl Voter {
         if log.last_epoch() > state.epoch {
             state = QuorumState { epoch: log.last_epoch(), leader: None, voted: None };
         }
-        let rank = u32::try_from(voters.iter().filter(|other| **other < id).count()).unwrap_or(u32::MAX);
         let mut voter = Self {
             id,
             voters,
@@ -160,30 +182,26 @@ impl Voter {
             high_watermark: log.snapshot().map_or(0, |snapshot| snapshot.end_offset),
             durable_end: log.end_offset(),
             cut: 0,
+            starting: true,
             losses: 0,
             outbound: BTreeMap::new(),
             next_number: 0,
         };
         let alone = voter.voters.len() == 1;
-        let fresh = stored.is_none() && log.end_offset() == 0;
-        let election = now.tick + voter.election_timeout();
         voter.role = match state.leader {
             _ if alone => Role::Unattached { deadline: now.tick },
             // What it led may have been lost with an answer on its way: it does not go on in that epoch.
             Some(leader) if leader == id => {
                 voter.leader = None;
-                voter.voted = Some(id);
-                Role::Resigned { deadline: election, successors: voter.others(), told: BTreeSet::new() }
+                voter.voted = None;
+                voter.epoch = voter.epoch.saturating_add(1);
+                Role::Unattached { deadline: now.tick }
             }
             Some(leader) if voter.voters.contains(&leader) => {
                 let deadline = now.tick + voter.settings.fetch_timeout;
                 Role::Follower { deadline, fetched: false, download: None }
             }
-            _ if fresh => {
-                let deadline = now.tick + voter.settings.election_timeout.saturating_mul(rank);
-                Role::Unattached { deadline }
-            }
-            _ => Role::Unattached { deadline: election },
+            _ => Role::Unattached { deadline: now.tick + voter.start_pause() },
         };
         voter
     }
@@ -269,8 +287,13 @@ impl Voter {
     }
 
     /// The process did nothing for this long: what others did meanwhile waits unread, so their silence proves nothing.
-    /// Everybody gets the time back.
+    /// For all that the voter measures, the time has not passed.
     pub fn deaf(&mut self, time: Duration) {
+        for outbound in self.outbound.values_mut() {
+            if let Outbound::Pause(until) = outbound {
+                *until += time;
+            }
+        }
         match &mut self.role {
             Role::Unattached { deadline }
             | Role::Prospective { deadline, .. }
@@ -280,7 +303,20 @@ impl Voter {
             Role::Leader(leader) => {
                 leader.check += time;
                 leader.tell_again += time;
+                for progress in leader.voters.values_mut().chain(leader.observers.values_mut()) {
+                    if let Some(fetched) = &mut progress.fetched {
+                        fetched.tick += time;
+                    }
+                }
             }
+        }
+    }
+
+    /// The request of which it waits for the outcome from that voter: any other outcome leaves it as it is.
+    pub fn waits_for(&self, from: i32) -> Option<u64> {
+        match self.outbound.get(&from) {
+            Some(Outbound::InFlight(number)) => Some(*number),
+            _ => None,
         }
     }
 
@@ -295,6 +331,14 @@ impl Voter {
     fn election_timeout(&mut self) -> Duration {
         let base = self.settings.election_timeout;
         base + self.up_to(base)
+    }
+
+    /// How long a voter that starts leaves it to those before it to stand for election.
+    fn start_pause(&mut self) -> Duration {
+        let rank = self.voters.iter().filter(|other| **other < self.id).count();
+        let step = self.settings.election_timeout / START_PARTS;
+        let jitter = if rank == 0 { Duration::ZERO } else { self.up_to(step / 2) };
+        step.saturating_mul(u32::try_from(rank).unwrap_or(u32::MAX)) + jitter
     }
 
     /// A time drawn evenly from zero to `most`.

@@ -226,6 +226,7 @@ impl Voter {
                 }
             }
         }
+        self.starting = false;
         if let Role::Follower { deadline, fetched: heard, download } = &mut self.role {
             *deadline = now + self.settings.fetch_timeout;
             *heard = true;

@@ -85,6 +85,16 @@ impl<D: Directory> MetadataStore<D> {
         directory.sync_now()
     }
 
+    /// As [`Self::persist`], but durable only with the next sync: for a state that says no more than who leads in an epoch.
+    /// A voter that forgets that is not free to vote again in it, and no majority is without one that has voted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::persist`].
+    pub fn note(&mut self, state: &QuorumState, voters: &BTreeSet<i32>) -> Result<(), StorageError> {
+        self.log.directory_mut().replace_later(STATE, state.encode(voters).into())
+    }
+
     /// The log.
     pub fn log(&self) -> &Log<D> {
         &self.log

@@ -132,7 +132,10 @@ impl<D: Directory> Replica<D> {
 
     /// Asks for a sync if records wait for one, or it is time, and none is under way.
     pub(super) fn sync_if_due(&mut self, fx: &mut Vec<Effect>) {
-        let due = self.is_sync_due() || (!planted(Bug::SkipFsync) && self.is_flush_due());
+        let due = match self.settings.sync_before_ack {
+            true => self.is_sync_due(),
+            false => self.is_flush_due(),
+        };
         if self.failed || !due || self.durability.under_way.is_some() {
             return;
         }

@@ -153,19 +153,16 @@ async fn run(options: &Options) -> Result<bool, Error> {
     while let Some(ended) = consumers.join_next().await {
         ended??;
     }
-    let logs = match system.cluster() {
-        Some(cluster) => cluster
-            .check()
-            .is_ok()
-            .then_some("equal below the high watermark, one leader an epoch")
-            .ok_or_else(|| cluster.check().to_string()),
+    let logs = match system.cluster().map(Cluster::check) {
         None => Ok("cannot be held against each other here"),
+        Some(held) if held.is_ok() => Ok("equal below the high watermark, one leader an epoch"),
+        Some(held) => Err(held.to_string()),
     };
-    Ok(report(&world, &moved, logs))
+    Ok(report(&world, &moved, &logs))
 }
 
 /// Prints what happened; returns whether nothing is wrong.
-fn report(world: &World, moved: &Moved, logs: Result<&str, String>) -> bool {
+fn report(world: &World, moved: &Moved, logs: &Result<&str, String>) -> bool {
     let verdict = check(&world.history.lock(), &Promises::default());
     println!("\n{verdict}");
     println!("partitions         {} to {}", steps::PARTITIONS.0, steps::PARTITIONS.1);
@@ -186,7 +183,13 @@ fn report(world: &World, moved: &Moved, logs: Result<&str, String>) -> bool {
     println!("lost               {}", verdict.count(Rule::Lost) + verdict.count(Rule::WrongOffset));
     println!("duplicated         {}", verdict.count(Rule::Duplicated));
     println!("reordered          {}", verdict.count(Rule::Reordered));
-    println!("replicas' logs     {}", logs.as_ref().map_or_else(|told| &**told, |told| told));
+    println!(
+        "replicas' logs     {}",
+        match logs {
+            Ok(told) => told,
+            Err(told) => told.as_str(),
+        }
+    );
     println!("load               {}", load_average());
     // Growth is no excuse for a record that is not delivered.
     let failed = verdict.failed + verdict.maybe_written > 0;

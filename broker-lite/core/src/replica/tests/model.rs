@@ -171,9 +171,14 @@ struct World {
 
 impl World {
     fn new(sync_before_ack: bool) -> Self {
-        let settings = ReplicaSettings { sync_before_ack, ..settings(MIN_ISR) };
-        let open =
-            |id: &i32| (*id, Replica::new(identity(*id), MemoryDirectory::new(), settings.clone()).unwrap());
+        let mut settings = ReplicaSettings { sync_before_ack, ..settings(MIN_ISR) };
+        // As on a disk: several segments, with files beside them.
+        settings.log.segment_bytes = if sync_before_ack { 400 } else { settings.log.segment_bytes };
+        let directory = || match sync_before_ack {
+            true => MemoryDirectory::with_derived_files(),
+            false => MemoryDirectory::new(),
+        };
+        let open = |id: &i32| (*id, Replica::new(identity(*id), directory(), settings.clone()).unwrap());
         let mut world = Self {
             now: S,
             syncing: Vec::new(),

@@ -254,4 +254,5 @@ const OPEN: &[(&str, &[&str])] = &[
     ),
     ("coordinators are step 5", &["FindCoordinator/damaged bytes", "FindCoordinator/versions beyond"]),
     ("coordinators, and so __consumer_offsets, are step 5", &["ElectLeaders/every partition"]),
+    ("controller.quorum.voters of what the broker runs with", &["DescribeConfigs/every setting of a broker"]),
 ];

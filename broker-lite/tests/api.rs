@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use broker_lite::{Cluster, Frame, LinkError};
+use broker_lite::{Cluster, Frame, LinkError, Profile};
 use bytes::Bytes;
 use klamm_wire::codec;
 use klamm_wire::messages::create_topics_request::CreatableTopic;
@@ -144,8 +144,17 @@ async fn every_advertised_version_of_metadata_is_answered() {
 async fn asking_for_an_unknown_topic_creates_it_unless_configured_off() {
     let cluster = one_broker().await;
     let mut talk = Talk::to(&cluster, 1).await;
-    let made = talk.metadata(Some("made")).await;
-    assert_eq!((made.topics[0].error_code, made.topics[0].partitions.len()), (0, 4));
+    let unknown = talk.metadata(Some("made")).await;
+    let first = code(unknown.topics[0].error_code);
+    assert_eq!(first, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "answered at once, created behind it");
+    let made = loop {
+        let made = talk.metadata(Some("made")).await;
+        if made.topics[0].error_code == 0 && made.topics[0].partitions.iter().all(|p| p.error_code == 0) {
+            break made;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!(made.topics[0].partitions.len(), 4);
     let invalid = talk.metadata(Some("not/valid")).await;
     assert_eq!(code(invalid.topics[0].error_code), ErrorCode::INVALID_TOPIC_EXCEPTION);
 
@@ -430,8 +439,9 @@ async fn metadata_by_id_is_invalid_before_the_version_that_has_it() {
 /// Goal: nothing grows for ever. A producer that has been silent for long is forgotten, on every replica.
 #[tokio::test(start_paused = true)]
 async fn producers_that_have_been_silent_too_long_are_forgotten() {
-    let cluster =
-        Cluster::builder().seed(3).config("producer.id.expiration.ms", "60000").start().await.unwrap();
+    // A long time: heartbeats and fetches of the quorum in the test profile would be half a million events.
+    let builder = Cluster::builder().profile(Profile::Kafka).seed(3);
+    let cluster = builder.config("producer.id.expiration.ms", "60000").start().await.unwrap();
     cluster.create_topic("t", 1, 3, &[]).await.unwrap();
     let mut talk = Talk::to(&cluster, cluster.leader_of("t", 0).unwrap()).await;
     talk.produce("t", 0, stamped(&["a"], 5, 0, 0)).await;
@@ -499,4 +509,37 @@ async fn a_cluster_with_a_seed_takes_records_of_today() {
     let cluster = Cluster::builder().seed(7).topic("t", Some(1), Some(1)).start().await.unwrap();
     let mut talk = Talk::to(&cluster, cluster.leader_of("t", 0).unwrap()).await;
     assert_eq!(talk.produce("t", 0, batch(&["now"])).await.error_code, 0);
+}
+
+/// As Kafka does: a leader epoch of -1 is none, any other below the leader's is old.
+#[tokio::test(start_paused = true)]
+async fn a_leader_epoch_of_minus_two_is_fenced_and_not_taken_for_none() {
+    let cluster = one_broker().await;
+    let mut talk = Talk::to(&cluster, 1).await;
+    for (epoch, expected) in [(-1, ErrorCode::NONE), (-2, ErrorCode::FENCED_LEADER_EPOCH)] {
+        let wanted = ListOffsetsPartition::default().with_timestamp(-1).with_current_leader_epoch(epoch);
+        let topic = ListOffsetsTopic::default().with_name(topic_name("t")).with_partitions(vec![wanted]);
+        let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+        let listed = talk.ask(10, &request).await;
+        assert_eq!(code(listed.topics[0].partitions[0].error_code), expected);
+
+        let wanted = OffsetForLeaderPartition::default().with_current_leader_epoch(epoch);
+        let topic = OffsetForLeaderTopic::default().with_topic(topic_name("t")).with_partitions(vec![wanted]);
+        let request =
+            OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+        let end = talk.ask(4, &request).await;
+        assert_eq!(code(end.topics[0].partitions[0].error_code), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_do_not_write_to_the_topics_of_the_cluster_itself() {
+    let cluster = one_broker().await;
+    let mut talk = Talk::to(&cluster, 1).await;
+    let unknown = talk.produce("__consumer_offsets", 0, batch(&["a"])).await;
+    assert_eq!(code(unknown.error_code), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    cluster.create_topic("__consumer_offsets", 1, 1, &[]).await.unwrap();
+    let refused = talk.produce("__consumer_offsets", 0, batch(&["a"])).await;
+    assert_eq!(code(refused.error_code), ErrorCode::INVALID_TOPIC_EXCEPTION);
+    assert_eq!(cluster.log_end_offset(1, "__consumer_offsets", 0), Some(0));
 }

@@ -461,6 +461,20 @@ async fn a_replicas_log_tells_each_record_with_its_producer_and_whether_it_is_co
     assert_eq!(cluster.committed_offset("u", 0), None);
 }
 
+/// Goal: what is decided is committed as soon as a majority has it; nobody waits for a poll to end.
+#[tokio::test(start_paused = true)]
+async fn while_nothing_is_wrong_a_change_of_the_metadata_takes_no_time() {
+    let cluster = Cluster::builder().profile(Profile::Kafka).seed(7).start().await.unwrap();
+    // Whoever polls does so at rest.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for topic in ["a", "b", "c"] {
+        let before = tokio::time::Instant::now();
+        cluster.create_topic(topic, 3, 3, &[]).await.unwrap();
+        assert!(before.elapsed() < 20 * MS, "{topic} took {:?} of virtual time", before.elapsed());
+        tokio::time::sleep(700 * MS).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cluster_with_kafkas_time_outs_starts_without_waiting_for_any_of_them() {
     let limit = Duration::from_millis(500);

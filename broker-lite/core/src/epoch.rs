@@ -66,7 +66,7 @@ impl EpochCache {
     /// first known one begins.
     pub fn end_of(&self, epoch: i32, log_end: i64) -> EpochEnd {
         let unknown = EpochEnd { epoch: -1, end_offset: -1 };
-        if epoch < 0 {
+        if epoch == -1 {
             return unknown;
         }
         let after = self.entries.partition_point(|entry| entry.epoch <= epoch);
@@ -161,6 +161,7 @@ mod tests {
         assert_eq!(end(1), (1, 10), "below all: nothing of it is here");
         assert_eq!(end(8), (-1, -1), "above all");
         assert_eq!(end(-1), (-1, -1));
+        assert_eq!(end(-2), (-2, 10), "below all, as Kafka does: only -1 is none");
         assert_eq!(EpochCache::default().end_of(0, 5), EpochEnd { epoch: -1, end_offset: -1 });
     }
 

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use broker_lite_core::replica::{Appended, Produce, Replica};
 use klamm_wire::codec::{decode_request, encode_response};
-use klamm_wire::messages::produce_request::PartitionProduceData;
+use klamm_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use klamm_wire::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
-use klamm_wire::messages::{BrokerId, ProduceRequest, ProduceResponse};
+use klamm_wire::messages::{BrokerId, ProduceRequest, ProduceResponse, TopicName};
 use klamm_wire::seam::Frame;
 use klamm_wire::{BatchHeader, ErrorCode};
+use uuid::Uuid;
 
+use super::k03_metadata::INTERNAL;
 use super::{Handled, Refusal, encoded, text};
 use crate::broker::{Broker, Partition, Signal, TopicRef, Until};
 use crate::disk::Stored;
@@ -47,7 +49,7 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let refused = refusal(&request);
     let mut response = ProduceResponse::default();
     let mut due = Vec::new();
-    for (t, topic) in request.topic_data.into_iter().enumerate() {
+    for (t, topic) in each_partition_once(request.topic_data).into_iter().enumerate() {
         let name =
             if version >= TOPIC_IDS { TopicRef::Id(topic.topic_id) } else { TopicRef::Name(&topic.name) };
         let mut answers = Vec::with_capacity(topic.partition_data.len());
@@ -86,6 +88,38 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     })))
 }
 
+/// What is named more than once counts as it was named last, and topics without partitions are left out.
+fn each_partition_once(topics: Vec<TopicProduceData>) -> Vec<TopicProduceData> {
+    if let [one] = &topics[..]
+        && one.partition_data.len() == 1
+    {
+        return topics;
+    }
+    let mut places: BTreeMap<(TopicName, Uuid), (usize, BTreeMap<i32, usize>)> = BTreeMap::new();
+    let mut once: Vec<TopicProduceData> = Vec::with_capacity(topics.len());
+    for mut topic in topics {
+        let partitions = std::mem::take(&mut topic.partition_data);
+        if partitions.is_empty() {
+            continue;
+        }
+        let place = places.entry((topic.name.clone(), topic.topic_id)).or_insert_with(|| {
+            once.push(topic);
+            (once.len() - 1, BTreeMap::new())
+        });
+        let Some(known) = once.get_mut(place.0) else { continue };
+        for data in partitions {
+            match place.1.get(&data.index).and_then(|at| known.partition_data.get_mut(*at)) {
+                Some(before) => *before = data,
+                None => {
+                    place.1.insert(data.index, known.partition_data.len());
+                    known.partition_data.push(data);
+                }
+            }
+        }
+    }
+    once
+}
+
 /// What is wrong with the request as a whole.
 fn refusal(request: &ProduceRequest) -> Option<ErrorCode> {
     let partitions = || request.topic_data.iter().flat_map(|topic| &topic.partition_data);
@@ -101,10 +135,30 @@ fn refusal(request: &ProduceRequest) -> Option<ErrorCode> {
 
 /// A partition that is not known is told before invalid acks.
 fn refused_first(broker: &Broker, topic: TopicRef<'_>, index: i32, code: ErrorCode) -> ErrorCode {
-    let unknown = [ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ErrorCode::UNKNOWN_TOPIC_ID];
-    match broker.partition(topic, index) {
-        Err(other) if code == ErrorCode::INVALID_REQUIRED_ACKS && unknown.contains(&other) => other,
+    let partition = broker.partition(topic, index);
+    match (&partition, code) {
+        (Err(other), ErrorCode::INVALID_REQUIRED_ACKS) if is_unknown(&partition) => *other,
         _ => code,
+    }
+}
+
+fn is_unknown(partition: &Result<Arc<Partition>, ErrorCode>) -> bool {
+    let unknown = [ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ErrorCode::UNKNOWN_TOPIC_ID];
+    partition.as_ref().is_err_and(|code| unknown.contains(code))
+}
+
+/// The topic's name, if it is there and one that only brokers write to.
+fn internal_topic(
+    broker: &Broker,
+    topic: TopicRef<'_>,
+    partition: &Result<Arc<Partition>, ErrorCode>,
+) -> Option<&'static str> {
+    let named = |name: &str| INTERNAL.into_iter().find(|internal| *internal == name);
+    match (partition, topic) {
+        (Ok(partition), _) => named(&partition.identity.topic),
+        (Err(_), _) if is_unknown(partition) => None,
+        (Err(_), TopicRef::Name(name)) => named(name),
+        (Err(_), TopicRef::Id(id)) => broker.image(|image| named(&image.topic_by_id(id)?.name)),
     }
 }
 
@@ -125,7 +179,14 @@ fn append(
     signal: &Signal,
 ) -> Result<AppendedTo, Box<PartitionProduceResponse>> {
     let index = data.index;
-    let replica = broker.partition(topic, index).map_err(|code| Box::new(failed(index, code)))?;
+    let replica = broker.partition(topic, index);
+    if let Some(name) = internal_topic(broker, topic, &replica) {
+        let message = format!("{name} is the cluster's own: only brokers write to it");
+        let answer =
+            failed(index, ErrorCode::INVALID_TOPIC_EXCEPTION).with_error_message(Some(text(&message)));
+        return Err(Box::new(answer));
+    }
+    let replica = replica.map_err(|code| Box::new(failed(index, code)))?;
     let produce = Produce { records: data.records.unwrap_or_default(), acks, api_version };
     let (now, wall_ms) = (broker.rt.now(), broker.rt.wall_ms());
     let done = replica.with_waiting(broker, |machine, fx| {

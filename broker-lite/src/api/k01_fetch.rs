@@ -15,7 +15,7 @@ use klamm_wire::messages::fetch_response::PartitionData;
 use klamm_wire::messages::{FetchRequest, FetchResponse};
 use klamm_wire::seam::Frame;
 
-use super::k01_fetch_answer::{add_leaders, answered, grouped, refused, unknown};
+use super::k01_fetch_answer::{add_leaders, answered, grouped, refused, refused_whole, unknown};
 use super::k01_fetch_wanted::session_request;
 use super::{Handled, encoded};
 use crate::broker::{Bell, Broker, CopySide, Partition, Signal, TopicRef, Until};
@@ -44,6 +44,8 @@ struct Plan {
     /// Live brokers in the consumer's rack, if it is to read from a replica nearby.
     nearby: Option<BTreeSet<i32>>,
     max_bytes: usize,
+    /// A limit below 0, which nothing can be read within.
+    negative_limit: bool,
     min_bytes: usize,
     scope: Scope,
 }
@@ -87,6 +89,10 @@ struct Harvest {
 pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<FetchRequest>(frame)?;
+    if !(0..=READ_COMMITTED).contains(&request.isolation_level) {
+        let refused = refused_whole(version, &request, ErrorCode::UNKNOWN_SERVER_ERROR);
+        return Ok(Answer::Now(encoded(encode_fetch_response(version, &refused, &[]))));
+    }
     let wait = Duration::from_millis(request.max_wait_ms.max(0).unsigned_abs().into());
     let plan = match Plan::new(broker, version, &request) {
         Ok(plan) => plan,
@@ -185,6 +191,7 @@ impl Plan {
         let nearby = (consumer && version >= ANY_REPLICA && broker.reads_nearby())
             .then(|| broker.in_rack(&request.rack_id))
             .flatten();
+        let negative_limit = request.max_bytes < 0;
         let (min_bytes, read_committed) = (request.min_bytes, request.isolation_level == READ_COMMITTED);
         let request = session_request(broker, version, !consumer, request);
         let scope = match broker.sessions.open(broker.rt.now(), &request) {
@@ -199,6 +206,7 @@ impl Plan {
             read_committed,
             nearby,
             max_bytes,
+            negative_limit,
             // More than fits into an answer cannot be waited for.
             min_bytes: usize::try_from(min_bytes).unwrap_or(0).min(max_bytes),
             scope,
@@ -319,6 +327,9 @@ impl Plan {
             None => replica.read(now, &from, fx),
         });
         match read.unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER)) {
+            Ok(fetched) if self.cannot_hold(wanted, &fetched) => {
+                failed(name, refused(name.partition, ErrorCode::UNKNOWN_SERVER_ERROR))
+            }
             Ok(fetched) => self.answer(name, wanted, partition, fetched),
             Err(code) => {
                 let code = match code {
@@ -331,6 +342,13 @@ impl Plan {
                 Look { replica: Some((partition.clone(), -1)), ..look }
             }
         }
+    }
+
+    /// Whether there is something to read and its limit is below 0, which Kafka fails over.
+    fn cannot_hold(&self, wanted: &Wanted, fetched: &Fetched) -> bool {
+        let told = fetched.diverging.is_some() || fetched.preferred_read_replica.is_some();
+        let negative = self.negative_limit || wanted.max_bytes < 0;
+        negative && !told && fetched.limit > wanted.fetch_offset
     }
 
     fn answer(
@@ -400,7 +418,7 @@ impl Plan {
         harvest.looks.sort_by_key(|look| is_unknown(ErrorCode(look.data.error_code)));
         let records = grouped(self.version, &mut response, harvest.looks);
         if harvest.urgent {
-            add_leaders(broker, self.version, &mut response);
+            add_leaders(broker, self.version, self.follower.is_some(), &mut response);
         }
         encoded(encode_fetch_response(self.version, &response, &records))
     }

@@ -6,12 +6,13 @@ use broker_lite_core::replica::Fetched;
 use bytes::Bytes;
 use klamm_wire::ErrorCode;
 use klamm_wire::codec::PartitionChunks;
+use klamm_wire::messages::fetch_request::FetchTopic;
 use klamm_wire::messages::fetch_response::{
     EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
-use klamm_wire::messages::{BrokerId, FetchResponse, TopicName};
+use klamm_wire::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
 
-use super::k01_fetch::{Look, TOPIC_IDS};
+use super::k01_fetch::{Look, SESSIONS, TOPIC_IDS};
 use super::text;
 use crate::broker::{Broker, LeaderHint, TopicRef};
 
@@ -79,8 +80,24 @@ pub(super) fn grouped(version: i16, response: &mut FetchResponse, looks: Vec<Loo
     records
 }
 
-/// Tells a client that is at the wrong broker where the right one is (KIP-951).
-pub(super) fn add_leaders(broker: &Broker, version: i16, response: &mut FetchResponse) {
+/// Answers a request that cannot be served at all: also partition by partition, as long as topics have names.
+pub(super) fn refused_whole(version: i16, request: &FetchRequest, code: ErrorCode) -> FetchResponse {
+    let topic = |topic: &FetchTopic| {
+        let partitions = topic.partitions.iter().map(|asked| unknown(asked.partition, code)).collect();
+        FetchableTopicResponse::default().with_topic(topic.topic.clone()).with_partitions(partitions)
+    };
+    let mut response = FetchResponse::default();
+    if version >= SESSIONS {
+        response = response.with_error_code(code.0).with_session_id(request.session_id);
+    }
+    if version < TOPIC_IDS {
+        response.responses = request.topics.iter().map(topic).collect();
+    }
+    response
+}
+
+/// Tells a client that is at the wrong broker where the right one is (KIP-951); a follower knows where brokers are.
+pub(super) fn add_leaders(broker: &Broker, version: i16, follower: bool, response: &mut FetchResponse) {
     if version < LEADER_HINTS {
         return;
     }
@@ -98,7 +115,7 @@ pub(super) fn add_leaders(broker: &Broker, version: i16, response: &mut FetchRes
             answer.current_leader = LeaderIdAndEpoch::default()
                 .with_leader_id(BrokerId(leader.id))
                 .with_leader_epoch(leader.epoch);
-            if leader.endpoint.is_some() {
+            if leader.endpoint.is_some() && !follower {
                 endpoints.insert(leader.id, leader);
             }
         }

@@ -16,9 +16,8 @@ use klamm_wire::messages::{BrokerId, CreateTopicsRequest, MetadataRequest, Metad
 use klamm_wire::seam::Frame;
 use uuid::Uuid;
 
-use super::{Handled, now, reply, text};
+use super::{Handled, now, text};
 use crate::broker::{Broker, LISTENER};
-use crate::node::Answer;
 
 /// First version in which no topics means none; before, it means all.
 const EMPTY_IS_NONE: i16 = 1;
@@ -27,29 +26,56 @@ const TOPIC_IDS: i16 = 12;
 /// Operations that a principal may do where nothing is forbidden, as bits by operation code.
 const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 pub(super) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
-/// Longest wait for an auto-created topic to have leaders; afterwards the client is told to ask again.
-const AUTO_CREATE_WAIT: Duration = Duration::from_secs(1);
+/// Longest time for the controller to create what is asked for.
+const AUTO_CREATE_TIMEOUT: Duration = Duration::from_secs(30);
+/// First version with an error code of its own.
+const TOP_LEVEL_CODE: i16 = 13;
 const CREATE_TOPICS_VERSION: i16 = 7;
 /// Versions that carry the operations allowed on the cluster; later ones leave that to DescribeCluster.
 const CLUSTER_OPERATIONS_IN: std::ops::RangeInclusive<i16> = 8..=10;
 /// Topics that Kafka makes for itself.
-const INTERNAL: [&str; 3] = ["__consumer_offsets", "__share_group_state", "__transaction_state"];
+pub(super) const INTERNAL: [&str; 3] = ["__consumer_offsets", "__share_group_state", "__transaction_state"];
 /// Longest topic name.
 const NAME_MAX: usize = 249;
 
-/// Answers from the image, at once unless topics have to be created first.
+/// Answers from the image, at once; topics that are asked for come into being behind it, as with Kafka.
 pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<MetadataRequest>(frame)?;
-    let missing = missing_topics(broker, &request);
-    if missing.is_empty() {
-        return now::<MetadataRequest>(version, &answer(broker, version, &request, &[]));
+    if is_refused(version, &request) {
+        return now::<MetadataRequest>(version, &refused(version, &request));
     }
-    let broker = broker.clone();
-    Ok(Answer::Later(Box::pin(async move {
-        let refused = create(&broker, missing).await;
-        reply::<MetadataRequest>(version, &answer(&broker, version, &request, &refused))
-    })))
+    let missing = missing_topics(broker, &request);
+    if !missing.is_empty() {
+        let creator = broker.clone();
+        broker.life.spawn(async move { create(&creator, missing).await });
+    }
+    now::<MetadataRequest>(version, &answer(broker, version, &request))
+}
+
+/// Whether topics are asked for by id in a version that cannot, or neither by name nor by id.
+fn is_refused(version: i16, request: &MetadataRequest) -> bool {
+    let mut topics = request.topics.iter().flatten();
+    match version >= TOPIC_IDS {
+        true => {
+            topics.clone().all(|topic| topic.topic_id.is_nil()) && topics.any(|topic| topic.name.is_none())
+        }
+        false => topics.any(|topic| topic.name.is_none() || !topic.topic_id.is_nil()),
+    }
+}
+
+/// The whole request is refused: no brokers, and every topic as it was asked for.
+fn refused(version: i16, request: &MetadataRequest) -> MetadataResponse {
+    let code = ErrorCode::INVALID_REQUEST;
+    let topic = |topic: &MetadataRequestTopic| {
+        MetadataResponseTopic::default()
+            .with_error_code(code.0)
+            .with_name(Some(topic.name.clone().unwrap_or_default()))
+            .with_topic_id(topic.topic_id)
+    };
+    let topics = request.topics.iter().flatten().map(topic).collect();
+    let response = MetadataResponse::default().with_controller_id(BrokerId(-1)).with_topics(topics);
+    if version >= TOP_LEVEL_CODE { response.with_error_code(code.0) } else { response }
 }
 
 /// Topics to be created because they are asked for.
@@ -58,54 +84,41 @@ fn missing_topics(broker: &Broker, request: &MetadataRequest) -> Vec<TopicName> 
     let Some(topics) = request.topics.as_ref().filter(|_| allowed) else { return Vec::new() };
     broker.image(|image| {
         let named = topics.iter().filter_map(|topic| topic.name.clone());
-        named.filter(|name| is_topic_name(name) && image.topic(name).is_none()).collect()
+        let mut creating = broker.creating.lock();
+        let wanted = named.filter(|name| is_topic_name(name) && image.topic(name).is_none());
+        wanted.filter(|name| creating.insert(name.clone())).collect()
     })
 }
 
-/// Creates topics with the cluster's defaults; returns those that were refused, with the reason.
-async fn create(broker: &Arc<Broker>, names: Vec<TopicName>) -> Vec<(TopicName, ErrorCode)> {
+/// Creates topics with the cluster's defaults.
+async fn create(broker: &Broker, names: Vec<TopicName>) {
     let topic = |name: &TopicName| {
         CreatableTopic::default().with_name(name.clone()).with_num_partitions(-1).with_replication_factor(-1)
     };
     let request = CreateTopicsRequest::default()
         .with_topics(names.iter().map(topic).collect())
-        .with_timeout_ms(i32::try_from(AUTO_CREATE_WAIT.as_millis()).unwrap_or(i32::MAX));
-    let Ok(frame) = encode_request(CREATE_TOPICS_VERSION, &request) else { return Vec::new() };
-    let answer = broker.ask_controller("auto-create", frame).await;
-    let response = answer.ok().and_then(|frame| decode_response::<CreateTopicsRequest>(frame).ok());
-    let refused: Vec<_> = response
-        .unwrap_or_default()
-        .topics
-        .into_iter()
-        .map(|topic| (topic.name, ErrorCode(topic.error_code)))
-        .filter(|(_, code)| !matches!(*code, ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS))
-        .collect();
-    let led = broker.until_image(|image| {
-        let mut wanted = names.iter().filter(|name| refused.iter().all(|(other, _)| other != *name));
-        wanted.all(|name| image.topic(name).is_some_and(|topic| is_led(image, topic))).then_some(())
-    });
-    tokio::select! {
-        biased;
-        () = led => {}
-        () = broker.rt.sleep(AUTO_CREATE_WAIT) => {}
+        .with_timeout_ms(i32::try_from(AUTO_CREATE_TIMEOUT.as_millis()).unwrap_or(i32::MAX));
+    if let Ok(frame) = encode_request(CREATE_TOPICS_VERSION, &request) {
+        let answer = broker.ask_controller("auto-create", frame).await;
+        let response = answer.ok().and_then(|frame| decode_response::<CreateTopicsRequest>(frame).ok());
+        for topic in response.unwrap_or_default().topics {
+            let code = ErrorCode(topic.error_code);
+            if !matches!(code, ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS) {
+                tracing::info!(broker = broker.id(), topic = %topic.name.0, %code, "not created by being asked for");
+            }
+        }
     }
-    refused
-}
-
-fn is_led(image: &Image, topic: &Topic) -> bool {
-    topic.partitions.values().all(|partition| live_leader(image, partition).is_some())
+    let mut creating = broker.creating.lock();
+    for name in &names {
+        creating.remove(name);
+    }
 }
 
 pub(super) fn live_leader(image: &Image, partition: &PartitionRegistration) -> Option<i32> {
     partition.leader.filter(|id| image.broker(*id).is_some_and(|broker| !broker.fenced))
 }
 
-fn answer(
-    broker: &Broker,
-    version: i16,
-    request: &MetadataRequest,
-    refused: &[(TopicName, ErrorCode)],
-) -> MetadataResponse {
+fn answer(broker: &Broker, version: i16, request: &MetadataRequest) -> MetadataResponse {
     broker.image(|image| {
         let brokers: Vec<_> = image
             .live_brokers()
@@ -122,7 +135,7 @@ fn answer(
         let controller = brokers.first().map_or(BrokerId(-1), |broker| broker.node_id);
         let mut topics = match &request.topics {
             Some(topics) if version >= EMPTY_IS_NONE || !topics.is_empty() => {
-                wanted_topics(image, version, topics, refused)
+                wanted_topics(image, version, topics)
             }
             _ => image.topics().map(|topic| found(image, version, topic)).collect::<Vec<_>>(),
         };
@@ -143,28 +156,17 @@ fn answer(
 }
 
 /// Each topic once, however often it is asked for; as soon as one is asked for by id, only those are.
-fn wanted_topics(
-    image: &Image,
-    version: i16,
-    topics: &[MetadataRequestTopic],
-    refused: &[(TopicName, ErrorCode)],
-) -> Vec<MetadataResponseTopic> {
+fn wanted_topics(image: &Image, version: i16, topics: &[MetadataRequestTopic]) -> Vec<MetadataResponseTopic> {
     let by_id = version >= TOPIC_IDS && topics.iter().any(|topic| !topic.topic_id.is_nil());
     let mut seen = BTreeSet::new();
     let once = topics.iter().filter(|topic| {
         let key = if by_id { (topic.topic_id, None) } else { (Uuid::nil(), topic.name.clone()) };
         (!by_id || !topic.topic_id.is_nil()) && seen.insert(key)
     });
-    once.map(|topic| wanted(image, version, by_id, topic, refused)).collect()
+    once.map(|topic| wanted(image, version, by_id, topic)).collect()
 }
 
-fn wanted(
-    image: &Image,
-    version: i16,
-    by_id: bool,
-    topic: &MetadataRequestTopic,
-    refused: &[(TopicName, ErrorCode)],
-) -> MetadataResponseTopic {
+fn wanted(image: &Image, version: i16, by_id: bool, topic: &MetadataRequestTopic) -> MetadataResponseTopic {
     let existing = match &topic.name {
         _ if by_id => image.topic_by_id(topic.topic_id),
         Some(name) => image.topic(name),
@@ -176,10 +178,7 @@ fn wanted(
     let code = match &topic.name {
         _ if by_id => ErrorCode::UNKNOWN_TOPIC_ID,
         Some(name) if !is_topic_name(name) => ErrorCode::INVALID_TOPIC_EXCEPTION,
-        Some(name) => refused
-            .iter()
-            .find(|(other, _)| other == name)
-            .map_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, |(_, code)| *code),
+        Some(_) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
         None => ErrorCode::INVALID_REQUEST,
     };
     let name = match by_id {

@@ -32,7 +32,8 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let deadline = broker.rt.now() + Duration::from_millis(request.timeout_ms.max(0).unsigned_abs().into());
     let mut response = DeleteRecordsResponse::default();
     let mut due = Vec::new();
-    for (t, topic) in request.topics.into_iter().enumerate() {
+    let named = request.topics.into_iter().filter(|topic| !topic.partitions.is_empty());
+    for (t, topic) in named.enumerate() {
         let mut results = Vec::with_capacity(topic.partitions.len());
         for (p, wanted) in topic.partitions.iter().enumerate() {
             let index = wanted.partition_index;

@@ -37,7 +37,7 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
 
 fn end_of(broker: &Broker, topic: &str, wanted: &OffsetForLeaderPartition) -> Result<EpochEnd, ErrorCode> {
     let partition = broker.partition(TopicRef::Name(topic), wanted.partition)?;
-    let epoch = (wanted.current_leader_epoch >= 0).then_some(wanted.current_leader_epoch);
+    let epoch = (wanted.current_leader_epoch != -1).then_some(wanted.current_leader_epoch);
     let end = partition.look(|replica| replica.offset_for_leader_epoch(epoch, wanted.leader_epoch));
     end.unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER))
 }

@@ -13,6 +13,7 @@ use klamm_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use klamm_wire::seam::Frame;
 use klamm_wire::{ErrorCode, StrBytes};
 
+use super::k03_metadata::is_topic_name;
 use super::{Handled, now, text};
 use crate::broker::Broker;
 
@@ -54,14 +55,15 @@ fn describe(
 ) -> Result<Vec<DescribedConfig>, (ErrorCode, String)> {
     let name = &*resource.resource_name;
     match resource.resource_type {
+        TOPIC if !is_topic_name(name) => {
+            Err((ErrorCode::INVALID_TOPIC_EXCEPTION, format!("{name:?} is not a name for a topic")))
+        }
         TOPIC if image.topic(name).is_some() => {
             let own = image.configs(&ConfigResource::Topic(name.to_owned()));
             Ok(TopicConfig::new(own, &broker.settings(image)).describe())
         }
         TOPIC => Err((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("topic {name} does not exist"))),
-        BROKER if name == broker.id().to_string() => {
-            Ok(broker.settings(image).stating(broker.facts()).describe())
-        }
+        BROKER if name == broker.id().to_string() => Ok(broker.settings(image).describe()),
         BROKER if name.is_empty() => Ok(broker.settings(image).describe_all_brokers()),
         BROKER => {
             let own = broker.id();

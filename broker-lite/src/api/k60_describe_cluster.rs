@@ -33,8 +33,7 @@ pub(super) fn handle_at_controller(controller: &Arc<ControllerNode>, frame: Fram
         };
         let refused = DescribeClusterResponse::default()
             .with_error_code(code.0)
-            .with_error_message(Some(text(message)))
-            .with_endpoint_type(if version >= 1 { request.endpoint_type } else { BROKERS });
+            .with_error_message(Some(text(message)));
         return now::<DescribeClusterRequest>(version, &refused);
     }
     let seat = &controller.seat;
@@ -64,8 +63,7 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
         };
         let refused = DescribeClusterResponse::default()
             .with_error_code(code.0)
-            .with_error_message(Some(text(message)))
-            .with_endpoint_type(if version >= 1 { request.endpoint_type } else { BROKERS });
+            .with_error_message(Some(text(message)));
         return now::<DescribeClusterRequest>(version, &refused);
     }
     let show_fenced = version >= FENCED && request.include_fenced_brokers;

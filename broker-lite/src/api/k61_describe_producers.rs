@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use broker_lite_core::producer_state::ProducerEntry;
-use klamm_wire::ErrorCode;
 use klamm_wire::codec::decode_request;
 use klamm_wire::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use klamm_wire::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 use klamm_wire::seam::Frame;
+use klamm_wire::{ErrorCode, StrBytes};
 
-use super::{Handled, now};
+use super::k03_metadata::is_topic_name;
+use super::{Handled, now, text};
 use crate::broker::{Broker, TopicRef};
 
 /// Tells the idempotent producers of each partition, by id.
@@ -21,7 +22,7 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
             let answer = PartitionResponse::default().with_partition_index(*index);
             match producers(broker, &topic.name, *index) {
                 Ok(producers) => answer.with_active_producers(producers),
-                Err(code) => answer.with_error_code(code.0),
+                Err((code, message)) => answer.with_error_code(code.0).with_error_message(message),
             }
         };
         let partitions = topic.partition_indexes.iter().map(describe).collect();
@@ -31,11 +32,20 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     now::<DescribeProducersRequest>(version, &response)
 }
 
-fn producers(broker: &Broker, topic: &str, index: i32) -> Result<Vec<ProducerState>, ErrorCode> {
-    let partition = broker.partition(TopicRef::Name(topic), index)?;
+type Refused = (ErrorCode, Option<StrBytes>);
+
+fn producers(broker: &Broker, topic: &str, index: i32) -> Result<Vec<ProducerState>, Refused> {
+    if !is_topic_name(topic) {
+        let message = format!("{topic:?} is no name of a topic");
+        return Err((ErrorCode::INVALID_TOPIC_EXCEPTION, Some(text(&message))));
+    }
+    let partition = broker.partition(TopicRef::Name(topic), index).map_err(|code| {
+        let known = broker.image(|image| image.topic(topic).is_some());
+        (code, (!known).then(|| text(&format!("there is no topic {topic}"))))
+    })?;
     let look = partition
         .look(|replica| replica.log().producers().iter().map(|(id, entry)| described(id, entry)).collect());
-    look.ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)
+    look.ok_or((ErrorCode::NOT_LEADER_OR_FOLLOWER, None))
 }
 
 fn described(id: i64, entry: &ProducerEntry) -> ProducerState {

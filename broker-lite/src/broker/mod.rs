@@ -26,6 +26,7 @@ use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::metadata::{ConfigResource, Image};
 use broker_lite_core::throttle::Throttle;
 use klamm_wire::ErrorCode;
+use klamm_wire::messages::TopicName;
 use klamm_wire::seam::Endpoint;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -48,6 +49,9 @@ use sessions::FetchSessions;
 
 /// Name of the one listener.
 pub(crate) const LISTENER: &str = "PLAINTEXT";
+
+/// Name of the listener of controllers.
+pub(crate) const CONTROLLER_LISTENER: &str = "CONTROLLER";
 
 /// Stands for whichever controller is active; brokers count from 1, controllers from 3001.
 pub(crate) const CONTROLLER_ID: i32 = 0;
@@ -86,6 +90,34 @@ pub(crate) struct BrokerIdentity {
     pub(crate) incarnation: Uuid,
     /// Epoch of the registration before this one if that broker has closed its logs in order, else -1.
     pub(crate) previous_epoch: i64,
+}
+
+impl BrokerIdentity {
+    /// Settings that follow from who the broker is; DescribeConfigs shows them as given at the start.
+    fn settings(&self, disk: &Disk) -> Vec<(&'static str, String)> {
+        let id = self.id.to_string();
+        let listener = format!("{LISTENER}://{}", Endpoint::new(self.host.clone(), self.port));
+        let mut settings = vec![
+            ("broker.id", id.clone()),
+            ("node.id", id),
+            ("listeners", listener.clone()),
+            ("advertised.listeners", listener),
+            ("log.dirs", log_dir_name(self.id, disk)),
+            ("process.roles", "broker".to_owned()),
+            ("controller.listener.names", CONTROLLER_LISTENER.to_owned()),
+            (
+                "listener.security.protocol.map",
+                format!("{CONTROLLER_LISTENER}:PLAINTEXT,{LISTENER}:PLAINTEXT"),
+            ),
+        ];
+        settings.extend(self.rack.clone().map(|rack| ("broker.rack", rack)));
+        settings
+    }
+}
+
+/// What DescribeLogDirs and `log.dirs` call the one log directory.
+fn log_dir_name(id: i32, disk: &Disk) -> String {
+    disk.path().map_or_else(|| format!("/memory/broker-{id}"), |path| path.display().to_string())
 }
 
 /// What outlives a broker's process.
@@ -129,6 +161,8 @@ pub(crate) struct Broker {
     offline: AtomicBool,
     /// Producer ids of this broker's block that are still free.
     pub(crate) producer_ids: Mutex<Range<i64>>,
+    /// Topics that are being created because clients have asked for them.
+    pub(crate) creating: Mutex<BTreeSet<TopicName>>,
 }
 
 /// How the broker stands with the controller.
@@ -165,6 +199,7 @@ impl Broker {
     ) -> Arc<Self> {
         let Surroundings { network, config, disk, committed, journal, voters } = surroundings;
         let sessions = FetchSessions::new(&config, rt.rng("fetch sessions"));
+        let config = Arc::new((*config).clone().running_with(identity.settings(&disk)));
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             identity,
@@ -189,6 +224,7 @@ impl Broker {
             leave: Mutex::new(Leave::Killed),
             offline: AtomicBool::new(false),
             producer_ids: Mutex::new(0..0),
+            creating: Mutex::default(),
         })
     }
 
@@ -234,20 +270,7 @@ impl Broker {
 
     /// What DescribeLogDirs calls the one log directory.
     pub(crate) fn log_dir(&self) -> String {
-        let path = self.disk.path().map(|path| path.display().to_string());
-        path.unwrap_or_else(|| format!("/memory/broker-{}", self.id()))
-    }
-
-    /// What it knows of itself, by the names of Kafka's settings.
-    pub(crate) fn facts(&self) -> [(&'static str, String); 4] {
-        let address = Endpoint::new(self.identity.host.clone(), self.identity.port);
-        let listener = format!("{LISTENER}://{address}");
-        [
-            ("node.id", self.id().to_string()),
-            ("log.dirs", self.log_dir()),
-            ("listeners", listener.clone()),
-            ("advertised.listeners", listener),
-        ]
+        log_dir_name(self.id(), &self.disk)
     }
 
     /// How the broker stands with the controller.

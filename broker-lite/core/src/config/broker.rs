@@ -56,15 +56,12 @@ impl BrokerConfig {
         Ok(())
     }
 
-    /// The same settings with what a node knows of itself, such as its id and its listeners, where that was not given.
-    /// Unknown names are left out.
+    /// The same settings with those that nobody can choose, as the broker has them: its id, its listeners and the like.
+    /// Names that are not known are left out.
     #[must_use]
-    pub fn stating<'f>(mut self, facts: impl IntoIterator<Item = (&'f str, String)>) -> Self {
-        for (name, value) in facts {
-            if let Some(key) = find(table::BROKER, name) {
-                self.given.entry(key.name).or_insert(value);
-            }
-        }
+    pub fn running_with(mut self, own: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        let known = own.into_iter().filter(|(name, _)| find(table::BROKER, name).is_some());
+        self.given.extend(known);
         self
     }
 

@@ -11,8 +11,6 @@ const MISSING: &[&str] = &[
     "group.consumer.",
     "group.share.",
     "group.streams.",
-    "local.retention.",
-    "log.local.retention.",
     "quota.",
     "remote.",
     "replication.quota.",

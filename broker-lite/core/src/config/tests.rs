@@ -134,6 +134,22 @@ fn settings_of_missing_subjects_are_refused_by_name_unless_they_are_the_default(
 }
 
 #[test]
+fn how_much_stays_local_is_taken_since_everything_does() {
+    assert_eq!(check_topic_config("local.retention.ms", "2000"), Ok("2000"));
+    assert!(is_without_effect("local.retention.ms", "2000"));
+    assert!(check_topic_config("remote.storage.enable", "true").is_err());
+}
+
+#[test]
+fn what_a_broker_runs_with_is_shown_as_given_at_the_start() {
+    let config = BrokerConfig::new().running_with([("node.id", "3".to_owned()), ("no.such", String::new())]);
+    let shown = config.describe();
+    let id = shown.iter().find(|config| config.name == "node.id").unwrap();
+    assert_eq!((id.value.as_deref(), id.source), (Some("3"), ConfigSource::StaticBroker));
+    assert!(shown.iter().all(|config| config.name != "no.such"));
+}
+
+#[test]
 fn a_password_is_not_repeated_in_the_error() {
     let error = BrokerConfig::new().set("ssl.key.password", "hunter2").unwrap_err();
     assert!(!error.to_string().contains("hunter2"));

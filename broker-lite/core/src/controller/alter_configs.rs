@@ -114,6 +114,9 @@ impl ResourceChange<'_> {
             }
         }
         match self.kind {
+            ConfigResource::TOPIC if self.name.is_empty() => {
+                invalid("there are no settings of all topics: name one".to_owned())
+            }
             ConfigResource::TOPIC => Ok(()),
             ConfigResource::BROKER if self.name.is_empty() => self.check_broker_settings(),
             ConfigResource::BROKER => match self.name.parse::<i32>() {

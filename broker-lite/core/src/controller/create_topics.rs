@@ -26,15 +26,20 @@ struct Plan {
 impl Controller {
     /// CreateTopics (19), versions 2 to 7.
     ///
-    /// Every topic stands alone, but for the number of partitions that a request may ask for.
+    /// Every topic stands alone, but for the number of partitions that a request may ask for. One that is named more than
+    /// once is refused once.
     pub fn create_topics(&mut self, request: &CreateTopicsRequest) -> Outcome<CreateTopicsResponse> {
         let twice = repeated(request.topics.iter().map(|topic| topic.name.as_str()));
         let wanted = request.topics.iter().map(|topic| self.wanted_partitions(topic));
         let too_many = wanted.fold(0, i64::saturating_add) > MAX_PARTITIONS;
         let mut topics = Vec::with_capacity(request.topics.len());
-        for topic in &request.topics {
+        let mut named = BTreeSet::new();
+        for topic in request.topics.iter().filter(|topic| named.insert(topic.name.as_str())) {
             let planned = if twice.contains(topic.name.as_str()) {
                 Err(Refusal(ErrorCode::INVALID_REQUEST, "the request names this topic twice".to_owned()))
+            } else if request.timeout_ms <= 0 {
+                let reason = format!("nothing can be done within {} ms", request.timeout_ms);
+                Err(Refusal(ErrorCode::REQUEST_TIMED_OUT, reason))
             } else if too_many {
                 Err(too_many_partitions())
             } else {
@@ -47,8 +52,7 @@ impl Controller {
                     .with_error_code(refusal.0.0)
                     .with_error_message(refusal.message())
                     .with_num_partitions(-1)
-                    .with_replication_factor(-1)
-                    .with_configs(None),
+                    .with_replication_factor(-1),
             });
         }
         self.outcome(CreateTopicsResponse::default().with_topics(topics))
@@ -176,7 +180,9 @@ impl Controller {
                 .with_is_sensitive(config.sensitive)
         });
         let configs: Vec<CreatableTopicConfigs> = configs.collect();
+        let topic_id = self.new_topic_id();
         let result = result
+            .with_topic_id(topic_id)
             .with_error_message(None)
             .with_num_partitions(partitions)
             .with_replication_factor(i16::try_from(replicas).unwrap_or(i16::MAX))
@@ -184,7 +190,6 @@ impl Controller {
         if validate_only {
             return result;
         }
-        let topic_id = self.new_topic_id();
         self.emit(TopicRecord { name: name.to_owned(), topic_id });
         for (key, value) in plan.configs {
             self.emit(ConfigRecord {
@@ -197,7 +202,7 @@ impl Controller {
         for (partition, replicas) in (0..).zip(plan.partitions) {
             self.emit_partition(topic_id, partition, replicas);
         }
-        result.with_topic_id(topic_id)
+        result
     }
 
     /// A random id (UUID version 4), never one of the reserved ones: those are of no version.

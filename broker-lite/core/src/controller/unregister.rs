@@ -17,7 +17,10 @@ impl Controller {
         let id = request.broker_id.0;
         let response = UnregisterBrokerResponse::default().with_error_message(None);
         let Some(broker_epoch) = self.image.broker(id).map(|broker| broker.epoch) else {
-            return self.outcome(response.with_error_code(ErrorCode::BROKER_ID_NOT_REGISTERED.0));
+            let refused = response
+                .with_error_code(ErrorCode::BROKER_ID_NOT_REGISTERED.0)
+                .with_error_message(Some(format!("no broker {id} is registered").into()));
+            return self.outcome(refused);
         };
         self.emit(UnregisterBrokerRecord { broker_id: id, broker_epoch });
         self.leave(&[id], None);

@@ -5,7 +5,6 @@ mod broker;
 mod checkpoint;
 mod delta;
 mod image;
-mod log;
 mod partition;
 
 pub use apply::ImageError;
@@ -15,7 +14,6 @@ pub use checkpoint::Checkpoint;
 pub use delta::{Delta, RemovedTopic};
 pub use image::{ConfigResource, Image, Topic};
 pub use klamm_wire::metadata_records::MetadataRecord;
-pub use log::{LogError, MetadataLog, SingleVoter};
 pub use partition::{LeaderRecoveryState, PartitionRegistration};
 
 /// Name of the topic that brokers fetch the metadata records from.

@@ -1,4 +1,4 @@
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use klamm_wire::batch::{NO_HEADERS, NO_PRODUCER};
 use klamm_wire::metadata_records::{
     BrokerRegistrationChangeRecord, ConfigRecord, FeatureLevelRecord, NoOpRecord, PartitionChangeRecord,
@@ -9,6 +9,7 @@ use klamm_wire::{BatchBuilder, BatchHeader, Compression, RawBatch};
 use uuid::Uuid;
 
 use super::*;
+use crate::quorum::control::{self, Place};
 
 const T: Uuid = Uuid::from_u128(77);
 
@@ -43,63 +44,16 @@ fn broker(id: i32, epoch: i64) -> MetadataRecord {
     RegisterBrokerRecord { broker_id: id, broker_epoch: epoch, ..RegisterBrokerRecord::default() }.into()
 }
 
-fn noops(count: usize) -> Vec<MetadataRecord> {
-    vec![NoOpRecord {}.into(); count]
-}
-
-fn offsets(batches: &[Bytes]) -> Vec<i64> {
-    batches.iter().map(|bytes| RawBatch::parse(bytes.clone()).unwrap().header().base_offset).collect()
-}
-
-#[test]
-fn what_is_appended_is_committed_and_read_in_whole_batches() {
-    let mut log = SingleVoter::new(3);
-    assert_eq!(log.leader(), (Some(3), 1));
-    assert_eq!(log.append(1, 500, &noops(2)), Ok(2));
-    assert_eq!(log.append(1, 501, &noops(3)), Ok(5));
-    assert_eq!(log.append(1, 502, &[]), Ok(5), "no records, no batch");
-    assert_eq!((log.start_offset(), log.end_offset(), log.high_watermark()), (0, 5, 5));
-
-    assert_eq!(offsets(&log.read(0, usize::MAX).unwrap()), [0, 2]);
-    assert_eq!(offsets(&log.read(1, usize::MAX).unwrap()), [0, 2], "1 is within the first");
-    assert_eq!(offsets(&log.read(2, usize::MAX).unwrap()), [2]);
-    assert_eq!(log.read(5, usize::MAX), Ok(vec![]));
-
-    let batch = RawBatch::parse(log.read(2, 1).unwrap().remove(0)).unwrap();
-    batch.verify_crc().unwrap();
-    let header = batch.header();
-    assert_eq!((header.partition_leader_epoch, header.count, header.max_timestamp), (1, 3, 501));
-}
-
-#[test]
-fn a_read_returns_at_least_one_batch_and_otherwise_keeps_to_the_limit() {
-    let mut log = SingleVoter::new(0);
-    for _ in 0..3 {
-        log.append(1, 0, &noops(1)).unwrap();
-    }
-    let size = log.read(0, usize::MAX).unwrap()[0].len();
-    assert_eq!(offsets(&log.read(0, 0).unwrap()), [0]);
-    assert_eq!(offsets(&log.read(0, 2 * size).unwrap()), [0, 1]);
-    assert_eq!(offsets(&log.read(0, 2 * size - 1).unwrap()), [0]);
-}
-
-#[test]
-fn other_epochs_and_other_offsets_are_refused() {
-    let mut log = SingleVoter::new(0);
-    assert_eq!(log.append(2, 0, &noops(1)), Err(LogError::NotLeader { epoch: 2, current: 1 }));
-    log.append(1, 0, &noops(1)).unwrap();
-    for offset in [-1, 2] {
-        assert_eq!(log.read(offset, 1), Err(LogError::OutOfRange { offset, start: 0, end: 1 }));
-    }
+fn written(offset: i64, records: &[MetadataRecord]) -> RawBatch {
+    let place = Place { offset, epoch: 1, wall_ms: 0 };
+    let (_, bytes) = control::batch(place, records.iter().map(MetadataRecord::encode)).unwrap();
+    RawBatch::parse(bytes).unwrap()
 }
 
 #[test]
 fn a_reader_skips_what_it_knows_and_refuses_a_gap() {
-    let mut log = SingleVoter::new(0);
-    log.append(1, 0, &[topic(), partition()]).unwrap();
-    log.append(1, 0, &[RemoveTopicRecord { topic_id: T }.into()]).unwrap();
-    let batches: Vec<RawBatch> =
-        log.read(0, usize::MAX).unwrap().into_iter().map(|bytes| RawBatch::parse(bytes).unwrap()).collect();
+    let batches =
+        [written(0, &[topic(), partition()]), written(2, &[RemoveTopicRecord { topic_id: T }.into()])];
 
     let (mut image, mut delta) = (image(&[topic()]), Delta::default());
     image.apply_batch(&batches[0], &mut delta).unwrap();

@@ -7,8 +7,8 @@ use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
 
 use super::{
-    Ballot, Effect, Head, Leader, LeaderChange, Now, Outbound, Progress, QuorumLog, Request, Response, Role,
-    Vote, Voter, VoterError,
+    Ballot, Effect, Head, Leader, LeaderChange, Now, Progress, QuorumLog, Request, Response, Role, Vote,
+    Voter, VoterError,
 };
 use crate::Tick;
 
@@ -33,7 +33,8 @@ impl Voter {
             Role::Candidate { deadline, .. } if *deadline <= tick => self.stand(now, log, fx)?,
             Role::Resigned { deadline, .. } if *deadline <= tick => {
                 // Nothing more may come of the epoch in which it has led.
-                self.detach(tick, self.epoch + 1, fx);
+                let next = self.next_epoch()?;
+                self.detach(tick, next, fx);
             }
             Role::Leader(leader) => {
                 if leader.check <= tick && self.voters.len() > 1 {
@@ -145,7 +146,8 @@ impl Voter {
     }
 
     fn on_begin(&mut self, now: Tick, leader: i32, epoch: i32, fx: &mut Vec<Effect>) -> ErrorCode {
-        if !self.voters.contains(&leader) {
+        // Nobody else can say that this voter leads; or a forged epoch would depose it.
+        if !self.voters.contains(&leader) || leader == self.id {
             return ErrorCode::INCONSISTENT_VOTER_SET;
         }
         if epoch < self.epoch {
@@ -200,7 +202,7 @@ impl Voter {
         log: &mut L,
         fx: &mut Vec<Effect>,
     ) -> Result<(), VoterError> {
-        if self.outbound.get(&from) != Some(&Outbound::InFlight(number)) {
+        if self.waits_for(from) != Some(number) {
             return Ok(());
         }
         self.outbound.remove(&from);
@@ -375,11 +377,16 @@ impl Voter {
         let alone = self.is_majority(ballot.granted.len());
         self.become_role(Role::Candidate { ballot, deadline }, fx);
         self.starting = false;
-        self.epoch += 1;
+        self.epoch = self.next_epoch()?;
         self.leader = None;
         self.voted = Some(self.id);
         self.persist(fx);
         if alone { self.lead(now, log, fx) } else { Ok(()) }
+    }
+
+    fn next_epoch(&self) -> Result<i32, VoterError> {
+        let none_left = || VoterError::Broken { id: self.id, cause: "no epoch is left".to_owned() };
+        self.epoch.checked_add(1).ok_or_else(none_left)
     }
 
     fn lead<L: QuorumLog>(&mut self, now: Now, log: &mut L, fx: &mut Vec<Effect>) -> Result<(), VoterError> {

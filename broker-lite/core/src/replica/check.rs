@@ -35,7 +35,9 @@ pub(super) struct Checked {
 /// Takes the one batch a Produce request may hold for a partition: what is wrong here is wrong at any broker.
 pub(super) fn one_batch(produce: &Produce) -> Result<RawBatch, AppendError> {
     let batch = split_one(produce)?;
-    check_codec(batch.header(), produce.api_version)?;
+    if produce.api_version < ZSTD_FROM {
+        check_codec_of_old(batch.header(), produce.api_version)?;
+    }
     Ok(batch)
 }
 
@@ -47,6 +49,7 @@ pub(super) fn check(
 ) -> Result<Checked, AppendError> {
     check_place_and_size(batch.header(), settings)?;
     batch.verify_crc().map_err(|error| AppendError::new(ErrorCode::CORRUPT_MESSAGE, error.to_string()))?;
+    codec_of(batch.header())?;
     check_kind(batch.header())?;
     let (records, max_timestamp) = check_records(&batch, wall_ms, settings)?;
     let batch = compressed_as_set(batch, &records, settings)?;
@@ -151,23 +154,29 @@ fn check_place_and_size(header: &BatchHeader, settings: &ReplicaSettings) -> Res
     Ok(())
 }
 
-fn check_codec(header: &BatchHeader, api_version: i16) -> Result<(), AppendError> {
-    let message = match header.compression() {
-        Ok(Compression::Zstd) if api_version < ZSTD_FROM => {
-            format!("zstd needs Produce {ZSTD_FROM}, this is version {api_version}")
+fn codec_of(header: &BatchHeader) -> Result<Compression, AppendError> {
+    let unknown =
+        |error: BatchError| AppendError::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, error.to_string());
+    header.compression().map_err(unknown)
+}
+
+fn check_codec_of_old(header: &BatchHeader, api_version: i16) -> Result<(), AppendError> {
+    match codec_of(header)? {
+        Compression::Zstd => {
+            let message = format!("zstd needs Produce {ZSTD_FROM}, this is version {api_version}");
+            Err(AppendError::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, message))
         }
-        Ok(_) => return Ok(()),
-        Err(error) => error.to_string(),
-    };
-    Err(AppendError::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, message))
+        _ => Ok(()),
+    }
 }
 
 fn check_kind(header: &BatchHeader) -> Result<(), AppendError> {
     if header.is_control() {
         return Err(invalid("clients may not write control batches"));
     }
-    if header.has_producer() && (header.base_sequence < 0 || header.producer_epoch < 0) {
-        return Err(invalid("a batch with a producer id needs an epoch and a sequence"));
+    // an epoch of -1 is taken for one, as Kafka does
+    if header.has_producer() && header.base_sequence < 0 {
+        return Err(invalid("a batch with a producer id needs a sequence"));
     }
     if header.is_transactional() {
         return Err(AppendError::new(ErrorCode::INVALID_TXN_STATE, "transactions are not supported yet"));

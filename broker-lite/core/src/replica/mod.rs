@@ -350,7 +350,8 @@ impl<D: Directory> Replica<D> {
         match current {
             _ if self.failed => Err(ErrorCode::KAFKA_STORAGE_ERROR),
             _ if planted(Bug::NoEpochCheck) => Ok(()),
-            Some(current) if current >= 0 && current < self.leader_epoch => {
+            // -1 is none
+            Some(current) if current != -1 && current < self.leader_epoch => {
                 Err(ErrorCode::FENCED_LEADER_EPOCH)
             }
             Some(current) if current > self.leader_epoch => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),

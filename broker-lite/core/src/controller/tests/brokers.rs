@@ -1,6 +1,9 @@
+use std::collections::BTreeMap;
+
 use klamm_wire::messages::AllocateProducerIdsRequest;
 use klamm_wire::messages::broker_registration_request::Feature;
 use klamm_wire::metadata_records::ProducerIdsRecord;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -21,10 +24,10 @@ fn a_new_cluster_begins_with_its_features_and_its_id() {
 #[test]
 fn a_broker_is_registered_fenced_with_the_offset_of_its_record_as_epoch() {
     let mut world = World::new(&[]);
-    let request = world.registration(1);
+    let (request, offset) = (world.registration(1), world.end);
     let response = world.register(&request);
 
-    assert_eq!((code(&response), response.broker_epoch), (ErrorCode::NONE, 4));
+    assert_eq!((code(&response), response.broker_epoch), (ErrorCode::NONE, offset));
     let broker = world.reader.broker(1).unwrap();
     assert!(broker.fenced && !broker.is_active());
     assert_eq!(broker.rack.as_deref(), Some("RACK1"));
@@ -158,6 +161,55 @@ fn a_controller_that_was_deaf_gives_every_session_that_time_back_and_no_more() {
     world.settle(outcome);
     assert!(world.reader.broker(1).unwrap().fenced);
     assert!(!world.reader.broker(2).unwrap().fenced);
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    Beat(i32),
+    /// The controller waits, and acts on its deadlines.
+    Wait(u32),
+    /// Its process stands still, is told so, and acts on its deadlines.
+    Stall(u32),
+}
+
+fn moments() -> impl Strategy<Value = Vec<Moment>> {
+    let beat = (1..=3).prop_map(Moment::Beat);
+    let wait = (1..10_000_u32).prop_map(Moment::Wait);
+    let stall = (1..100_000_u32).prop_map(Moment::Stall);
+    prop::collection::vec(prop_oneof![4 => beat, 4 => wait, 1 => stall], 1..40)
+}
+
+proptest! {
+    /// Goal: a machine that stood still must not bury its whole cluster when it wakes: a session is a stretch of time in
+    /// which the controller could have heard of the broker.
+    #[test]
+    fn a_broker_is_fenced_after_a_session_in_which_the_controller_was_awake_and_not_before(
+        moments in moments()
+    ) {
+        let mut world = World::with_brokers(3, &[]);
+        let (mut awake, mut heard) = (Tick::ZERO, BTreeMap::from([1, 2, 3].map(|id| (id, Tick::ZERO))));
+        for moment in moments {
+            match moment {
+                Moment::Beat(id) => {
+                    world.beat(id);
+                    heard.insert(id, awake);
+                }
+                Moment::Wait(ms) => {
+                    world.now += ms * MS;
+                    awake += ms * MS;
+                }
+                Moment::Stall(ms) => {
+                    world.now += ms * MS;
+                    world.controller.deaf(ms * MS);
+                }
+            }
+            let outcome = world.controller.on_deadline(world.now);
+            world.settle(outcome);
+            for (id, heard) in &heard {
+                prop_assert_eq!(world.reader.broker(*id).unwrap().fenced, awake >= *heard + SESSION, "{}", id);
+            }
+        }
+    }
 }
 
 #[test]

@@ -29,14 +29,19 @@ use uuid::Uuid;
 use super::{Controller, Outcome};
 use crate::Tick;
 use crate::config::BrokerConfig;
-use crate::metadata::{Delta, Image, MetadataLog, MetadataRecord, PartitionRegistration, SingleVoter};
+use crate::metadata::{
+    Checkpoint, ConfigResource, Delta, Image, MetadataRecord, PartitionRegistration, RemovedTopic,
+};
+use crate::quorum::SnapshotId;
+use crate::quorum::control::{self, Place};
 
 const MS: Tick = Tick::from_millis(1);
 const SESSION: Tick = Tick::from_secs(9);
 
 struct World {
     controller: Controller,
-    log: SingleVoter,
+    /// Where the log ends.
+    end: i64,
     /// What a broker knows that reads the log.
     reader: Image,
     delta: Delta,
@@ -73,7 +78,7 @@ impl World {
         let controller = Controller::new(Tick::ZERO, "cluster", config, Image::default(), rng);
         let mut world = Self {
             controller,
-            log: SingleVoter::new(0),
+            end: 0,
             reader: Image::default(),
             delta: Delta::default(),
             now: Tick::ZERO,
@@ -95,13 +100,42 @@ impl World {
 
     /// Commits an outcome, lets the reader follow, and compares the two images.
     fn settle<R>(&mut self, outcome: Outcome<R>) -> R {
-        let end = self.log.append(1, 0, &outcome.records).unwrap();
-        assert_eq!(outcome.commit_at, end, "the controller's offsets are the log's");
-        for bytes in self.log.read(self.reader.next_offset(), usize::MAX).unwrap() {
+        let before = self.reader.clone();
+        if !outcome.records.is_empty() {
+            let place = Place { offset: self.end, epoch: 1, wall_ms: 0 };
+            let batch = control::batch(place, outcome.records.iter().map(MetadataRecord::encode));
+            let (header, bytes) = batch.unwrap();
+            self.end = header.next_offset();
             self.reader.apply_batch(&RawBatch::parse(bytes).unwrap(), &mut self.delta).unwrap();
         }
+        assert_eq!(outcome.commit_at, self.end, "the controller's offsets are the log's");
         assert_eq!(&self.reader, self.controller.image(), "a reader of the log knows the same");
+        self.check_snapshot(&before);
         outcome.response
+    }
+
+    /// Goal: who catches up by a snapshot knows what a reader of the log knows, and acts on as much.
+    fn check_snapshot(&self, before: &Image) {
+        let id = SnapshotId { end_offset: self.end, epoch: 1 };
+        let loaded = Checkpoint::read(id, &Checkpoint::write(id, &self.reader, 0).unwrap()).unwrap();
+        assert_eq!(loaded, self.reader, "a snapshot holds everything");
+        let between = Delta::between(before, &loaded);
+        assert!(between.partitions.is_subset(&self.delta.partitions), "{between:?}");
+        assert!(between.brokers.is_subset(&self.delta.brokers), "{between:?}");
+        assert!(between.removed_topics.iter().all(|gone| self.delta.removed_topics.contains(gone)));
+        let of_removed = |resource: &&ConfigResource| {
+            let removed = |gone: &RemovedTopic| **resource == ConfigResource::Topic(gone.name.to_string());
+            between.removed_topics.iter().any(removed)
+        };
+        let mut configs = between.configs.iter().filter(|resource| !of_removed(resource));
+        assert!(configs.all(|resource| self.delta.configs.contains(resource)), "{between:?}");
+        // What is the same before and after is no change, so apart from that nothing may be missing.
+        for (topic, number) in self.delta.partitions.iter().filter(|key| !between.partitions.contains(key)) {
+            assert_eq!(before.partition(*topic, *number), self.reader.partition(*topic, *number));
+        }
+        for broker in self.delta.brokers.difference(&between.brokers) {
+            assert_eq!(before.broker(*broker), self.reader.broker(*broker));
+        }
     }
 
     fn registration(&mut self, id: i32) -> BrokerRegistrationRequest {

@@ -100,7 +100,8 @@ fn validate_only_answers_the_same_and_creates_nothing() {
     let request = CreateTopicsRequest::default().with_topics(vec![topic("t", 2, 3)]).with_validate_only(true);
     let outcome = world.controller.create_topics(&request);
     let result = world.settle(outcome).topics[0].clone();
-    assert_eq!((result.error_code, result.num_partitions, result.topic_id), (0, 2, Uuid::nil()));
+    assert_eq!((result.error_code, result.num_partitions), (0, 2));
+    assert!(!result.topic_id.is_nil(), "as Kafka: an id that nobody will have");
     assert_eq!(world.reader.next_offset(), before);
     let bad = CreateTopicsRequest::default().with_topics(vec![topic("t", 2, 4)]).with_validate_only(true);
     let outcome = world.controller.create_topics(&bad);
@@ -218,13 +219,25 @@ fn a_replica_on_a_fenced_broker_starts_out_of_sync() {
 }
 
 #[test]
-fn a_topic_named_twice_is_refused_once_per_mention() {
+fn a_topic_named_twice_is_refused_once() {
     let mut world = World::with_brokers(1, &[]);
     let topics = vec![topic("a", 1, 1), topic("b", 1, 1), topic("a", 2, 1), topic("a", 3, 1)];
     let outcome = world.controller.create_topics(&CreateTopicsRequest::default().with_topics(topics));
-    let codes: Vec<_> = world.settle(outcome).topics.iter().map(|t| ErrorCode(t.error_code)).collect();
-    let bad = ErrorCode::INVALID_REQUEST;
-    assert_eq!(codes, [bad, ErrorCode::NONE, bad, bad]);
+    let topics = world.settle(outcome).topics;
+    let codes: Vec<_> = topics.iter().map(|t| (t.name.as_str(), ErrorCode(t.error_code))).collect();
+    assert_eq!(codes, [("a", ErrorCode::INVALID_REQUEST), ("b", ErrorCode::NONE)]);
+    assert_eq!(topics[0].configs, Some(Vec::new()), "a refusal has no settings, and not none");
+    assert!(world.reader.topic("a").is_none());
+}
+
+#[test]
+fn a_request_whose_time_is_up_before_it_begins_creates_nothing() {
+    let mut world = World::with_brokers(1, &[]);
+    let request = CreateTopicsRequest::default().with_topics(vec![topic("t", 1, 1)]).with_timeout_ms(0);
+    let outcome = world.controller.create_topics(&request);
+    let code = world.settle(outcome).topics[0].error_code;
+    assert_eq!(ErrorCode(code), ErrorCode::REQUEST_TIMED_OUT);
+    assert!(world.reader.topic("t").is_none());
 }
 
 #[test]
@@ -322,11 +335,39 @@ fn deletions_that_cannot_be_are_refused_one_by_one() {
             ErrorCode::UNKNOWN_TOPIC_ID,
             ErrorCode::INVALID_REQUEST,
             ErrorCode::INVALID_REQUEST,
-            ErrorCode::INVALID_REQUEST,
+            ErrorCode::NONE,
             ErrorCode::NONE,
         ]
     );
-    assert!(world.reader.topic("t").is_some());
+}
+
+#[test]
+fn a_topic_that_is_to_be_deleted_twice_is_refused_once_by_what_it_was_asked_by() {
+    let mut world = World::with_brokers(1, &[]);
+    let ids: Vec<_> = ["t", "u", "v"].map(|name| world.create(topic(name, 1, 1)).topic_id).to_vec();
+    let by_name = |topic| DeleteTopicState::default().with_name(Some(name(topic)));
+    let by_id = |at: usize| DeleteTopicState::default().with_name(None).with_topic_id(ids[at]);
+    let asked = vec![
+        by_name("t"),
+        by_id(1),
+        by_name("t"),
+        by_id(1),
+        by_id(2),
+        by_name("v"),
+        by_name("w"),
+        by_name("w"),
+    ];
+    let response = world.delete(&DeleteTopicsRequest::default().with_topics(asked));
+    let mut told = response.responses.iter();
+    for (topic, id) in
+        [(Some("t"), Uuid::nil()), (None, ids[1]), (Some("v"), ids[2]), (Some("w"), Uuid::nil())]
+    {
+        let one = told.next().unwrap();
+        assert_eq!((one.name.as_ref().map(|name| name.as_str()), one.topic_id), (topic, id));
+        assert_eq!(ErrorCode(one.error_code), ErrorCode::INVALID_REQUEST);
+    }
+    assert_eq!(told.next(), None);
+    assert_eq!(world.reader.topics().count(), 3, "nothing of it is done");
 }
 
 #[test]

@@ -1,1 +1,2 @@
+mod deaf;
 mod simulation;

@@ -19,7 +19,7 @@ const SEEDS: u64 = 200;
 /// Bytes of a snapshot that are sent at a time.
 const PART: usize = 64;
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         election_timeout: 50 * MS,
         election_backoff_max: 50 * MS,

@@ -8,7 +8,6 @@ const SHARE: &str = "share groups are not planned for a test broker yet";
 const STREAMS: &str = "streams groups are not planned for a test broker yet";
 const SECURITY: &str = "there is no authentication and no authorizer yet";
 const QUOTAS: &str = "there are no quotas yet";
-const COMING: &str = "coming with this step";
 const VOTERS: &str = "voters are fixed when the cluster is made (KIP-853 is not there)";
 
 /// APIs, or some of their versions, that Kafka's brokers advertise and broker-lite does not, with the reason. An entry that

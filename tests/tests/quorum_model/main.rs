@@ -3,6 +3,7 @@
 //!
 //! The tests of this file are small; `tests/run model` goes further, and says how far.
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "everything is tiny")]
+#![allow(clippy::panic, clippy::print_stdout, reason = "tests report by printing and panicking")]
 
 mod log;
 mod model;

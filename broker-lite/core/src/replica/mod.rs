@@ -295,14 +295,16 @@ impl<D: Directory> Replica<D> {
         self.checkpoint()
     }
 
-    /// Remembers high watermark, log start and what is durable now.
+    /// Remembers high watermark, log start and what is durable now. With `flush.messages` = 1 the high watermark is
+    /// remembered only as far as this replica's own log is durable: a loss of power may bring back what a truncation has
+    /// taken, and that must not pass for committed.
     ///
     /// # Errors
     ///
     /// What the storage says.
     pub fn checkpoint(&mut self) -> Result<(), StorageError> {
         self.checkpoint_at = None;
-        self.log.checkpoint(self.high_watermark)
+        self.log.checkpoint(self.high_watermark.min(self.durable_end()))
     }
 
     /// The directory, for faults.

@@ -594,6 +594,27 @@ proptest! {
     }
 }
 
+/// Goal: a truncation that was not durable is undone by a loss of power; the high watermark that was learned for what came
+/// in its place must not be remembered then.
+#[test]
+fn what_a_truncation_has_taken_and_a_loss_of_power_brings_back_is_not_committed() {
+    let mut world = World::new(true);
+    let steps = [
+        Step::Produce { producer: 0, count: 1, broker: 1 },
+        // all of the batch had reached the disk
+        Step::PowerOff { broker: 1, kept: 70 },
+        Step::Round { slow: 1 },
+        Step::Restart { broker: 1 },
+        Step::Round { slow: 1 },
+        Step::Pass { ms: 11_000 },
+        Step::PowerOffAll { first: 0, kept: 0 },
+        Step::RestartAll,
+    ];
+    steps.into_iter().for_each(|step| world.run(step));
+    world.heal();
+    world.check_healed();
+}
+
 /// Goal: the check above can fail. The same loss of power, with and without the setting.
 #[test]
 fn without_flush_messages_1_a_loss_of_power_of_all_loses_what_was_acknowledged() {

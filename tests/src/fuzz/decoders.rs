@@ -149,7 +149,13 @@ pub(super) fn schema_walk(input: &[u8]) {
     let kind = if kind & 1 == 0 { Kind::Request } else { Kind::Response };
     if schema::walk(kind, api_key, version, &body).is_ok() {
         let longer = [&body[..], &[0]].concat();
-        assert!(schema::walk(kind, api_key, version, &longer).is_err(), "nothing may follow");
+        let taken = schema::walk(kind, api_key, version, &longer).is_ok();
+        // Kafka ignores what follows a request; so there may be something of that kind already.
+        if kind == Kind::Request {
+            assert!(taken, "what follows a request is ignored");
+            return;
+        }
+        assert!(!taken, "nothing may follow");
         let shorter = body.len().checked_sub(1).and_then(|end| body.get(..end));
         let refused = shorter.is_none_or(|shorter| schema::walk(kind, api_key, version, shorter).is_err());
         assert!(refused, "nothing may be missing");

@@ -82,6 +82,11 @@ impl<D: Directory> Replica<D> {
         fx: &mut Vec<Effect>,
     ) -> Result<(), ErrorCode> {
         self.check_following(leader_epoch)?;
+        if self.log.epochs().latest() == Some(leader_epoch) {
+            // What this leader wrote in its epoch is here, so the log is a prefix of the leader's by now: the answer was
+            // overtaken.
+            return Ok(());
+        }
         // The leader has nothing of a later epoch before `end_offset`. If that epoch is unknown here, this log parts
         // from the leader's no later than where the next smaller epoch ends; another round may be needed (KIP-279).
         let here = self.log.end_of_epoch(diverging.epoch);

@@ -28,7 +28,12 @@ pub enum Step {
     /// Sends a request.
     Ask(Ask),
     /// Waits until every broker knows a topic with a leader and all replicas in sync for every partition.
-    Settled(String),
+    Settled {
+        /// Its name.
+        topic: String,
+        /// At least so many.
+        partitions: usize,
+    },
     /// Waits until no broker knows a topic.
     Gone(String),
     /// Sends bytes on a connection of their own and tells what comes back until it is closed or so many answers came.
@@ -133,8 +138,14 @@ impl Case {
 
     /// Waits until every broker knows a topic with all its leaders and replicas.
     #[must_use]
-    pub fn settled(mut self, topic: &str) -> Self {
-        self.steps.push(Step::Settled(topic.to_owned()));
+    pub fn settled(self, topic: &str) -> Self {
+        self.grown_to(topic, 1)
+    }
+
+    /// As [`Self::settled`], and the topic has at least so many partitions.
+    #[must_use]
+    pub fn grown_to(mut self, topic: &str, partitions: usize) -> Self {
+        self.steps.push(Step::Settled { topic: topic.to_owned(), partitions });
         self
     }
 

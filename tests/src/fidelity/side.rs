@@ -174,8 +174,8 @@ impl Side {
         let mut seen = Seen { answers: Vec::new(), trouble: None };
         for (index, step) in case.steps.iter().enumerate() {
             let (label, outcome) = match step {
-                Step::Settled(topic) => {
-                    (String::new(), self.settled(&with_version(topic, version)).map(|()| None))
+                Step::Settled { topic, partitions } => {
+                    (String::new(), self.settled(&with_version(topic, version), *partitions).map(|()| None))
                 }
                 Step::Gone(topic) => (String::new(), self.gone(&with_version(topic, version)).map(|()| None)),
                 Step::Raw(raw) => (raw.label.clone(), Ok(self.raw(raw).map(Some).unwrap_or_else(Some))),
@@ -389,7 +389,7 @@ impl Side {
         })
     }
 
-    fn settled(&mut self, topic: &str) -> Result<(), String> {
+    fn settled(&mut self, topic: &str, least: usize) -> Result<(), String> {
         let asked = json!({ "Topics": [{ "Name": topic }], "AllowAutoTopicCreation": false });
         for broker in self.brokers() {
             self.until(&format!("broker {broker} knows {topic}"), |side| {
@@ -401,7 +401,7 @@ impl Side {
                         && partition.at("LeaderId").and_then(Node::int) >= Some(0)
                         && length(partition, "IsrNodes") == length(partition, "ReplicaNodes")
                 };
-                if partitions.is_empty() || !partitions.iter().all(whole) {
+                if partitions.len() < least || !partitions.iter().all(whole) {
                     return Err(format!("not whole: {answer}"));
                 }
                 for partition in partitions {

@@ -21,7 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         grown("by number and by assignment")
             .topic("grown-{v}", &[&[1]])
             .ask(grow("grown-{v}", 3, assigned(&[&[2], &[3]])))
-            .settled("grown-{v}")
+            .grown_to("grown-{v}", 3)
             .then(1, 3, 12, metadata)
             .ask(grow("grown-{v}", 5, Value::Null))
             .unordered("Brokers", "NodeId")

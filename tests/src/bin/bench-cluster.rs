@@ -311,8 +311,9 @@ fn serial_syncs(dir: &Path) -> Result<()> {
     let up = BrokerLite::start_as(strace, &[&data])?;
     let told = fs::read_to_string(&trace)?;
     // Its child, which would outlive it; strace ends with it.
-    let traced = told.split_whitespace().next().and_then(|pid| pid.parse().ok());
-    signal(traced.ok_or("strace told nothing")?, "TERM")?;
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", up.pid()))?;
+    let traced = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
+    signal(traced.ok_or("strace has no child")?, "TERM")?;
     up.terminate()?;
     let spans = spans(&told);
     let (all, serial) = (spans.len(), disjoint(spans));

@@ -69,9 +69,6 @@ pub fn frame(api_key: u8, version: u8, body: &[u8]) -> Vec<u8> {
 ///
 /// If anything is wrong with how the broker takes it.
 pub fn knock(input: &[u8]) {
-    std::thread_local! {
-        static HOUSE: RefCell<Option<House>> = const { RefCell::new(None) };
-    }
     HOUSE.with_borrow_mut(|house| {
         if house.as_ref().is_none_or(|house| house.inputs >= KEPT) {
             *house = Some(House::new());
@@ -81,6 +78,15 @@ pub fn knock(input: &[u8]) {
             house.knock(input);
         }
     });
+}
+
+/// Ends this thread's cluster, if it has one.
+pub fn leave() {
+    HOUSE.take();
+}
+
+std::thread_local! {
+    static HOUSE: RefCell<Option<House>> = const { RefCell::new(None) };
 }
 
 struct House {

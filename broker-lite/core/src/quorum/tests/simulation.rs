@@ -124,6 +124,8 @@ struct Sim {
     /// Those who cannot be reached by the others.
     apart: BTreeSet<i32>,
     loss: f64,
+    /// The power goes when it hurts most: while something becomes durable.
+    storm: bool,
     leaders: BTreeMap<i32, i32>,
     /// Each committed batch, by its offset.
     committed: BTreeMap<i64, Bytes>,
@@ -156,6 +158,7 @@ impl Sim {
             sequence: 0,
             apart: BTreeSet::new(),
             loss: 0.0,
+            storm: false,
             leaders: BTreeMap::new(),
             committed: BTreeMap::new(),
             committed_end: 0,
@@ -257,6 +260,9 @@ impl Sim {
         let sync = store.log_mut().begin_sync().unwrap();
         let (cut, count, state, incarnation) = (voter.cuts(), flushes.asked, node.written, *incarnation);
         self.after(5, Event::Synced { node: id, incarnation, cut, count, state, sync });
+        if self.storm && self.rng.u8(0..40) == 0 {
+            self.after(10, Event::Crash(id, true));
+        }
     }
 
     /// Lets happen what rests on a flush.
@@ -460,7 +466,7 @@ impl Sim {
             Event::Cut(apart) => self.apart = apart,
             Event::Quiet => {
                 self.apart.clear();
-                self.loss = 0.0;
+                (self.loss, self.storm) = (0.0, false);
             }
         }
     }
@@ -499,6 +505,7 @@ fn history(seed: u64, voters: i32) -> Sim {
         sim.after(20, Event::Start(id));
     }
     sim.loss = f64::from(sim.rng.u32(0..=20)) / 100.0;
+    sim.storm = sim.rng.bool();
     for _ in 0..60 {
         sim.after(6_000, Event::Append);
     }

@@ -33,7 +33,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 pub(crate) use lifecycle::{FEATURES, log_dir};
-pub(crate) use partition::{CopySide, Partition, Signal, Until};
+pub(crate) use partition::{CopySide, Partition, Signal, Until, to_keep};
 pub(crate) use sessions::Bell;
 
 use crate::cluster_id::ClusterId;

@@ -17,6 +17,7 @@ mod descriptors;
 mod directory;
 mod faults;
 mod log_dir;
+mod read_buffers;
 mod stored;
 
 pub(crate) use directory::Job;

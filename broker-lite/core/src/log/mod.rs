@@ -268,6 +268,16 @@ impl<D: Directory> Log<D> {
         Ok(())
     }
 
+    /// Makes the files of the first segment before there is anything for it: their names are then durable with whichever sync
+    /// comes first.
+    ///
+    /// # Errors
+    ///
+    /// What the storage says.
+    pub fn prepare(&mut self) -> Result<(), StorageError> {
+        if self.segments.is_empty() { self.roll(self.end_offset) } else { Ok(()) }
+    }
+
     /// Completes what is kept beside the segments, before a shutdown in order.
     ///
     /// # Errors
@@ -286,7 +296,7 @@ impl<D: Directory> Log<D> {
     ///
     /// What the storage says.
     pub fn begin_sync(&mut self) -> Result<Syncing, StorageError> {
-        if self.epochs_changed && self.directory.keeps_derived() {
+        if self.epochs_changed && self.settings.keeps_epochs && self.directory.keeps_derived() {
             self.directory.replace_later(LEADER_EPOCHS, self.epochs.encode())?;
         }
         self.epochs_changed = false;

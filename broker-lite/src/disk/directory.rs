@@ -14,11 +14,14 @@ use parking_lot::Mutex;
 
 use super::descriptors::Slot;
 use super::log_dir::LogDir;
+use crate::rt::side_by_side;
 
 /// Chunks of an append below this size are written in one piece.
 const JOIN_BELOW_BYTES: usize = 64 << 10;
 /// Read at once while somebody goes from header to header.
 const WINDOW_BYTES: usize = 8 << 10;
+/// Files that are synced at the same time.
+const MOST_AT_ONCE: usize = 8;
 /// What the name of a segment ends with.
 pub(super) const SEGMENT: &str = ".log";
 /// Whoever reads less than this looks at a header.
@@ -89,7 +92,8 @@ impl DiskDirectory {
             topic,
             partition,
             files: Vec::new(),
-            names_version: 0,
+            // A process that was killed may have left names that are not durable.
+            names_version: u64::from(!was_closed),
             names_synced: 0,
             renames: Vec::new(),
             temporaries: 0,
@@ -111,6 +115,7 @@ impl DiskDirectory {
     /// For the next process on these files.
     pub(super) fn reopen(&mut self, was_closed: bool) {
         self.was_closed = was_closed;
+        self.names_version += u64::from(!was_closed);
     }
 
     /// Forgets the offsets remembered for this replica.
@@ -143,13 +148,23 @@ impl DiskDirectory {
 
     /// No record may outlive the mark that says of which topic it is.
     fn settle_topic_id(&mut self) -> Result<(), StorageError> {
-        let mark = self.known(PARTITION_METADATA).and_then(|mark| self.file_mut(mark).ok());
-        let Some(mark) = mark.filter(|mark| mark.synced < mark.len) else { return Ok(()) };
-        let synced = mark.slot.open().and_then(|file| file.sync_data());
-        synced.map_err(|error| failed("fsync", mark.slot.path(), &error))?;
+        let Some(id) = self.known(PARTITION_METADATA) else { return Ok(()) };
+        let mark = self.file(id)?;
+        if mark.synced == mark.len {
+            return Ok(());
+        }
+        let sync_mark = || {
+            let synced = mark.slot.open().and_then(|file| file.sync_data());
+            synced.map_err(|error| failed("fsync", mark.slot.path(), &error))
+        };
+        at_once(&[0, 1, 2], |part| match part {
+            0 => sync_mark(),
+            1 => sync_directory(&self.path),
+            _ => self.log_dir.sync_names(),
+        })?;
+        let mark = self.file_mut(id)?;
         mark.synced = mark.len;
-        sync_directory(&self.path)?;
-        self.log_dir.sync_names()
+        Ok(())
     }
 
     fn file(&self, file: FileId) -> Result<&DiskFile, StorageError> {
@@ -207,7 +222,7 @@ pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> StorageError
 }
 
 impl Job {
-    /// Makes it durable, and waits for that.
+    /// Makes it durable, and waits for that: first what files hold, all of them side by side, then their names.
     pub(crate) fn run(self) -> Result<(), StorageError> {
         let log_dir = self.log_dir.clone();
         self.carry_out().inspect_err(|_| log_dir.fail())
@@ -216,23 +231,40 @@ impl Job {
     fn carry_out(self) -> Result<(), StorageError> {
         // What is gone meanwhile was deleted on purpose, or was given its name by another sync.
         let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-        for slot in &self.files {
-            match slot.open().and_then(|file| file.sync_data()) {
-                Err(error) if !gone(&error) => return Err(failed("fsync", slot.path(), &error)),
-                _ => {}
-            }
-        }
+        let sync_file = |slot: &Arc<Slot>| match slot.open().and_then(|file| file.sync_data()) {
+            Err(error) if !gone(&error) => Err(failed("fsync", slot.path(), &error)),
+            _ => Ok(()),
+        };
+        let mut all: Vec<Option<&Arc<Slot>>> = self.files.iter().map(Some).collect();
+        all.extend(self.log_dir.has_new_names().then_some(None));
+        at_once(&all, |slot| slot.map_or_else(|| self.log_dir.sync_names(), sync_file))?;
         for (from, to) in &self.renames {
             match fs::rename(from, to) {
                 Err(error) if !gone(&error) => return Err(failed("rename", from, &error)),
                 _ => {}
             }
         }
-        if let Some(directory) = &self.directory {
-            sync_directory(directory)?;
+        match &self.directory {
+            Some(directory) => sync_directory(directory),
+            None => Ok(()),
         }
-        self.log_dir.sync_names()
     }
+}
+
+/// Does what waits for the disk for each of the items, some of them at a time.
+fn at_once<T: Sync>(
+    items: &[T],
+    sync: impl Fn(&T) -> Result<(), StorageError> + Sync,
+) -> Result<(), StorageError> {
+    for few in items.chunks(MOST_AT_ONCE) {
+        let done = match few {
+            [one] => vec![sync(one)],
+            // Without a thread to be had, one after the other; what was done already costs nothing.
+            _ => side_by_side(few.iter(), &sync).unwrap_or_else(|_| few.iter().map(&sync).collect()),
+        };
+        done.into_iter().collect::<Result<(), _>>()?;
+    }
+    Ok(())
 }
 
 pub(super) fn sync_directory(path: &Path) -> Result<(), StorageError> {

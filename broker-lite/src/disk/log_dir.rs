@@ -46,7 +46,7 @@ pub(crate) struct LogDir {
     changed: AtomicBool,
     /// An fsync has failed. The operating system says so only once, so that the next one proves nothing.
     failed: AtomicBool,
-    /// Counts new directories; those up to `names_synced` are durable.
+    /// Counts changes of names; those up to `names_synced` are durable.
     names_version: AtomicU64,
     names_synced: AtomicU64,
     /// Of a voter: nothing but its log, which Kafka always looks through from its beginning.
@@ -100,7 +100,8 @@ impl LogDir {
             writing: Mutex::new(()),
             changed: AtomicBool::new(false),
             failed: AtomicBool::new(false),
-            names_version: AtomicU64::new(0),
+            // That of the directory's own mark, and whatever a process that was killed has left.
+            names_version: AtomicU64::new(1),
             names_synced: AtomicU64::new(0),
             metadata_only,
             worker,
@@ -148,7 +149,7 @@ impl LogDir {
         }
         self.forget_for_good(topic, partition)?;
         fs::create_dir(&path).map_err(|error| failed("create", &path, &error))?;
-        self.names_version.fetch_add(1, Ordering::Relaxed);
+        self.names_version.fetch_add(1, Ordering::SeqCst);
         write_topic_id(&path, id)
     }
 
@@ -218,7 +219,12 @@ impl LogDir {
         self.failed.store(true, Ordering::SeqCst);
     }
 
-    /// Makes new directories of partitions durable.
+    /// Whether there are names that are not durable.
+    pub(super) fn has_new_names(&self) -> bool {
+        self.names_synced.load(Ordering::SeqCst) < self.names_version.load(Ordering::SeqCst)
+    }
+
+    /// Makes names durable: those of new partitions, and that a marker is gone.
     pub(super) fn sync_names(&self) -> Result<(), StorageError> {
         let version = self.names_version.load(Ordering::SeqCst);
         if self.names_synced.load(Ordering::SeqCst) < version {
@@ -289,7 +295,8 @@ impl LogDir {
         Ok(())
     }
 
-    /// The epoch of the broker that has closed this directory in order, if the last one did. It counts once.
+    /// The epoch of the broker that has closed this directory in order, if the last one did. It counts once, but a loss of
+    /// power brings it back until [`Self::sync_names`]: nothing may be written before that.
     ///
     /// # Errors
     ///
@@ -305,7 +312,7 @@ impl LogDir {
             Err(error) => return Err(failed("read", &path, &error)),
         };
         fs::remove_file(&path).map_err(|error| failed("remove", &path, &error))?;
-        sync_directory(&self.path)?;
+        self.names_version.fetch_add(1, Ordering::SeqCst);
         Ok(Some(broker_epoch(&text).unwrap_or(-1)))
     }
 

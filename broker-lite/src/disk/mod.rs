@@ -288,6 +288,19 @@ impl Disk {
         log_dir.worker().run(|| job.run()).await.unwrap_or_else(|| Err(gone()))
     }
 
+    /// Makes durable what the directory is called and marked with. Nothing may be written to a log before: a process that is
+    /// over may have marked them as closed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::sync`].
+    pub(crate) async fn settle(&self) -> Result<(), StorageError> {
+        let Some(log_dir) = self.log_dir.clone() else { return Ok(()) };
+        let gone = || StorageError::Failed("the thread of the disk is gone".into());
+        let names = log_dir.clone();
+        log_dir.worker().run(move || names.sync_names()).await.unwrap_or_else(|| Err(gone()))
+    }
+
     /// Whether there are checkpoint files to be written from time to time.
     pub(crate) fn has_checkpoints(&self) -> bool {
         self.log_dir.is_some()

@@ -17,7 +17,7 @@ use klamm::{Admin, Client, NewTopic};
 use klamm_tests::measure::Times;
 use klamm_tests::measure::client::{self, ClientRun, Load, Verb, child};
 use klamm_tests::process::{ApacheKafka, BrokerLite, broker_lite_binary, find_program, signal};
-use klamm_tests::usage::{Cpu, load_average, resident_bytes};
+use klamm_tests::usage::{Cpu, ThreadTimes, load_average, resident_bytes};
 use serde::{Deserialize, Serialize};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -378,10 +378,9 @@ impl Peer {
 
     /// Runs a client's process; returns what it came to, and CPU seconds of the brokers meanwhile.
     fn run(&self, load: &Load, verb: Verb) -> Result<(ClientRun, f64)> {
-        let before = Cpu::of_all(&self.pids)?;
+        let before = ThreadTimes::of_all(&self.pids)?;
         let run = child(&load.arguments(&self.bootstrap, verb))?;
-        let used = Cpu::of_all(&self.pids)? - before;
-        Ok((run, used.user_s + used.sys_s))
+        Ok((run, ThreadTimes::of_all(&self.pids)?.seconds_since(&before)))
     }
 }
 

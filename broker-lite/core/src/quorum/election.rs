@@ -133,7 +133,8 @@ impl Voter {
         }
         let granted = match self.voted {
             Some(voted) if planted(Bug::VoteTwice) => voted != self.id && complete,
-            Some(voted) => voted == vote.candidate,
+            // It may have lost what it had when it asked first: its vote for itself need not have been durable then.
+            Some(voted) => voted == vote.candidate && complete,
             None => self.leader.is_none() && complete,
         };
         if granted && self.voted != Some(vote.candidate) {

@@ -22,8 +22,8 @@ use uuid::Uuid;
 
 use super::checkpoints::{self, Offsets};
 use super::descriptors::Descriptors;
-use super::read_buffers::ReadBuffers;
 use super::directory::{failed, sync_directory};
+use super::read_buffers::ReadBuffers;
 use crate::cluster::{base64, from_base64};
 use crate::rt::Worker;
 

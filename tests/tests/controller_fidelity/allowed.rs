@@ -62,6 +62,20 @@ pub(crate) fn allowed() -> Vec<Allowed> {
             "<closed>",
             "the bytes fall into a tagged field that is longer then than its size says; Kafka does not look at sizes",
         ),
+        allow(
+            "ApiVersions/who the node is",
+            "*.Value",
+            "\"PLAINTEXT://127.0.0.1:*\"",
+            "\"PLAINTEXT://127.0.0.1:*\"",
+            "ports differ",
+        ),
+        allow(
+            "ApiVersions/who the node is",
+            "*.Value",
+            "\"1@127.0.0.1:*\"",
+            "\"1@127.0.0.1:*\"",
+            "ports differ",
+        ),
         allow("*/damaged bytes", "a negative length in *", "{*", "<closed>", NEGATIVE),
         allow(
             "DescribeQuorum/the quorum",

@@ -13,16 +13,37 @@ use klamm_tests::fidelity::{self, Arguments, Case, Side, Suite, case};
 use klamm_tests::nodes::{Nodes, Plan};
 use klamm_tests::process::ApacheKafka;
 use klamm_tests::skipped;
+use serde_json::json;
 
 /// The id that `kafka-cluster` gives to its clusters.
 const CLUSTER_ID: &str = "a2xhbW1UZXN0Q2x1c3Rlcg";
 const SETTINGS: &[&str] = &["broker.heartbeat.interval.ms=500", "broker.session.timeout.ms=600000"];
 
+/// What a broker that is a controller, too, tells of itself by its own listener.
+fn who_it_is() -> Case {
+    let names = [
+        "process.roles",
+        "listeners",
+        "advertised.listeners",
+        "controller.quorum.voters",
+        "controller.listener.names",
+        "listener.security.protocol.map",
+        "node.id",
+    ];
+    let resource = json!({ "ResourceType": 4, "ResourceName": "1", "ConfigurationKeys": names });
+    case(18, "who the node is")
+        .then(1, 32, 4, json!({ "Resources": [resource] }))
+        .unordered("Results.Configs", "Name")
+        .versions(0..=0)
+}
+
 fn suite() -> Suite {
     let cases = [quorum::cases(), brokers::cases(), changes::cases()].concat();
+    let mut cases: Vec<_> = cases.into_iter().map(Case::at_controller).collect();
+    cases.push(who_it_is());
     Suite {
         setup: case(18, "set-up").topic("solo", &[&[1]]),
-        cases: cases.into_iter().map(Case::at_controller).collect(),
+        cases,
         allowed: allowed::allowed(),
         open: allowed::open(),
         not_advertised: allowed::NOT_ADVERTISED.to_vec(),

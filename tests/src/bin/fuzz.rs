@@ -133,6 +133,7 @@ fn fuzz(target: &Target, first_seed: u64, time: Duration) -> io::Result<bool> {
         seed += 1;
     }
     drop(next);
+    (target.end)();
     let kept = live_bytes().saturating_sub(before);
     if kept > KEPT_BYTES {
         println!("{}: {kept} bytes are still allocated after {inputs} inputs", target.name);

@@ -19,6 +19,8 @@ pub struct Target {
     pub name: &'static str,
     /// What it does. Panics if the bytes broke something.
     pub run: fn(&[u8]),
+    /// Lets go of what it keeps from one input to the next, so that what is left then has leaked.
+    pub end: fn(),
     /// What one input may allocate in all, whatever its length…
     pub fixed_bytes: usize,
     /// …and for each of its bytes.
@@ -31,7 +33,7 @@ const FIXED_BYTES: usize = 24 << 20;
 const BYTES_PER_BYTE: usize = 1024;
 
 const fn decoder(name: &'static str, run: fn(&[u8])) -> Target {
-    Target { name, run, fixed_bytes: FIXED_BYTES, bytes_per_byte: BYTES_PER_BYTE }
+    Target { name, run, end: || {}, fixed_bytes: FIXED_BYTES, bytes_per_byte: BYTES_PER_BYTE }
 }
 
 /// Every target.
@@ -51,6 +53,7 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "front_door",
         run: front_door::knock,
+        end: front_door::leave,
         fixed_bytes: front_door::FIXED_BYTES,
         bytes_per_byte: front_door::BYTES_PER_BYTE,
     },

@@ -121,7 +121,8 @@ impl Voter {
         if vote.epoch > self.epoch {
             self.detach(now, vote.epoch, fx);
         }
-        let complete = (vote.last_epoch, vote.last_offset) >= (log.last_epoch(), log.end_offset());
+        let complete = (vote.last_epoch, vote.last_offset) >= (log.last_epoch(), log.end_offset())
+            || planted(Bug::VoteForShorterLog);
         if vote.pre_vote {
             let granted = match &self.role {
                 Role::Leader(_) => false,

@@ -38,6 +38,7 @@ pub(crate) use sessions::Bell;
 
 use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, Leave, PowerLoss};
+use crate::group::Groups;
 use crate::journal::{Journal, NodeEvent};
 use crate::node::{Life, Network};
 use crate::rt::{Rt, Tick};
@@ -157,6 +158,7 @@ pub(crate) struct Broker {
     isr: IsrKeeper,
     leaving: Leaving,
     leave: Mutex<Leave>,
+    pub(crate) groups: Groups,
     /// The disk has failed.
     offline: AtomicBool,
     /// Producer ids of this broker's block that are still free.
@@ -222,6 +224,7 @@ impl Broker {
             isr: IsrKeeper::default(),
             leaving: Leaving::default(),
             leave: Mutex::new(Leave::Killed),
+            groups: Groups::default(),
             offline: AtomicBool::new(false),
             producer_ids: Mutex::new(0..0),
             creating: Mutex::default(),
@@ -245,6 +248,11 @@ impl Broker {
 
     pub(crate) fn id(&self) -> i32 {
         self.identity.id
+    }
+
+    /// Itself, for tasks; `None` once it is being dropped.
+    pub(crate) fn me(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
     }
 
     /// Looks at the metadata as this broker knows it.

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, SystemTimeError, UNIX_EPOCH};
 
 use futures::FutureExt;
 use tokio::task::AbortHandle;
@@ -34,6 +34,8 @@ struct Origin {
     tokio: tokio::runtime::Handle,
     start: Instant,
     wall_at_start_ms: i64,
+    /// The system's two clocks at the start, unless the wall clock is a simulation's.
+    system: Option<(SystemTime, std::time::Instant)>,
     seed: u64,
 }
 
@@ -50,9 +52,10 @@ impl Rt {
             Some(simulation) => simulation.wall_ms(),
             None => i64::try_from(wall.as_millis()).unwrap_or(0),
         };
-        let seed = seed.or_else(|| ambient.map(|simulation| simulation.next_seed()));
+        let seed = seed.or_else(|| ambient.as_ref().map(|simulation| simulation.next_seed()));
         let seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-        let origin = Arc::new(Origin { tokio, start: Instant::now(), wall_at_start_ms, seed });
+        let system = ambient.is_none().then(|| (SystemTime::now(), std::time::Instant::now()));
+        let origin = Arc::new(Origin { tokio, start: Instant::now(), wall_at_start_ms, system, seed });
         Some(Self { origin, off_ms: Arc::default() })
     }
 
@@ -74,7 +77,9 @@ impl Rt {
     /// Milliseconds since the Unix epoch.
     pub(crate) fn wall_ms(&self) -> i64 {
         let passed = i64::try_from(self.now().as_millis()).unwrap_or(i64::MAX / 4);
-        self.origin.wall_at_start_ms + passed + self.off_ms.load(Ordering::Relaxed)
+        let stepped =
+            self.origin.system.map_or(0, |(wall, monotonic)| stepped_ms(wall.elapsed(), monotonic.elapsed()));
+        self.origin.wall_at_start_ms + passed + stepped + self.off_ms.load(Ordering::Relaxed)
     }
 
     /// Waits until `at`.
@@ -110,6 +115,16 @@ impl Rt {
         });
         fastrand::Rng::with_seed(mix)
     }
+}
+
+/// How many ms the system's wall clock has run ahead of its monotonic clock, which knows neither the time that the
+/// machine slept nor that somebody has set the clock.
+fn stepped_ms(wall: Result<Duration, SystemTimeError>, monotonic: Duration) -> i64 {
+    let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 4);
+    let wall = wall.map_or_else(|set_back| -ms(set_back.duration()), ms);
+    // Two clocks are not read at once, and both are rounded.
+    let ahead = wall - ms(monotonic);
+    if ahead.abs() <= 1 { 0 } else { ahead }
 }
 
 /// What a [`Worker`] does.
@@ -269,5 +284,27 @@ pub(crate) mod simulated {
     pub(crate) fn tell(text: &str) {
         // Not `eprintln!`, which the lints of this workspace keep for tests; a closed standard error is no failure.
         let _ = writeln!(std::io::stderr(), "{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn the_wall_clock_counts_the_hours_that_the_machine_slept() {
+        let night = HOUR * 8;
+        assert_eq!(stepped_ms(Ok(HOUR + night), HOUR), 28_800_000);
+        assert_eq!(stepped_ms(Ok(HOUR), HOUR), 0);
+        assert_eq!(stepped_ms(Ok(HOUR + Duration::from_micros(900)), HOUR), 0, "read a moment later");
+    }
+
+    #[test]
+    fn the_wall_clock_follows_one_that_was_set_back() {
+        let behind = SystemTime::now() + HOUR;
+        let stepped = stepped_ms(behind.elapsed(), HOUR);
+        assert!((-7_200_000..=-7_190_000).contains(&stepped), "{stepped}");
     }
 }

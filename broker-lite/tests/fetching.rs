@@ -3,13 +3,18 @@
 
 mod support;
 
+use std::time::Duration;
+
 use broker_lite::Cluster;
 use bytes::Bytes;
+use klamm_wire::codec;
+use klamm_wire::framing::length_prefix;
 use klamm_wire::messages::describe_producers_request::TopicRequest;
 use klamm_wire::messages::fetch_request::ForgottenTopic;
 use klamm_wire::messages::{BrokerId, DescribeProducersRequest, FetchRequest, FetchResponse};
 use klamm_wire::{Compression, ErrorCode, RawBatch, StrBytes};
 use support::{Talk, batch, code, fetch, produce, produced, stamped, topic_name, values};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A request of a session; without a topic it names nothing.
 fn in_session(id: i32, epoch: i32, named: Option<(&str, i64)>) -> FetchRequest {
@@ -187,4 +192,45 @@ async fn odd_batches_are_taken_and_refused_as_by_kafka() {
     let told = known.active_producers.iter().map(|p| (p.producer_id.0, p.producer_epoch, p.last_sequence));
     assert_eq!(told.collect::<Vec<_>>(), [(9, 0, 0)]);
     assert_eq!(code(unknown.error_code), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+}
+
+/// Goal: a client that asks and does not read costs one answer and a bit, not one for each request that it may have
+/// under way.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_not_listened_to() {
+    const ASKED: i32 = 64;
+    let cluster = Cluster::builder().brokers(1).seed(3).topic("t", Some(1), Some(1)).start().await.unwrap();
+    let value = "x".repeat(900_000);
+    Talk::to(&cluster, 1).await.produce("t", 0, batch(&[&value])).await;
+
+    let (client, server) = tokio::io::duplex(1024);
+    let (read, write) = tokio::io::split(server);
+    cluster.serve_stream(1, "deaf", read, write).unwrap();
+    let (mut read, mut write) = tokio::io::split(client);
+    // Too long for many of them to fit into a buffer on the way.
+    let name = "n".repeat(16_000);
+    let request = codec::encode_request(12, &fetch("t", 0, 0, 0)).unwrap().into_contiguous();
+    let frame = |id| {
+        let head = codec::encode_request_header(1, 12, id, Some(&name));
+        [&length_prefix(head.len() + request.len()).unwrap()[..], &head, &request].concat()
+    };
+    let mut taken = 0;
+    let ask = async {
+        while taken < ASKED {
+            write.write_all(&frame(taken)).await.unwrap();
+            taken += 1;
+        }
+    };
+    let all = tokio::time::timeout(Duration::from_secs(60), ask).await;
+    assert!(all.is_err() && taken < 8, "{taken} requests were taken in");
+
+    // One was written in part, and the rest of it is not known any more; those before it are answered.
+    for id in 0..taken {
+        let mut length = [0; 4];
+        read.read_exact(&mut length).await.unwrap();
+        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+        read.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer[..4], id.to_be_bytes());
+        assert!(answer.len() > value.len());
+    }
 }

@@ -7,6 +7,7 @@ pub mod contract;
 pub mod fidelity;
 pub mod fuzz;
 pub mod history;
+pub mod java;
 pub mod measure;
 pub mod nodes;
 pub mod process;

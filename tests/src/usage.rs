@@ -1,5 +1,6 @@
 //! What the operating system accounts to a process (Linux, `/proc`).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Error;
 use std::ops::{Add, Sub};
@@ -40,6 +41,50 @@ impl Cpu {
     /// As [`Self::of`].
     pub fn of_all(processes: &[u32]) -> Result<Self, Error> {
         processes.iter().try_fold(Self::default(), |sum, pid| Ok(sum + Self::of(&pid.to_string())?))
+    }
+}
+
+/// CPU time of the threads of some processes so far, to the nanosecond, which `stat` tells in hundredths of a second only.
+#[derive(Debug, Clone, Default)]
+pub struct ThreadTimes {
+    /// Nanoseconds of each thread, by process and thread.
+    threads: BTreeMap<(u32, u32), u64>,
+    coarse: Cpu,
+}
+
+impl ThreadTimes {
+    /// Of all threads of these processes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cpu::of`].
+    pub fn of_all(processes: &[u32]) -> Result<Self, Error> {
+        let mut threads = BTreeMap::new();
+        for pid in processes {
+            for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+                let path = entry?.path();
+                let thread = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+                // A thread that ends meanwhile has no file any more.
+                let told = fs::read_to_string(path.join("schedstat")).unwrap_or_default();
+                let on_cpu = told.split_whitespace().next().and_then(|ns| ns.parse().ok());
+                threads.extend(thread.zip(on_cpu).map(|(thread, ns)| ((*pid, thread), ns)));
+            }
+        }
+        Ok(Self { threads, coarse: Cpu::of_all(processes)? })
+    }
+
+    /// CPU seconds, user and system, since `before`.
+    ///
+    /// Threads that ended in between took their nanoseconds along: where the coarse count, which keeps them, says clearly
+    /// more, it is believed.
+    pub fn seconds_since(&self, before: &Self) -> f64 {
+        let of = |(thread, ns): (&(u32, u32), &u64)| {
+            ns.saturating_sub(before.threads.get(thread).copied().unwrap_or(0))
+        };
+        let fine = self.threads.iter().map(of).sum::<u64>() as f64 / 1e9;
+        let coarse = self.coarse - before.coarse;
+        let coarse = coarse.user_s + coarse.sys_s;
+        if coarse > fine + 4.0 / TICKS { coarse } else { fine }
     }
 }
 

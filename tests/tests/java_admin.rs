@@ -3,8 +3,8 @@
 //! The lines looked for are those that the same tool prints for Apache Kafka 4.3.0.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 
-use klamm_tests::process::{ApacheKafka, BrokerLite, kafka_tool};
-use klamm_tests::skipped;
+use klamm_tests::java::{self, expect};
+use klamm_tests::process::{BrokerLite, kafka_tool};
 
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 const CONFIGS: &str = "kafka.admin.ConfigCommand";
@@ -13,24 +13,11 @@ const ELECT: &str = "org.apache.kafka.tools.LeaderElectionCommand";
 
 /// What a tool prints, whether it succeeds or not.
 fn tool(cluster: &BrokerLite, class: &str, arguments: &[&str]) -> String {
-    let all = [&["--bootstrap-server", cluster.bootstrap()], arguments].concat();
-    let output = kafka_tool(class, &all).expect("java runs");
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-}
-
-#[track_caller]
-fn expect(printed: &str, lines: &[&str]) {
-    for line in lines {
-        assert!(printed.contains(line), "no {line:?} in:\n{printed}");
-    }
+    java::tool(cluster, class, arguments).expect("java runs")
 }
 
 fn cluster() -> Option<BrokerLite> {
-    if let Some(reason) = ApacheKafka::missing() {
-        skipped("Kafka's Java tools", &reason);
-        return None;
-    }
-    Some(BrokerLite::up(&[]).expect("broker-lite starts"))
+    java::cluster(&[]).expect("broker-lite starts")
 }
 
 #[test]

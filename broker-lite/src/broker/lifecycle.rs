@@ -68,6 +68,10 @@ pub(crate) async fn live(broker: Arc<Broker>) {
     let mut kept = KeptLink::default();
     // It goes along with the registration.
     broker.identity.cluster_id.until_known().await;
+    // Replicas are opened when this broker is registered, and whose directory it is stands in the registration.
+    if let Err(error) = broker.disk.settle().await {
+        return broker.go_offline(&error.to_string());
+    }
     loop {
         let epoch = register(&broker, &mut kept).await;
         tracing::debug!(broker = broker.id(), epoch, "registered");
@@ -128,6 +132,12 @@ pub(crate) fn log_dir(broker: i32) -> Uuid {
 /// Sends heartbeats until the controller wants another registration.
 async fn beat(broker: &Broker, kept: &mut KeptLink, epoch: i64) {
     let interval = broker.config.millis("broker.heartbeat.interval.ms").unwrap_or(Duration::from_secs(2));
+    // Before it knows of its own registration a heartbeat would change nothing, and the one that does would wait behind it.
+    tokio::select! {
+        biased;
+        () = broker.until_image(|image| (image.next_offset() > epoch).then_some(())) => {}
+        () = broker.rt.sleep(interval.min(AGAIN)) => {}
+    }
     loop {
         let seen = broker.image(|image| image.next_offset());
         let leaves = broker.leaving.wanted.load(Ordering::SeqCst);

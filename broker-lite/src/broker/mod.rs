@@ -33,7 +33,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 pub(crate) use lifecycle::{FEATURES, log_dir};
-pub(crate) use partition::{CopySide, Partition, Signal, Until};
+pub(crate) use partition::{CopySide, Partition, Signal, Until, to_keep};
 pub(crate) use sessions::Bell;
 
 use crate::cluster_id::ClusterId;
@@ -354,18 +354,20 @@ impl Broker {
     /// Call it after the broker's life has ended: metadata that was being applied is finished first.
     pub(crate) fn release_storage(&self) {
         drop(self.image.lock());
-        let leave = *self.leave.lock();
+        let mut leave = *self.leave.lock();
         let partitions = std::mem::take(&mut *self.directory.lock()).partitions;
-        let storages = partitions.into_iter().filter_map(|(key, partition)| {
-            let mut replica = partition.retire()?;
+        let mut storages = Vec::with_capacity(partitions.len());
+        for (key, partition) in partitions {
+            let Some(mut replica) = partition.retire() else { continue };
             if let Leave::Clean { .. } = leave
                 && let Err(error) = replica.close()
             {
-                tracing::warn!(replica = %partition.identity, %error, "cannot close the log in order");
+                tracing::error!(replica = %partition.identity, %error, "the logs count as not closed in order");
+                leave = Leave::Killed;
             }
-            Some((key, replica.into_directory()))
-        });
-        self.disk.put_back(storages, leave);
+            storages.push((key, replica.into_directory()));
+        }
+        self.disk.put_back(storages.into_iter(), leave);
     }
 
     /// Ends the process because its disk has failed, as Kafka does with its only log directory.

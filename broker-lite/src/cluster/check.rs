@@ -84,6 +84,8 @@ impl fmt::Display for Violation {
 /// One replica's log, taken at one moment.
 struct Copy {
     broker: i32,
+    /// Log start offset.
+    start: i64,
     end: i64,
     high_watermark: i64,
     /// Each with the offset it must have by its place in the row.
@@ -241,7 +243,7 @@ impl Cluster {
         let damaged = damaged || last != end;
         // A checkpoint outlives the records it tells of when the power goes away.
         let high_watermark = claim.high_watermark.min(end);
-        Some(Copy { broker, end, high_watermark, batches, damaged })
+        Some(Copy { broker, start: claim.start, end, high_watermark, batches, damaged })
     }
 
     fn check_controllers(&self, report: &mut CheckReport) {
@@ -378,8 +380,8 @@ impl Examined<'_> {
             return self.compare_compacted(reference, copy, limit);
         }
         let mut theirs = reference.batches.iter().peekable();
-        // What the other log has dropped at its front cannot be compared.
-        let start = theirs.peek().map_or(0, |(place, _)| *place);
+        // What the other log has dropped at its front, or all of it, cannot be compared.
+        let start = theirs.peek().map_or(reference.start, |(place, _)| *place);
         for (place, ours) in copy.batches.iter().take_while(|(place, _)| *place < limit) {
             if *place < start {
                 continue;
@@ -399,6 +401,7 @@ impl Examined<'_> {
 
 #[cfg(test)]
 mod tests {
+    use crate::rt::Tick;
     use bytes::BytesMut;
     use klamm_wire::codec::{self, ProduceHead, ProducePartition, ProduceTopic};
     use klamm_wire::messages::ProduceRequest;
@@ -493,5 +496,19 @@ mod tests {
         let report = cluster.check();
         assert_eq!(report.violations.len(), 1, "{report}");
         assert_eq!((report.violations[0].broker, report.violations[0].offset), (Some(victim), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_retention_has_deleted_at_the_leader_first_is_no_difference() {
+        let cluster = Cluster::builder().seed(7).topic(TOPIC, Some(1), Some(3)).start().await.unwrap();
+        let leader = cluster.leader_of(TOPIC, 0).unwrap();
+        produce(&cluster, leader, Compression::None).await;
+        let gone = cluster.replica(leader, TOPIC, 0, |replica| {
+            let in_a_century = 1_767_225_600_000 + 100 * 365 * 86_400_000;
+            replica.retain(Tick::ZERO, in_a_century, &mut Vec::new())
+        });
+        assert_eq!(gone.unwrap().unwrap(), true, "the log of the leader is empty now");
+        let report = cluster.check();
+        assert!(report.is_ok(), "{report}");
     }
 }

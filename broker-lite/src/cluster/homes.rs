@@ -6,11 +6,11 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{ClusterError, base64, random_uuid};
-use crate::process::directory::Directory;
+use crate::process::directory::{Directory, sync_all};
 use crate::rt::side_by_side;
 
 /// The directories of all nodes, held by this process.
@@ -48,14 +48,29 @@ impl Homes {
         let mut all = controllers.values().chain(homes.values());
         let known = all.find_map(|home| home.meta.cluster.clone());
         let cluster_id = known.unwrap_or_else(|| base64(random_uuid(rng)));
-        let all = controllers.values_mut().chain(homes.values_mut());
-        let joined = side_by_side(all, |home| home.join(&cluster_id));
-        let joined = joined.map_err(|error| format!("cannot start a thread for the directories: {error}"));
-        joined
-            .and_then(|joined| joined.into_iter().collect::<Result<(), String>>())
+        let all = controllers.values().chain(homes.values());
+        let above: Vec<PathBuf> = all.flat_map(|home| home.above().to_owned()).collect();
+        let above = BTreeSet::from_iter(above);
+        // The name of a mark goes along with the first sync of its directory, before anything of the node counts.
+        let marks = controllers.values_mut().chain(homes.values_mut()).map(Durable::Mark);
+        let all = marks.chain(above.into_iter().map(Durable::Names));
+        let done = side_by_side(all, |what| match what {
+            Durable::Mark(home) => home.mark(&cluster_id),
+            Durable::Names(path) => sync_all(&[path]),
+        });
+        let done = done.map_err(|error| format!("cannot start a thread for the directories: {error}"));
+        done.and_then(|done| done.into_iter().collect::<Result<(), String>>())
             .map_err(ClusterError::Directory)?;
         Ok(Self { cluster_id: Arc::from(cluster_id), controllers, brokers: homes })
     }
+}
+
+/// What is made durable first.
+enum Durable<'a> {
+    /// Whose directory it is.
+    Mark(&'a mut Directory),
+    /// Names in a directory.
+    Names(PathBuf),
 }
 
 /// A directory that holds anything but nodes of ours is somebody else's.

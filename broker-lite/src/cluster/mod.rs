@@ -416,10 +416,18 @@ impl Cluster {
         }
     }
 
-    /// Waits until every broker shows every broker to clients.
+    /// Waits until every broker shows clients every broker that runs, registered and unfenced as the process that it is now: a
+    /// metadata log on a disk still holds the registrations of those before.
     async fn until_complete(&self) {
-        let all = self.broker_ids().len();
-        let complete = |image: &Image| (image.live_brokers().count() == all).then_some(());
+        let current: Vec<_> = self.slots.lock().values().filter_map(|slot| slot.broker.clone()).collect();
+        let is_live = |image: &Image, broker: &Broker| {
+            let live = image.broker(broker.id()).filter(|found| !found.fenced);
+            live.is_some_and(|found| found.incarnation_id == broker.identity.incarnation)
+        };
+        let complete = |image: &Image| {
+            let settled = |broker: &Arc<Broker>| broker.life.is_dead() || is_live(image, broker);
+            current.iter().all(settled).then_some(())
+        };
         self.until_running_brokers_see(complete).await;
     }
 

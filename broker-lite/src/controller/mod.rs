@@ -14,21 +14,22 @@
 //! its leadership, and whoever waited for it is told so.
 
 mod disk;
+mod flush;
 mod peers;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::controller::{Controller, Outcome};
-use broker_lite_core::log::Syncing;
 use broker_lite_core::metadata::{Checkpoint, Delta, Image};
 use broker_lite_core::quorum::{
-    Described, Effect, Fetch, Head, MetadataStore, Now, QuorumLog, QuorumState, Replica, Request, Response,
-    Settings, SnapshotId, Voter, VoterError,
+    Described, Effect, Fetch, Head, MetadataStore, Now, QuorumLog, Replica, Request, Response, Settings,
+    SnapshotId, Voter, VoterError,
 };
 use bytes::Bytes;
+use klamm_wire::metadata_records::MetadataRecord;
 use klamm_wire::{ErrorCode, RawBatch};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -41,6 +42,7 @@ use crate::journal::{Journal, NodeEvent};
 use crate::node::{Life, Network, Party};
 use crate::rt::{Rt, Tick};
 pub(crate) use disk::VoterDisk;
+use flush::Flushes;
 use peers::Links;
 
 type Store = MetadataStore<Stored>;
@@ -86,6 +88,8 @@ struct Limits {
     snapshot_bytes: u64,
     /// `metadata.log.max.snapshot.interval.ms`, or none.
     snapshot_interval: Option<Duration>,
+    /// `controller.quorum.append.linger.ms`: longest wait of what was decided for company.
+    linger: Duration,
     /// How often a process looks whether it was held up.
     pulse: Duration,
 }
@@ -101,6 +105,7 @@ impl Limits {
             idle: some("metadata.max.idle.interval.ms"),
             snapshot_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(20 << 20),
             snapshot_interval: some("metadata.log.max.snapshot.interval.ms"),
+            linger: config.millis("controller.quorum.append.linger.ms").unwrap_or(Duration::from_millis(25)),
             pulse: (session / 4).min(quorum.fetch_timeout / 2).max(Duration::from_millis(5)),
         }
     }
@@ -115,18 +120,16 @@ struct State {
     image: Image,
     active: Option<Active>,
     waiting: Vec<Waiting>,
-    /// Effects that a [`Effect::Persist`] under way holds back.
-    held: VecDeque<Effect>,
-    persisting: bool,
-    /// What was last made durable.
-    kept: Option<QuorumState>,
-    /// How many were asked for, and how many are done.
-    persists: (u64, u64),
-    syncing: bool,
-    /// Asked for while another one was under way.
-    sync_next: Option<(i64, u64)>,
+    flushes: Flushes,
     snapshot: LastSnapshot,
     armed: Option<Tick>,
+}
+
+impl State {
+    /// The machine, if it is the active controller's.
+    fn confirmed(&self) -> Option<&Active> {
+        self.active.as_ref().filter(|active| active.confirmed)
+    }
 }
 
 /// What has happened since the last snapshot.
@@ -137,11 +140,18 @@ struct LastSnapshot {
     at: Tick,
 }
 
-/// The machine that decides in an epoch.
+/// The machine that decides in an epoch. It goes by all there is in the leader's log, committed or not: nothing it answers
+/// leaves before that is committed, and the record with which the leadership begins.
 #[derive(Debug)]
 struct Active {
     epoch: i32,
     machine: Controller,
+    /// Since when.
+    began: Tick,
+    /// That record is committed, so it is the active controller.
+    confirmed: bool,
+    /// What was decided and waits for company, each to be a batch.
+    pending: Vec<Vec<MetadataRecord>>,
     /// When something was last written.
     written: Tick,
 }
@@ -203,12 +213,7 @@ impl ControllerNode {
             image,
             active: None,
             waiting: Vec::new(),
-            held: VecDeque::new(),
-            persisting: false,
-            kept: stored,
-            persists: (0, 0),
-            syncing: false,
-            sync_next: None,
+            flushes: Flushes::new(stored),
             snapshot,
             armed: None,
         };
@@ -260,9 +265,17 @@ impl ControllerNode {
 
     /// Leaves the log on the disk. Call it after the process's life has ended; a second call changes nothing.
     pub(crate) fn release_storage(&self) {
-        let store = self.state.lock().store.take();
-        if let Some(store) = store {
-            self.seat.disk.put_back(store, *self.leave.lock());
+        let mut state = self.state.lock();
+        let (store, noted) = (state.store.take(), state.flushes.take_noted());
+        drop(state);
+        if let Some(mut store) = store {
+            let leave = *self.leave.lock();
+            if let (Leave::Clean { .. }, Some(noted)) = (leave, noted)
+                && let Err(error) = store.note(&noted, &self.seat.voters)
+            {
+                tracing::warn!(node = self.id(), %error, "cannot write down who leads");
+            }
+            self.seat.disk.put_back(store, leave);
         }
     }
 
@@ -324,6 +337,7 @@ impl ControllerNode {
         let result = result.and_then(|result| {
             self.apply(state, fx)?;
             self.settle(state, now)?;
+            self.flush(state)?;
             Ok(result)
         });
         let deadline = self.deadline(state);
@@ -331,89 +345,6 @@ impl ControllerNode {
             self.rearm.notify_one();
         }
         Some(result)
-    }
-
-    fn apply(self: &Arc<Self>, state: &mut State, fx: Vec<Effect>) -> Result<(), VoterError> {
-        let mut fx = VecDeque::from(fx);
-        while let Some(effect) = fx.pop_front() {
-            match effect {
-                // The next one says all that this one does.
-                Effect::Persist(_) if matches!(fx.front(), Some(Effect::Persist(_))) => {}
-                Effect::Persist(_) | Effect::Send { .. } => {
-                    state.persists.0 += u64::from(matches!(effect, Effect::Persist(_)));
-                    state.held.push_back(effect);
-                    self.release(state)?;
-                }
-                Effect::Sync { end, cut } => self.sync(state, end, cut, &mut fx)?,
-                Effect::SnapshotLoaded(id) => self.take_snapshot(state, id)?,
-                Effect::Truncated(to) => {
-                    tracing::info!(node = self.id(), to, "cut its metadata log back");
-                }
-                Effect::Elected { epoch } => {
-                    tracing::info!(node = self.id(), epoch, "leads the metadata quorum");
-                }
-                Effect::Deposed { epoch } => tracing::info!(node = self.id(), epoch, "leads no more"),
-                // What follows from these is seen in the voter's state.
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Carries out what is held, up to the next thing that has to become durable.
-    fn release(self: &Arc<Self>, state: &mut State) -> Result<(), VoterError> {
-        while !state.persisting
-            && let Some(effect) = state.held.pop_front()
-        {
-            match effect {
-                Effect::Persist(state_now) if says_no_more(state.kept, state_now) => {
-                    if let Some(store) = &mut state.store {
-                        let noted = store.note(&state_now, &self.seat.voters);
-                        noted.map_err(|error| VoterError::Log(error.into()))?;
-                    }
-                    self.has_persisted(state);
-                }
-                Effect::Persist(kept) => {
-                    let latency = self.seat.disk.disk.sync_latency();
-                    if latency.is_zero() {
-                        self.persisted(state, kept)?;
-                        continue;
-                    }
-                    state.persisting = true;
-                    let me = self.clone();
-                    self.seat.life.spawn(async move {
-                        me.seat.rt.sleep(latency).await;
-                        me.step_then(|me, state| {
-                            state.persisting = false;
-                            me.persisted(state, kept)?;
-                            me.release(state)
-                        });
-                    });
-                }
-                Effect::Send { to, number, request } => self.send(to, number, request),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn persisted(&self, state: &mut State, kept: QuorumState) -> Result<(), VoterError> {
-        self.fsync()?;
-        if let Some(store) = &mut state.store {
-            store.persist(&kept, &self.seat.voters).map_err(|error| VoterError::Log(error.into()))?;
-            state.kept = Some(kept);
-        }
-        self.has_persisted(state);
-        Ok(())
-    }
-
-    fn has_persisted(&self, state: &mut State) {
-        state.persists.1 += 1;
-        self.changed.notify_waiters();
-    }
-
-    fn fsync(&self) -> Result<(), VoterError> {
-        self.seat.disk.disk.sync().map_err(|error| VoterError::Log(error.into()))
     }
 
     /// As [`Self::step`], for what the voter itself has no part in.
@@ -429,70 +360,6 @@ impl ControllerNode {
         }
     }
 
-    fn sync(
-        self: &Arc<Self>,
-        state: &mut State,
-        end: i64,
-        cut: u64,
-        fx: &mut VecDeque<Effect>,
-    ) -> Result<(), VoterError> {
-        if state.syncing {
-            state.sync_next = Some((end, cut));
-            return Ok(());
-        }
-        let Some(store) = &mut state.store else { return Ok(()) };
-        let begun = store.log_mut().begin_sync().map_err(|error| VoterError::Log(error.into()))?;
-        let job = store.log().directory().job(&begun.unsynced);
-        let latency = self.seat.disk.disk.sync_latency();
-        if latency.is_zero() && job.is_none() {
-            let mut more = Vec::new();
-            self.synced(state, &begun, end, cut, &mut more)?;
-            fx.extend(more);
-            return Ok(());
-        }
-        state.syncing = true;
-        let me = self.clone();
-        self.seat.life.spawn(async move {
-            let done = match job {
-                Some(job) => me.seat.disk.disk.carry_out(job).await,
-                None => Ok(()),
-            };
-            if !latency.is_zero() {
-                me.seat.rt.sleep(latency).await;
-            }
-            me.step_then(|me, state| {
-                done.map_err(|error| VoterError::Log(error.into()))?;
-                state.syncing = false;
-                let mut fx = Vec::new();
-                me.synced(state, &begun, end, cut, &mut fx)?;
-                if let Some((end, cut)) = state.sync_next.take() {
-                    fx.push(Effect::Sync { end, cut });
-                }
-                me.apply(state, fx)?;
-                me.settle(state, now(&me.seat.rt))
-            });
-            me.rearm.notify_one();
-        });
-        Ok(())
-    }
-
-    fn synced(
-        &self,
-        state: &mut State,
-        begun: &Syncing,
-        end: i64,
-        cut: u64,
-        fx: &mut Vec<Effect>,
-    ) -> Result<(), VoterError> {
-        self.fsync()?;
-        let Some(store) = &mut state.store else { return Ok(()) };
-        if state.voter.cuts() == cut {
-            store.log_mut().end_sync(begun).map_err(|error| VoterError::Log(error.into()))?;
-        }
-        state.voter.synced(now(&self.seat.rt), end, cut, store, fx);
-        Ok(())
-    }
-
     fn take_snapshot(&self, state: &mut State, id: SnapshotId) -> Result<(), VoterError> {
         let broken = |cause| VoterError::Broken { id: self.id(), cause };
         let Some(store) = &state.store else { return Ok(()) };
@@ -506,7 +373,7 @@ impl ControllerNode {
     /// Draws the consequences of who leads and how far the log is committed.
     fn settle(self: &Arc<Self>, state: &mut State, now: Now) -> Result<(), VoterError> {
         self.follow_commits(state, now.tick)?;
-        let epoch = state.voter.active_epoch();
+        let epoch = state.voter.leading();
         if state.active.as_ref().map(|active| active.epoch) != epoch {
             state.active = None;
             if let Some(epoch) = epoch {
@@ -516,6 +383,7 @@ impl ControllerNode {
             // Those who wait for a commit ask whether it still can come.
             state.waiting.drain(..).for_each(|waiting| waiting.signal.notify_one());
         }
+        self.confirm(state, now.tick);
         let committed = state.voter.high_watermark();
         let end = state.store.as_ref().map_or(committed, Store::end_offset);
         let has_come = |waiting: &mut Waiting| match waiting.until {
@@ -530,46 +398,84 @@ impl ControllerNode {
 
     fn follow_commits(&self, state: &mut State, now: Tick) -> Result<(), VoterError> {
         let committed = state.voter.high_watermark();
-        let Some(store) = &state.store else { return Ok(()) };
+        let State { store: Some(store), image, snapshot, .. } = state else { return Ok(()) };
+        self.replay(store, image, committed, |batch| {
+            self.seat.journal.note(now, batch);
+            snapshot.grown += batch.header().size_bytes() as u64;
+        })
+    }
+
+    /// Brings an image up to an offset of the log.
+    fn replay(
+        &self,
+        store: &Store,
+        image: &mut Image,
+        upto: i64,
+        mut each: impl FnMut(&RawBatch),
+    ) -> Result<(), VoterError> {
         let broken = |cause: String| VoterError::Broken { id: self.id(), cause };
-        while state.image.next_offset() < committed {
-            let from = state.image.next_offset();
-            let batches = store.read(from, committed, 1 << 20)?;
+        while image.next_offset() < upto {
+            let from = image.next_offset();
+            let batches = store.read(from, upto, 1 << 20)?;
             let mut bytes = match &batches[..] {
                 [one] => one.clone(),
                 many => many.concat().into(),
             };
             while let Some(batch) = RawBatch::split(&mut bytes) {
                 let batch = batch.map_err(|error| broken(error.to_string()))?;
-                let applied = state.image.apply_batch(&batch, &mut Delta::default());
+                let applied = image.apply_batch(&batch, &mut Delta::default());
                 applied.map_err(|error| broken(error.to_string()))?;
-                self.seat.journal.note(now, &batch);
-                state.snapshot.grown += batch.header().size_bytes() as u64;
+                each(&batch);
             }
-            if state.image.next_offset() == from {
-                return Err(broken(format!("nothing can be read at offset {from}, which is committed")));
+            if image.next_offset() == from {
+                return Err(broken(format!("nothing can be read at offset {from}, which is in the log")));
             }
         }
         Ok(())
     }
 
+    /// Makes the machine of an epoch that this voter leads from now on. What it decides goes along with the record with which
+    /// the leadership begins.
     fn activate(self: &Arc<Self>, state: &mut State, now: Now, epoch: i32) -> Result<(), VoterError> {
-        let Seat { rt, cluster_id, config, journal, id, start, .. } = &self.seat;
+        let Seat { rt, cluster_id, config, id, start, .. } = &self.seat;
+        let Some(store) = &state.store else { return Ok(()) };
+        let mut image = state.image.clone();
+        self.replay(store, &mut image, store.end_offset(), |_| {})?;
         let mut rng = rt.rng(&format!("controller {id} {start} {epoch}"));
         // The first one writes it down; where nobody was told an id, it chooses one.
-        let cluster_id = state.image.cluster_id().or(cluster_id.get()).map(str::to_owned);
+        let cluster_id = image.cluster_id().or(cluster_id.get()).map(str::to_owned);
         let cluster_id = cluster_id.unwrap_or_else(|| base64(random_uuid(&mut rng)));
-        let machine = Controller::new(now.tick, &cluster_id, (**config).clone(), state.image.clone(), rng);
-        tracing::info!(node = id, epoch, "is the active controller");
-        state.active = Some(Active { epoch, machine, written: now.tick });
-        journal.controller(now.tick, *id, epoch);
-        self.decide_locked(state, |machine, _| machine.bootstrap())?;
-        Ok(())
+        let machine = Controller::new(now.tick, &cluster_id, (**config).clone(), image, rng);
+        state.active = Some(Active {
+            epoch,
+            machine,
+            began: now.tick,
+            confirmed: false,
+            pending: Vec::new(),
+            written: now.tick,
+        });
+        self.decide_locked(state, |machine, _| machine.bootstrap());
+        self.append_pending(state)
+    }
+
+    /// Notes that its leadership is committed.
+    fn confirm(&self, state: &mut State, now: Tick) {
+        let epoch = state.voter.active_epoch();
+        let Some(active) = state.active.as_mut().filter(|active| !active.confirmed) else { return };
+        if epoch == Some(active.epoch) {
+            active.confirmed = true;
+            // Until now no answer could leave, so nobody could be heard from twice.
+            active.machine.deaf(now.saturating_sub(active.began));
+            tracing::info!(node = self.id(), epoch, "is the active controller");
+            self.seat.journal.controller(now, self.id(), active.epoch);
+            self.changed.notify_waiters();
+        }
     }
 
     fn deadline(&self, state: &State) -> Option<Tick> {
-        let machine = state.active.as_ref().and_then(|active| active.machine.deadline());
-        let idle = state.active.as_ref().and_then(|active| Some(active.written + self.limits.idle?));
+        let active = state.confirmed();
+        let machine = active.and_then(|active| active.machine.deadline());
+        let idle = active.and_then(|active| Some(active.written + self.limits.idle?));
         [state.voter.deadline(), machine, idle].into_iter().flatten().min()
     }
 }
@@ -585,7 +491,7 @@ impl ControllerNode {
         if self.seat.life.is_dead() {
             return None;
         }
-        let decided = self.decide_locked(&mut state, decision);
+        let decided = self.decide_and_flush(&mut state, decision);
         let armed = state.armed;
         let earlier = armed.is_none() || self.deadline(&state) < armed;
         drop(state);
@@ -602,29 +508,48 @@ impl ControllerNode {
         }
     }
 
-    fn decide_locked<R>(
+    fn decide_and_flush<R>(
         self: &Arc<Self>,
         state: &mut State,
         decision: impl FnOnce(&mut Controller, Tick) -> Outcome<R>,
     ) -> Result<Option<Decided<R>>, VoterError> {
-        let now = now(&self.seat.rt);
-        let (Some(active), Some(store)) = (&mut state.active, &mut state.store) else { return Ok(None) };
-        let epoch = active.epoch;
-        let Outcome { records, commit_at, response } = decision(&mut active.machine, now.tick);
-        if !records.is_empty() {
-            active.written = now.tick;
-            store.append_records(epoch, now.wall_ms, &records)?;
-            let mut fx = Vec::new();
-            state.voter.appended(store, &mut fx);
-            self.apply(state, fx)?;
-            self.settle(state, now)?;
-        }
-        let wait = (state.voter.high_watermark() < commit_at).then(|| {
+        let Some((epoch, at, response)) = self.decide_locked(state, decision) else { return Ok(None) };
+        self.gather(state)?;
+        let wait = (state.voter.high_watermark() < at).then(|| {
             let signal = Signal::default();
-            state.waiting.push(Waiting { until: Until::Committed(commit_at), signal: signal.clone() });
-            Wait { at: commit_at, epoch, signal }
+            state.waiting.push(Waiting { until: Until::Committed(at), signal: signal.clone() });
+            Wait { at, epoch, signal }
         });
         Ok(Some(Decided { response, wait }))
+    }
+
+    /// Lets the machine decide, and keeps that to be appended. Returns the epoch, what has to be committed before the answer
+    /// leaves, and the answer.
+    fn decide_locked<R>(
+        self: &Arc<Self>,
+        state: &mut State,
+        decision: impl FnOnce(&mut Controller, Tick) -> Outcome<R>,
+    ) -> Option<(i32, i64, R)> {
+        let now = self.rt().now();
+        let active = state.active.as_mut()?;
+        let epoch = active.epoch;
+        let Outcome { records, commit_at, response } = decision(&mut active.machine, now);
+        if !records.is_empty() {
+            active.written = now;
+            active.pending.push(records);
+        }
+        Some((epoch, commit_at, response))
+    }
+
+    /// Appends what was decided.
+    fn append_pending(self: &Arc<Self>, state: &mut State) -> Result<(), VoterError> {
+        let (Some(active), Some(store)) = (&mut state.active, &mut state.store) else { return Ok(()) };
+        for records in std::mem::take(&mut active.pending) {
+            store.append_records(active.epoch, self.rt().wall_ms(), &records)?;
+        }
+        let mut fx = Vec::new();
+        state.voter.appended(store, &mut fx);
+        self.apply(state, fx)
     }
 
     /// Waits until what was decided is committed; `false` if this controller is none any more, and cannot tell.
@@ -654,7 +579,7 @@ impl ControllerNode {
 
     /// The epoch in which it is the active controller.
     pub(crate) fn active_epoch(&self) -> Option<i32> {
-        self.state.lock().active.as_ref().map(|active| active.epoch)
+        self.state.lock().confirmed().map(|active| active.epoch)
     }
 
     /// Waits until it is the active controller and each of the brokers, which may become others, has registered or sent a
@@ -667,7 +592,7 @@ impl ControllerNode {
             let brokers = brokers();
             let all = {
                 let state = self.state.lock();
-                let active = state.active.as_ref();
+                let active = state.confirmed();
                 active.is_some_and(|active| brokers.iter().all(|id| active.machine.has_heard_from(*id)))
             };
             if all {
@@ -689,9 +614,12 @@ impl ControllerNode {
     /// over.
     pub(crate) fn answer(self: &Arc<Self>, request: &Request) -> Option<(Answered, u64)> {
         let mut state = self.state.lock();
+        if matches!(request, Request::Vote(vote) if !vote.pre_vote) {
+            state.flushes.claim();
+        }
         let done = self
             .step_locked(&mut state, |voter, store, now, fx| Ok(voter.on_request(now, request, store, fx)));
-        let asked = state.persists.0;
+        let asked = state.flushes.asked();
         drop(state);
         match done? {
             Ok(answer) => Some((answer, asked)),
@@ -708,7 +636,7 @@ impl ControllerNode {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.state.lock().persists.1 >= asked {
+            if self.state.lock().flushes.done() >= asked {
                 return;
             }
             changed.await;
@@ -716,7 +644,7 @@ impl ControllerNode {
     }
 
     pub(crate) fn is_durable(&self, asked: u64) -> bool {
-        self.state.lock().persists.1 >= asked
+        self.state.lock().flushes.done() >= asked
     }
 
     /// Answers a Fetch of the log. If there is nothing new, `signal` is woken when there is.
@@ -810,12 +738,6 @@ impl ControllerNode {
     }
 }
 
-/// Whether a state differs from what is durable in nothing but the leader. Epoch and vote bind the voter; who leads it would
-/// hear again.
-fn says_no_more(durable: Option<QuorumState>, state: QuorumState) -> bool {
-    durable.is_some_and(|durable| (durable.epoch, durable.voted) == (state.epoch, state.voted))
-}
-
 fn now(rt: &Rt) -> Now {
     Now { tick: rt.now(), wall_ms: rt.wall_ms() }
 }
@@ -862,8 +784,9 @@ impl ControllerNode {
         let (voter, machine, idle) = {
             let state = self.state.lock();
             let due = |at: Option<Tick>| at.is_some_and(|at| at <= now);
-            let idle = state.active.as_ref().and_then(|active| Some(active.written + self.limits.idle?));
-            let machine = state.active.as_ref().and_then(|active| active.machine.deadline());
+            let active = state.confirmed();
+            let idle = active.and_then(|active| Some(active.written + self.limits.idle?));
+            let machine = active.and_then(|active| active.machine.deadline());
             (due(state.voter.deadline()), due(machine), due(idle))
         };
         if voter {

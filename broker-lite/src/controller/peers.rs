@@ -23,11 +23,13 @@ impl std::fmt::Debug for Links {
 }
 
 impl ControllerNode {
-    /// Sends a request in a task of its own, and tells the voter what came of it.
-    pub(super) fn send(self: &Arc<Self>, to: i32, number: u64, request: Request) {
+    /// Sends a request in a task of its own, and tells the voter what came of it, but not before what was asked to be so is
+    /// durable.
+    pub(super) fn send(self: &Arc<Self>, to: i32, number: u64, request: Request, asked: u64) {
         let me = self.clone();
         self.seat.life.spawn(async move {
             let answer = me.ask(to, &request).await;
+            me.durable(asked).await;
             if let Err(error) = &answer {
                 tracing::debug!(node = me.id(), to, %error, "no answer from a voter");
             }

@@ -9,16 +9,21 @@ use std::sync::Arc;
 
 use broker_lite_core::log::PARTITION_METADATA;
 use broker_lite_core::storage::{Checkpoint, Directory, FileId, StorageError, Unsynced};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::descriptors::Slot;
 use super::log_dir::LogDir;
+use crate::rt::side_by_side;
 
 /// Chunks of an append below this size are written in one piece.
 const JOIN_BELOW_BYTES: usize = 64 << 10;
 /// Read at once while somebody goes from header to header.
 const WINDOW_BYTES: usize = 8 << 10;
+/// Files that are synced at the same time.
+const MOST_AT_ONCE: usize = 8;
+/// What the name of a segment ends with.
+pub(super) const SEGMENT: &str = ".log";
 /// Whoever reads less than this looks at a header.
 const HEADER_BYTES: usize = 128;
 
@@ -87,7 +92,8 @@ impl DiskDirectory {
             topic,
             partition,
             files: Vec::new(),
-            names_version: 0,
+            // A process that was killed may have left names that are not durable.
+            names_version: u64::from(!was_closed),
             names_synced: 0,
             renames: Vec::new(),
             temporaries: 0,
@@ -95,7 +101,7 @@ impl DiskDirectory {
             was_closed,
             window: Mutex::default(),
         };
-        // It goes along with the first sync. That of the metadata says nothing which its place does not say.
+        // It is synced before anything else is made here. That of the metadata says nothing which its place does not say.
         if !directory.log_dir.is_metadata_only() {
             directory.open(PARTITION_METADATA)?;
         }
@@ -109,6 +115,7 @@ impl DiskDirectory {
     /// For the next process on these files.
     pub(super) fn reopen(&mut self, was_closed: bool) {
         self.was_closed = was_closed;
+        self.names_version += u64::from(!was_closed);
     }
 
     /// Forgets the offsets remembered for this replica.
@@ -137,6 +144,17 @@ impl DiskDirectory {
         let slot = &self.file(file)?.slot;
         let written = slot.open().and_then(|opened| write_all_at(&opened, &[!byte[0]], position));
         written.map_err(|error| failed("write to", slot.path(), &error))
+    }
+
+    /// No record may outlive the mark that says of which topic it is.
+    fn settle_topic_id(&mut self) -> Result<(), StorageError> {
+        let mark = self.known(PARTITION_METADATA).and_then(|mark| self.file_mut(mark).ok());
+        let Some(mark) = mark.filter(|mark| mark.synced < mark.len) else { return Ok(()) };
+        let synced = mark.slot.open().and_then(|file| file.sync_data());
+        synced.map_err(|error| failed("fsync", mark.slot.path(), &error))?;
+        mark.synced = mark.len;
+        sync_directory(&self.path)?;
+        self.log_dir.sync_names()
     }
 
     fn file(&self, file: FileId) -> Result<&DiskFile, StorageError> {
@@ -194,27 +212,49 @@ pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> StorageError
 }
 
 impl Job {
-    /// Makes it durable, and waits for that.
+    /// Makes it durable, and waits for that: first what files hold, all of them side by side, then their names.
     pub(crate) fn run(self) -> Result<(), StorageError> {
+        let log_dir = self.log_dir.clone();
+        self.carry_out().inspect_err(|_| log_dir.fail())
+    }
+
+    fn carry_out(self) -> Result<(), StorageError> {
         // What is gone meanwhile was deleted on purpose, or was given its name by another sync.
         let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-        for slot in &self.files {
-            match slot.open().and_then(|file| file.sync_data()) {
-                Err(error) if !gone(&error) => return Err(failed("fsync", slot.path(), &error)),
-                _ => {}
-            }
-        }
+        let sync_file = |slot: &Arc<Slot>| match slot.open().and_then(|file| file.sync_data()) {
+            Err(error) if !gone(&error) => Err(failed("fsync", slot.path(), &error)),
+            _ => Ok(()),
+        };
+        let mut all: Vec<Option<&Arc<Slot>>> = self.files.iter().map(Some).collect();
+        all.extend(self.log_dir.has_new_names().then_some(None));
+        at_once(&all, |slot| slot.map_or_else(|| self.log_dir.sync_names(), sync_file))?;
         for (from, to) in &self.renames {
             match fs::rename(from, to) {
                 Err(error) if !gone(&error) => return Err(failed("rename", from, &error)),
                 _ => {}
             }
         }
-        if let Some(directory) = &self.directory {
-            sync_directory(directory)?;
+        match &self.directory {
+            Some(directory) => sync_directory(directory),
+            None => Ok(()),
         }
-        self.log_dir.sync_names()
     }
+}
+
+/// Does what waits for the disk for each of the items, some of them at a time.
+fn at_once<T: Sync>(
+    items: &[T],
+    sync: impl Fn(&T) -> Result<(), StorageError> + Sync,
+) -> Result<(), StorageError> {
+    for few in items.chunks(MOST_AT_ONCE) {
+        let done = match few {
+            [one] => vec![sync(one)],
+            // Without a thread to be had, one after the other; what was done already costs nothing.
+            _ => side_by_side(few.iter(), &sync).unwrap_or_else(|_| few.iter().map(&sync).collect()),
+        };
+        done.into_iter().collect::<Result<(), _>>()?;
+    }
+    Ok(())
 }
 
 pub(super) fn sync_directory(path: &Path) -> Result<(), StorageError> {
@@ -284,6 +324,9 @@ impl Directory for DiskDirectory {
     }
 
     fn create(&mut self, name: &str) -> Result<FileId, StorageError> {
+        if name.ends_with(SEGMENT) {
+            self.settle_topic_id()?;
+        }
         let path = self.path.join(name);
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
         let file = options.map_err(|error| failed("create", &path, &error))?;
@@ -341,9 +384,7 @@ impl Directory for DiskDirectory {
         if position.checked_add(len as u64).is_none_or(|to| to > end) {
             return Err(StorageError::OutOfRange { position, len, end });
         }
-        let mut bytes = BytesMut::zeroed(len);
-        self.fill(file, position, &mut bytes)?;
-        out.push(bytes.freeze());
+        out.push(self.log_dir.read_buffers().filled(len, |bytes| self.fill(file, position, bytes))?);
         Ok(())
     }
 

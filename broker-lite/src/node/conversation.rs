@@ -10,12 +10,13 @@
 //! The lanes are in use only while something is wrong with the network or somebody listens in.
 //!
 //! Invariant: at most `limit` requests are taken in and unanswered, and at most as many are under way in each
-//! direction.
+//! direction; and nothing more is taken in while answers of more than [`QUEUED_BYTES`] wait for a client that does not
+//! read them.
 
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -104,6 +105,42 @@ pub(crate) struct Pending<T> {
     pub(crate) to: T,
 }
 
+/// Answers that are ready and not taken by the writer, in bytes, beyond which a client has to read first. One answer may
+/// be larger.
+const QUEUED_BYTES: usize = 1 << 20;
+
+/// Bytes of the answers that are ready and wait in the queue.
+#[derive(Default)]
+struct Backlog {
+    bytes: AtomicUsize,
+    taken: Notify,
+}
+
+impl Backlog {
+    fn size_of(answer: &Answer) -> usize {
+        match answer {
+            Answer::Now(Reply::Frame(frame)) => frame.len_bytes(),
+            _ => 0,
+        }
+    }
+
+    fn add(&self, answer: &Answer) {
+        self.bytes.fetch_add(Self::size_of(answer), Ordering::Relaxed);
+    }
+
+    fn take(&self, answer: &Answer) {
+        self.bytes.fetch_sub(Self::size_of(answer), Ordering::Relaxed);
+        self.taken.notify_one();
+    }
+
+    /// Waits until there is room. Cancel safe.
+    async fn room(&self) {
+        while self.bytes.load(Ordering::Relaxed) > QUEUED_BYTES {
+            self.taken.notified().await;
+        }
+    }
+}
+
 /// Answers that are due, in order; `None` closes the conversation behind them.
 type Queue<T> = mpsc::Sender<Option<Pending<T>>>;
 
@@ -165,8 +202,9 @@ impl Conversation {
     pub(super) async fn hold<I: Inlet>(self, mut inlet: I, mut outlet: impl Outlet<To = I::To>) {
         let (queue, pending) = mpsc::channel(self.node.limits.requests_in_progress);
         let gone = Notify::new();
+        let backlog = Backlog::default();
         let read = async {
-            match self.read_requests(&mut inlet, &queue).await {
+            match self.read_requests(&mut inlet, &queue, &backlog).await {
                 Ok(()) => {}
                 Err(Over::Broken) => return,
                 Err(Over::End(end)) => {
@@ -182,17 +220,23 @@ impl Conversation {
         };
         tokio::select! {
             biased;
-            () = self.write_answers(pending, &gone, &mut outlet) => {}
+            () = self.write_answers(pending, &backlog, &gone, &mut outlet) => {}
             () = read => {}
         }
     }
 
-    async fn read_requests<I: Inlet>(&self, inlet: &mut I, queue: &Queue<I::To>) -> Result<(), Over<I::End>> {
+    async fn read_requests<I: Inlet>(
+        &self,
+        inlet: &mut I,
+        queue: &Queue<I::To>,
+        backlog: &Backlog,
+    ) -> Result<(), Over<I::End>> {
         let Self { node, peer, here, .. } = self;
         let mut lane = Lane::new(node.network.clone());
         // Set once nothing more comes, while something is still under way.
         let mut end = None;
         loop {
+            backlog.room().await;
             let pending = if lane.is_empty() {
                 if let Some(end) = end {
                     return end;
@@ -229,6 +273,7 @@ impl Conversation {
                     }
                 }
             };
+            backlog.add(&pending.answer);
             if queue.send(Some(pending)).await.is_err() {
                 return Ok(());
             }
@@ -251,6 +296,7 @@ impl Conversation {
     async fn write_answers<O: Outlet>(
         &self,
         mut queue: mpsc::Receiver<Option<Pending<O::To>>>,
+        backlog: &Backlog,
         gone: &Notify,
         outlet: &mut O,
     ) {
@@ -277,6 +323,7 @@ impl Conversation {
                 lane.send(&self.here, self.peer.party(), Sent::End(None));
                 break;
             };
+            backlog.take(&answer);
             let reply = match answer {
                 Answer::Now(reply) => reply,
                 Answer::Later(mut reply) => loop {

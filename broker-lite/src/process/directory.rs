@@ -34,6 +34,8 @@ pub(crate) struct Meta {
 pub(crate) struct Directory {
     path: PathBuf,
     pub(crate) meta: Meta,
+    /// The directories in which a name has changed for it to be.
+    above: Vec<PathBuf>,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -48,10 +50,12 @@ impl Directory {
         let mut directory = Self::hold(path, node, cluster, id)?;
         match cluster {
             Some(cluster) => directory.join(cluster)?,
-            None => directory
-                .write()
-                .map_err(|error| format!("cannot write to data directory {}: {error}", path.display()))?,
+            None => {
+                let failed = |error| format!("cannot write to data directory {}: {error}", path.display());
+                directory.write().and_then(|()| directory.sync()).map_err(failed)?;
+            }
         }
+        sync_all(&directory.above)?;
         Ok(directory)
     }
 
@@ -64,6 +68,8 @@ impl Directory {
         let failed = |what: &str, error: io::Error| {
             format!("cannot {what} data directory {}: {error}", path.display())
         };
+        let missing = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+        let above = missing.filter_map(Path::parent).map(Path::to_owned).collect();
         fs::create_dir_all(path).map_err(|error| failed("create", error))?;
         let lock = OpenOptions::new().write(true).create(true).truncate(false).open(path.join(LOCK));
         let lock = lock.map_err(|error| failed("write to", error))?;
@@ -97,7 +103,7 @@ impl Directory {
         };
         // As clients are told it.
         let path = fs::canonicalize(path).map_err(|error| failed("find", error))?;
-        Ok(Self { path, meta, _lock: lock })
+        Ok(Self { path, meta, above, _lock: lock })
     }
 
     /// Writes down which cluster the node belongs to, for good.
@@ -106,12 +112,29 @@ impl Directory {
     ///
     /// One sentence: it belongs to another one, or the directory cannot be written to.
     pub(crate) fn join(&mut self, cluster: &str) -> Result<(), String> {
+        self.mark(cluster)?;
+        self.sync()
+            .map_err(|error| format!("cannot write to data directory {}: {error}", self.path.display()))
+    }
+
+    /// As [`Self::join`], but the name of the file is durable only with the directory's next sync, and its own with that of
+    /// what is [above](Self::above).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::join`].
+    pub(crate) fn mark(&mut self, cluster: &str) -> Result<(), String> {
         if let Some(own) = self.meta.cluster.as_deref().filter(|own| *own != cluster) {
             return Err(other_cluster(&self.path, own, cluster));
         }
         self.meta.cluster = Some(cluster.to_owned());
         let failed = |error| format!("cannot write to data directory {}: {error}", self.path.display());
         self.write().map_err(failed)
+    }
+
+    /// Directories in which a name is new for this one to be.
+    pub(crate) fn above(&self) -> &[PathBuf] {
+        &self.above
     }
 
     /// Where it is.
@@ -128,9 +151,28 @@ impl Directory {
         let mut file = File::create(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&new, &target)?;
-        File::open(&self.path)?.sync_all()
+        fs::rename(&new, &target)
     }
+
+    fn sync(&self) -> io::Result<()> {
+        sync_directory(&self.path)
+    }
+}
+
+/// Makes the names in each of these directories durable.
+///
+/// # Errors
+///
+/// One sentence with what the operating system says.
+pub(crate) fn sync_all(directories: &[PathBuf]) -> Result<(), String> {
+    directories.iter().try_for_each(|path| {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        sync_directory(path).map_err(|error| format!("cannot make {} durable: {error}", path.display()))
+    })
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// Whether nothing is in it but the lock, or what an interrupted start has left of [`Directory::write`].

@@ -6,6 +6,7 @@
 //!
 //! Not an API boundary for users: `klamm` re-exports what they need to know.
 
+pub mod assign;
 pub mod backoff;
 pub mod consumer;
 pub mod metadata;

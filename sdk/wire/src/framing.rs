@@ -3,8 +3,8 @@
 //! In: bytes in whatever portions a socket gives them. Out: whole frames (header and body), and the
 //! prefix for one that is to be sent.
 //!
-//! Invariant: memory grows with the bytes that came, never with the length a peer claims; frames are
-//! slices of the read buffer.
+//! Invariant: memory grows with the bytes that came, not with the length a peer claims, but for the room of one
+//! ordinary frame; frames are slices of the read buffer.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -19,6 +19,13 @@ pub const DEFAULT_RESPONSE_LIMIT_BYTES: usize = i32::MAX as usize;
 
 /// Room that [`FrameSplitter::read_buffer`] leaves for one read.
 const READ_BYTES: usize = 16 * 1024;
+
+/// The same on a stream that has filled it: one read takes several frames then.
+const BUSY_READ_BYTES: usize = 64 * 1024;
+
+/// How much is believed of the length of a frame once [`READ_BYTES`] of it are there: a batch as large as brokers take by
+/// default, with its request. Growing by steps would copy such a frame over and over.
+const BELIEVED_BYTES: usize = 1024 * 1024 + READ_BYTES;
 
 /// Why a stream cannot be split any further; it must be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,12 +49,13 @@ pub enum FramingError {
 pub struct FrameSplitter {
     buffer: BytesMut,
     limit_bytes: usize,
+    read_bytes: usize,
 }
 
 impl FrameSplitter {
     /// A splitter that takes frames of up to `limit_bytes`, prefix not counted.
     pub fn new(limit_bytes: usize) -> Self {
-        Self { buffer: BytesMut::new(), limit_bytes }
+        Self { buffer: BytesMut::new(), limit_bytes, read_bytes: READ_BYTES }
     }
 
     /// Appends received bytes.
@@ -57,8 +65,16 @@ impl FrameSplitter {
 
     /// The buffer to read into, with spare room; bytes may only be appended.
     pub fn read_buffer(&mut self) -> &mut BytesMut {
-        if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 4 {
-            self.buffer.reserve(self.missing_bytes().min(2 * self.buffer.len()).max(READ_BYTES));
+        let (len, room) = (self.buffer.len(), self.buffer.capacity() - self.buffer.len());
+        let missing = self.missing_bytes();
+        if len > 0 && room == 0 {
+            self.read_bytes = BUSY_READ_BYTES;
+        }
+        let grown = if len < READ_BYTES { READ_BYTES } else { BELIEVED_BYTES.max(2 * len) };
+        if room < missing && missing > self.read_bytes && room < grown.min(missing) {
+            self.buffer.reserve(grown.min(missing));
+        } else if room < READ_BYTES / 4 {
+            self.buffer.reserve(self.read_bytes);
         }
         &mut self.buffer
     }
@@ -136,7 +152,29 @@ mod tests {
         assert_eq!(splitter.pending_bytes(), 18);
         assert!(splitter.read_buffer().capacity() < 2 * READ_BYTES);
         splitter.push(&[0; 100_000]);
-        assert!(splitter.read_buffer().capacity() < 4 * 100_018, "a small multiple of what came");
+        assert!(splitter.read_buffer().capacity() < 100_018 + BELIEVED_BYTES + 4096, "an ordinary frame");
+        splitter.push(&vec![0; 3 << 20]);
+        assert!(splitter.read_buffer().capacity() < 4 * (3 << 20), "a small multiple of what came");
+    }
+
+    /// Goal: a batch of a megabyte is not copied from buffer to buffer while it comes.
+    #[test]
+    fn a_frame_of_an_ordinary_size_is_read_into_one_buffer() {
+        let length = 1_000_000;
+        let mut splitter = FrameSplitter::new(usize::MAX);
+        let mut stream = length_prefix(length).unwrap().to_vec();
+        stream.resize(length + PREFIX_BYTES, 7);
+        let (mut rest, mut buffers) = (&stream[..], std::collections::BTreeSet::new());
+        while !rest.is_empty() {
+            let buffer = splitter.read_buffer();
+            let room = buffer.capacity() - buffer.len();
+            let (now, later) = rest.split_at(room.min(rest.len()).min(50_000));
+            buffer.extend_from_slice(now);
+            buffers.insert(buffer.capacity());
+            rest = later;
+        }
+        assert_eq!(splitter.next_frame().unwrap().map(|frame| frame.len()), Some(length));
+        assert!(buffers.len() <= 2, "{buffers:?}: one that shows the length, one for the frame");
     }
 
     #[test]

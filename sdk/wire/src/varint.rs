@@ -84,6 +84,13 @@ fn read_bits(bytes: &[u8], at: &mut usize, max_len: usize) -> Option<u64> {
         *at += 1;
         return Some(u64::from(first));
     }
+    // Lengths of up to 8 KiB: most records have two of them.
+    if let Some(&second) = bytes.get(*at + 1)
+        && second < 0x80
+    {
+        *at += 2;
+        return Some(u64::from(first & 0x7f) | u64::from(second) << 7);
+    }
     read_long_form(bytes, at, max_len)
 }
 

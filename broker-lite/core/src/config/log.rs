@@ -34,6 +34,7 @@ impl TopicConfig<'_> {
             delete_retention_ms: int("delete.retention.ms", default.delete_retention_ms),
             flush_messages: int("flush.messages", default.flush_messages),
             flush_interval: flush_ms.map(Tick::from_millis),
+            keeps_epochs: true,
         }
     }
 }

@@ -87,6 +87,7 @@ pub(super) const ACTED_ON: &[&str] = &[
     "compression.type",
     "compression.zstd.level",
     "connections.max.idle.ms",
+    "controller.quorum.append.linger.ms",
     "controller.quorum.election.backoff.max.ms",
     "controller.quorum.election.timeout.ms",
     "controller.quorum.fetch.timeout.ms",

@@ -96,7 +96,8 @@ impl Controller {
                 self.touch(now, id, None);
                 return Ok(self.image.broker(id).map_or(-1, |broker| broker.epoch));
             }
-            Some(known) if self.has_session(now, known) => {
+            // Who closed the logs under that epoch is over: nobody needs to wait for its session to end.
+            Some(known) if !clean && self.has_session(now, known) => {
                 return Err(ErrorCode::DUPLICATE_BROKER_REGISTRATION);
             }
             _ => {}

@@ -13,7 +13,11 @@
 //! the high watermark does not move then: it stays eligible (ELR, KIP-966). One that was killed may have
 //! lost the end of its log and is taken out of both.
 //!
-//! Invariant: `leader ∈ isr`, `isr ∩ elr = ∅`, both within the replicas, and every member of the ISR is acceptable.
+//! Without that feature the last ISR stays on record when none of its members is left, and the first of them to come
+//! back leads.
+//!
+//! Invariant: `leader ∈ isr`, `isr ∩ elr = ∅`, both within the replicas, and every member of the ISR is acceptable, but
+//! for one that has no leader and no ELR.
 
 use klamm_wire::metadata_records::PartitionChangeRecord;
 use klamm_wire::planted::{Bug, planted};
@@ -67,6 +71,11 @@ impl Proposal<'_> {
             next.last_known_elr.clear();
         } else if let Some(last) = self.current.leader.filter(|last| next.replicas.contains(last)) {
             next.last_known_elr = vec![last];
+        }
+        if !self.elr_enabled && next.isr.is_empty() {
+            // Nothing else remembers who has the records.
+            next.isr.clone_from(&self.current.isr);
+            next.isr.retain(|id| next.replicas.contains(id));
         }
         next
     }

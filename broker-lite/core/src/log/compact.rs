@@ -63,6 +63,7 @@ impl<D: Directory> Log<D> {
         until = reached;
         let last_of_producers = self.last_of_producers();
         // What is replaced must be durable, and be known as such: gaps behind the recovery point would be taken for losses.
+        self.write_epochs()?;
         self.directory.sync_now()?;
         self.recovery_point = self.end_offset;
         self.checkpoint(self.directory.checkpoint().high_watermark)?;

@@ -268,6 +268,16 @@ impl<D: Directory> Log<D> {
         Ok(())
     }
 
+    /// Makes the files of the first segment before there is anything for it: their names are then durable with whichever sync
+    /// comes first.
+    ///
+    /// # Errors
+    ///
+    /// What the storage says.
+    pub fn prepare(&mut self) -> Result<(), StorageError> {
+        if self.segments.is_empty() { self.roll(self.end_offset) } else { Ok(()) }
+    }
+
     /// Completes what is kept beside the segments, before a shutdown in order.
     ///
     /// # Errors
@@ -277,7 +287,18 @@ impl<D: Directory> Log<D> {
         if let Some(active) = self.segments.last_mut() {
             active.close(&mut self.directory)?;
         }
+        self.write_epochs()?;
         self.take_snapshot()
+    }
+
+    /// Writes the epochs down if they have changed; durable with the next sync. Whoever moves the recovery point, or closes the
+    /// log in order, has done so before: what is believed later without a look at its batches is believed with its epochs.
+    fn write_epochs(&mut self) -> Result<(), StorageError> {
+        if self.epochs_changed && self.settings.keeps_epochs && self.directory.keeps_derived() {
+            self.directory.replace_later(LEADER_EPOCHS, self.epochs.encode())?;
+        }
+        self.epochs_changed = false;
+        Ok(())
     }
 
     /// Begins to make everything durable; carry it out, then call [`Self::end_sync`].
@@ -286,10 +307,7 @@ impl<D: Directory> Log<D> {
     ///
     /// What the storage says.
     pub fn begin_sync(&mut self) -> Result<Syncing, StorageError> {
-        if self.epochs_changed && self.directory.keeps_derived() {
-            self.directory.replace_later(LEADER_EPOCHS, self.epochs.encode())?;
-        }
-        self.epochs_changed = false;
+        self.write_epochs()?;
         Ok(Syncing { upto: self.end_offset, unsynced: self.directory.begin_sync() })
     }
 

@@ -7,12 +7,14 @@ use klamm_wire::BatchHeader;
 
 use super::LogError;
 use super::files::{INDEX, LOG, TIME_INDEX, of_offset};
-use super::index::{Added, Indexed, SparseIndex};
+use super::index::{Added, Indexed, OFFSET_ENTRY_BYTES, SparseIndex, TIME_ENTRY_BYTES};
 use super::scan::{self, Damage};
 use crate::storage::{Directory, FileId, StorageError};
 
 /// Largest size of a segment: positions are 31 bits in Kafka's files.
 const MAX_BYTES: u64 = i32::MAX as u64;
+/// Entries for `.index` that are written at a time.
+const UNWRITTEN_BYTES: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -20,6 +22,8 @@ pub(super) struct Segment {
     pub(super) log: FileId,
     /// `.index` and `.timeindex`, where they are kept.
     indexes: Option<(FileId, FileId)>,
+    /// Entries that these do not hold yet: nobody believes the files before the segment is closed.
+    unwritten: (Vec<u8>, Vec<u8>),
     pub(super) index: SparseIndex,
     /// Max timestamp of the first batch: from when on the segment ages.
     pub(super) first_timestamp: Option<i64>,
@@ -57,7 +61,8 @@ impl Segment {
     }
 
     fn of(base: i64, log: FileId) -> Self {
-        Self { base, log, indexes: None, index: SparseIndex::default(), first_timestamp: None }
+        let (index, unwritten) = (SparseIndex::default(), Default::default());
+        Self { base, log, indexes: None, unwritten, index, first_timestamp: None }
     }
 
     pub(super) fn len<D: Directory>(&self, directory: &D) -> u64 {
@@ -94,6 +99,7 @@ impl Segment {
     /// Begins a new index, to be filled by [`Self::note`].
     pub(super) fn reset_index<D: Directory>(&mut self, directory: &mut D) -> Result<(), StorageError> {
         self.index = SparseIndex::default();
+        self.unwritten = Default::default();
         self.first_timestamp = None;
         if directory.keeps_derived() {
             self.indexes = Some(create_indexes(directory, self.base)?);
@@ -120,13 +126,25 @@ impl Segment {
         self.write(directory, added)
     }
 
-    fn write<D: Directory>(&self, directory: &mut D, added: Added) -> Result<(), StorageError> {
-        let Some((offsets, times)) = self.indexes else { return Ok(()) };
-        if let Some(entry) = added.offset {
-            directory.append(offsets, &[Bytes::copy_from_slice(&entry)])?;
+    /// Adds entries to the files, some at a time: a write for each would cost as much as the batch's own.
+    fn write<D: Directory>(&mut self, directory: &mut D, added: Added) -> Result<(), StorageError> {
+        if self.indexes.is_none() {
+            return Ok(());
         }
-        if let Some(entry) = added.time {
-            directory.append(times, &[Bytes::copy_from_slice(&entry)])?;
+        self.unwritten.0.extend(added.offset.iter().flatten());
+        self.unwritten.1.extend(added.time.iter().flatten());
+        if self.unwritten.0.len() < UNWRITTEN_BYTES {
+            return Ok(());
+        }
+        self.write_rest(directory)
+    }
+
+    fn write_rest<D: Directory>(&mut self, directory: &mut D) -> Result<(), StorageError> {
+        let Some((offsets, times)) = self.indexes else { return Ok(()) };
+        for (file, entries) in [(offsets, &mut self.unwritten.0), (times, &mut self.unwritten.1)] {
+            if !entries.is_empty() {
+                directory.append(file, &[Bytes::from(std::mem::take(entries))])?;
+            }
         }
         Ok(())
     }
@@ -135,6 +153,7 @@ impl Segment {
     pub(super) fn close<D: Directory>(&mut self, directory: &mut D) -> Result<(), StorageError> {
         let time = self.index.add_time();
         self.write(directory, Added { offset: None, time })?;
+        self.write_rest(directory)?;
         if let Some((offsets, times)) = self.indexes {
             directory.set_lazy(offsets, false);
             directory.set_lazy(times, false);
@@ -153,8 +172,14 @@ impl Segment {
         let mut at = self.index.truncate_to(position);
         if let Some((offsets, times)) = self.indexes {
             let (offset_entries, time_entries) = self.index.len();
-            directory.set_len(offsets, (offset_entries * super::index::OFFSET_ENTRY_BYTES) as u64)?;
-            directory.set_len(times, (time_entries * super::index::TIME_ENTRY_BYTES) as u64)?;
+            let left = [
+                (offsets, offset_entries * OFFSET_ENTRY_BYTES, &mut self.unwritten.0),
+                (times, time_entries * TIME_ENTRY_BYTES, &mut self.unwritten.1),
+            ];
+            for (file, bytes, unwritten) in left {
+                unwritten.truncate((bytes as u64).saturating_sub(directory.size(file)) as usize);
+                directory.set_len(file, bytes as u64)?;
+            }
         }
         if position == 0 {
             self.first_timestamp = None;

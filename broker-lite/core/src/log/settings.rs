@@ -35,6 +35,9 @@ pub struct LogSettings {
     pub flush_messages: i64,
     /// Time after which it is (`flush.ms`), or `None`.
     pub flush_interval: Option<Tick>,
+    /// The leader epochs are written down with every sync. A log that is looked through from its beginning whenever it is
+    /// opened can do without.
+    pub keeps_epochs: bool,
 }
 
 impl Default for LogSettings {
@@ -56,6 +59,7 @@ impl Default for LogSettings {
             delete_retention_ms: 86_400_000,
             flush_messages: i64::MAX,
             flush_interval: None,
+            keeps_epochs: true,
         }
     }
 }

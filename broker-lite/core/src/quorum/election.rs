@@ -121,7 +121,8 @@ impl Voter {
         if vote.epoch > self.epoch {
             self.detach(now, vote.epoch, fx);
         }
-        let complete = (vote.last_epoch, vote.last_offset) >= (log.last_epoch(), log.end_offset());
+        let complete = (vote.last_epoch, vote.last_offset) >= (log.last_epoch(), log.end_offset())
+            || planted(Bug::VoteForShorterLog);
         if vote.pre_vote {
             let granted = match &self.role {
                 Role::Leader(_) => false,
@@ -133,7 +134,8 @@ impl Voter {
         }
         let granted = match self.voted {
             Some(voted) if planted(Bug::VoteTwice) => voted != self.id && complete,
-            Some(voted) => voted == vote.candidate,
+            // It may have lost what it had when it asked first: its vote for itself need not have been durable then.
+            Some(voted) => voted == vote.candidate && complete,
             None => self.leader.is_none() && complete,
         };
         if granted && self.voted != Some(vote.candidate) {

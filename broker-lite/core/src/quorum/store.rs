@@ -62,13 +62,16 @@ impl<D: Directory> MetadataStore<D> {
             }
         }
         // What is torn at the end was never counted as durable.
-        let (mut log, _) = Log::open(directory, LogSettings::default())?;
+        let settings = LogSettings { keeps_epochs: false, ..LogSettings::default() };
+        let (mut log, _) = Log::open(directory, settings)?;
         if let Some((latest, _)) = snapshots.last()
             && log.end_offset() < latest.end_offset
         {
             // The power went between the snapshot and the log that follows it.
             log.restart_at(latest.end_offset)?;
         }
+        // The directory is synced for the first vote, and need not be again for the first record.
+        log.prepare()?;
         let mut store = Self { log, snapshots, incoming: None };
         store.thin_out()?;
         Ok((store, state))
@@ -85,8 +88,9 @@ impl<D: Directory> MetadataStore<D> {
         directory.sync_now()
     }
 
-    /// As [`Self::persist`], but durable only with the next sync: for a state that says no more than who leads in an epoch.
-    /// A voter that forgets that is not free to vote again in it, and no majority is without one that has voted.
+    /// As [`Self::persist`], but durable only with the next sync. That is soon enough for a state that says no more than who
+    /// leads in an epoch: a voter that forgets that is not free to vote again in it, and no majority is without one that has
+    /// voted.
     ///
     /// # Errors
     ///

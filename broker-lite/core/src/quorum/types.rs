@@ -218,6 +218,8 @@ pub enum Fetched<R> {
 /// What a voter wants done, to be done in order.
 ///
 /// What follows a [`Self::Persist`] may happen only once that is durable; so may the answer of the step that asked for it.
+/// Only a request for a vote, no pre-vote, may leave before, if its outcome is not told to the voter before: nobody counts on
+/// the vote of a candidate for itself but the candidate.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Make this durable in place of what was there. If only the leader differs from what is durable, the next sync is soon

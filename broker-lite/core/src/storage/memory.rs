@@ -28,6 +28,7 @@ pub struct MemoryDirectory {
     syncs: u64,
     checkpoint: Checkpoint,
     keeps_derived: bool,
+    was_closed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +51,11 @@ impl MemoryDirectory {
     /// An empty directory whose log keeps indexes and the like, as on a disk.
     pub fn with_derived_files() -> Self {
         Self { keeps_derived: true, ..Self::default() }
+    }
+
+    /// Says whether the last process has closed its log in order, and everything is durable.
+    pub fn set_closed(&mut self, closed: bool) {
+        self.was_closed = closed;
     }
 
     /// Inverts the bits of one byte, as a failing disk would. Slices handed out before keep the old byte.
@@ -291,7 +297,7 @@ impl Directory for MemoryDirectory {
     }
 
     fn was_closed(&self) -> bool {
-        false
+        self.was_closed
     }
 
     fn keeps_derived(&self) -> bool {

@@ -80,6 +80,18 @@ fn a_second_process_with_the_same_id_is_refused_until_the_first_is_silent_for_a_
 }
 
 #[test]
+fn a_process_that_finds_the_logs_closed_in_order_does_not_wait_for_the_session_of_the_one_before() {
+    let mut world = World::with_brokers(1, &[]);
+    let before = world.epoch(1);
+    let other = world.registration(1).with_previous_broker_epoch(before - 1);
+    assert_eq!(code(&world.register(&other)), ErrorCode::DUPLICATE_BROKER_REGISTRATION);
+    let second = world.registration(1).with_previous_broker_epoch(before);
+    let response = world.register(&second);
+    assert_eq!(code(&response), ErrorCode::NONE);
+    assert!(response.broker_epoch > before && world.reader.broker(1).unwrap().fenced);
+}
+
+#[test]
 fn the_same_process_may_register_again_and_keeps_its_epoch_and_state() {
     let mut world = World::new(&[]);
     let request = world.registration(1);

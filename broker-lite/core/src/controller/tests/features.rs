@@ -6,9 +6,9 @@ use klamm_wire::messages::update_features_request::FeatureUpdateKey;
 
 use super::*;
 
-const ELR: &str = "eligible.leader.replicas.version";
+pub(super) const ELR: &str = "eligible.leader.replicas.version";
 const UPGRADE: i8 = 1;
-const SAFE: i8 = 2;
+pub(super) const SAFE: i8 = 2;
 
 impl World {
     /// Brokers that know these levels.
@@ -28,7 +28,8 @@ impl World {
         world
     }
 
-    fn update(&mut self, updates: &[(&str, i16, i8)], validate_only: bool) -> ErrorCode {
+    /// Levels are set, as `kafka-features` does.
+    pub(super) fn update(&mut self, updates: &[(&str, i16, i8)], validate_only: bool) -> ErrorCode {
         let update = |(name, level, kind): &(&str, i16, i8)| {
             FeatureUpdateKey::default()
                 .with_feature(text(name))
@@ -79,4 +80,27 @@ fn without_the_feature_nobody_outside_the_isr_is_eligible() {
     assert_eq!(world.update(&[(ELR, 1, UPGRADE)], false), ErrorCode::NONE);
     let broker = crate::metadata::ConfigResource::Broker(Some(1));
     assert!(world.reader.configs(&broker).is_empty(), "the minimum is one for all again");
+}
+
+/// Goal: a partition without a leader knows who has its records, although nobody is eligible outside the ISR.
+#[test]
+fn without_the_feature_the_last_isr_is_remembered_and_leads_when_it_comes_back() {
+    let mut world = World::with_features();
+    assert_eq!(world.update(&[(ELR, 0, SAFE)], false), ErrorCode::NONE);
+    let topic = world.create_on("t", &[1, 2], &[]);
+    let leave = |world: &mut World, id| {
+        let request = world.heartbeat(id).with_want_fence(true);
+        world.beat_with(&request);
+    };
+    leave(&mut world, 1);
+    assert_eq!(world.state(topic).1, [2]);
+    leave(&mut world, 2);
+    let (leader, isr, ..) = world.state(topic);
+    assert_eq!((leader, isr), (None, vec![2]));
+    world.beat(1);
+    let (leader, isr, ..) = world.state(topic);
+    assert_eq!((leader, isr), (None, vec![2]), "1 lacks what 2 may have written alone");
+    world.beat(2);
+    let (leader, isr, ..) = world.state(topic);
+    assert_eq!((leader, isr), (Some(2), vec![2]));
 }

@@ -7,6 +7,7 @@ use klamm_wire::messages::delete_topics_request::DeleteTopicState;
 use klamm_wire::messages::{CreatePartitionsRequest, DeleteTopicsRequest, UnregisterBrokerRequest};
 use proptest::prelude::*;
 
+use super::features::{ELR, SAFE};
 use super::*;
 use crate::metadata::LeaderRecoveryState;
 
@@ -115,12 +116,14 @@ fn topic_at(world: &World, at: usize) -> Option<TopicName> {
 struct Model {
     partitions: BTreeMap<(Uuid, i32), Data>,
     topics: u32,
+    /// Without eligible leader replicas: a leader that dies alone may lose what is committed, so that nobody does here.
+    no_elr: bool,
 }
 
 impl Model {
     fn run(&mut self, world: &mut World, step: Step) {
         match step {
-            Step::Register { id, clean } => self.start(world, id, clean),
+            Step::Register { id, clean } => self.start(world, id, clean || self.no_elr),
             Step::Beat { id, want_fence, want_shut_down, behind } => {
                 let request =
                     world.heartbeat(id).with_want_fence(want_fence).with_want_shut_down(want_shut_down);
@@ -249,7 +252,7 @@ impl Model {
         for topic in image.topics() {
             let min = image.topic_config(&topic.name, world.controller.settings()).min_insync_replicas();
             for (number, now) in &topic.partitions {
-                check_shape(image, now);
+                check_shape(image, now, self.no_elr);
                 let data = self.partitions.entry((topic.id, *number)).or_default();
                 // what a replica held is deleted when it is no replica any more
                 data.held.retain(|id, _| now.replicas.contains(id));
@@ -262,19 +265,24 @@ impl Model {
     }
 }
 
-fn check_shape(image: &Image, now: &PartitionRegistration) {
+fn check_shape(image: &Image, now: &PartitionRegistration, no_elr: bool) {
     let within = |some: &[i32]| some.iter().all(|id| now.replicas.contains(id));
     let once = |some: &[i32]| some.iter().all(|id| some.iter().filter(|other| *other == id).count() == 1);
     assert!(once(&now.replicas) && once(&now.isr) && once(&now.elr), "{now:?}");
     assert!(within(&now.isr) && within(&now.elr) && within(&now.last_known_elr), "{now:?}");
     assert!(!now.isr.iter().any(|id| now.elr.contains(id)), "{now:?}");
-    assert!(now.isr.iter().all(|id| image.is_active(*id)), "in sync and not active: {now:?}");
+    let remembered = no_elr && now.leader.is_none();
+    assert!(remembered || now.isr.iter().all(|id| image.is_active(*id)), "in sync and not active: {now:?}");
     let (adding, removing) = (&now.adding_replicas, &now.removing_replicas);
     assert!(within(adding) && within(removing) && once(adding) && once(removing), "{now:?}");
     assert!(!adding.iter().any(|id| removing.contains(id)), "{now:?}");
     assert!(now.replicas.len() > removing.len(), "nobody would be left: {now:?}");
     match now.leader {
         Some(leader) => assert!(now.isr.contains(&leader), "{now:?}"),
+        None if no_elr => {
+            assert!(!now.isr.is_empty(), "nobody is left to lead: {now:?}");
+            assert!(!now.isr.iter().any(|id| image.is_active(*id)), "{now:?}");
+        }
         None => assert!(now.isr.is_empty() && !now.elr.iter().any(|id| image.is_active(*id)), "{now:?}"),
     }
 }
@@ -330,6 +338,17 @@ proptest! {
     fn nobody_leads_who_lacks_a_committed_record(steps in prop::collection::vec(step(), 1..80)) {
         let mut world = World::with_brokers(3, &[]);
         let mut model = Model::default();
+        for step in steps {
+            model.run(&mut world, step);
+            model.check(&world);
+        }
+    }
+
+    #[test]
+    fn without_eligible_replicas_the_last_isr_is_never_forgotten(steps in prop::collection::vec(step(), 1..80)) {
+        let mut world = World::with_brokers(3, &[]);
+        prop_assert_eq!(world.update(&[(ELR, 0, SAFE)], false), ErrorCode::NONE);
+        let mut model = Model { no_elr: true, ..Model::default() };
         for step in steps {
             model.run(&mut world, step);
             model.check(&world);

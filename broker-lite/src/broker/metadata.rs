@@ -169,7 +169,7 @@ impl Broker {
         &self,
         change: impl FnOnce(&mut Image, &mut Delta) -> Result<Option<i32>, String>,
     ) -> Result<(), String> {
-        {
+        let deleted = {
             let mut image = self.image.lock();
             if self.life.is_dead() {
                 return Err("this incarnation is over".into());
@@ -198,8 +198,10 @@ impl Broker {
                 self.change_settings(&image, &delta);
                 self.change_partitions(&image, &delta);
             }
-        }
+            delta.removed_topics.iter().map(|topic| topic.name.clone()).collect()
+        };
         self.image_changed.notify_waiters();
+        self.groups.topics_deleted(self, deleted);
         Ok(())
     }
 
@@ -245,6 +247,7 @@ impl Broker {
 
     fn retire(&self, partition: &Arc<Partition>) {
         self.fetchers.forget(self, partition);
+        self.groups.gone(partition);
         let Some(replica) = partition.retire() else { return };
         if let Err(error) = self.disk.delete(replica.into_directory()) {
             tracing::warn!(replica = %partition.identity, %error, "cannot remove what was deleted");

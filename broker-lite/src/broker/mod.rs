@@ -39,6 +39,7 @@ pub(crate) use sessions::Bell;
 
 use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, Leave, PowerLoss};
+use crate::group::Groups;
 use crate::journal::{Journal, NodeEvent};
 use crate::node::{Life, Network, Party};
 use crate::rt::{Rt, Tick};
@@ -182,6 +183,7 @@ pub(crate) struct Broker {
     isr: IsrKeeper,
     leaving: Leaving,
     leave: Mutex<Leave>,
+    pub(crate) groups: Groups,
     /// The disk has failed.
     offline: AtomicBool,
     /// Producer ids of this broker's block that are still free.
@@ -248,6 +250,7 @@ impl Broker {
             isr: IsrKeeper::default(),
             leaving: Leaving::default(),
             leave: Mutex::new(Leave::Killed),
+            groups: Groups::default(),
             offline: AtomicBool::new(false),
             producer_ids: Mutex::new(0..0),
             creating: Mutex::default(),
@@ -271,6 +274,11 @@ impl Broker {
 
     pub(crate) fn id(&self) -> i32 {
         self.identity.id
+    }
+
+    /// Itself, for tasks; `None` once it is being dropped.
+    pub(crate) fn me(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
     }
 
     /// Looks at the metadata as this broker knows it.

@@ -3,6 +3,7 @@
 mod builder;
 mod check;
 mod events;
+mod groups;
 mod growth;
 mod homes;
 mod logs;

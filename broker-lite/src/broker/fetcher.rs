@@ -33,7 +33,7 @@ use tokio::sync::Notify;
 use tower_service::Service;
 use uuid::Uuid;
 
-use super::{Broker, CopySide, Partition};
+use super::{Broker, CopySide, Partition, to_keep};
 use crate::disk::Stored;
 use crate::node::Party;
 use crate::rt::Tick;
@@ -374,7 +374,11 @@ impl Conversation<'_> {
                 }
             };
             self.under_way.pop_front();
-            let response = decode_response::<FetchRequest>(answer).map_err(malformed)?;
+            let frame_bytes = answer.len_bytes();
+            let mut response = decode_response::<FetchRequest>(answer).map_err(malformed)?;
+            for data in response.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                data.records = data.records.take().map(|records| to_keep(records, frame_bytes));
+            }
             self.take_in(number, response).await?;
         }
     }

@@ -77,7 +77,8 @@ async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result
                 k59_fetch_snapshot::request(&cluster_id, asker, epoch, *snapshot, part.len() as u64)
             }
             None => {
-                let (last_epoch, high_watermark) = (broker.last_metadata_epoch(), i64::MAX);
+                // 0 where there is none yet: a negative one is refused.
+                let (last_epoch, high_watermark) = (broker.last_metadata_epoch().max(0), i64::MAX);
                 let fetch = Fetch { epoch, offset: from, last_epoch, high_watermark };
                 k01_fetch_metadata::encode(&cluster_id, id, directory, &fetch, WAIT.min(limit * 3 / 4))
             }
@@ -168,7 +169,7 @@ impl Broker {
         &self,
         change: impl FnOnce(&mut Image, &mut Delta) -> Result<Option<i32>, String>,
     ) -> Result<(), String> {
-        {
+        let deleted = {
             let mut image = self.image.lock();
             if self.life.is_dead() {
                 return Err("this incarnation is over".into());
@@ -197,8 +198,10 @@ impl Broker {
                 self.change_settings(&image, &delta);
                 self.change_partitions(&image, &delta);
             }
-        }
+            delta.removed_topics.iter().map(|topic| topic.name.clone()).collect()
+        };
         self.image_changed.notify_waiters();
+        self.groups.topics_deleted(self, deleted);
         Ok(())
     }
 
@@ -244,6 +247,7 @@ impl Broker {
 
     fn retire(&self, partition: &Arc<Partition>) {
         self.fetchers.forget(self, partition);
+        self.groups.gone(partition);
         let Some(replica) = partition.retire() else { return };
         if let Err(error) = self.disk.delete(replica.into_directory()) {
             tracing::warn!(replica = %partition.identity, %error, "cannot remove what was deleted");
@@ -262,13 +266,14 @@ impl Broker {
         if every_topic {
             self.set_throttles(image);
         }
-        let mut settings: BTreeMap<Uuid, ReplicaSettings> = BTreeMap::new();
+        let mut settings: BTreeMap<Uuid, Arc<ReplicaSettings>> = BTreeMap::new();
         for partition in self.partitions() {
             let Some(topic) = image.topic_by_id(partition.identity.topic_id) else { continue };
             let changed = || delta.configs.contains(&ConfigResource::Topic(topic.name.to_string()));
             if every_topic || changed() {
-                let settings =
-                    settings.entry(topic.id).or_insert_with(|| self.replica_settings(image, &topic.name));
+                let settings = settings
+                    .entry(topic.id)
+                    .or_insert_with(|| self.replica_settings(image, &topic.name).into());
                 let now = self.rt.now();
                 partition.with(self, |replica, fx| replica.set_settings(now, settings.clone(), fx));
                 self.throttle(image, &partition);
@@ -299,9 +304,11 @@ impl Broker {
 
     /// Runs through the partitions that changed, and those that a change of a broker concerns.
     fn change_partitions(&self, image: &Image, delta: &Delta) {
+        // Partitions of one topic follow each other, and a topic may have thousands.
+        let mut settings = None;
         for (topic, partition) in &delta.partitions {
             if let Some(topic) = image.topic_by_id(*topic) {
-                self.change_partition(image, topic, *partition);
+                self.change_partition(image, topic, *partition, &mut settings);
             }
         }
         if delta.brokers.is_empty() {
@@ -319,7 +326,13 @@ impl Broker {
         }
     }
 
-    fn change_partition(&self, image: &Image, topic: &Topic, number: i32) {
+    fn change_partition(
+        &self,
+        image: &Image,
+        topic: &Topic,
+        number: i32,
+        settings: &mut Option<(Uuid, Arc<ReplicaSettings>)>,
+    ) {
         let Some(registration) = topic.partitions.get(&number) else { return };
         let key = (topic.id, number);
         let held = self.directory.lock().partitions.get(&key).cloned();
@@ -330,7 +343,12 @@ impl Broker {
             }
             return;
         }
-        match held.map_or_else(|| self.open(image, topic, number), Ok) {
+        let open = || {
+            let known = settings.take().filter(|(of, _)| *of == topic.id);
+            let known = known.unwrap_or_else(|| (topic.id, self.replica_settings(image, &topic.name).into()));
+            self.open(image, topic, number, settings.insert(known).1.clone())
+        };
+        match held.map_or_else(open, Ok) {
             Ok(held) => self.tell(image, &held),
             Err(cause) => {
                 self.go_offline(&format!("cannot open replica {}-{number}: {cause}", topic.name));
@@ -338,7 +356,13 @@ impl Broker {
         }
     }
 
-    fn open(&self, image: &Image, topic: &Topic, number: i32) -> Result<Arc<Partition>, String> {
+    fn open(
+        &self,
+        image: &Image,
+        topic: &Topic,
+        number: i32,
+        settings: Arc<ReplicaSettings>,
+    ) -> Result<Arc<Partition>, String> {
         let key: (Uuid, i32) = (topic.id, number);
         let directory = self.disk.take(key, &topic.name).map_err(|error| error.to_string())?;
         let identity = ReplicaIdentity {
@@ -347,7 +371,6 @@ impl Broker {
             partition: number,
             broker_id: self.id(),
         };
-        let settings = self.replica_settings(image, &topic.name);
         let replica = Replica::new(identity.clone(), directory, settings).map_err(|e| e.to_string())?;
         let partition = Partition::new(identity, replica, self.committed.of(key));
         self.throttle(image, &partition);

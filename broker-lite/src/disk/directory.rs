@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use broker_lite_core::log::PARTITION_METADATA;
 use broker_lite_core::storage::{Checkpoint, Directory, FileId, StorageError, Unsynced};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::descriptors::Slot;
@@ -394,9 +394,7 @@ impl Directory for DiskDirectory {
         if position.checked_add(len as u64).is_none_or(|to| to > end) {
             return Err(StorageError::OutOfRange { position, len, end });
         }
-        let mut bytes = BytesMut::zeroed(len);
-        self.fill(file, position, &mut bytes)?;
-        out.push(bytes.freeze());
+        out.push(self.log_dir.read_buffers().filled(len, |bytes| self.fill(file, position, bytes))?);
         Ok(())
     }
 

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::checkpoints::{self, Offsets};
 use super::descriptors::Descriptors;
 use super::directory::{SEGMENT, failed, sync_directory};
+use super::read_buffers::ReadBuffers;
 use crate::cluster::{base64, from_base64};
 use crate::rt::Worker;
 
@@ -40,6 +41,7 @@ pub(super) type Held = (Arc<str>, i32, Option<Uuid>);
 pub(crate) struct LogDir {
     path: PathBuf,
     descriptors: Arc<Descriptors>,
+    read_buffers: Arc<ReadBuffers>,
     table: Mutex<Table>,
     /// One writer of checkpoint files at a time.
     writing: Mutex<()>,
@@ -96,6 +98,7 @@ impl LogDir {
         Ok(Arc::new(Self {
             path,
             descriptors: Arc::default(),
+            read_buffers: Arc::default(),
             table: Mutex::new(Table { stored: offsets.clone(), offsets, unknown }),
             writing: Mutex::new(()),
             changed: AtomicBool::new(false),
@@ -106,6 +109,10 @@ impl LogDir {
             metadata_only,
             worker,
         }))
+    }
+
+    pub(super) fn read_buffers(&self) -> &Arc<ReadBuffers> {
+        &self.read_buffers
     }
 
     pub(super) fn descriptors(&self) -> &Arc<Descriptors> {

@@ -173,7 +173,13 @@ impl LogDir {
         for entry in list.flatten() {
             let is_doomed = entry.file_name().to_str().is_some_and(|name| name.ends_with(DELETE));
             if is_doomed && entry.path().is_dir() {
-                fs::remove_dir_all(entry.path()).map_err(|error| failed("remove", &entry.path(), &error))?;
+                match fs::remove_dir_all(entry.path()) {
+                    // The thread of an earlier cluster in this process may be at it.
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(failed("remove", &entry.path(), &error));
+                    }
+                    _ => {}
+                }
             }
         }
         Ok(())

@@ -206,6 +206,17 @@ impl Disk {
         }
     }
 
+    /// As [`Self::delete`], after what was asked of this disk before, and before what is asked later.
+    pub(crate) fn delete_later(self: &Arc<Self>, stored: Stored) {
+        let Some(chores) = &self.chores else { return };
+        let disk = self.clone();
+        chores.post(move || {
+            if let Err(error) = disk.delete(stored) {
+                tracing::warn!(%error, "cannot remove what was deleted");
+            }
+        });
+    }
+
     /// Takes the directories back from a process that is over.
     pub(crate) fn put_back(&self, directories: impl Iterator<Item = ((Uuid, i32), Stored)>, leave: Leave) {
         let lost = self.medium.take_lost();
@@ -324,6 +335,11 @@ impl Disk {
                 Some(done)
             }
         }
+    }
+
+    /// Whether there is a thread for what may take long.
+    pub(crate) fn has_chores(&self) -> bool {
+        self.chores.is_some()
     }
 
     /// Whether there are checkpoint files to be written from time to time.

@@ -116,6 +116,8 @@ async fn a_compacted_log_outlives_a_kill_and_says_how_far_it_is_compacted() {
         all.fold(builder(temp.path()), |builder, (name, value)| builder.config(name, value))
     };
     let file = temp.path().join("broker-1/cleaner-offset-checkpoint");
+    // From now on there is a recovery point, 0, in its file.
+    compacting().start().await.unwrap().shutdown().await;
     let cluster = compacting().start().await.unwrap();
     for (key, value) in [("x", "0"), ("a", "1"), ("b", "2"), ("a", "3"), ("b", "4"), ("z", "5")] {
         write(&cluster, keyed(key, value)).await;

@@ -367,10 +367,16 @@ fn compaction_reaches_as_far_as_its_memory_and_goes_on_there() {
 
 /// Overtaken records in three segments, committed and durable, and an active one.
 fn dirty(derived: bool) -> Log<MemoryDirectory> {
-    let mut log = log(compacting(1), derived);
+    let written = [(1, Some(1)), (2, Some(1)), (1, Some(2)), (3, None), (2, Some(3)), (1, Some(4))];
+    let pairs = written.map(|(key, value)| [(key, value), (key + 3, Some(9))]);
+    dirty_with(compacting(1), derived, &pairs)
+}
+
+fn dirty_with(settings: LogSettings, derived: bool, written: &[[Pair; 2]]) -> Log<MemoryDirectory> {
+    let mut log = log(settings, derived);
     let mut sequences = [0; 3];
-    for (key, value) in [(1, Some(1)), (2, Some(1)), (1, Some(2)), (3, None), (2, Some(3)), (1, Some(4))] {
-        let pairs = vec![(key, value), (key + 3, Some(9))];
+    for pairs in written {
+        let pairs = pairs.to_vec();
         push(&mut log, &encoded(&Batch { pairs, producer: Some(1), packed: false }, &mut sequences, 1));
     }
     sync(&mut log);
@@ -547,12 +553,16 @@ impl Directory for Mortal {
 /// the same.
 #[test]
 fn a_death_at_any_step_of_a_compaction_loses_nothing() {
-    let settings = compacting(1);
+    // Three batches a segment, and an entry in its index for each. Of the first one so little goes that the old index could
+    // pass, by its size, for that of the new segment.
+    let written: Vec<[Pair; 2]> =
+        [1, 2, 3, 1, 5, 6, 7].iter().zip(20..).map(|(key, other)| [(*key, Some(1)), (other, None)]).collect();
+    let settings = LogSettings { index_interval_bytes: 1, ..compacting(450) };
     let mut deaths = 0;
     for derived in [true, false] {
         for power in [None, Some(0), Some(1)] {
             for left in 0.. {
-                let whole = dirty(derived);
+                let whole = dirty_with(settings.clone(), derived, &written);
                 let (end, before) = (whole.end_offset(), table(&held(&whole)));
                 let (mut log, _) =
                     Log::open(Mortal { inner: whole.into_directory(), left: 1_000 }, settings.clone())
@@ -584,7 +594,7 @@ fn a_death_at_any_step_of_a_compaction_loses_nothing() {
             }
         }
     }
-    assert!(deaths > 60, "{deaths}");
+    assert!(deaths > 40, "{deaths}");
 }
 
 #[test]

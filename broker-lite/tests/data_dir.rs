@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use broker_lite::{Cluster, ClusterBuilder, Event, NodeEvent};
 use bytes::{Bytes, BytesMut};
+use klamm_wire::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use klamm_wire::messages::delete_topics_request::DeleteTopicState;
 use klamm_wire::messages::describe_configs_request::DescribeConfigsResource;
-use klamm_wire::messages::{DescribeConfigsRequest, DescribeLogDirsRequest};
+use klamm_wire::messages::{
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest, DescribeLogDirsRequest,
+};
 use klamm_wire::{BatchBuilder, Compression, ProducerStamp};
-use support::{Talk, batch, stamped, values};
+use support::{Talk, batch, stamped, topic_name, values};
 
 fn builder(path: &Path) -> ClusterBuilder {
     Cluster::builder().brokers(3).data_dir(path).topic("t", Some(1), Some(3))
@@ -137,6 +141,132 @@ async fn a_compacted_log_outlives_a_kill_and_says_how_far_it_is_compacted() {
     assert!(report.is_ok(), "{report}");
     cluster.shutdown().await;
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "0\n1\nt 0 5\n");
+}
+
+/// Goal: what the checkpoint files say of a topic that is gone is not taken for the next one of its name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_made_again_keeps_its_records_when_the_process_is_killed() {
+    let temp = tempfile::tempdir().unwrap();
+    // Nothing is written down between a start and a shutdown in order.
+    let lazy = builder(temp.path()).config("replica.high.watermark.checkpoint.interval.ms", "3600000");
+    let cluster = lazy.clone().start().await.unwrap();
+    for _ in 0..3 {
+        write(&cluster, batch(&["old"; 10])).await;
+    }
+    let partition = DeleteRecordsPartition::default().with_offset(20);
+    let topic = DeleteRecordsTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
+    let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(60_000);
+    let answer = leader(&cluster).await.ask(2, &request).await;
+    assert_eq!(answer.topics[0].partitions[0].low_watermark, 20);
+    cluster.shutdown().await;
+
+    let cluster = lazy.clone().start().await.unwrap();
+    let topic = DeleteTopicState::default().with_name(Some(topic_name("t")));
+    let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(60_000);
+    let answer = leader(&cluster).await.ask(6, &request).await;
+    assert_eq!(answer.responses[0].error_code, 0);
+    cluster.create_topic("t", 1, 3, &[]).await.unwrap();
+    assert_eq!(write(&cluster, batch(&["new"; 3])).await, 0);
+    cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
+    drop(cluster);
+
+    let cluster = lazy.start().await.unwrap();
+    cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
+    let held = |broker| cluster.log_end_offset(broker, "t", 0);
+    assert_eq!([held(1), held(2), held(3)], [Some(3); 3]);
+    assert_eq!(read(&cluster, 3).await, ["new"; 3]);
+}
+
+/// Goal: a leader that was stopped in order tells its followers where each epoch ends, so that none of them cuts off what is
+/// committed. Without a flush per message nothing but the shutdown writes the epochs down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_truncated_after_starts_in_order() {
+    let temp = tempfile::tempdir().unwrap();
+    let unflushed = builder(temp.path()).config("log.flush.interval.messages", "1000000");
+    let mut written = 0;
+    for round in 0..4 {
+        let cluster = unflushed.clone().start().await.unwrap();
+        for value in ["a", "b"] {
+            write(&cluster, batch(&[value])).await;
+            written += 1;
+        }
+        cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
+        assert_eq!(
+            (read(&cluster, written).await.len(), cluster.truncations()),
+            (written, 0),
+            "round {round}"
+        );
+        assert!(cluster.check().is_ok(), "{}", cluster.check());
+        cluster.shutdown().await;
+        let epochs = |broker: i32| {
+            let path = temp.path().join(format!("broker-{broker}/t-0/leader-epoch-checkpoint"));
+            std::fs::read_to_string(path).unwrap()
+        };
+        assert_eq!(epochs(1).lines().count(), 2 + round + 1, "{}", epochs(1));
+        assert_eq!((epochs(1), epochs(1)), (epochs(2), epochs(3)));
+    }
+}
+
+/// Goal: a leader whose epochs are wrong does not have its followers cut and copy as fast as they can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_is_told_to_diverge_at_the_same_place_again_pauses() {
+    let temp = tempfile::tempdir().unwrap();
+    let pause = std::time::Duration::from_millis(200);
+    // An answer holds one batch, so that a follower ends in each of the epochs.
+    let builder = Cluster::builder().brokers(2).data_dir(temp.path()).topic("t", Some(1), Some(2));
+    let builder = builder.config("replica.fetch.max.bytes", "1").config("replica.fetch.backoff.ms", "200");
+    let mut last = 0;
+    for _ in 0..3 {
+        let cluster = builder.clone().start().await.unwrap();
+        for _ in 0..6 {
+            last = write(&cluster, batch(&["x".repeat(1_000).as_str()])).await;
+        }
+        cluster.until_isr("t", 0, |isr| isr.len() == 2).await;
+        cluster.shutdown().await;
+    }
+    // Whoever leads has forgotten an epoch, and whoever follows has lost everything.
+    let cluster = builder.clone().start().await.unwrap();
+    cluster.until_leader("t", 0, |leader| leader.is_some()).await;
+    let leader = cluster.leader_of("t", 0).unwrap();
+    cluster.shutdown().await;
+    let path = |broker: i32| temp.path().join(format!("broker-{broker}/t-0"));
+    let file = path(leader).join("leader-epoch-checkpoint");
+    let known = std::fs::read_to_string(&file).unwrap();
+    let mut lines: Vec<_> = known.lines().collect();
+    assert!(lines.len() >= 2 + 3, "{known}");
+    lines.remove(3);
+    let count = (lines.len() - 2).to_string();
+    lines[1] = &count;
+    std::fs::write(&file, lines.join("\n") + "\n").unwrap();
+    std::fs::remove_dir_all(path(3 - leader)).unwrap();
+
+    let cluster = builder.start().await.unwrap();
+    let mut cuts: Vec<std::time::Duration> = Vec::new();
+    while cuts.len() < 4 {
+        let since = cuts.last().copied().unwrap_or_default();
+        let next = cluster.until_event(|event| is_cut(event) && event.at() > since).await;
+        cuts.push(next.at());
+    }
+    assert!(last > 0 && cuts[3] - cuts[0] >= 2 * pause, "{cuts:?}");
+}
+
+fn is_cut(event: &Event) -> bool {
+    matches!(event, Event::Node { what: NodeEvent::Truncated { .. }, .. })
+}
+
+/// Goal: logs that could not be closed are looked through at the next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_cannot_close_its_logs_does_not_say_that_it_has() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = started(temp.path()).await;
+    write(&cluster, batch(&["a"])).await;
+    cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
+    let full = cluster.disk(1).unwrap().full();
+    cluster.shutdown().await;
+    drop(full);
+    let marked = |broker| temp.path().join(format!("broker-{broker}/.kafka_cleanshutdown")).exists();
+    assert_eq!([marked(1), marked(2), marked(3)], [false, true, true]);
+    assert_eq!(read(&started(temp.path()).await, 1).await, ["a"]);
 }
 
 #[tokio::test]

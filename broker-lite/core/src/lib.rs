@@ -3,6 +3,7 @@
 pub mod config;
 pub mod controller;
 pub mod epoch;
+pub mod group;
 pub mod log;
 pub mod metadata;
 pub mod placement;

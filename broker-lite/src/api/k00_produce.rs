@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::k03_metadata::INTERNAL;
 use super::{Handled, Refusal, encoded, text};
-use crate::broker::{Broker, Partition, Signal, TopicRef, Until};
+use crate::broker::{Broker, Partition, Signal, TopicRef, Until, to_keep};
 use crate::disk::Stored;
 use crate::node::{Answer, Reply};
 use crate::rt::Tick;
@@ -41,7 +41,7 @@ struct Due {
 /// Appends at once; with `acks=all` the answer waits for the high watermark, and with `acks=1` for the disk if
 /// `flush.messages` is 1.
 pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
-    let version = frame.api_version;
+    let (version, frame_bytes) = (frame.api_version, frame.len_bytes());
     let request = decode_request::<ProduceRequest>(frame)?;
     let acks = request.acks;
     let deadline = broker.rt.now() + Duration::from_millis(request.timeout_ms.max(0).unsigned_abs().into());
@@ -53,8 +53,9 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
         let name =
             if version >= TOPIC_IDS { TopicRef::Id(topic.topic_id) } else { TopicRef::Name(&topic.name) };
         let mut answers = Vec::with_capacity(topic.partition_data.len());
-        for (p, data) in topic.partition_data.into_iter().enumerate() {
+        for (p, mut data) in topic.partition_data.into_iter().enumerate() {
             let index = data.index;
+            data.records = data.records.map(|records| to_keep(records, frame_bytes));
             let appended = match refused {
                 Some(code) => Err(Box::new(failed(index, refused_first(broker, name, index, code)))),
                 None => append(broker, name, acks, version, data, &signal),

@@ -33,7 +33,7 @@ use tokio::sync::Notify;
 use tower_service::Service;
 use uuid::Uuid;
 
-use super::{Broker, CopySide, Partition};
+use super::{Broker, CopySide, Partition, to_keep};
 use crate::disk::Stored;
 use crate::node::Party;
 use crate::rt::Tick;
@@ -88,6 +88,8 @@ struct Tracked {
     pause: Duration,
     /// Position that the session knows, and the number of the request that told it.
     told: Option<(FetchPosition, u64)>,
+    /// Where the leader of an epoch last said that its log parts from this one.
+    parted: Option<(i32, EpochEnd)>,
 }
 
 impl Tracked {
@@ -154,8 +156,9 @@ impl Source {
 impl Following {
     fn add(&mut self, key: Key, partition: &Arc<Partition>) {
         let before = self.tracked.get(&key).filter(|before| Arc::ptr_eq(&before.partition, partition));
-        let told = before.and_then(|before| before.told);
-        let tracked = Tracked { partition: partition.clone(), not_before: None, pause: FIRST_PAUSE, told };
+        let (told, parted) = before.map_or((None, None), |before| (before.told, before.parted));
+        let (partition, not_before, pause) = (partition.clone(), None, FIRST_PAUSE);
+        let tracked = Tracked { partition, not_before, pause, told, parted };
         if let Some(Tracked { not_before: Some(at), .. }) = self.tracked.insert(key, tracked) {
             self.paused.remove(&(at, key));
         }
@@ -194,6 +197,13 @@ impl Following {
         let at = now.saturating_add(tracked.pause);
         tracked.pause = (tracked.pause * 2).min(longest);
         self.leave_out(key, at);
+    }
+
+    /// Notes where the log of an epoch's leader parts from this one; `true` if it parted there before. What was cut off has
+    /// been fetched again then, so one of the two is wrong about its epochs, and asking again at once does not help.
+    fn parts_again(&mut self, key: &Key, leader_epoch: i32, at: EpochEnd) -> bool {
+        let at = (leader_epoch, at);
+        self.tracked.get_mut(key).is_some_and(|tracked| tracked.parted.replace(at) == Some(at))
     }
 
     fn leave_out(&mut self, key: &Key, at: Tick) {
@@ -364,7 +374,11 @@ impl Conversation<'_> {
                 }
             };
             self.under_way.pop_front();
-            let response = decode_response::<FetchRequest>(answer).map_err(malformed)?;
+            let frame_bytes = answer.len_bytes();
+            let mut response = decode_response::<FetchRequest>(answer).map_err(malformed)?;
+            for data in response.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                data.records = data.records.take().map(|records| to_keep(records, frame_bytes));
+            }
             self.take_in(number, response).await?;
         }
     }
@@ -479,20 +493,30 @@ impl Conversation<'_> {
         if told_in > number {
             return Ok(());
         }
+        let diverging = &data.diverging_epoch;
+        let diverging = EpochEnd { epoch: diverging.epoch, end_offset: diverging.end_offset };
         let code = match ErrorCode(data.error_code) {
             ErrorCode::NONE => feed(broker, &partition, &position, data),
             ErrorCode::OFFSET_OUT_OF_RANGE => self.move_into_range(&partition, &position).await?,
             refused => refused,
         };
+        let longest = broker.config.millis("replica.fetch.backoff.ms").unwrap_or(Duration::from_secs(1));
         let mut state = self.source.state.lock();
-        if code.is_ok() {
+        let leader_epoch = position.current_leader_epoch;
+        if code.is_ok() && diverging.end_offset >= 0 && state.parts_again(&key, leader_epoch, diverging) {
+            let EpochEnd { epoch, end_offset } = diverging;
+            tracing::warn!(
+                replica = %partition.identity, epoch, end_offset,
+                "the leader's log parts from this one where it did before; it is asked again later"
+            );
+            state.leave_out(&key, broker.rt.now().saturating_add(longest));
+        } else if code.is_ok() {
             if let Some(tracked) = state.tracked.get_mut(&key) {
                 tracked.pause = FIRST_PAUSE;
             }
             state.changed.insert(key);
         } else {
             tracing::debug!(replica = %partition.identity, %code, "fetch failed");
-            let longest = broker.config.millis("replica.fetch.backoff.ms").unwrap_or(Duration::from_secs(1));
             state.pause(&key, broker.rt.now(), longest);
         }
         Ok(())

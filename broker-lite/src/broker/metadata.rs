@@ -81,7 +81,8 @@ async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result
                 k59_fetch_snapshot::request(&cluster_id, asker, epoch, *snapshot, part.len() as u64)
             }
             None => {
-                let (last_epoch, high_watermark) = (broker.last_metadata_epoch(), i64::MAX);
+                // 0 where there is none yet: a negative one is refused.
+                let (last_epoch, high_watermark) = (broker.last_metadata_epoch().max(0), i64::MAX);
                 let fetch = Fetch { epoch, offset: from, last_epoch, high_watermark };
                 k01_fetch_metadata::encode(&cluster_id, id, directory, &fetch, WAIT.min(limit * 3 / 4))
             }
@@ -174,7 +175,7 @@ impl Broker {
         &self,
         change: impl FnOnce(&mut Image, &mut Delta) -> Result<Option<i32>, String>,
     ) -> Result<(), String> {
-        let (delta, first, end) = {
+        let (delta, deleted, first, end) = {
             let mut image = self.image.lock();
             if self.life.is_dead() {
                 return Err("this incarnation is over".into());
@@ -191,7 +192,8 @@ impl Broker {
                 delta.partitions = all_partitions(&image);
                 self.set_throttles(&image);
             }
-            (registered.then_some(delta), first, image.next_offset())
+            let deleted = delta.removed_topics.iter().map(|topic| topic.name.clone()).collect();
+            (registered.then_some(delta), deleted, first, image.next_offset())
         };
         self.image_changed.notify_waiters();
         if let Some(delta) = delta {
@@ -205,6 +207,7 @@ impl Broker {
         }
         self.told.store(end, Ordering::SeqCst);
         self.image_changed.notify_waiters();
+        self.groups.topics_deleted(self, deleted);
         Ok(())
     }
 
@@ -265,6 +268,7 @@ impl Broker {
 
     fn retire(&self, partition: &Arc<Partition>) {
         self.fetchers.forget(self, partition);
+        self.groups.gone(partition);
         if let Some(replica) = partition.retire() {
             self.disk.delete_later(replica.into_directory());
         }
@@ -283,13 +287,14 @@ impl Broker {
         if every_topic {
             self.set_throttles(image);
         }
-        let mut settings: BTreeMap<Uuid, ReplicaSettings> = BTreeMap::new();
+        let mut settings: BTreeMap<Uuid, Arc<ReplicaSettings>> = BTreeMap::new();
         for partition in self.partitions() {
             let Some(topic) = image.topic_by_id(partition.identity.topic_id) else { continue };
             let changed = || delta.configs.contains(&ConfigResource::Topic(topic.name.to_string()));
             if every_topic || changed() {
-                let settings =
-                    settings.entry(topic.id).or_insert_with(|| self.replica_settings(image, &topic.name));
+                let settings = settings
+                    .entry(topic.id)
+                    .or_insert_with(|| self.replica_settings(image, &topic.name).into());
                 let now = self.rt.now();
                 partition.with(self, |replica, fx| replica.set_settings(now, settings.clone(), fx));
                 self.throttle(image, &partition);
@@ -320,8 +325,10 @@ impl Broker {
 
     /// Runs through the partitions that changed, and those that a change of a broker concerns.
     async fn change_partitions(&self, delta: &Delta) {
+        // Partitions of one topic follow each other, and a topic may have thousands.
+        let mut settings = None;
         for key in &delta.partitions {
-            if let Err(cause) = self.change_partition(*key).await {
+            if let Err(cause) = self.change_partition(*key, &mut settings).await {
                 return self.go_offline(&cause);
             }
         }
@@ -341,7 +348,11 @@ impl Broker {
         }
     }
 
-    async fn change_partition(&self, key: (Uuid, i32)) -> Result<(), String> {
+    async fn change_partition(
+        &self,
+        key: (Uuid, i32),
+        settings: &mut Option<(Uuid, Arc<ReplicaSettings>)>,
+    ) -> Result<(), String> {
         let found = self.image(|image| {
             let topic = image.topic_by_id(key.0)?;
             let registration = topic.partitions.get(&key.1)?;
@@ -356,7 +367,11 @@ impl Broker {
                 self.retire(&held);
             }
             None if is_mine => {
-                let opened = self.open(key, &topic).await;
+                let known = settings.take().filter(|(of, _)| *of == key.0).map(|(_, known)| known);
+                let known =
+                    known.unwrap_or_else(|| self.image(|image| self.replica_settings(image, &topic)).into());
+                let opened = self.open(key, &topic, known.clone()).await;
+                *settings = Some((key.0, known));
                 let opened =
                     opened.map_err(|cause| format!("cannot open replica {topic}-{}: {cause}", key.1))?;
                 if let Some(opened) = opened {
@@ -369,10 +384,14 @@ impl Broker {
     }
 
     /// Opens a replica, which looks through what a process that was killed has left; `None` if this process is over.
-    async fn open(&self, key: (Uuid, i32), topic: &Arc<str>) -> Result<Option<Arc<Partition>>, String> {
+    async fn open(
+        &self,
+        key: (Uuid, i32),
+        topic: &Arc<str>,
+        settings: Arc<ReplicaSettings>,
+    ) -> Result<Option<Arc<Partition>>, String> {
         let identity =
             ReplicaIdentity { topic_id: key.0, topic: topic.clone(), partition: key.1, broker_id: self.id() };
-        let settings = self.image(|image| self.replica_settings(image, topic));
         // as long as an fsync, beside what a real disk takes
         let latency = self.disk.sync_latency();
         if !latency.is_zero() {

@@ -18,6 +18,7 @@ mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -33,13 +34,14 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 pub(crate) use lifecycle::{FEATURES, log_dir};
-pub(crate) use partition::{CopySide, Partition, Signal, Until};
+pub(crate) use partition::{CopySide, Partition, Signal, Until, to_keep};
 pub(crate) use sessions::Bell;
 
 use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, Leave, PowerLoss};
+use crate::group::Groups;
 use crate::journal::{Journal, NodeEvent};
-use crate::node::{Life, Network};
+use crate::node::{Life, Network, Party};
 use crate::rt::{Rt, Tick};
 use controllers::Controllers;
 use fetcher::Fetchers;
@@ -85,6 +87,8 @@ pub(crate) struct BrokerIdentity {
     pub(crate) rack: Option<String>,
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// Where it listens, by listener, and its voter, if this process has one.
+    pub(crate) listeners: Vec<(&'static str, Endpoint)>,
     /// Id of the one log directory; survives restarts, as the storage does.
     pub(crate) log_dir: Uuid,
     pub(crate) incarnation: Uuid,
@@ -94,25 +98,47 @@ pub(crate) struct BrokerIdentity {
 
 impl BrokerIdentity {
     /// Settings that follow from who the broker is; DescribeConfigs shows them as given at the start.
-    fn settings(&self, disk: &Disk) -> Vec<(&'static str, String)> {
+    fn settings(&self, disk: &Disk, voters: String) -> Vec<(&'static str, String)> {
         let id = self.id.to_string();
         let listener = format!("{LISTENER}://{}", Endpoint::new(self.host.clone(), self.port));
+        let listeners: Vec<_> = self.listeners.iter().map(|(name, at)| format!("{name}://{at}")).collect();
+        let votes = self.listeners.iter().any(|(name, _)| *name == CONTROLLER_LISTENER);
         let mut settings = vec![
             ("broker.id", id.clone()),
             ("node.id", id),
-            ("listeners", listener.clone()),
+            ("listeners", listeners.join(",")),
             ("advertised.listeners", listener),
             ("log.dirs", log_dir_name(self.id, disk)),
-            ("process.roles", "broker".to_owned()),
+            ("process.roles", if votes { "broker,controller" } else { "broker" }.to_owned()),
             ("controller.listener.names", CONTROLLER_LISTENER.to_owned()),
             (
                 "listener.security.protocol.map",
                 format!("{CONTROLLER_LISTENER}:PLAINTEXT,{LISTENER}:PLAINTEXT"),
             ),
         ];
+        settings.extend(Some(("controller.quorum.voters", voters)).filter(|(_, voters)| !voters.is_empty()));
         settings.extend(self.rack.clone().map(|rack| ("broker.rack", rack)));
         settings
     }
+}
+
+#[cfg(unix)]
+fn volume(path: &Path) -> Option<(i64, i64)> {
+    let told = rustix::fs::statvfs(path).ok()?;
+    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(told.f_frsize)).unwrap_or(i64::MAX);
+    Some((bytes(told.f_blocks), bytes(told.f_bavail)))
+}
+
+#[cfg(not(unix))]
+fn volume(_: &Path) -> Option<(i64, i64)> {
+    None
+}
+
+/// `ID@HOST:PORT` of each voter; empty where they are reached without ports.
+fn addresses(network: &Network, voters: &[i32]) -> String {
+    let endpoint = |voter: &i32| network.remotes()?.endpoint(&Party::Controller(*voter));
+    let address = |voter: &i32| Some(format!("{voter}@{}", endpoint(voter)?));
+    voters.iter().filter_map(address).collect::<Vec<_>>().join(",")
 }
 
 /// What DescribeLogDirs and `log.dirs` call the one log directory.
@@ -164,6 +190,7 @@ pub(crate) struct Broker {
     isr: IsrKeeper,
     leaving: Leaving,
     leave: Mutex<Leave>,
+    pub(crate) groups: Groups,
     /// The disk has failed.
     offline: AtomicBool,
     /// Producer ids of this broker's block that are still free.
@@ -206,7 +233,8 @@ impl Broker {
     ) -> Arc<Self> {
         let Surroundings { network, config, disk, committed, journal, voters } = surroundings;
         let sessions = FetchSessions::new(&config, rt.rng("fetch sessions"));
-        let config = Arc::new((*config).clone().running_with(identity.settings(&disk)));
+        let config =
+            Arc::new((*config).clone().running_with(identity.settings(&disk, addresses(&network, &voters))));
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             identity,
@@ -233,6 +261,7 @@ impl Broker {
             isr: IsrKeeper::default(),
             leaving: Leaving::default(),
             leave: Mutex::new(Leave::Killed),
+            groups: Groups::default(),
             offline: AtomicBool::new(false),
             producer_ids: Mutex::new(0..0),
             creating: Mutex::default(),
@@ -256,6 +285,11 @@ impl Broker {
 
     pub(crate) fn id(&self) -> i32 {
         self.identity.id
+    }
+
+    /// Itself, for tasks; `None` once it is being dropped.
+    pub(crate) fn me(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
     }
 
     /// Looks at the metadata as this broker knows it.
@@ -282,6 +316,11 @@ impl Broker {
     /// What DescribeLogDirs calls the one log directory.
     pub(crate) fn log_dir(&self) -> String {
         log_dir_name(self.id(), &self.disk)
+    }
+
+    /// Size of the volume on which the logs are, and how much of it is left to the broker, in bytes; `None` in memory.
+    pub(crate) fn volume(&self) -> Option<(i64, i64)> {
+        volume(self.disk.path()?)
     }
 
     /// How the broker stands with the controller.
@@ -373,16 +412,18 @@ impl Broker {
             leave = if let Leave::Clean { .. } = leave { Leave::Killed } else { leave };
         }
         let partitions = std::mem::take(&mut *self.directory.lock()).partitions;
-        let storages = partitions.into_iter().filter_map(|(key, partition)| {
-            let mut replica = partition.retire()?;
+        let mut storages = Vec::with_capacity(partitions.len());
+        for (key, partition) in partitions {
+            let Some(mut replica) = partition.retire() else { continue };
             if let Leave::Clean { .. } = leave
                 && let Err(error) = replica.close()
             {
-                tracing::warn!(replica = %partition.identity, %error, "cannot close the log in order");
+                tracing::error!(replica = %partition.identity, %error, "the logs count as not closed in order");
+                leave = Leave::Killed;
             }
-            Some((key, replica.into_directory()))
-        });
-        self.disk.put_back(storages, leave);
+            storages.push((key, replica.into_directory()));
+        }
+        self.disk.put_back(storages.into_iter(), leave);
     }
 
     /// Ends the process because its disk has failed, as Kafka does with its only log directory.

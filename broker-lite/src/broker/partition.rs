@@ -11,6 +11,7 @@ use std::time::Duration;
 use broker_lite_core::replica::{Effect, Replica, ReplicaIdentity, Role};
 use broker_lite_core::session::SessionPartition;
 use broker_lite_core::storage::StorageError;
+use bytes::Bytes;
 use klamm_wire::planted::{Bug, planted};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -18,6 +19,9 @@ use tokio::sync::Notify;
 use super::{Bell, Broker};
 use crate::disk::{Job, Stored};
 use crate::journal::NodeEvent;
+
+/// Smaller ones are copied into the log anyway.
+const MAYBE_KEPT_BYTES: usize = 64 << 10;
 
 /// Wakes one request that waits for one or several partitions.
 pub(crate) type Signal = Arc<Notify>;
@@ -105,6 +109,17 @@ pub(crate) enum Until {
     Deleted(i64),
     /// What counts here is at or behind this offset: with `flush.messages` = 1, what is durable.
     Synced(i64),
+}
+
+/// Records that a log in memory may keep: those that make up much of the frame they came in, which is kept with them.
+/// Others are copied out, or a small batch could hold a request of 100 MB.
+pub(crate) fn to_keep(records: Bytes, frame_bytes: usize) -> Bytes {
+    /// The frame may be so many times as large.
+    const TIMES: usize = 4;
+    match records.len() {
+        len if len < MAYBE_KEPT_BYTES || len.saturating_mul(TIMES) >= frame_bytes => records,
+        _ => Bytes::copy_from_slice(&records),
+    }
 }
 
 impl Partition {
@@ -358,6 +373,7 @@ impl Broker {
             match effect {
                 Effect::AlterPartition(proposal) => self.isr.propose(partition.clone(), proposal),
                 Effect::RoleChanged(role) => {
+                    self.groups.role_changed(self, partition, role);
                     let leader = match role {
                         Role::Follower { leader, .. } => Some(leader),
                         Role::Leader { .. } | Role::Offline => None,

@@ -17,7 +17,7 @@ mod disk;
 mod flush;
 mod peers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -701,6 +701,12 @@ impl ControllerNode {
         let part = whole.slice(begin..whole.len().min(begin.saturating_add(max_bytes.max(1))));
         state.voter.note_snapshot_fetch(now(&self.seat.rt), replica);
         Ok((whole.len() as u64, part, found))
+    }
+
+    /// Levels of the features as this voter knows them committed, and the offset up to which it does.
+    pub(crate) fn finalized(&self) -> (BTreeMap<String, i16>, i64) {
+        let state = self.state.lock();
+        (state.image.features().clone(), state.image.next_offset() - 1)
     }
 
     /// The quorum as this voter sees it, if it leads; or else who does, as far as it knows.

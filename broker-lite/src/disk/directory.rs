@@ -22,6 +22,8 @@ const JOIN_BELOW_BYTES: usize = 64 << 10;
 const WINDOW_BYTES: usize = 8 << 10;
 /// Files that are synced at the same time.
 const MOST_AT_ONCE: usize = 8;
+/// What the name of a segment ends with.
+pub(super) const SEGMENT: &str = ".log";
 /// Whoever reads less than this looks at a header.
 const HEADER_BYTES: usize = 128;
 
@@ -99,7 +101,7 @@ impl DiskDirectory {
             was_closed,
             window: Mutex::default(),
         };
-        // It goes along with the first sync. That of the metadata says nothing which its place does not say.
+        // It is synced before anything else is made here. That of the metadata says nothing which its place does not say.
         if !directory.log_dir.is_metadata_only() {
             directory.open(PARTITION_METADATA)?;
         }
@@ -142,6 +144,27 @@ impl DiskDirectory {
         let slot = &self.file(file)?.slot;
         let written = slot.open().and_then(|opened| write_all_at(&opened, &[!byte[0]], position));
         written.map_err(|error| failed("write to", slot.path(), &error))
+    }
+
+    /// No record may outlive the mark that says of which topic it is.
+    fn settle_topic_id(&mut self) -> Result<(), StorageError> {
+        let Some(id) = self.known(PARTITION_METADATA) else { return Ok(()) };
+        let mark = self.file(id)?;
+        if mark.synced == mark.len {
+            return Ok(());
+        }
+        let sync_mark = || {
+            let synced = mark.slot.open().and_then(|file| file.sync_data());
+            synced.map_err(|error| failed("fsync", mark.slot.path(), &error))
+        };
+        at_once(&[0, 1, 2], |part| match part {
+            0 => sync_mark(),
+            1 => sync_directory(&self.path),
+            _ => self.log_dir.sync_names(),
+        })?;
+        let mark = self.file_mut(id)?;
+        mark.synced = mark.len;
+        Ok(())
     }
 
     fn file(&self, file: FileId) -> Result<&DiskFile, StorageError> {
@@ -201,6 +224,11 @@ pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> StorageError
 impl Job {
     /// Makes it durable, and waits for that: first what files hold, all of them side by side, then their names.
     pub(crate) fn run(self) -> Result<(), StorageError> {
+        let log_dir = self.log_dir.clone();
+        self.carry_out().inspect_err(|_| log_dir.fail())
+    }
+
+    fn carry_out(self) -> Result<(), StorageError> {
         // What is gone meanwhile was deleted on purpose, or was given its name by another sync.
         let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
         let sync_file = |slot: &Arc<Slot>| match slot.open().and_then(|file| file.sync_data()) {
@@ -347,6 +375,9 @@ impl Directory for DiskDirectory {
     }
 
     fn create(&mut self, name: &str) -> Result<FileId, StorageError> {
+        if name.ends_with(SEGMENT) {
+            self.settle_topic_id()?;
+        }
         let path = self.path.join(name);
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
         let file = options.map_err(|error| failed("create", &path, &error))?;
@@ -404,9 +435,7 @@ impl Directory for DiskDirectory {
         if position.checked_add(len as u64).is_none_or(|to| to > end) {
             return Err(StorageError::OutOfRange { position, len, end });
         }
-        let mut bytes = BytesMut::zeroed(len);
-        self.fill(file, position, &mut bytes)?;
-        out.push(bytes.freeze());
+        out.push(self.log_dir.read_buffers().filled(len, |bytes| self.fill(file, position, bytes))?);
         Ok(())
     }
 

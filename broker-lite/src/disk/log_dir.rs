@@ -23,28 +23,34 @@ use uuid::Uuid;
 
 use super::checkpoints::{self, Key, Offsets};
 use super::descriptors::Descriptors;
-use super::directory::{failed, sync_directory};
+use super::directory::{SEGMENT, failed, sync_directory};
+use super::read_buffers::ReadBuffers;
 use crate::cluster::{base64, from_base64};
 use crate::rt::Worker;
 
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 /// Suffix of a partition's directory that is about to be removed.
 const DELETE: &str = "-delete";
+/// Suffix of a partition's directory that nobody knows the topic of, as Kafka's.
+const STRAY: &str = "-stray";
 
-/// Topic id and partition, and the topic's name.
-pub(super) type Held = ((Uuid, i32), Arc<str>);
+/// The topic's name and partition, and its id if that is known.
+pub(super) type Held = (Arc<str>, i32, Option<Uuid>);
 
 /// A log directory.
 #[derive(Debug)]
 pub(crate) struct LogDir {
     path: PathBuf,
     descriptors: Arc<Descriptors>,
+    read_buffers: Arc<ReadBuffers>,
     table: Mutex<Table>,
     /// One writer of checkpoint files at a time.
     writing: Mutex<()>,
     changed: AtomicBool,
     /// How far logs are compacted, and whether the file says something else.
     cleaned: Mutex<(BTreeMap<Key, i64>, bool)>,
+    /// An fsync has failed. The operating system says so only once, so that the next one proves nothing.
+    failed: AtomicBool,
     /// Counts changes of names; those up to `names_synced` are durable.
     names_version: AtomicU64,
     names_synced: AtomicU64,
@@ -56,10 +62,22 @@ pub(crate) struct LogDir {
 #[derive(Debug)]
 struct Table {
     offsets: Offsets,
-    /// As they stand in the files.
+    /// As they stand in the files; while those are written, the larger ones of before and after.
     stored: Offsets,
     /// For partitions without a line.
     unknown: Checkpoint,
+}
+
+impl Table {
+    /// What is to be written. Until that is done the files may hold these offsets or those of before.
+    fn begin_to_store(&mut self) -> Offsets {
+        for (key, next) in &self.offsets {
+            let stored = self.stored.entry(key.clone()).or_default();
+            stored.recovery_point = stored.recovery_point.max(next.recovery_point);
+            stored.log_start_offset = stored.log_start_offset.max(next.log_start_offset);
+        }
+        self.offsets.clone()
+    }
 }
 
 impl LogDir {
@@ -85,15 +103,21 @@ impl LogDir {
             path,
             cleaned: Mutex::new((cleaned, false)),
             descriptors: Arc::default(),
+            read_buffers: Arc::default(),
             table: Mutex::new(Table { stored: offsets.clone(), offsets, unknown }),
             writing: Mutex::new(()),
             changed: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
             // That of the directory's own mark, and whatever a process that was killed has left.
             names_version: AtomicU64::new(1),
             names_synced: AtomicU64::new(0),
             metadata_only,
             worker,
         }))
+    }
+
+    pub(super) fn read_buffers(&self) -> &Arc<ReadBuffers> {
+        &self.read_buffers
     }
 
     pub(super) fn descriptors(&self) -> &Arc<Descriptors> {
@@ -119,7 +143,7 @@ impl LogDir {
     }
 
     /// Makes sure that there is a directory for this partition of this topic, and not that of an earlier topic of the same
-    /// name.
+    /// name, which one without a topic id may be.
     ///
     /// # Errors
     ///
@@ -128,18 +152,20 @@ impl LogDir {
         let path = self.path_of(topic, partition);
         if path.exists() {
             match topic_id(&path)? {
-                Some(found) if found != id => self.delete(&path),
+                Some(found) if found != id => self.delete(&path)?,
                 Some(_) => return Ok(()),
-                None => return write_topic_id(&path, id),
-            }?;
-            self.forget(topic, partition);
+                // Its place says whose log it is.
+                None if self.metadata_only => return write_topic_id(&path, id),
+                None => self.set_aside(topic, partition)?,
+            }
         }
+        self.forget_for_good(topic, partition)?;
         fs::create_dir(&path).map_err(|error| failed("create", &path, &error))?;
         self.names_version.fetch_add(1, Ordering::SeqCst);
         write_topic_id(&path, id)
     }
 
-    /// The partitions that are here, by topic id and number.
+    /// The partitions that are here.
     ///
     /// # Errors
     ///
@@ -147,11 +173,32 @@ impl LogDir {
     pub(super) fn partitions(&self) -> Result<Vec<Held>, StorageError> {
         let mut found = Vec::new();
         for (topic, partition) in partitions(&self.path)? {
-            if let Some(id) = topic_id(&self.path_of(&topic, partition))? {
-                found.push(((id, partition), topic));
-            }
+            let id = topic_id(&self.path_of(&topic, partition))?;
+            found.push((topic, partition, id));
         }
         Ok(found)
+    }
+
+    /// Takes a directory that does not say which topic it belongs to out of the way. Records that it may hold are kept, but
+    /// are not mixed up with those of whichever topic has that name now.
+    pub(super) fn set_aside(&self, topic: &str, partition: i32) -> Result<(), StorageError> {
+        let path = self.path_of(topic, partition);
+        if !holds_records(&path)? {
+            return self.delete(&path);
+        }
+        let named = |number: u64| {
+            let mut stray = path.as_os_str().to_owned();
+            stray.push(format!(".{number:032x}{STRAY}"));
+            PathBuf::from(stray)
+        };
+        let Some(stray) = (0..).map(named).find(|stray| !stray.exists()) else { return Ok(()) };
+        tracing::error!(
+            replica = %path.display(), set_aside_as = %stray.display(),
+            "{PARTITION_METADATA} does not tell the topic's id, as after a loss of power: the replica begins anew"
+        );
+        fs::rename(&path, &stray).map_err(|error| failed("rename", &path, &error))?;
+        self.names_version.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Removes the directory of a partition that is no more, and what is left over of such.
@@ -183,6 +230,11 @@ impl LogDir {
             }
         }
         Ok(())
+    }
+
+    /// Remembers that an fsync has failed.
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::SeqCst);
     }
 
     /// Whether there are names that are not durable.
@@ -227,7 +279,7 @@ impl LogDir {
         changed.map_or(Ok(()), |cleaned| checkpoints::store_cleaned(&self.path, &cleaned))
     }
 
-    /// Remembers offsets; a recovery point below that in the file is in the file when this returns.
+    /// Remembers offsets; a recovery point or a log start below that in the file is in the file when this returns.
     pub(super) fn set_checkpoint(
         &self,
         topic: &Arc<str>,
@@ -237,11 +289,12 @@ impl LogDir {
         let key = (topic.clone(), partition);
         let lowered = {
             let mut table = self.table.lock();
-            let stored = table.stored.get(&key).map_or(0, |stored| stored.recovery_point);
+            let stored = table.stored.get(&key).copied().unwrap_or_default();
             if table.offsets.insert(key, checkpoint) != Some(checkpoint) {
                 self.changed.store(true, Ordering::SeqCst);
             }
-            checkpoint.recovery_point < stored
+            checkpoint.recovery_point < stored.recovery_point
+                || checkpoint.log_start_offset < stored.log_start_offset
         };
         if lowered { self.write_checkpoints() } else { Ok(()) }
     }
@@ -252,6 +305,16 @@ impl LogDir {
         if self.table.lock().offsets.remove(&(Arc::from(topic), partition)).is_some() {
             self.changed.store(true, Ordering::SeqCst);
         }
+    }
+
+    /// As [`Self::forget`], in the files, too: what gets this name next has nothing in common with what had it before.
+    fn forget_for_good(&self, topic: &str, partition: i32) -> Result<(), StorageError> {
+        self.forget(topic, partition);
+        if self.table.lock().stored.contains_key(&(Arc::from(topic), partition)) {
+            self.changed.store(true, Ordering::SeqCst);
+            self.write_checkpoints()?;
+        }
+        Ok(())
     }
 
     /// Writes the checkpoint files if anything has changed, and waits until they are durable.
@@ -265,8 +328,11 @@ impl LogDir {
         if self.metadata_only || !self.changed.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
-        let offsets = self.table.lock().offsets.clone();
-        checkpoints::store(&self.path, &offsets)?;
+        let offsets = self.table.lock().begin_to_store();
+        if let Err(error) = checkpoints::store(&self.path, &offsets) {
+            self.changed.store(true, Ordering::SeqCst);
+            return Err(error);
+        }
         self.table.lock().stored = offsets;
         Ok(())
     }
@@ -298,6 +364,12 @@ impl LogDir {
     ///
     /// What the operating system says.
     pub(super) fn set_clean_shutdown(&self, epoch: i64) -> Result<(), StorageError> {
+        if self.failed.load(Ordering::SeqCst) {
+            return Err(StorageError::Failed(format!(
+                "an fsync in {} has failed before",
+                self.path.display()
+            )));
+        }
         self.sync_names()?;
         if self.metadata_only {
             return Ok(());
@@ -343,7 +415,15 @@ fn topic_id(path: &Path) -> Result<Option<Uuid>, StorageError> {
     }
 }
 
-/// Durable with the first sync of the partition, as the name of its directory is.
+/// Whether there is anything in a segment.
+fn holds_records(path: &Path) -> Result<bool, StorageError> {
+    let list = fs::read_dir(path).map_err(|error| failed("list", path, &error))?;
+    let is_log =
+        |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|name| name.ends_with(SEGMENT));
+    Ok(list.flatten().any(|entry| is_log(&entry) && entry.metadata().is_ok_and(|found| found.len() > 0)))
+}
+
+/// Durable before the first segment is made, and so is the name of its directory.
 fn write_topic_id(path: &Path, id: Uuid) -> Result<(), StorageError> {
     let path = path.join(PARTITION_METADATA);
     let text = format!("version: 0\ntopic_id: {}", base64(id));
@@ -353,6 +433,72 @@ fn write_topic_id(path: &Path, id: Uuid) -> Result<(), StorageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn opened(path: &Path) -> Arc<LogDir> {
+        LogDir::open(path.to_owned(), false, Worker::start("test").unwrap()).unwrap()
+    }
+
+    fn at(log_start_offset: i64, recovery_point: i64) -> Checkpoint {
+        Checkpoint { high_watermark: recovery_point, log_start_offset, recovery_point }
+    }
+
+    /// Goal: no crash takes what is overwritten now for durable. The writer had taken the old offsets, but not written them.
+    #[test]
+    fn a_recovery_point_that_is_lowered_while_files_are_written_is_in_them_at_once() {
+        for lower in [at(20, 50), at(10, 100)] {
+            let temp = tempfile::tempdir().unwrap();
+            let (log_dir, t) = (opened(temp.path()), Arc::from("t"));
+            log_dir.set_checkpoint(&t, 0, at(20, 100)).unwrap();
+            log_dir.table.lock().begin_to_store();
+            log_dir.changed.store(false, Ordering::SeqCst);
+            log_dir.set_checkpoint(&t, 0, lower).unwrap();
+            assert_eq!(opened(temp.path()).checkpoint(&t, 0), lower);
+        }
+    }
+
+    /// Goal: the offsets of a topic that is no more are not those of the next one of its name, whenever the process is killed.
+    #[test]
+    fn a_new_partition_has_no_offsets_of_one_that_had_its_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let t = Arc::from("t");
+        for gone in ["deleted", "deleted while the broker was down"] {
+            let log_dir = opened(temp.path());
+            log_dir.prepare(Uuid::from_u128(1), "t", 0).unwrap();
+            log_dir.set_checkpoint(&t, 0, at(500, 1_000)).unwrap();
+            log_dir.write_checkpoints().unwrap();
+            let log_dir = if gone == "deleted" { log_dir } else { opened(temp.path()) };
+            if gone == "deleted" {
+                log_dir.delete(&log_dir.path_of("t", 0)).unwrap();
+                log_dir.forget("t", 0);
+            }
+            log_dir.prepare(Uuid::from_u128(2), "t", 0).unwrap();
+            assert_eq!(opened(temp.path()).checkpoint(&t, 0), Checkpoint::default(), "{gone}");
+            log_dir.delete(&log_dir.path_of("t", 0)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_directory_without_a_topic_id_is_nobodys_and_its_records_are_set_aside() {
+        let temp = tempfile::tempdir().unwrap();
+        let log_dir = opened(temp.path());
+        let (path, first, second) = (log_dir.path_of("t", 0), Uuid::from_u128(1), Uuid::from_u128(2));
+        for round in 0..2 {
+            log_dir.prepare(first, "t", 0).unwrap();
+            fs::write(path.join("00000000000000000000.log"), format!("records {round}")).unwrap();
+            fs::write(path.join(PARTITION_METADATA), "").unwrap();
+            log_dir.prepare(second, "t", 0).unwrap();
+            assert_eq!(topic_id(&path).unwrap(), Some(second));
+            assert!(!holds_records(&path).unwrap());
+            let stray = temp.path().join(format!("t-0.{round:032x}-stray/00000000000000000000.log"));
+            assert_eq!(fs::read_to_string(stray).unwrap(), format!("records {round}"));
+            log_dir.delete(&path).unwrap();
+        }
+        assert_eq!(log_dir.partitions().unwrap(), [], "a stray one is none");
+        fs::create_dir(&path).unwrap();
+        log_dir.prepare(first, "t", 0).unwrap();
+        assert_eq!(topic_id(&path).unwrap(), Some(first));
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 3, "what holds nothing is not kept");
+    }
 
     #[test]
     fn the_marker_of_a_clean_shutdown_is_kafkas() {

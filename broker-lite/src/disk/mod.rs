@@ -17,6 +17,7 @@ mod descriptors;
 mod directory;
 mod faults;
 mod log_dir;
+mod read_buffers;
 mod stored;
 
 pub(crate) use directory::Job;
@@ -28,7 +29,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_lite_core::metadata::METADATA_TOPIC_ID;
+use broker_lite_core::metadata::METADATA_TOPIC;
 use broker_lite_core::storage::{MemoryDirectory, StorageError};
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -181,12 +182,16 @@ impl Disk {
             self.delete(stored)?;
         }
         let Some(log_dir) = &self.log_dir else { return Ok(()) };
-        for ((id, partition), topic) in log_dir.partitions()? {
-            // What has no id in the metadata is the metadata.
-            if !partitions.contains(&(id, partition)) && id != METADATA_TOPIC_ID {
-                log_dir.delete(&log_dir.path_of(&topic, partition))?;
-                log_dir.forget(&topic, partition);
+        // The metadata's own log is not in the metadata.
+        for (topic, partition, id) in
+            log_dir.partitions()?.into_iter().filter(|held| *held.0 != *METADATA_TOPIC)
+        {
+            match id {
+                Some(id) if partitions.contains(&(id, partition)) => continue,
+                Some(_) => log_dir.delete(&log_dir.path_of(&topic, partition))?,
+                None => log_dir.set_aside(&topic, partition)?,
             }
+            log_dir.forget(&topic, partition);
         }
         Ok(())
     }

@@ -6,8 +6,10 @@
 //!
 //! Not an API boundary for users: `klamm` re-exports what they need to know.
 
+pub mod assign;
 pub mod backoff;
 pub mod consumer;
+pub mod group;
 pub mod metadata;
 pub mod partitioner;
 pub mod placement;

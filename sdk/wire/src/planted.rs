@@ -36,6 +36,12 @@ pub enum Bug {
     ReadUncommitted,
     /// A voter of the metadata quorum votes for a second candidate in an epoch.
     VoteTwice,
+    /// A voter does not compare the candidate's log with its own.
+    VoteForShorterLog,
+    /// A leader of the metadata quorum does not tell a voter that their logs part, so that it does not truncate.
+    VoterKeepsTail,
+    /// A leader of the metadata quorum commits records of earlier epochs by counting replicas alone.
+    CommitEarlierEpoch,
     /// A replica that is opened keeps the torn batch at the end of its log.
     KeepTornBatch,
     /// The client gives a batch that it sends again a new sequence.

@@ -371,7 +371,28 @@ impl Fault {
     }
 }
 
-/// One fault after the other until the time is up. Each is over, and all replicas in sync, before the next one.
+/// A kill of another node while the first fault lasts, or the cluster is recovering from it.
+#[derive(Debug, Clone, Copy)]
+struct Second {
+    node: i32,
+    after: Duration,
+}
+
+impl Second {
+    async fn strike(self, world: &World, backend: &Backend) -> Result<(), Error> {
+        let Self { node, after } = self;
+        sleep(after).await;
+        world.mark(&format!("kill -9 of broker {node} meanwhile"));
+        backend.kill(node).await?;
+        sleep(OUTAGE / 2).await;
+        world.mark(&format!("broker {node} starts again"));
+        backend.restart(node).await?;
+        Ok(())
+    }
+}
+
+/// One fault after the other until the time is up. Each is over, and all replicas in sync, before the next one; but one
+/// time in three another node is killed meanwhile.
 async fn break_things(world: &World, backend: &Backend, until: Instant) -> Result<Faults, Error> {
     let mut faults = Faults::new();
     let mut chance = fastrand::Rng::with_seed(world.seed);
@@ -389,8 +410,23 @@ async fn break_things(world: &World, backend: &Backend, until: Instant) -> Resul
         let controller = backend.controller().await.ok().flatten().map(|(node, _)| node);
         let victim = controller.filter(|_| round % 2 == 1).unwrap_or(busiest(&description));
         let role = if controller == Some(victim) { ", the active controller" } else { "" };
-        let name = strike(world, backend, fault, victim, role, &description).await?;
+        let second = chance.u8(0..3) == 0 && !matches!(fault, Fault::KillAll | Fault::MoveLeaders);
+        let second = second.then(|| Second {
+            node: (victim + chance.i32(0..BROKERS as i32 - 1)) % BROKERS as i32 + 1,
+            after: Duration::from_millis(chance.u64(0..3000)),
+        });
+        let name = match second {
+            // What heals a cut starts the nodes, too.
+            Some(second) if !matches!(fault, Fault::Cut) => {
+                let first = strike(world, backend, fault, victim, role, &description, None);
+                tokio::try_join!(first, second.strike(world, backend))?.0
+            }
+            second => strike(world, backend, fault, victim, role, &description, second).await?,
+        };
         *faults.entry(name).or_default() += 1;
+        if second.is_some() {
+            *faults.entry("kills of another meanwhile").or_default() += 1;
+        }
         round += 1;
         sleep(Duration::from_millis(chance.u64(0..2000))).await;
     }
@@ -405,6 +441,7 @@ async fn strike(
     victim: i32,
     role: &str,
     description: &TopicDescription,
+    second: Option<Second>,
 ) -> Result<&'static str, Error> {
     let victim_is = format!("broker {victim}{role}");
     match fault {
@@ -444,7 +481,10 @@ async fn strike(
         Fault::Cut => {
             world.mark(&format!("{victim_is} is cut off from the others"));
             backend.cut_off(victim).await?;
-            sleep(OUTAGE).await;
+            match second {
+                Some(second) => second.strike(world, backend).await?,
+                None => sleep(OUTAGE).await,
+            }
             world.mark("the network is whole again");
             backend.mend().await?;
             Ok("cuts")

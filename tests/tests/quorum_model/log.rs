@@ -21,8 +21,8 @@ pub(crate) struct Stretch {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct SmallLog {
     pub(crate) entries: Vec<Entry>,
-    /// So many of them survive a loss of power.
-    durable: usize,
+    /// What a loss of power leaves: the log as it was last synced, from before a truncation, too.
+    pub(crate) disk: Vec<Entry>,
 }
 
 impl SmallLog {
@@ -31,13 +31,20 @@ impl SmallLog {
     }
 
     pub(crate) fn synced(&mut self, end: i64) {
-        self.durable = self.durable.max(self.entries.len().min(end as usize));
+        self.disk = self.up_to(end).to_vec();
     }
 
     /// What the next process finds.
     pub(crate) fn after_crash(&self, power_off: bool) -> Self {
-        let kept = if power_off { self.durable } else { self.entries.len() };
-        Self { entries: self.entries[..kept].to_vec(), durable: kept }
+        let kept = if power_off { &self.disk } else { &self.entries };
+        Self { entries: kept.clone(), disk: kept.clone() }
+    }
+
+    /// Whether two logs are equal up to the last record that both hold of one epoch at one offset.
+    pub(crate) fn matches(&self, other: &Self) -> bool {
+        let pairs = || self.entries.iter().zip(&other.entries);
+        let agree = pairs().rposition(|(one, two)| one.epoch == two.epoch).map_or(0, |last| last + 1);
+        pairs().take(agree).all(|(one, two)| one == two)
     }
 }
 
@@ -77,8 +84,10 @@ impl QuorumLog for SmallLog {
         records.entries.is_empty()
     }
 
-    fn read(&self, offset: i64, limit: i64, _max_bytes: usize) -> Result<Stretch, LogError> {
-        Ok(Stretch { offset, entries: self.entries[offset as usize..limit as usize].to_vec() })
+    /// A record counts as a byte.
+    fn read(&self, offset: i64, limit: i64, max_bytes: usize) -> Result<Stretch, LogError> {
+        let entries = self.up_to(limit).iter().skip(offset as usize).take(max_bytes.max(1)).copied();
+        Ok(Stretch { offset, entries: entries.collect() })
     }
 
     fn append(&mut self, records: &Stretch) -> Result<(), LogError> {
@@ -98,7 +107,6 @@ impl QuorumLog for SmallLog {
 
     fn truncate_to(&mut self, offset: i64) -> Result<(), LogError> {
         self.entries.truncate(offset as usize);
-        self.durable = self.durable.min(self.entries.len());
         Ok(())
     }
 

@@ -1,305 +1,372 @@
 //! Three voters and a network, in every order.
 //!
-//! All time limits are zero, so that whatever waits for a time may act at any moment, and chance decides nothing. A
-//! process that is down is one that nobody delivers to, hence a crash is at once followed by the next start.
+//! A step of a voter depends on the voter and on what it is told, so each is taken once, by the real machine, and
+//! remembered. States that differ in the names of voters alone are one state; clocks and numbers are no part of it. Where
+//! one of several orders is enough, or more is allowed than can happen, there is less to look at:
+//!
+//! - Between two voters each asks the other one thing at a time, as the machine does, and gets one answer to what it asked,
+//!   as TCP does. A message may wait for ever, which is how it is lost. A request that is waited for no longer may still
+//!   arrive, until there is a next one. A lost answer is a request that is sent again.
+//! - Only a vote is on its way for any time. What else answers says arrives when it is said, or never: a follower's log
+//!   changes by such an answer alone, and what a leader writes in its epoch is a prefix of what it will have written.
+//! - A pre-vote may be granted at any time, whatever is asked of whom: it guards nobody's log. Refusals are the machine's.
+//! - A leader tells of its leadership again and again.
+//! - A process that is down is one that nobody delivers to, hence a crash is at once followed by the next start.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
-use std::time::Duration;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use broker_lite_core::quorum::{
-    Effect, Now, QuorumState, Replica, Request, Response, Settings, Voter, VoterError,
-};
+use broker_lite_core::quorum::{Request, Response};
+use klamm_wire::ErrorCode;
 use stateright::{Model, Property};
 
-use super::log::{Entry, SmallLog, Stretch};
+use super::kept::{Keep, NAMES, Ref, address, mix};
+use super::log::{Entry, SmallLog};
+use super::node::{Body, Driver, Event, Input, Node, Outcome};
 
-/// How far the model goes. What lies beyond is not looked at.
+/// How far the model goes; within that, it goes everywhere.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    pub(crate) voters: i32,
-    /// Latest epoch.
+    /// Latest epoch. In it no time limit passes, for what comes of that is an epoch more.
     pub(crate) epochs: i32,
     /// Records of clients, besides the one with which each leadership begins.
     pub(crate) entries: u8,
-    /// Messages in flight; one more is lost.
-    pub(crate) messages: usize,
-    /// Messages that arrive and are still there.
-    pub(crate) duplicates: u8,
     pub(crate) crashes: u8,
-    /// Steps from a new quorum, and from one with two candidates in epoch 1.
-    pub(crate) steps: usize,
+    pub(crate) driver: Driver,
 }
 
-/// A mistake made on purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mistake {
-    /// A crash loses the vote, although it was to be durable.
-    VoteNotKept,
-    #[cfg(feature = "planted")]
-    VoteTwice,
-}
+/// The most epochs, and the longest log: the records of clients and the beginnings of leaderships.
+const EPOCHS: usize = 4;
+const LOG: usize = 8;
+
+/// The promises, as the name of what fell.
+pub(crate) const PROMISES: [&str; 7] = [
+    "an epoch has one leader",
+    "what is committed stays, and is the same for everybody",
+    "a leader has everything that is committed",
+    "a voter votes once in an epoch, whatever it forgets",
+    "no voter contradicts the others",
+    "logs that agree on an epoch at an offset are equal up to there",
+    "what is committed is durable on a majority",
+];
+
+/// What must be met with, or the scope is too small to say anything.
+pub(crate) const SIGHTS: [&str; 6] = [
+    "a client's record is committed",
+    "a follower truncates what its leader does not have",
+    "two voters lead, in different epochs",
+    "a leader has committed what it has of an earlier one",
+    "a pre-vote is refused",
+    "a vote is refused",
+];
 
 #[derive(Debug)]
 pub(crate) struct Quorum {
     pub(crate) bounds: Bounds,
-    pub(crate) mistake: Option<Mistake>,
+    #[cfg(feature = "planted")]
+    bug: Option<klamm_wire::planted::Bug>,
+    /// What has happened before it begins.
+    past: Vec<Action>,
+    nodes: Keep<Node>,
+    bodies: Keep<Body>,
+    steps: RwLock<HashMap<(usize, Input), &'static Outcome>>,
+    seen: [AtomicUsize; SIGHTS.len()],
 }
 
-/// The promises, as the name of what fell.
-pub(crate) const PROMISES: [&str; 5] = [
-    "an epoch has one leader",
-    "what is committed stays, and is the same for everybody",
-    "a leader has everything that is committed",
-    "a voter votes once in an epoch",
-    "no voter contradicts the others",
-];
-
-#[derive(Debug, Clone)]
-struct Node {
-    voter: Voter,
-    log: SmallLog,
-    kept: Option<QuorumState>,
-    /// Fsyncs under way: up to where, and how often the log had been cut.
-    syncs: BTreeSet<(i64, u64)>,
+/// What is between who asks and who is asked.
+#[derive(Debug, Clone, Copy)]
+enum Channel {
+    Nothing,
+    Request { body: Ref<Body>, waited_for: bool },
+    Answer(Ref<Body>),
 }
 
-impl Hash for Node {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.voter, &self.log, self.kept, &self.syncs).hash(state);
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Body {
-    Request(Request),
-    Response(Response<Stretch>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Message {
-    from: i32,
-    to: i32,
-    /// Of the request, as long as the outcome is waited for.
-    number: Option<u64>,
-    body: Body,
-}
-
-impl Hash for Message {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // At most one outcome is waited for between two voters, so its number says nothing more.
-        (self.from, self.to, self.number.is_some(), &self.body).hash(state);
-    }
-}
-
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct State {
-    nodes: Vec<Node>,
-    network: Vec<Message>,
-    leaders: BTreeMap<i32, i32>,
-    committed: Vec<Entry>,
+    nodes: [Ref<Node>; 3],
+    /// By who asks, then by who is asked.
+    channels: [[Channel; 3]; 3],
+    /// Who has led an epoch in which somebody still is.
+    leaders: [Option<i8>; EPOCHS + 1],
+    /// With the epoch in which each was committed.
+    committed: [Option<(Entry, i32)>; LOG],
     appended: u8,
     crashes: u8,
-    duplicates: u8,
     fell: Option<&'static str>,
+}
+
+impl State {
+    /// Its hash if voters are called by the names of this number.
+    fn hash_named(&self, number: usize) -> u64 {
+        let names = NAMES[number];
+        let mut by_name = [0; 3];
+        for (old, new) in names.iter().enumerate() {
+            by_name[*new as usize] = old;
+        }
+        let mut hash = 1;
+        for asks in by_name {
+            hash = mix(hash, self.nodes[asks].hashes[number]);
+            for asked in by_name.into_iter().filter(|asked| *asked != asks) {
+                hash = mix(
+                    hash,
+                    match self.channels[asks][asked] {
+                        Channel::Nothing => 1,
+                        Channel::Request { body, waited_for } => {
+                            mix(2 + u64::from(waited_for), body.hashes[number])
+                        }
+                        Channel::Answer(body) => mix(4, body.hashes[number]),
+                    },
+                );
+            }
+        }
+        for leader in self.leaders {
+            hash = mix(hash, leader.map_or(9, |leader| u64::from(names[leader as usize])));
+        }
+        hash
+    }
+
+    /// What was committed before an epoch.
+    fn committed(&self, before: i32) -> Vec<Entry> {
+        let committed = self.committed.iter().flatten().take_while(|(_, epoch)| *epoch < before);
+        committed.map(|(entry, _)| *entry).collect()
+    }
+
+    fn fall(&mut self, promise: usize) {
+        self.fell.get_or_insert(PROMISES[promise]);
+    }
+
+    fn log(&self, at: usize) -> &'static SmallLog {
+        &self.nodes[at].value.log
+    }
 }
 
 impl Hash for State {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let mut network: Vec<u64> = self.network.iter().map(stateright_hash).collect();
-        network.sort_unstable();
-        (&self.nodes, network, &self.leaders, &self.committed).hash(state);
-        (self.appended, self.crashes, self.duplicates, self.fell).hash(state);
+        let least = (0..NAMES.len()).map(|number| self.hash_named(number)).min();
+        (least, self.committed, self.appended, self.crashes, self.fell.is_some()).hash(state);
     }
 }
 
 impl PartialEq for State {
     fn eq(&self, other: &Self) -> bool {
-        stateright_hash(self) == stateright_hash(other)
+        let hash = |of: &Self| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            of.hash(&mut hasher);
+            hasher.finish()
+        };
+        hash(self) == hash(other)
     }
 }
 
-fn stateright_hash(of: &impl Hash) -> u64 {
-    let mut hasher = std::hash::DefaultHasher::new();
-    of.hash(&mut hasher);
-    hasher.finish()
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// A message arrives, and maybe once more later.
-    Deliver {
-        index: usize,
-        again: bool,
-    },
-    Lose {
-        index: usize,
-    },
-    /// Somebody waits for an outcome no longer.
-    GiveUp {
-        from: i32,
-        to: i32,
-    },
-    /// A time limit passes.
-    Deadline {
-        at: i32,
-    },
-    Synced {
-        at: i32,
-        end: i64,
-        cut: u64,
-    },
-    /// A client's record reaches the leader.
-    Append {
-        at: i32,
-    },
-    Crash {
-        at: i32,
-        power_off: bool,
-    },
+    /// What is on its way between these two arrives; if it is a request, so does its answer at once, unless that is a vote.
+    /// Or else the answer is lost.
+    Deliver { asks: usize, asked: usize, lost: bool },
+    /// The answer to a pre-vote arrives, given whenever it may have been.
+    Permit { asks: usize, asked: usize },
+    /// Something happens at one voter.
+    At { at: usize, input: Input },
 }
-
-const NOW: Now = Now { tick: Duration::ZERO, wall_ms: 0 };
-const TIMELESS: Settings = Settings {
-    election_timeout: Duration::ZERO,
-    election_backoff_max: Duration::ZERO,
-    fetch_timeout: Duration::ZERO,
-    request_timeout: Duration::ZERO,
-    retry_backoff: Duration::ZERO,
-};
-
-type Step<'a> = &'a mut dyn FnMut(&mut Voter, &mut SmallLog, &mut Vec<Effect>) -> Result<(), VoterError>;
 
 impl Quorum {
-    fn voters(&self) -> BTreeSet<i32> {
-        (0..self.bounds.voters).collect()
-    }
-
-    fn start(&self, id: i32, log: SmallLog, kept: Option<QuorumState>) -> Node {
-        let rng = fastrand::Rng::with_seed(0);
-        let voter = Voter::new(NOW, id, self.voters(), TIMELESS, kept, &log, rng);
-        Node { voter, log, kept, syncs: BTreeSet::new() }
-    }
-
-    fn step(&self, state: &mut State, at: i32, act: Step<'_>) {
-        let node = &mut state.nodes[at as usize];
-        let mut fx = Vec::new();
-        if act(&mut node.voter, &mut node.log, &mut fx).is_err() {
-            state.fell.get_or_insert(PROMISES[4]);
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            #[cfg(feature = "planted")]
+            bug: None,
+            past: Vec::new(),
+            nodes: Keep::default(),
+            bodies: Keep::default(),
+            steps: RwLock::default(),
+            seen: Default::default(),
         }
-        for effect in fx {
-            self.apply(state, at, effect);
-        }
-        tidy(state, at);
     }
 
-    fn apply(&self, state: &mut State, at: i32, effect: Effect) {
-        let node = &mut state.nodes[at as usize];
-        match effect {
-            Effect::Persist(new) => {
-                let old = node.kept.unwrap_or_default();
-                if new.epoch < old.epoch
-                    || (new.epoch == old.epoch && old.voted.is_some() && old.voted != new.voted)
-                {
-                    state.fell.get_or_insert(PROMISES[3]);
+    #[cfg(feature = "planted")]
+    pub(crate) fn with_bug(self, bug: klamm_wire::planted::Bug) -> Self {
+        Self { bug: Some(bug), ..self }
+    }
+
+    /// Begins where 0 leads epoch 1 and 1 leads epoch 2, both by the vote of 2, and what each has written nobody else has.
+    #[cfg(feature = "planted")]
+    pub(crate) fn after_two_leaders(self) -> Self {
+        let ask = |asks, asked| Action::Deliver { asks, asked, lost: false };
+        let stand = |at| [Action::At { at, input: Input::Deadline }, Action::Permit { asks: at, asked: 2 }];
+        let mut past = stand(0).to_vec();
+        past.extend([ask(0, 2), ask(0, 2), ask(0, 1)]);
+        past.extend(stand(1));
+        past.extend([ask(1, 2), ask(1, 2)]);
+        Self { past, ..self }
+    }
+
+    /// What there is of voters, of messages, and of steps that one of them takes.
+    pub(crate) fn parts(&self) -> [usize; 3] {
+        [self.nodes.len(), self.bodies.len(), self.steps.read().unwrap().len()]
+    }
+
+    /// How many steps met with each of [`SIGHTS`].
+    pub(crate) fn seen(&self, sight: usize) -> usize {
+        self.seen[sight].load(Ordering::Relaxed)
+    }
+
+    fn see(&self, sight: usize) {
+        self.seen[sight].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn outcome(&self, node: Ref<Node>, input: Input, body: Option<Ref<Body>>) -> &'static Outcome {
+        let key = (address(node), input);
+        if let Some(outcome) = self.steps.read().unwrap().get(&key) {
+            return outcome;
+        }
+        #[cfg(feature = "planted")]
+        klamm_wire::planted::plant(self.bug);
+        let done = node.value.clone().step(self.bounds.driver, input, body.map(|body| &body.value));
+        let outcome = Outcome {
+            node: self.nodes.keep(done.node),
+            given_up: done.given_up,
+            asks: done.asks.map(|body| body.map(|body| self.bodies.keep(body))),
+            answer: done.answer.map(|answer| self.bodies.keep(answer)),
+            events: done.events,
+        };
+        self.steps.write().unwrap().entry(key).or_insert_with(|| Box::leak(Box::new(outcome)))
+    }
+
+    fn step(&self, state: &mut State, at: usize, input: Input, body: Option<Ref<Body>>) -> Option<Ref<Body>> {
+        let outcome = self.outcome(state.nodes[at], input, body);
+        state.nodes[at] = outcome.node;
+        for to in (0..3).filter(|to| *to != at) {
+            let channel = &mut state.channels[at][to];
+            if outcome.given_up[to] {
+                *channel = match *channel {
+                    Channel::Request { body, .. } => Channel::Request { body, waited_for: false },
+                    // An answer that nobody waits for changes nothing.
+                    _ => Channel::Nothing,
+                };
+            }
+            if let Some(body) = outcome.asks[to] {
+                *channel = Channel::Request { body, waited_for: true };
+            }
+        }
+        for event in &outcome.events {
+            self.note(state, at, *event);
+        }
+        outcome.answer
+    }
+
+    fn note(&self, state: &mut State, at: usize, event: Event) {
+        match event {
+            Event::Elected { epoch } => {
+                if *state.leaders[epoch as usize].get_or_insert(at as i8) != at as i8 {
+                    state.fall(0);
                 }
-                node.kept = Some(new);
-            }
-            Effect::Send { to, number, request } => {
-                // What was asked before is not waited for any more.
-                tidy(state, at);
-                post(state, self.bounds, at, to, Some(number), Body::Request(request));
-            }
-            Effect::Sync { end, cut } => {
-                node.syncs.insert((end, cut));
-            }
-            Effect::Elected { epoch } => {
-                let complete = node.log.entries.starts_with(&state.committed);
-                if *state.leaders.entry(epoch).or_insert(at) != at {
-                    state.fell.get_or_insert(PROMISES[0]);
-                }
-                if !complete {
-                    state.fell.get_or_insert(PROMISES[2]);
+                if !state.log(at).entries.starts_with(&state.committed(epoch)) {
+                    state.fall(2);
                 }
             }
-            Effect::HighWatermark(offset) => {
-                let (known, now) = (&state.committed, node.log.up_to(offset));
+            Event::Committed { offset } => {
+                let (known, now) = (state.committed(i32::MAX), state.log(at).up_to(offset));
                 let common = known.len().min(now.len());
                 if known[..common] != now[..common] || now.len() < offset as usize {
-                    state.fell.get_or_insert(PROMISES[1]);
-                } else if now.len() > common {
-                    state.committed = now.to_vec();
+                    state.fall(1);
+                    return;
+                }
+                let epoch = state.nodes[at].value.voter.epoch();
+                for (known, now) in state.committed.iter_mut().zip(now) {
+                    known.get_or_insert((*now, epoch));
+                }
+                let lacks = |node: &Ref<Node>| {
+                    node.value.voter.leading().is_some_and(|leading| leading > epoch)
+                        && !node.value.log.entries.starts_with(now)
+                };
+                if state.nodes.iter().any(lacks) {
+                    state.fall(2);
                 }
             }
-            _ => {}
+            Event::Truncated => self.see(1),
+            Event::VotedTwice => state.fall(3),
+            Event::Broken => state.fall(4),
         }
     }
 
-    fn deliver(&self, state: &mut State, index: usize, again: bool) {
-        let message = if again {
-            state.duplicates += 1;
-            state.network[index].clone()
-        } else {
-            state.network.remove(index)
-        };
-        let Message { from, to, number, body } = message;
-        match body {
-            Body::Request(request) => {
-                let mut answer = None;
-                self.step(state, to, &mut |voter, log, fx| {
-                    answer = Some(match &request {
-                        Request::Fetch(fetch) => voter.fetch(NOW, Replica::Voter(from), fetch, 0, log, fx)?,
-                        request => voter.on_request(NOW, request, log, fx),
-                    });
-                    Ok(())
-                });
-                // An answer that nobody waits for changes nothing.
-                if let Some(answer) = answer.filter(|_| number.is_some()) {
-                    post(state, self.bounds, to, from, number, Body::Response(answer));
+    fn deliver(&self, state: &mut State, asks: usize, asked: usize, lost: bool) {
+        let (asker, answerer) = (asks as i32, asked as i32);
+        match std::mem::replace(&mut state.channels[asks][asked], Channel::Nothing) {
+            Channel::Nothing => {}
+            Channel::Request { body, waited_for } => {
+                let input = Input::Message { from: asker, body: address(body) };
+                let Some(answer) = self.step(state, asked, input, Some(body)).filter(|_| waited_for) else {
+                    return;
+                };
+                match vote_of(&body.value, &answer.value) {
+                    Some((true, true)) => self.see(4),
+                    Some((false, true)) => self.see(5),
+                    _ => {}
+                }
+                if tells(&body.value) && answer.value.is_ok() {
+                    // Who is told may forget, so the leader tells again and again; that is all there is to the answer.
+                    state.channels[asks][asked] = Channel::Request { body, waited_for };
+                } else if lost {
+                    self.step(state, asks, Input::Silence { from: answerer }, None);
+                } else if vote_of(&body.value, &answer.value) == Some((false, false)) {
+                    state.channels[asks][asked] = Channel::Answer(answer);
+                } else {
+                    let input = Input::Message { from: answerer, body: address(answer) };
+                    self.step(state, asks, input, Some(answer));
                 }
             }
-            Body::Response(response) => {
-                let Some(number) = number else { return };
-                self.step(state, to, &mut |voter, log, fx| {
-                    voter.on_response(NOW, from, number, Some(&response), log, fx)
-                });
+            Channel::Answer(_) if lost => {
+                self.step(state, asks, Input::Silence { from: answerer }, None);
             }
+            Channel::Answer(body) => {
+                let input = Input::Message { from: answerer, body: address(body) };
+                self.step(state, asks, input, Some(body));
+            }
+        }
+    }
+
+    /// Forgets what can decide nothing any more.
+    fn tidy(&self, state: &mut State) {
+        let epochs = state.nodes.map(|node| node.value.voter.epoch());
+        for channels in &mut state.channels {
+            for (channel, epoch) in channels.iter_mut().zip(epochs) {
+                if let Channel::Request { body, waited_for: false } = *channel
+                    && is_moot(&body.value, epoch)
+                {
+                    *channel = Channel::Nothing;
+                }
+            }
+        }
+        let least = epochs.into_iter().min().unwrap_or_default();
+        for leader in &mut state.leaders[..least as usize] {
+            *leader = None;
         }
     }
 }
 
-/// Puts a message on the network, unless that is full.
-fn post(state: &mut State, bounds: Bounds, from: i32, to: i32, number: Option<u64>, body: Body) {
-    let message = Message { from, to, number, body };
-    if state.network.len() < bounds.messages && !state.network.contains(&message) {
-        state.network.push(message);
-    }
+fn tells(request: &Body) -> bool {
+    matches!(request, Body::Request(Request::BeginEpoch { .. } | Request::EndEpoch { .. }))
 }
 
-/// Forgets whose outcome is not waited for any more.
-fn tidy(state: &mut State, at: i32) {
-    let voter = &state.nodes[at as usize].voter;
-    for message in &mut state.network {
-        let asked = match message.body {
-            Body::Request(_) => (message.from == at).then_some(message.to),
-            Body::Response(_) => (message.to == at).then_some(message.from),
-        };
-        if let (Some(asked), Some(number)) = (asked, message.number)
-            && voter.waits_for(asked) != Some(number)
-        {
-            message.number = None;
+/// Of an answer to a Vote without an error: whether that was a pre-vote, and whether it is refused.
+fn vote_of(request: &Body, answer: &Body) -> Option<(bool, bool)> {
+    let Body::Request(Request::Vote(vote)) = request else { return None };
+    let Body::Response(Response::Vote { head, granted }) = answer else { return None };
+    (head.error == ErrorCode::NONE).then_some((vote.pre_vote, !granted))
+}
+
+/// Whether a request whose answer nobody waits for does nothing to a voter of this epoch, nor of a later one.
+fn is_moot(body: &Body, epoch: i32) -> bool {
+    match body {
+        Body::Request(Request::Vote(vote)) => vote.epoch < epoch || (vote.pre_vote && vote.epoch == epoch),
+        Body::Request(Request::BeginEpoch { epoch: of, .. } | Request::EndEpoch { epoch: of, .. }) => {
+            *of < epoch
         }
+        Body::Request(Request::Fetch(fetch)) => fetch.epoch < epoch,
+        _ => false,
     }
-    let mut seen = Vec::new();
-    state.network.retain(|message| {
-        let answer_to_nobody = message.number.is_none() && matches!(message.body, Body::Response(_));
-        let keep = !answer_to_nobody && !seen.contains(message);
-        seen.push(message.clone());
-        keep
-    });
-    let node = &mut state.nodes[at as usize];
-    let cut = node.voter.cuts();
-    node.syncs.retain(|(_, of)| *of == cut);
 }
 
 impl Model for Quorum {
@@ -307,121 +374,94 @@ impl Model for Quorum {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let fresh = State {
-            nodes: self.voters().into_iter().map(|id| self.start(id, SmallLog::default(), None)).collect(),
-            network: Vec::new(),
-            leaders: BTreeMap::new(),
-            committed: Vec::new(),
+        let survives = self.bounds.crashes == 0;
+        let fresh =
+            |id| self.nodes.keep(Node { survives, ..Node::start(id, SmallLog::default(), None, None) });
+        let first = State {
+            nodes: [0, 1, 2].map(fresh),
+            channels: [[Channel::Nothing; 3]; 3],
+            leaders: [None; EPOCHS + 1],
+            committed: [None; LOG],
             appended: 0,
             crashes: 0,
-            duplicates: 0,
             fell: None,
         };
-        let mut rivals = fresh.clone();
-        // Each has asked voter 1 whether it would vote for it, before the other was a candidate.
-        for candidate in [0, 2] {
-            self.step(&mut rivals, candidate, &mut |voter, log, fx| voter.on_deadline(NOW, log, fx));
-        }
-        for candidate in [0, 2] {
-            let between = |message: &Message| {
-                (message.from, message.to) == (candidate, 1) || (message.from, message.to) == (1, candidate)
-            };
-            for _ in 0..2 {
-                if let Some(index) = rivals.network.iter().position(between) {
-                    self.deliver(&mut rivals, index, false);
-                }
-            }
-        }
-        vec![fresh, rivals]
+        let state = self.past.iter().try_fold(first, |state, action| self.next_state(&state, *action));
+        state.into_iter().collect()
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         if state.fell.is_some() {
             return;
         }
-        for index in 0..state.network.len() {
-            actions.push(Action::Deliver { index, again: false });
-            if state.duplicates < self.bounds.duplicates {
-                actions.push(Action::Deliver { index, again: true });
+        for asks in 0..3 {
+            for asked in 0..3 {
+                let (waited_for, pre_vote) = match state.channels[asks][asked] {
+                    Channel::Nothing => continue,
+                    Channel::Request { body, waited_for } => {
+                        let pre_vote =
+                            matches!(&body.value, Body::Request(Request::Vote(vote)) if vote.pre_vote);
+                        (waited_for, waited_for && pre_vote)
+                    }
+                    Channel::Answer(_) => (true, false),
+                };
+                actions.push(Action::Deliver { asks, asked, lost: false });
+                if waited_for {
+                    actions.push(Action::Deliver { asks, asked, lost: true });
+                }
+                if pre_vote {
+                    actions.push(Action::Permit { asks, asked });
+                }
             }
-            actions.push(Action::Lose { index });
         }
-        for (at, node) in (0..).zip(&state.nodes) {
-            actions.push(Action::Deadline { at });
-            for to in self.voters().into_iter().filter(|to| node.voter.waits_for(*to).is_some()) {
-                actions.push(Action::GiveUp { from: at, to });
+        for (at, node) in state.nodes.iter().enumerate() {
+            let mut may = |input| actions.push(Action::At { at, input });
+            let node = &node.value;
+            if node.voter.epoch() < self.bounds.epochs {
+                may(Input::Deadline);
             }
-            actions.extend(node.syncs.iter().map(|(end, cut)| Action::Synced { at, end: *end, cut: *cut }));
+            if node.syncing.is_some() {
+                may(Input::Synced);
+            }
             if state.appended < self.bounds.entries && node.voter.active_epoch().is_some() {
-                actions.push(Action::Append { at });
+                may(Input::Append { content: state.appended + 1 });
             }
             if state.crashes < self.bounds.crashes {
-                actions.push(Action::Crash { at, power_off: true });
-                actions.push(Action::Crash { at, power_off: false });
+                may(Input::Crash { power_off: true });
+                may(Input::Crash { power_off: false });
             }
         }
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
-        #[cfg(feature = "planted")]
-        klamm_wire::planted::plant(
-            (self.mistake == Some(Mistake::VoteTwice)).then_some(klamm_wire::planted::Bug::VoteTwice),
-        );
-        let mut next = last.clone();
+        let mut next = *last;
         let state = &mut next;
         match action {
-            Action::Deliver { index, again } => self.deliver(state, index, again),
-            Action::Lose { index } => {
-                state.network.remove(index);
+            Action::Deliver { asks, asked, lost } => self.deliver(state, asks, asked, lost),
+            Action::Permit { asks, asked } => {
+                state.channels[asks][asked] = Channel::Nothing;
+                self.step(state, asks, Input::Permit { from: asked as i32 }, None);
             }
-            Action::GiveUp { from, to } => {
-                let number = state.nodes[from as usize].voter.waits_for(to)?;
-                self.step(state, from, &mut |voter, log, fx| {
-                    voter.on_response(NOW, to, number, None, log, fx)
-                });
-            }
-            Action::Deadline { at } => {
-                self.step(state, at, &mut |voter, log, fx| voter.on_deadline(NOW, log, fx));
-            }
-            Action::Synced { at, end, cut } => {
-                let node = &mut state.nodes[at as usize];
-                node.syncs.retain(|(other, _)| *other > end);
-                node.log.synced(end);
-                self.step(state, at, &mut |voter, log, fx| {
-                    voter.synced(NOW, end, cut, log, fx);
-                    Ok(())
-                });
-            }
-            Action::Append { at } => {
-                state.appended += 1;
-                let content = state.appended;
-                self.step(state, at, &mut |voter, log, fx| {
-                    let Some(epoch) = voter.active_epoch() else { return Ok(()) };
-                    log.entries.push(Entry { epoch, content });
-                    voter.appended(log, fx);
-                    Ok(())
-                });
-            }
-            Action::Crash { at, power_off } => {
-                state.crashes += 1;
-                let node = &mut state.nodes[at as usize];
-                let mut kept = node.kept;
-                if self.mistake == Some(Mistake::VoteNotKept)
-                    && let Some(kept) = &mut kept
-                {
-                    kept.voted = None;
+            Action::At { at, input } => {
+                match input {
+                    Input::Append { .. } => state.appended += 1,
+                    Input::Crash { .. } => state.crashes += 1,
+                    _ => {}
                 }
-                *node = self.start(at, node.log.after_crash(power_off), kept);
-                // Numbers begin again, but what an earlier process asked for is not waited for.
-                tidy(state, at);
+                self.step(state, at, input, None);
+                if matches!(input, Input::Crash { .. }) && state.crashes == self.bounds.crashes {
+                    for at in 0..3 {
+                        self.step(state, at, Input::Survive, None);
+                    }
+                }
             }
         }
-        // Seen is what was done, also where nothing came of it.
+        self.tidy(state);
         Some(next)
     }
 
     fn within_boundary(&self, state: &State) -> bool {
-        state.nodes.iter().all(|node| node.voter.epoch() <= self.bounds.epochs)
+        state.nodes.iter().all(|node| node.value.voter.epoch() <= self.bounds.epochs)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -431,6 +471,30 @@ impl Model for Quorum {
             Property::always(PROMISES[2], |_, state: &State| state.fell != Some(PROMISES[2])),
             Property::always(PROMISES[3], |_, state: &State| state.fell != Some(PROMISES[3])),
             Property::always(PROMISES[4], |_, state: &State| state.fell != Some(PROMISES[4])),
+            Property::always(PROMISES[5], |_, state: &State| {
+                let pairs = [(0, 1), (0, 2), (1, 2)];
+                pairs.into_iter().all(|(one, two)| state.log(one).matches(state.log(two)))
+            }),
+            Property::always(PROMISES[6], |_, state: &State| {
+                let committed = state.committed(i32::MAX);
+                (0..3).filter(|at| state.log(*at).disk.starts_with(&committed)).count() >= 2
+            }),
+            Property::sometimes(SIGHTS[0], |_, state: &State| {
+                state.committed.iter().flatten().any(|(entry, _)| entry.content > 0)
+            }),
+            Property::sometimes(SIGHTS[1], |model: &Self, _| model.seen(1) > 0),
+            Property::sometimes(SIGHTS[2], |_, state: &State| {
+                state.nodes.iter().filter(|node| node.value.voter.leading().is_some()).count() >= 2
+            }),
+            Property::sometimes(SIGHTS[3], |_, state: &State| {
+                state.nodes.iter().any(|node| {
+                    let Some(epoch) = node.value.voter.active_epoch() else { return false };
+                    let committed = node.value.log.up_to(node.value.voter.high_watermark());
+                    committed.iter().any(|entry| entry.content > 0 && entry.epoch < epoch)
+                })
+            }),
+            Property::sometimes(SIGHTS[4], |model: &Self, _| model.seen(4) > 0),
+            Property::sometimes(SIGHTS[5], |model: &Self, _| model.seen(5) > 0),
         ]
     }
 }

@@ -291,7 +291,18 @@ impl<D: Directory> Log<D> {
         if let Some(active) = self.segments.last_mut() {
             active.close(&mut self.directory)?;
         }
+        self.write_epochs()?;
         self.take_snapshot()
+    }
+
+    /// Writes the epochs down if they have changed; durable with the next sync. Whoever moves the recovery point, or closes the
+    /// log in order, has done so before: what is believed later without a look at its batches is believed with its epochs.
+    fn write_epochs(&mut self) -> Result<(), StorageError> {
+        if self.epochs_changed && self.settings.keeps_epochs && self.directory.keeps_derived() {
+            self.directory.replace_later(LEADER_EPOCHS, self.epochs.encode())?;
+        }
+        self.epochs_changed = false;
+        Ok(())
     }
 
     /// Begins to make everything durable; carry it out, then call [`Self::end_sync`].
@@ -300,10 +311,7 @@ impl<D: Directory> Log<D> {
     ///
     /// What the storage says.
     pub fn begin_sync(&mut self) -> Result<Syncing, StorageError> {
-        if self.epochs_changed && self.settings.keeps_epochs && self.directory.keeps_derived() {
-            self.directory.replace_later(LEADER_EPOCHS, self.epochs.encode())?;
-        }
-        self.epochs_changed = false;
+        self.write_epochs()?;
         Ok(Syncing { upto: self.end_offset, unsynced: self.directory.begin_sync() })
     }
 

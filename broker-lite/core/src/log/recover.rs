@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use klamm_wire::BatchHeader;
 use klamm_wire::planted::{Bug, planted};
 
-use super::files::{self, CLEANED, DELETED, INDEX, LEADER_EPOCHS, LOG, SNAPSHOT, SWAP, TIME_INDEX};
+use super::files::{self, CLEANED, DELETED, INDEX, LEADER_EPOCHS, SNAPSHOT, SWAP, TIME_INDEX};
 use super::scan::{self, Before, Cause, Damage, Place};
 use super::segment::Segment;
 use super::{Log, LogError, LogSettings};
@@ -55,7 +55,7 @@ impl<D: Directory> Log<D> {
     /// Derives everything from the directory, and cuts off what is no log any more.
     fn rebuild(&mut self) -> Result<Option<Damage>, StorageError> {
         let names = self.tidy()?;
-        let knows_epochs = self.load_epochs(&names)?;
+        let mut knows_epochs = self.load_epochs(&names)?;
         let bases: Vec<i64> = names.iter().filter_map(|name| files::segment_offset(name)).collect();
         if let Some(first) = bases.first() {
             self.start_offset = self.start_offset.max(*first);
@@ -66,12 +66,14 @@ impl<D: Directory> Log<D> {
             let next = bases.get(number + 1).copied();
             if damage.is_none() {
                 damage = match self.missing_before(*base) {
-                    None => self.open_segment(*base, next, knows_epochs)?,
+                    None => self.open_segment(*base, next, &mut knows_epochs)?,
                     missing => missing,
                 };
             }
             if damage.is_some() && self.segments.last().is_none_or(|last| last.base < *base) {
-                self.directory.remove(&files::of_offset(*base, LOG))?;
+                for extension in files::OF_SEGMENT {
+                    self.directory.remove(&files::of_offset(*base, extension))?;
+                }
             }
         }
         if self.end_offset < self.start_offset {
@@ -176,22 +178,33 @@ impl<D: Directory> Log<D> {
         &mut self,
         base: i64,
         next: Option<i64>,
-        knows_epochs: bool,
+        knows_epochs: &mut bool,
     ) -> Result<Option<Damage>, StorageError> {
         let mut segment = Segment::open(&mut self.directory, base)?;
         let believed = self.directory.was_closed() || next.is_some_and(|next| next <= self.recovery_point);
         self.has_gaps |= !self.segments.is_empty() && base > self.end_offset;
         self.end_offset = self.end_offset.max(base);
-        if believed && knows_epochs && segment.load_index(&mut self.directory)? {
+        if believed && *knows_epochs && segment.load_index(&mut self.directory)? {
             let at = segment.index.before_position(u64::MAX);
             // what is not looked at may have some
             self.has_gaps |= at > 0;
-            if self.walk(&mut segment, at, true, |_, _, _| Ok(()))?.is_none() {
+            let mut of_file = true;
+            let damage = self.walk(&mut segment, at, true, |log, (_, header), _| {
+                of_file &= log.agrees(header);
+                Ok(())
+            })?;
+            if damage.is_none() && of_file {
                 self.segments.push(segment);
                 return Ok(None);
             }
+            if !of_file {
+                // Whoever compares epochs would be told wrong ends: the batches say better from here on.
+                *knows_epochs = false;
+                self.epochs.truncate_from_end(base);
+            }
             self.end_offset = base;
         }
+        let knows_epochs = *knows_epochs;
         if !believed {
             self.epochs.truncate_from_end(base);
         }
@@ -214,6 +227,12 @@ impl<D: Directory> Log<D> {
         }
         self.segments.push(segment);
         Ok(damage)
+    }
+
+    /// Whether the epochs are those of this batch.
+    fn agrees(&self, header: &BatchHeader) -> bool {
+        let known = self.epochs.epoch_at(header.base_offset.max(self.start_offset));
+        header.next_offset() <= self.start_offset || known == Some(header.partition_leader_epoch)
     }
 
     /// Goes from batch to batch of a segment, and moves the end of the log along; the CRC is summed unless the bytes are

@@ -145,6 +145,101 @@ fn opening_cuts_a_torn_tail() {
 }
 
 /// Goal: `check()` of the cluster sees every flipped byte, in headers too.
+/// What a process finds whose log keeps files beside its segments; `true`: after a shutdown in order.
+fn kept(mut log: Log<MemoryDirectory>, in_order: bool) -> Log<MemoryDirectory> {
+    if in_order {
+        log.close().unwrap();
+        log.checkpoint(0).unwrap();
+        log.directory_mut().sync_now().unwrap();
+    }
+    let settings = log.settings.clone();
+    let mut directory = log.into_directory();
+    directory.set_closed(in_order);
+    let (log, damage) = Log::open(directory, settings).unwrap();
+    assert_eq!((damage, log.verify()), (None, vec![]));
+    log
+}
+
+fn starts(log: &Log<MemoryDirectory>) -> Vec<(i32, i64)> {
+    log.epochs().entries().iter().map(|entry| (entry.epoch, entry.start_offset)).collect()
+}
+
+/// Goal: a follower is told the same ends of epochs whether its leader was stopped in order or killed. A segment holds three
+/// batches, the index each of them.
+#[test]
+fn epochs_outlive_a_shutdown_in_order_and_a_kill() {
+    let size = plain(10).len() as u64;
+    let settings = LogSettings { segment_bytes: 3 * size, index_interval_bytes: 1, ..LogSettings::default() };
+    for in_order in [true, false] {
+        let mut log = Log::open(MemoryDirectory::with_derived_files(), settings.clone()).unwrap().0;
+        let mut epochs = Vec::new();
+        for epoch in 0..4 {
+            epochs.push((epoch, log.end_offset()));
+            for _ in 0..=epoch {
+                push(&mut log, &plain(10), epoch);
+            }
+            if epoch % 2 == 0 {
+                let synced = log.begin_sync().unwrap();
+                log.directory_mut().sync_now().unwrap();
+                log.end_sync(&synced).unwrap();
+                log.checkpoint(0).unwrap();
+            }
+            log = kept(log, in_order);
+            assert_eq!(starts(&log), epochs, "in order: {in_order}");
+        }
+    }
+}
+
+/// Goal: what compaction makes pass for durable is not looked at after a kill, so its epochs must be in their file.
+#[test]
+fn compaction_writes_the_epochs_down() {
+    let settings = LogSettings { segment_bytes: 1, compact: true, ..LogSettings::default() };
+    let mut log = Log::open(MemoryDirectory::with_derived_files(), settings).unwrap().0;
+    for epoch in [0, 2, 4] {
+        push(&mut log, &idempotent(1, 0, epoch / 2, &[b"x"]), epoch);
+    }
+    let end = log.end_offset();
+    log.compact(1_000_000, end, 1 << 20).unwrap().unwrap();
+    assert_eq!(log.recovery_point(), end);
+    let written = crate::storage::read_file(log.directory_mut(), LEADER_EPOCHS).unwrap();
+    assert_eq!(EpochCache::decode(&written).as_ref(), Some(log.epochs()));
+}
+
+/// Goal: where the epochs' file does not know what the batches say, as of a process that had not written it, those are asked.
+#[test]
+fn epochs_that_the_last_batches_do_not_bear_out_are_derived_again() {
+    let settings = LogSettings { index_interval_bytes: 1, ..LogSettings::default() };
+    let mut log = Log::open(MemoryDirectory::with_derived_files(), settings).unwrap().0;
+    for epoch in [0, 2, 4] {
+        push(&mut log, &plain(10), epoch);
+        push(&mut log, &plain(10), epoch);
+    }
+    let all = starts(&log);
+    log.close().unwrap();
+    log.directory_mut().sync_now().unwrap();
+    let mut known = EpochCache::default();
+    known.assign(0, 0);
+    log.directory_mut().replace_later(LEADER_EPOCHS, known.encode()).unwrap();
+    assert_eq!(starts(&kept(log, true)), all);
+}
+
+/// Goal: the segment that gets this name next does not find an index of other bytes.
+#[test]
+fn nothing_stays_of_the_segments_behind_a_damage() {
+    let size = plain(10).len() as u64;
+    let settings = LogSettings { segment_bytes: 2 * size, index_interval_bytes: 1, ..LogSettings::default() };
+    let mut log = Log::open(MemoryDirectory::with_derived_files(), settings.clone()).unwrap().0;
+    for _ in 0..6 {
+        push(&mut log, &plain(10), 0);
+    }
+    let mut directory = log.into_directory();
+    directory.corrupt_byte(FIRST, size + 70).unwrap();
+    let (log, damage) = Log::open(directory, settings).unwrap();
+    assert_eq!((damage.map(|damage| damage.offset), log.end_offset()), (Some(10), 10));
+    let left = log.directory().names().unwrap();
+    assert!(left.iter().all(|name| name.starts_with("00000000000000000000.")), "{left:?}");
+}
+
 #[test]
 fn verify_finds_a_flip_of_any_byte() {
     let size = plain(3).len() as u64;

@@ -16,10 +16,11 @@
 //!
 //! Invariants: one leader per epoch; what is below a high watermark is in the log of every later leader; a vote is
 //! durable before it is answered, a record before its replica is counted. Checked by `tests`, with a seeded simulation,
-//! and by a model of every order of the first steps.
+//! and by a model of every order of events within a small scope.
 
 pub(crate) mod control;
 mod election;
+mod likeness;
 mod log;
 mod replication;
 mod state_file;
@@ -27,7 +28,6 @@ mod store;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 pub use log::{LeaderChange, QuorumLog};
@@ -131,22 +131,6 @@ pub struct Described {
     pub voters: Vec<(i32, Progress)>,
     /// Every observer that has been heard of lately, by id.
     pub observers: Vec<(i32, Progress)>,
-}
-
-/// Two voters of equal hash, whose requests are answered alike, go on alike, as long as chance and elapsed time decide
-/// nothing: so it is where all [`Settings`] are zero. For models, which try every order instead.
-impl Hash for Voter {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { id, voters, settings: _, rng: _, epoch, leader, voted, persisted, role, .. } = self;
-        (id, voters, epoch, leader, voted, persisted, role).hash(state);
-        (self.high_watermark, self.durable_end, self.cut).hash(state);
-        for (to, outbound) in &self.outbound {
-            match outbound {
-                Outbound::InFlight(_) => (to, None::<Tick>).hash(state),
-                Outbound::Pause(until) => (to, Some(until)).hash(state),
-            }
-        }
-    }
 }
 
 impl Voter {

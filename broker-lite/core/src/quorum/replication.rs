@@ -1,6 +1,7 @@
 //! What is in the log: fetches, on both sides, and how far records are committed.
 
 use klamm_wire::ErrorCode;
+use klamm_wire::planted::{Bug, planted};
 
 use super::{
     Download, Effect, Fetch, Fetched, Head, Leader, Now, OBSERVER_SESSION, OBSERVERS, Progress, QuorumLog,
@@ -96,7 +97,7 @@ impl Voter {
     /// What to answer instead of records, where the two logs do not fit.
     fn place<L: QuorumLog>(&self, fetch: &Fetch, log: &L) -> Option<Fetched<L::Records>> {
         let Fetch { offset, last_epoch, .. } = *fetch;
-        if offset == 0 && log.start_offset() == 0 {
+        if (offset == 0 && log.start_offset() == 0) || planted(Bug::VoterKeepsTail) {
             return None;
         }
         if let Some(snapshot) = log.snapshot() {
@@ -166,7 +167,8 @@ impl Voter {
         ends.push(self.durable_end);
         ends.sort_unstable_by_key(|end| std::cmp::Reverse(*end));
         let Some(committed) = ends.get(self.voters.len() / 2).copied() else { return };
-        if committed > leader.epoch_start && committed > self.high_watermark {
+        let own = committed > leader.epoch_start || planted(Bug::CommitEarlierEpoch);
+        if own && committed > self.high_watermark {
             self.high_watermark = committed;
             fx.push(Effect::HighWatermark(committed));
         }

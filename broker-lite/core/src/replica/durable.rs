@@ -11,6 +11,8 @@
 //! Invariant: while this is on, nothing at or behind [`Replica::durable_end`] is acknowledged, counted for the high
 //! watermark, or named by a fetch as held.
 
+use std::sync::Arc;
+
 use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
 
@@ -65,7 +67,13 @@ impl<D: Directory> Replica<D> {
     }
 
     /// Replaces the settings, after a change of the topic's configuration.
-    pub fn set_settings(&mut self, now: Tick, settings: ReplicaSettings, fx: &mut Vec<Effect>) {
+    pub fn set_settings(
+        &mut self,
+        now: Tick,
+        settings: impl Into<Arc<ReplicaSettings>>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let settings = settings.into();
         let before = self.durable_end();
         self.log.set_settings(settings.log.clone());
         self.settings = settings;

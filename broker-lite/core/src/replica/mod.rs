@@ -32,6 +32,7 @@ pub use types::{
 };
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
@@ -47,7 +48,8 @@ use leader::Leading;
 #[derive(Debug)]
 pub struct Replica<D> {
     identity: ReplicaIdentity,
-    settings: ReplicaSettings,
+    /// Shared by the partitions of a topic.
+    settings: Arc<ReplicaSettings>,
     log: Log<D>,
     recovered_from: Option<Damage>,
     high_watermark: i64,
@@ -77,8 +79,9 @@ impl<D: Directory> Replica<D> {
     pub fn new(
         identity: ReplicaIdentity,
         directory: D,
-        settings: ReplicaSettings,
+        settings: impl Into<Arc<ReplicaSettings>>,
     ) -> Result<Self, StorageError> {
+        let settings = settings.into();
         let checkpoint = directory.checkpoint();
         let (log, recovered_from) = Log::open(directory, settings.log.clone())?;
         let high_watermark = checkpoint.high_watermark.clamp(log.start_offset(), log.end_offset());

@@ -29,6 +29,7 @@ pub struct MemoryDirectory {
     checkpoint: Checkpoint,
     cleaned_until: i64,
     keeps_derived: bool,
+    was_closed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +52,11 @@ impl MemoryDirectory {
     /// An empty directory whose log keeps indexes and the like, as on a disk.
     pub fn with_derived_files() -> Self {
         Self { keeps_derived: true, ..Self::default() }
+    }
+
+    /// Says whether the last process has closed its log in order, and everything is durable.
+    pub fn set_closed(&mut self, closed: bool) {
+        self.was_closed = closed;
     }
 
     /// Inverts the bits of one byte, as a failing disk would. Slices handed out before keep the old byte.
@@ -337,7 +343,7 @@ impl Directory for MemoryDirectory {
     }
 
     fn was_closed(&self) -> bool {
-        false
+        self.was_closed
     }
 
     fn keeps_derived(&self) -> bool {

@@ -13,10 +13,14 @@ const LAST_CHUNK_BYTES: usize = 1 << 20;
 /// Appends below this size are joined by copying when they are read together: many tiny chunks cost more than that.
 const JOIN_BELOW_BYTES: usize = 2 << 10;
 
-/// A row of bytes that grows at its end. Holds its own copy of them; reads hand out slices of it.
+/// Chunks of this size on are kept as they are, not copied: touching so much fresh memory costs more than anything else
+/// that is done with a batch. Whoever appends them hands over memory that is nobody else's log.
+const KEPT_FROM_BYTES: usize = 64 << 10;
+
+/// A row of bytes that grows at its end. Holds its own copy of them, but for large chunks; reads hand out slices of it.
 #[derive(Debug)]
 pub(super) struct Pieces {
-    /// One piece per append, in order.
+    /// In order.
     pieces: VecDeque<Piece>,
     /// Free memory behind the last piece.
     open: BytesMut,
@@ -48,13 +52,29 @@ impl Pieces {
 
     pub(super) fn append(&mut self, chunks: &[Bytes]) -> u64 {
         let position = self.end;
-        let len = chunks.iter().map(Bytes::len).sum();
-        if len > 0 {
-            let bytes = self.write(chunks, len);
-            self.pieces.push_back(Piece { position, bytes });
-            self.end += len as u64;
+        let mut rest = chunks;
+        while let Some(first) = rest.first() {
+            if first.len() >= KEPT_FROM_BYTES {
+                self.push(first.clone());
+                rest = &rest[1..];
+            } else {
+                let small = rest.iter().take_while(|chunk| chunk.len() < KEPT_FROM_BYTES).count();
+                let (together, behind) = rest.split_at(small);
+                let len = together.iter().map(Bytes::len).sum();
+                if len > 0 {
+                    let bytes = self.write(together, len);
+                    self.push(bytes);
+                }
+                rest = behind;
+            }
         }
         position
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        let position = self.end;
+        self.end += bytes.len() as u64;
+        self.pieces.push_back(Piece { position, bytes });
     }
 
     /// Makes room for a piece: behind the last one, in a new chunk, or, when it is large, in memory of its own.

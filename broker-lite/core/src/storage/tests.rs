@@ -53,6 +53,18 @@ fn an_append_copies_the_bytes_it_is_given() {
     assert_ne!(Some(given.as_ptr()), directory.memory(file).0);
 }
 
+/// Goal: a batch of a megabyte is not copied once more; its header, which is new, stands before it.
+#[test]
+fn a_large_chunk_is_kept_as_it_is() {
+    let (mut directory, file) = one_file();
+    let given = Bytes::from(vec![7; 100_000]);
+    directory.append(file, &[Bytes::from(vec![1; 61]), given.clone(), Bytes::from(vec![2; 10])]).unwrap();
+    let mut out = Vec::new();
+    directory.read(file, 0, 100_071, &mut out).unwrap();
+    assert_eq!(out.iter().map(Bytes::len).collect::<Vec<_>>(), [61, 100_000, 10]);
+    assert_eq!((out[1].as_ptr(), out[0][0], out[2][9]), (given.as_ptr(), 1, 2));
+}
+
 /// Goal: small pieces share chunks and are handed out joined.
 #[test]
 fn tiny_pieces_are_joined_into_one_chunk_when_read() {

@@ -11,7 +11,7 @@ use klamm_wire::metadata_records::{ConfigRecord, MetadataRecord};
 use crate::log::Syncing;
 use crate::metadata::{Checkpoint, Delta, Image};
 use crate::quorum::*;
-use crate::storage::MemoryDirectory;
+use crate::storage::{Directory, MemoryDirectory};
 
 const MS: Duration = Duration::from_millis(1);
 /// Histories.
@@ -37,24 +37,78 @@ struct Process {
     image: Image,
     /// Tells events of this process from those of an earlier one.
     incarnation: u64,
+    flushes: Flushes,
+}
+
+/// What is to become durable, as the driver of a voter does it: one flush at a time, all that came meanwhile with the next.
+#[derive(Default)]
+struct Flushes {
+    under_way: bool,
+    wanted: bool,
+    state: Option<QuorumState>,
+    /// What the next flush makes durable, and the one under way.
+    asked: u64,
+    done: u64,
+    /// What the process has found on its disk may not be durable.
+    inherited: bool,
+    held: Vec<(u64, Event)>,
+}
+
+impl Flushes {
+    fn claim(&mut self) {
+        if std::mem::take(&mut self.inherited) {
+            (self.asked, self.wanted) = (self.asked + 1, true);
+        }
+    }
 }
 
 struct Node {
     /// While no process has it.
     disk: Option<MemoryDirectory>,
-    /// What the voter's state must never fall behind.
+    /// What the voter's state must never fall behind: of what was written, and of what survives a loss of power.
+    written: QuorumState,
     state: QuorumState,
     process: Option<Process>,
     incarnation: u64,
 }
 
+/// A request that is under way.
+#[derive(Clone, Copy)]
+struct Ask {
+    incarnation: u64,
+    number: u64,
+    /// What has to be durable before the outcome is told.
+    asked: u64,
+}
+
 enum Event {
-    Deadline { node: i32, incarnation: u64 },
-    Request { from: i32, to: i32, incarnation: u64, number: u64, request: Request },
-    Outcome { to: i32, from: i32, incarnation: u64, number: u64, response: Option<Response<Vec<Bytes>>> },
-    Synced { node: i32, incarnation: u64, end: i64, cut: u64, sync: Syncing },
+    Deadline {
+        node: i32,
+        incarnation: u64,
+    },
+    Request {
+        from: i32,
+        to: i32,
+        ask: Ask,
+        request: Request,
+    },
+    Outcome {
+        to: i32,
+        from: i32,
+        ask: Ask,
+        response: Option<Response<Vec<Bytes>>>,
+    },
+    Synced {
+        node: i32,
+        incarnation: u64,
+        cut: u64,
+        count: u64,
+        state: QuorumState,
+        sync: Syncing,
+    },
     Start(i32),
-    Crash(i32),
+    /// By a kill, or by a loss of power.
+    Crash(i32, bool),
     Append,
     Snapshot,
     Cut(BTreeSet<i32>),
@@ -70,6 +124,8 @@ struct Sim {
     /// Those who cannot be reached by the others.
     apart: BTreeSet<i32>,
     loss: f64,
+    /// The power goes when it hurts most: while something becomes durable.
+    storm: bool,
     leaders: BTreeMap<i32, i32>,
     /// Each committed batch, by its offset.
     committed: BTreeMap<i64, Bytes>,
@@ -87,6 +143,7 @@ impl Sim {
                 id,
                 Node {
                     disk: Some(MemoryDirectory::new()),
+                    written: QuorumState::default(),
                     state: QuorumState::default(),
                     process: None,
                     incarnation: 0,
@@ -101,6 +158,7 @@ impl Sim {
             sequence: 0,
             apart: BTreeSet::new(),
             loss: 0.0,
+            storm: false,
             leaders: BTreeMap::new(),
             committed: BTreeMap::new(),
             committed_end: 0,
@@ -132,24 +190,38 @@ impl Sim {
         let Some(storage) = node.disk.take() else { return };
         node.incarnation += 1;
         let (store, state) = Store::open(storage).unwrap();
-        assert_eq!(state.unwrap_or_default(), node.state, "voter {id} has forgotten");
+        let found = state.unwrap_or_default();
+        assert!(found == node.state || found == node.written, "voter {id} has forgotten");
+        node.written = found;
         let voter = Voter::new(now, id, voters, settings(), state, &store, rng);
         let image = match store.latest_snapshot() {
             Some((id, bytes)) => Checkpoint::read(id, bytes).unwrap(),
             None => Image::default(),
         };
-        node.process = Some(Process { voter, store, image, incarnation: node.incarnation });
+        let flushes = Flushes { inherited: true, ..Flushes::default() };
+        node.process = Some(Process { voter, store, image, incarnation: node.incarnation, flushes });
         self.step(id, |_, _, _, _| ());
     }
 
-    fn crash(&mut self, id: i32) {
+    fn crash(&mut self, id: i32, power: bool) {
         let node = self.nodes.get_mut(&id).unwrap();
         let Some(process) = node.process.take() else { return };
+        // Whoever waits for an answer hears that the connection is gone.
+        let unanswered: Vec<_> = process.flushes.held.into_iter().map(|(_, event)| event).collect();
         let mut storage = process.store.into_directory();
-        storage.power_off();
+        if power {
+            storage.power_off();
+        }
         node.disk = Some(storage);
         let wait = self.rng.u64(1..=300);
         self.after(wait, Event::Start(id));
+        for event in unanswered {
+            if let Event::Outcome { to, from, ask, .. } = event
+                && to != id
+            {
+                self.after(100, Event::Outcome { to, from, ask, response: None });
+            }
+        }
     }
 
     fn step<R>(
@@ -164,6 +236,7 @@ impl Sim {
         for effect in fx {
             self.apply(id, effect);
         }
+        self.flush(id);
         let process = self.nodes.get(&id)?.process.as_ref()?;
         let (deadline, incarnation) = (process.voter.deadline(), process.incarnation);
         if let Some(deadline) = deadline {
@@ -172,28 +245,61 @@ impl Sim {
         Some(result)
     }
 
-    fn apply(&mut self, id: i32, effect: Effect) {
+    fn flush(&mut self, id: i32) {
         let voters: BTreeSet<i32> = self.nodes.keys().copied().collect();
+        let node = self.nodes.get_mut(&id).unwrap();
+        let Some(Process { voter, store, flushes, incarnation, .. }) = &mut node.process else { return };
+        if !flushes.wanted || flushes.under_way {
+            return;
+        }
+        (flushes.wanted, flushes.under_way) = (false, true);
+        if let Some(state) = flushes.state.take() {
+            store.note(&state, &voters).unwrap();
+            node.written = state;
+        }
+        let sync = store.log_mut().begin_sync().unwrap();
+        let (cut, count, state, incarnation) = (voter.cuts(), flushes.asked, node.written, *incarnation);
+        self.after(5, Event::Synced { node: id, incarnation, cut, count, state, sync });
+        if self.storm && self.rng.u8(0..40) == 0 {
+            self.after(10, Event::Crash(id, true));
+        }
+    }
+
+    /// Lets happen what rests on a flush.
+    fn once_durable(&mut self, id: i32, event: Event) {
+        let flushes = &mut self.nodes.get_mut(&id).unwrap().process.as_mut().unwrap().flushes;
+        if flushes.asked <= flushes.done {
+            self.after(10, event);
+        } else {
+            flushes.held.push((flushes.asked, event));
+        }
+    }
+
+    fn apply(&mut self, id: i32, effect: Effect) {
         let node = self.nodes.get_mut(&id).unwrap();
         let process = node.process.as_mut().unwrap();
         let incarnation = process.incarnation;
         match effect {
             Effect::Persist(state) => {
-                let before = node.state;
+                let before = process.flushes.state.unwrap_or(node.written);
                 assert!(state.epoch >= before.epoch, "the epoch fell");
                 let revoted =
                     state.epoch == before.epoch && before.voted.is_some() && state.voted != before.voted;
                 assert!(!revoted, "voter {id} changed its vote in epoch {}", state.epoch);
-                node.state = state;
-                process.store.persist(&state, &voters).unwrap();
+                let flushes = &mut process.flushes;
+                (flushes.asked, flushes.wanted) = (flushes.asked + 1, true);
+                (flushes.state, flushes.inherited) = (Some(state), false);
             }
             Effect::Send { to, number, request } => {
-                self.after(10, Event::Request { from: id, to, incarnation, number, request });
+                if !matches!(request, Request::Vote(vote) if vote.pre_vote) {
+                    process.flushes.claim();
+                }
+                let early = matches!(request, Request::Vote(_));
+                let ask = Ask { incarnation, number, asked: process.flushes.asked };
+                let event = Event::Request { from: id, to, ask, request };
+                if early { self.after(10, event) } else { self.once_durable(id, event) }
             }
-            Effect::Sync { end, cut } => {
-                let sync = process.store.log_mut().begin_sync().unwrap();
-                self.after(5, Event::Synced { node: id, incarnation, end, cut, sync });
-            }
+            Effect::Sync { .. } => process.flushes.wanted = true,
             Effect::Elected { epoch } => {
                 self.elections += 1;
                 let first = *self.leaders.entry(epoch).or_insert(id);
@@ -245,6 +351,11 @@ impl Sim {
     }
 
     fn serve(&mut self, from: i32, to: i32, request: &Request) -> Option<Response<Vec<Bytes>>> {
+        if let Some(process) = &mut self.nodes.get_mut(&to)?.process
+            && matches!(request, Request::Vote(vote) if !vote.pre_vote)
+        {
+            process.flushes.claim();
+        }
         self.step(to, |voter, store, now, fx| match request {
             Request::Fetch(fetch) => voter.fetch(now, Replica::Voter(from), fetch, 300, store, fx).unwrap(),
             Request::FetchSnapshot { epoch, id, position } => {
@@ -273,7 +384,7 @@ impl Sim {
                     self.step(node, |voter, store, now, fx| voter.on_deadline(now, store, fx).unwrap());
                 }
             }
-            Event::Request { from, to, incarnation, number, request } => {
+            Event::Request { from, to, ask, request } => {
                 let mut response = None;
                 if self.passes(from, to) {
                     response = self.serve(from, to, &request);
@@ -285,39 +396,51 @@ impl Sim {
                         response = None;
                     }
                 }
-                let latest = if response.is_some() { 10 } else { 100 };
-                self.after(latest, Event::Outcome { to: from, from: to, incarnation, number, response });
+                let answered = response.is_some();
+                let outcome = Event::Outcome { to: from, from: to, ask, response };
+                if answered { self.once_durable(to, outcome) } else { self.after(100, outcome) }
             }
-            Event::Outcome { to, from, incarnation, number, response } => {
-                if self.nodes[&to].process.as_ref().is_some_and(|process| process.incarnation == incarnation)
-                {
-                    self.step(to, |voter, store, now, fx| {
-                        voter.on_response(now, from, number, response.as_ref(), store, fx).unwrap();
-                    });
+            Event::Outcome { to, from, ask, response } => {
+                let Some(process) = self.nodes.get_mut(&to).unwrap().process.as_mut() else { return };
+                if process.incarnation != ask.incarnation {
+                    return;
                 }
+                // The request for a vote may have left before the vote for itself was durable.
+                if process.flushes.done < ask.asked {
+                    process.flushes.held.push((ask.asked, Event::Outcome { to, from, ask, response }));
+                    return;
+                }
+                self.step(to, |voter, store, now, fx| {
+                    voter.on_response(now, from, ask.number, response.as_ref(), store, fx).unwrap();
+                });
             }
-            Event::Synced { node, incarnation, end, cut, sync } => {
-                if self.nodes[&node]
-                    .process
-                    .as_ref()
-                    .is_some_and(|process| process.incarnation == incarnation)
-                {
-                    self.step(node, |voter, store, now, fx| {
-                        if store.end_offset() >= end {
-                            store.log_mut().end_sync(&sync).unwrap();
-                        }
-                        voter.synced(now, end, cut, store, fx);
-                    });
-                }
+            Event::Synced { node: id, incarnation, cut, count, state, sync } => {
+                let node = self.nodes.get_mut(&id).unwrap();
+                let of = |process: &&mut Process| process.incarnation == incarnation;
+                let Some(process) = node.process.as_mut().filter(of) else { return };
+                (process.flushes.under_way, process.flushes.done) = (false, count);
+                node.state = state;
+                self.step(id, |voter, store, now, fx| {
+                    if voter.cuts() == cut {
+                        store.log_mut().end_sync(&sync).unwrap();
+                    } else {
+                        store.log_mut().directory_mut().mark_synced(&sync.unsynced).unwrap();
+                    }
+                    voter.synced(now, sync.upto, cut, store, fx);
+                });
+                let flushes = &mut self.nodes.get_mut(&id).unwrap().process.as_mut().unwrap().flushes;
+                let due: Vec<_> = flushes.held.extract_if(.., |(held, _)| *held <= count).collect();
+                due.into_iter().for_each(|(_, event)| self.after(10, event));
             }
             Event::Start(id) => self.start(id),
-            Event::Crash(id) => self.crash(id),
+            Event::Crash(id, power) => self.crash(id, power),
             Event::Append => {
                 self.appended += 1;
                 let (name, count) = (format!("key-{}", self.appended % 7), self.appended);
                 for id in self.nodes.keys().copied().collect::<Vec<_>>() {
                     self.step(id, |voter, store, now, fx| {
-                        let Some(epoch) = voter.active_epoch() else { return };
+                        // Also before the leadership is committed.
+                        let Some(epoch) = voter.leading() else { return };
                         let record = ConfigRecord {
                             resource_type: 4,
                             name: name.clone(),
@@ -343,7 +466,7 @@ impl Sim {
             Event::Cut(apart) => self.apart = apart,
             Event::Quiet => {
                 self.apart.clear();
-                self.loss = 0.0;
+                (self.loss, self.storm) = (0.0, false);
             }
         }
     }
@@ -382,6 +505,7 @@ fn history(seed: u64, voters: i32) -> Sim {
         sim.after(20, Event::Start(id));
     }
     sim.loss = f64::from(sim.rng.u32(0..=20)) / 100.0;
+    sim.storm = sim.rng.bool();
     for _ in 0..60 {
         sim.after(6_000, Event::Append);
     }
@@ -390,7 +514,8 @@ fn history(seed: u64, voters: i32) -> Sim {
     }
     for _ in 0..sim.rng.u32(0..=10) {
         let id = sim.rng.i32(1..=voters);
-        sim.after(6_000, Event::Crash(id));
+        let power = sim.rng.u8(0..3) > 0;
+        sim.after(6_000, Event::Crash(id, power));
     }
     for _ in 0..sim.rng.u32(0..=10) {
         let apart = (1..=voters).filter(|_| sim.rng.u8(0..3) == 0).collect();

@@ -414,7 +414,7 @@ impl Cluster {
         for broker in running.iter().filter(|broker| !broker.life.is_dead() && !broker.life.is_paused()) {
             tokio::select! {
                 biased;
-                () = broker.until_image(&found) => {}
+                () = broker.until_told(&found) => {}
                 // It has died meanwhile, and nobody asks it any more.
                 () = broker.life.until_quiet() => {}
             }

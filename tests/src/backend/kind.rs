@@ -11,6 +11,8 @@ use super::{System, Unavailable, kafka, lite, mock, processes, up};
 pub enum Can {
     /// What is produced can be consumed.
     KeepRecords,
+    /// Consumers form groups, which commit offsets.
+    Groups,
     /// It can be administered: topics are created with settings, described and deleted. A mock makes them up.
     CreateTopics,
     /// Topics can be validated without being created, placed by hand, and deleted by id.
@@ -232,6 +234,7 @@ pub const KINDS: &[Kind] = &[
         title: "Apache Kafka 4.3.0, three nodes",
         can: &[
             Can::KeepRecords,
+            Can::Groups,
             Can::CreateTopics,
             Can::CreateTopicsInFull,
             Can::AlterConfigs,

@@ -22,6 +22,7 @@ mod cluster;
 mod cluster_id;
 mod controller;
 mod disk;
+mod group;
 mod handle;
 mod journal;
 mod node;

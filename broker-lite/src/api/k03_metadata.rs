@@ -95,8 +95,19 @@ async fn create(broker: &Broker, names: Vec<TopicName>) {
     let topic = |name: &TopicName| {
         CreatableTopic::default().with_name(name.clone()).with_num_partitions(-1).with_replication_factor(-1)
     };
+    create_marked(broker, names.iter().map(topic).collect()).await;
+}
+
+/// Creates a topic of the cluster's own, which is marked as being created.
+pub(crate) async fn create_internal(broker: &Broker, topic: CreatableTopic) {
+    create_marked(broker, vec![topic]).await;
+}
+
+/// Creates topics that are marked as being created, and takes the marks away.
+async fn create_marked(broker: &Broker, topics: Vec<CreatableTopic>) {
+    let names: Vec<_> = topics.iter().map(|topic| topic.name.clone()).collect();
     let request = CreateTopicsRequest::default()
-        .with_topics(names.iter().map(topic).collect())
+        .with_topics(topics)
         .with_timeout_ms(i32::try_from(AUTO_CREATE_TIMEOUT.as_millis()).unwrap_or(i32::MAX));
     if let Ok(frame) = encode_request(CREATE_TOPICS_VERSION, &request) {
         let answer = broker.ask_controller("auto-create", frame).await;

@@ -1,24 +1,99 @@
-//! FindCoordinator (10): version 0, and always refused, because there are no coordinators yet.
-//!
-//! It is offered at all for one reason, the same as Produce 0 to 2: librdkafka compresses with lz4 only for brokers
-//! that offer FindCoordinator 0, and sends uncompressed batches without a word otherwise. The refusal is final
-//! for clients (not "retry later"), so that a group consumer fails at once instead of asking for ever.
+//! FindCoordinator (10): versions 0 to 6. Who coordinates a group is the leader of its partition of `__consumer_offsets`,
+//! which comes into being when it is first asked for. Nobody coordinates transactions yet.
 
-use klamm_wire::ErrorCode;
+use std::sync::Arc;
+
+use broker_lite_core::metadata::Image;
 use klamm_wire::codec::decode_request;
+use klamm_wire::messages::find_coordinator_response::Coordinator;
 use klamm_wire::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use klamm_wire::seam::Frame;
+use klamm_wire::{ErrorCode, StrBytes};
 
-use super::{Handled, now};
+use super::k03_metadata::live_leader;
+use super::{Handled, now, text};
+use crate::broker::{Broker, LISTENER};
+use crate::group::{self, TOPIC};
 
-/// Refuses.
-pub(super) fn handle(frame: Frame) -> Handled {
+/// First version that asks for several at once.
+const BATCHED: i16 = 4;
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
+
+/// Where a coordinator is.
+struct Place {
+    id: i32,
+    host: StrBytes,
+    port: i32,
+}
+
+/// Answers from the image.
+pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<FindCoordinatorRequest>(frame)?;
-    tracing::info!(group = %request.key, "refusing FindCoordinator: broker-lite has no group coordinator yet");
-    let refused = FindCoordinatorResponse::default()
-        .with_error_code(ErrorCode::UNSUPPORTED_VERSION.0)
-        .with_node_id(BrokerId(-1))
-        .with_port(-1);
-    now::<FindCoordinatorRequest>(version, &refused)
+    let response = if version >= BATCHED {
+        let found = request.coordinator_keys.iter().map(|key| one(broker, request.key_type, key));
+        FindCoordinatorResponse::default().with_coordinators(found.collect())
+    } else {
+        let found = find(broker, request.key_type, &request.key);
+        let message = match &found {
+            Ok(_) => "NONE".to_owned(),
+            Err(code) => message(*code).to_owned(),
+        };
+        let (code, place) = settled(found);
+        FindCoordinatorResponse::default()
+            .with_error_code(code.0)
+            .with_error_message(Some(text(&message)))
+            .with_node_id(BrokerId(place.id))
+            .with_host(place.host)
+            .with_port(place.port)
+    };
+    now::<FindCoordinatorRequest>(version, &response)
+}
+
+fn one(broker: &Arc<Broker>, kind: i8, key: &StrBytes) -> Coordinator {
+    let (code, place) = settled(find(broker, kind, key));
+    Coordinator::default()
+        .with_key(key.clone())
+        .with_error_code(code.0)
+        .with_node_id(BrokerId(place.id))
+        .with_host(place.host)
+        .with_port(place.port)
+}
+
+fn settled(found: Result<Place, ErrorCode>) -> (ErrorCode, Place) {
+    match found {
+        Ok(place) => (ErrorCode::NONE, place),
+        Err(code) => (code, Place { id: -1, host: StrBytes::default(), port: -1 }),
+    }
+}
+
+fn message(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::COORDINATOR_NOT_AVAILABLE => "The coordinator is not available.",
+        _ => "There is no coordinator of this kind.",
+    }
+}
+
+fn find(broker: &Arc<Broker>, kind: i8, key: &str) -> Result<Place, ErrorCode> {
+    match kind {
+        GROUP => {}
+        TRANSACTION => return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE),
+        SHARE => return Err(ErrorCode::INVALID_REQUEST),
+        _ => return Err(ErrorCode::UNKNOWN_SERVER_ERROR),
+    }
+    let exists = broker.image(|image| image.topic(TOPIC).is_some());
+    if !exists {
+        group::create_topic(broker);
+        return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    }
+    broker.image(|image| place(image, key)).ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)
+}
+
+fn place(image: &Image, group: &str) -> Option<Place> {
+    let partition = group::partition_in(image, group)?;
+    let leader = live_leader(image, image.topic(TOPIC)?.partitions.get(&partition)?)?;
+    let listener = image.broker(leader)?.listener(LISTENER)?;
+    Some(Place { id: leader, host: text(&listener.host), port: i32::from(listener.port) })
 }

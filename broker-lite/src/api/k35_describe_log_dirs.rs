@@ -1,6 +1,6 @@
 //! DescribeLogDirs (35): versions 1 to 5.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
@@ -17,6 +17,8 @@ use crate::node::{Answer, Reply};
 
 /// First version that says whether a directory is cordoned (KIP-1066).
 const CORDONED: i16 = 5;
+/// Size of a volume that cannot be told, as in memory (KIP-827).
+const UNKNOWN: i64 = -1;
 /// Last version of `kafka-protocol`.
 const KNOWN: i16 = 4;
 
@@ -25,16 +27,17 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request =
         decode_request::<DescribeLogDirsRequest>(Frame { api_version: version.min(KNOWN), ..frame })?;
-    let wanted = |topic: &str, partition: i32| {
-        let topics = request.topics.as_ref();
-        topics.is_none_or(|topics| {
-            topics.iter().any(|asked| asked.topic.as_str() == topic && asked.partitions.contains(&partition))
-        })
-    };
+    // a topic may be named more than once
+    let asked: Option<BTreeSet<(&str, i32)>> = request.topics.as_ref().map(|topics| {
+        topics
+            .iter()
+            .flat_map(|of| of.partitions.iter().map(|partition| (of.topic.as_str(), *partition)))
+            .collect()
+    });
     let mut topics: BTreeMap<Arc<str>, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
     for held in broker.partitions() {
         let identity = &held.identity;
-        if !wanted(&identity.topic, identity.partition) {
+        if asked.as_ref().is_some_and(|asked| !asked.contains(&(&*identity.topic, identity.partition))) {
             continue;
         }
         let Some((size, lag)) = held.look(|replica| {
@@ -52,11 +55,12 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let topics = topics.into_iter().map(|(topic, partitions)| {
         DescribeLogDirsTopic::default().with_name(TopicName(text(&topic))).with_partitions(partitions)
     });
+    let (total, usable) = broker.volume().unwrap_or((UNKNOWN, UNKNOWN));
     let result = DescribeLogDirsResult::default()
         .with_log_dir(text(&broker.log_dir()))
         .with_topics(topics.collect())
-        .with_total_bytes(-1)
-        .with_usable_bytes(-1);
+        .with_total_bytes(total)
+        .with_usable_bytes(usable);
     let response = DescribeLogDirsResponse::default().with_results(vec![result]);
     Ok(Answer::Now(Reply::Frame(encode(version, &response)?)))
 }

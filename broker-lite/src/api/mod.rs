@@ -1,9 +1,10 @@
 //! One file per API, named by key and name. The tables below are what is advertised, and all of it.
-//! Two entries are there for librdkafka, which chooses compression by them: Produce 0 to 2 and FindCoordinator 0; both are refused.
+//! Produce 0 to 2 are there for librdkafka, which chooses compression by them, and are refused.
 //!
 //! In: a request frame. Out: an answer now or later, or a refusal that closes the connection.
 //! What must happen in order of arrival happens before a handler returns.
 
+mod groups;
 mod k00_produce;
 mod k01_fetch;
 mod k01_fetch_answer;
@@ -11,7 +12,15 @@ pub(crate) mod k01_fetch_metadata;
 mod k01_fetch_wanted;
 mod k02_list_offsets;
 mod k03_metadata;
+mod k08_offset_commit;
+mod k09_offset_fetch;
 mod k10_find_coordinator;
+mod k11_join_group;
+mod k12_heartbeat;
+mod k13_leave_group;
+mod k14_sync_group;
+mod k15_describe_groups;
+mod k16_list_groups;
 mod k18_api_versions;
 mod k19_create_topics;
 mod k20_delete_topics;
@@ -22,10 +31,12 @@ mod k32_describe_configs;
 mod k33_alter_configs;
 pub(crate) mod k35_describe_log_dirs;
 mod k37_create_partitions;
+mod k42_delete_groups;
 mod k43_elect_leaders;
 mod k44_incremental_alter_configs;
 mod k45_alter_partition_reassignments;
 mod k46_list_partition_reassignments;
+mod k47_offset_delete;
 mod k52_vote;
 mod k53_begin_quorum_epoch;
 mod k54_end_quorum_epoch;
@@ -50,9 +61,10 @@ use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_requ
 use klamm_wire::seam::Frame;
 use klamm_wire::{ErrorCode, Request, StrBytes};
 
+pub(crate) use self::k03_metadata::create_internal;
 use crate::broker::Broker;
 use crate::controller::{Answered, ControllerNode};
-use crate::node::{Answer, Reply};
+use crate::node::{Answer, Peer, Reply};
 use crate::rt::Tick;
 use crate::rules::refusal;
 
@@ -78,7 +90,15 @@ pub(crate) const BROKER: &[Advertised] = &[
     api(1, 4, 18),
     api(2, 1, 11),
     api(3, 0, 13),
-    api(10, 0, 0),
+    api(8, 2, 10),
+    api(9, 1, 10),
+    api(10, 0, 6),
+    api(11, 0, 9),
+    api(12, 0, 4),
+    api(13, 0, 5),
+    api(14, 0, 5),
+    api(15, 0, 6),
+    api(16, 0, 5),
     api(18, 0, 4),
     api(19, 2, 7),
     api(20, 1, 6),
@@ -89,10 +109,12 @@ pub(crate) const BROKER: &[Advertised] = &[
     api(33, 0, 2),
     api(35, 1, 5),
     api(37, 0, 3),
+    api(42, 0, 2),
     api(43, 0, 2),
     api(44, 0, 1),
     api(45, 0, 1),
     api(46, 0, 0),
+    api(47, 0, 0),
     api(55, 0, 2),
     api(57, 0, 2),
     api(60, 0, 2),
@@ -164,7 +186,7 @@ fn offered(table: &[Advertised], frame: &Frame) -> Result<(), Refusal> {
 }
 
 /// Handles one request at a broker.
-pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
+pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame, peer: &Peer) -> Handled {
     if frame.api_key == k18_api_versions::KEY {
         let finalized = broker.image(|image| (image.features().clone(), image.next_offset() - 1));
         return k18_api_versions::handle(BROKER, frame, &finalized.0, finalized.1);
@@ -175,7 +197,15 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
         1 => k01_fetch::handle(broker, frame),
         2 => k02_list_offsets::handle(broker, frame),
         3 => k03_metadata::handle(broker, frame),
-        10 => k10_find_coordinator::handle(frame),
+        8 => k08_offset_commit::handle(broker, frame),
+        9 => k09_offset_fetch::handle(broker, frame),
+        10 => k10_find_coordinator::handle(broker, frame),
+        11 => k11_join_group::handle(broker, frame, peer),
+        12 => k12_heartbeat::handle(broker, frame),
+        13 => k13_leave_group::handle(broker, frame),
+        14 => k14_sync_group::handle(broker, frame),
+        15 => k15_describe_groups::handle(broker, frame),
+        16 => k16_list_groups::handle(broker, frame),
         19 => k19_create_topics::forward(broker, frame),
         20 => k20_delete_topics::forward(broker, frame),
         21 => k21_delete_records::handle(broker, frame),
@@ -185,10 +215,12 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
         33 => k33_alter_configs::forward(broker, frame),
         35 => k35_describe_log_dirs::handle(broker, frame),
         37 => k37_create_partitions::forward(broker, frame),
+        42 => k42_delete_groups::handle(broker, frame),
         43 => k43_elect_leaders::forward(broker, frame),
         44 => k44_incremental_alter_configs::forward(broker, frame),
         45 => k45_alter_partition_reassignments::forward(broker, frame),
         46 => k46_list_partition_reassignments::forward(broker, frame),
+        47 => k47_offset_delete::handle(broker, frame),
         55 => k55_describe_quorum::forward(broker, frame),
         57 => k57_update_features::forward(broker, frame),
         60 => k60_describe_cluster::handle(broker, frame),
@@ -203,7 +235,8 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame) -> Handled {
 /// Handles one request at the controller.
 pub(crate) fn controller(controller: &Arc<ControllerNode>, frame: Frame) -> Handled {
     if frame.api_key == k18_api_versions::KEY {
-        return k18_api_versions::handle(CONTROLLER, frame, &Default::default(), -1);
+        let (finalized, at) = controller.finalized();
+        return k18_api_versions::handle(CONTROLLER, frame, &finalized, at);
     }
     offered(CONTROLLER, &frame)?;
     match frame.api_key {

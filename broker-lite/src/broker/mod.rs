@@ -5,7 +5,7 @@
 //!      ▲────── registration, heartbeats, AlterPartition ─────────────────────────┘
 //! ```
 //!
-//! Lock order: image before directory before one partition; no lock across an await.
+//! Lock order: changing before image before directory before one partition; no lock across an await.
 
 mod controllers;
 mod fetcher;
@@ -18,6 +18,7 @@ mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -38,8 +39,9 @@ pub(crate) use sessions::Bell;
 
 use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, Leave, PowerLoss};
+use crate::group::Groups;
 use crate::journal::{Journal, NodeEvent};
-use crate::node::{Life, Network};
+use crate::node::{Life, Network, Party};
 use crate::rt::{Rt, Tick};
 use controllers::Controllers;
 use fetcher::Fetchers;
@@ -85,6 +87,8 @@ pub(crate) struct BrokerIdentity {
     pub(crate) rack: Option<String>,
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// Where it listens, by listener, and its voter, if this process has one.
+    pub(crate) listeners: Vec<(&'static str, Endpoint)>,
     /// Id of the one log directory; survives restarts, as the storage does.
     pub(crate) log_dir: Uuid,
     pub(crate) incarnation: Uuid,
@@ -94,25 +98,47 @@ pub(crate) struct BrokerIdentity {
 
 impl BrokerIdentity {
     /// Settings that follow from who the broker is; DescribeConfigs shows them as given at the start.
-    fn settings(&self, disk: &Disk) -> Vec<(&'static str, String)> {
+    fn settings(&self, disk: &Disk, voters: String) -> Vec<(&'static str, String)> {
         let id = self.id.to_string();
         let listener = format!("{LISTENER}://{}", Endpoint::new(self.host.clone(), self.port));
+        let listeners: Vec<_> = self.listeners.iter().map(|(name, at)| format!("{name}://{at}")).collect();
+        let votes = self.listeners.iter().any(|(name, _)| *name == CONTROLLER_LISTENER);
         let mut settings = vec![
             ("broker.id", id.clone()),
             ("node.id", id),
-            ("listeners", listener.clone()),
+            ("listeners", listeners.join(",")),
             ("advertised.listeners", listener),
             ("log.dirs", log_dir_name(self.id, disk)),
-            ("process.roles", "broker".to_owned()),
+            ("process.roles", if votes { "broker,controller" } else { "broker" }.to_owned()),
             ("controller.listener.names", CONTROLLER_LISTENER.to_owned()),
             (
                 "listener.security.protocol.map",
                 format!("{CONTROLLER_LISTENER}:PLAINTEXT,{LISTENER}:PLAINTEXT"),
             ),
         ];
+        settings.extend(Some(("controller.quorum.voters", voters)).filter(|(_, voters)| !voters.is_empty()));
         settings.extend(self.rack.clone().map(|rack| ("broker.rack", rack)));
         settings
     }
+}
+
+#[cfg(unix)]
+fn volume(path: &Path) -> Option<(i64, i64)> {
+    let told = rustix::fs::statvfs(path).ok()?;
+    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(told.f_frsize)).unwrap_or(i64::MAX);
+    Some((bytes(told.f_blocks), bytes(told.f_bavail)))
+}
+
+#[cfg(not(unix))]
+fn volume(_: &Path) -> Option<(i64, i64)> {
+    None
+}
+
+/// `ID@HOST:PORT` of each voter; empty where they are reached without ports.
+fn addresses(network: &Network, voters: &[i32]) -> String {
+    let endpoint = |voter: &i32| network.remotes()?.endpoint(&Party::Controller(*voter));
+    let address = |voter: &i32| Some(format!("{voter}@{}", endpoint(voter)?));
+    voters.iter().filter_map(address).collect::<Vec<_>>().join(",")
 }
 
 /// What DescribeLogDirs and `log.dirs` call the one log directory.
@@ -148,6 +174,13 @@ pub(crate) struct Broker {
     image: Mutex<Image>,
     image_changed: Notify,
     metadata_epoch: AtomicI32,
+    /// Up to where in the metadata the replicas here were told.
+    told: AtomicI64,
+    /// Replicas are put into the directory under it, and taken from it for good when the process is over.
+    changing: Mutex<()>,
+    /// Everything was opened that the last process has left, and whether something is being opened now.
+    has_opened: AtomicBool,
+    opening: AtomicBool,
     registration: Mutex<Registration>,
     directory: Mutex<Directory>,
     fetchers: Fetchers,
@@ -157,6 +190,7 @@ pub(crate) struct Broker {
     isr: IsrKeeper,
     leaving: Leaving,
     leave: Mutex<Leave>,
+    pub(crate) groups: Groups,
     /// The disk has failed.
     offline: AtomicBool,
     /// Producer ids of this broker's block that are still free.
@@ -199,7 +233,8 @@ impl Broker {
     ) -> Arc<Self> {
         let Surroundings { network, config, disk, committed, journal, voters } = surroundings;
         let sessions = FetchSessions::new(&config, rt.rng("fetch sessions"));
-        let config = Arc::new((*config).clone().running_with(identity.settings(&disk)));
+        let config =
+            Arc::new((*config).clone().running_with(identity.settings(&disk, addresses(&network, &voters))));
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             identity,
@@ -214,6 +249,10 @@ impl Broker {
             image: Mutex::new(Image::default()),
             image_changed: Notify::new(),
             metadata_epoch: AtomicI32::new(-1),
+            told: AtomicI64::new(0),
+            changing: Mutex::default(),
+            has_opened: AtomicBool::new(false),
+            opening: AtomicBool::new(false),
             registration: Mutex::new(Registration { epoch: -1, unfenced: false }),
             directory: Mutex::default(),
             fetchers: Fetchers::default(),
@@ -222,6 +261,7 @@ impl Broker {
             isr: IsrKeeper::default(),
             leaving: Leaving::default(),
             leave: Mutex::new(Leave::Killed),
+            groups: Groups::default(),
             offline: AtomicBool::new(false),
             producer_ids: Mutex::new(0..0),
             creating: Mutex::default(),
@@ -245,6 +285,11 @@ impl Broker {
 
     pub(crate) fn id(&self) -> i32 {
         self.identity.id
+    }
+
+    /// Itself, for tasks; `None` once it is being dropped.
+    pub(crate) fn me(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
     }
 
     /// Looks at the metadata as this broker knows it.
@@ -273,6 +318,11 @@ impl Broker {
         log_dir_name(self.id(), &self.disk)
     }
 
+    /// Size of the volume on which the logs are, and how much of it is left to the broker, in bytes; `None` in memory.
+    pub(crate) fn volume(&self) -> Option<(i64, i64)> {
+        volume(self.disk.path()?)
+    }
+
     /// How the broker stands with the controller.
     pub(crate) fn registration(&self) -> Registration {
         *self.registration.lock()
@@ -289,6 +339,16 @@ impl Broker {
             }
             changed.await;
         }
+    }
+
+    /// Up to where in the metadata the replicas here were told.
+    pub(crate) fn told(&self) -> i64 {
+        self.told.load(Ordering::SeqCst)
+    }
+
+    /// As [`Self::until_image`], and the replicas here are told of it.
+    pub(crate) async fn until_told<R>(&self, mut found: impl FnMut(&Image) -> Option<R>) -> R {
+        self.until_image(|image| found(image).filter(|_| self.told() >= image.next_offset())).await
     }
 
     /// Finds a replica held here.
@@ -345,8 +405,12 @@ impl Broker {
     ///
     /// Call it after the broker's life has ended: metadata that was being applied is finished first.
     pub(crate) fn release_storage(&self) {
-        drop(self.image.lock());
+        drop((self.changing.lock(), self.image.lock()));
         let mut leave = *self.leave.lock();
+        if !self.has_opened.load(Ordering::SeqCst) || self.opening.load(Ordering::SeqCst) {
+            // What was not looked through must be, by whoever comes next.
+            leave = if let Leave::Clean { .. } = leave { Leave::Killed } else { leave };
+        }
         let partitions = std::mem::take(&mut *self.directory.lock()).partitions;
         let mut storages = Vec::with_capacity(partitions.len());
         for (key, partition) in partitions {
@@ -504,5 +568,22 @@ mod tests {
         cluster.restart(1).await.unwrap();
         broker.rt.sleep(Duration::from_millis(50)).await;
         assert!(!held(&broker.disk));
+    }
+
+    /// Goal: logs that nobody has looked through since a kill do not count as closed.
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_stops_before_it_has_opened_its_logs_has_not_closed_them() {
+        let cluster = Cluster::builder().seed(7).topic("t", Some(60), Some(3)).start().await.unwrap();
+        let (broker, _) = cluster.broker_and_topic_id(1, "t");
+        cluster.kill(1).unwrap();
+        let (other, _) = cluster.broker_and_topic_id(2, "t");
+        let _slow = cluster.disk(1).unwrap().slow(Duration::from_secs(1));
+        tokio::select! {
+            biased;
+            restarted = cluster.restart(1) => panic!("{restarted:?}"),
+            () = broker.rt.sleep(Duration::from_secs(2)) => {}
+        }
+        cluster.shutdown().await;
+        assert_eq!((broker.disk.open(), other.disk.open().is_some()), (None, true));
     }
 }

@@ -373,6 +373,7 @@ impl Broker {
             match effect {
                 Effect::AlterPartition(proposal) => self.isr.propose(partition.clone(), proposal),
                 Effect::RoleChanged(role) => {
+                    self.groups.role_changed(self, partition, role);
                     let leader = match role {
                         Role::Follower { leader, .. } => Some(leader),
                         Role::Leader { .. } | Role::Offline => None,

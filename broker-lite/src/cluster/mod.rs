@@ -3,6 +3,7 @@
 mod builder;
 mod check;
 mod events;
+mod groups;
 mod growth;
 mod homes;
 mod logs;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
@@ -132,6 +134,8 @@ struct Started {
     limits: Limits,
     /// Ids of the voters of the metadata quorum.
     voters: BTreeSet<i32>,
+    /// The brokers that the metadata log knows are those of an earlier start.
+    all_former: Arc<AtomicBool>,
 }
 
 /// One broker's place in the cluster, whether it runs or not.
@@ -203,7 +207,7 @@ impl Cluster {
         Handle(self.started.network.clone())
     }
 
-    /// Has a broker serve a client over any byte stream, as if it had come in through a socket: for fuzzing the front
+    /// Has a broker, or a controller, serve a client over any byte stream, as if it had come in through a socket: for fuzzing the front
     /// door and for simulated sockets. `name` is what the log calls the client.
     ///
     /// # Errors
@@ -212,14 +216,19 @@ impl Cluster {
     #[doc(hidden)]
     pub fn serve_stream(
         &self,
-        broker: i32,
+        node: i32,
         name: &str,
         read: impl AsyncRead + Send + Unpin + 'static,
         write: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Result<(), ClusterError> {
-        self.running(broker)?;
-        let down = ClusterError::Broker { broker, state: "down" };
-        let node = self.started.network.node(&Party::Node(broker)).ok_or(down)?;
+        let party = if self.is_voter(node) {
+            Party::Controller(node)
+        } else {
+            self.running(node)?;
+            Party::Node(node)
+        };
+        let down = ClusterError::Broker { broker: node, state: "down" };
+        let node = self.started.network.node(&party).ok_or(down)?;
         let served = converse(node.clone(), Box::new(read), Box::new(write), name.to_owned());
         node.life.spawn(served);
         Ok(())
@@ -408,7 +417,7 @@ impl Cluster {
         for broker in running.iter().filter(|broker| !broker.life.is_dead() && !broker.life.is_paused()) {
             tokio::select! {
                 biased;
-                () = broker.until_image(&found) => {}
+                () = broker.until_told(&found) => {}
                 // It has died meanwhile, and nobody asks it any more.
                 () = broker.life.until_quiet() => {}
             }

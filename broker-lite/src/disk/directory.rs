@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use broker_lite_core::log::PARTITION_METADATA;
-use broker_lite_core::storage::{Checkpoint, Directory, FileId, StorageError, Unsynced};
-use bytes::Bytes;
+use broker_lite_core::storage::{Aside, Checkpoint, Directory, FileId, StorageError, Unsynced};
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use super::descriptors::Slot;
@@ -148,13 +148,23 @@ impl DiskDirectory {
 
     /// No record may outlive the mark that says of which topic it is.
     fn settle_topic_id(&mut self) -> Result<(), StorageError> {
-        let mark = self.known(PARTITION_METADATA).and_then(|mark| self.file_mut(mark).ok());
-        let Some(mark) = mark.filter(|mark| mark.synced < mark.len) else { return Ok(()) };
-        let synced = mark.slot.open().and_then(|file| file.sync_data());
-        synced.map_err(|error| failed("fsync", mark.slot.path(), &error))?;
+        let Some(id) = self.known(PARTITION_METADATA) else { return Ok(()) };
+        let mark = self.file(id)?;
+        if mark.synced == mark.len {
+            return Ok(());
+        }
+        let sync_mark = || {
+            let synced = mark.slot.open().and_then(|file| file.sync_data());
+            synced.map_err(|error| failed("fsync", mark.slot.path(), &error))
+        };
+        at_once(&[0, 1, 2], |part| match part {
+            0 => sync_mark(),
+            1 => sync_directory(&self.path),
+            _ => self.log_dir.sync_names(),
+        })?;
+        let mark = self.file_mut(id)?;
         mark.synced = mark.len;
-        sync_directory(&self.path)?;
-        self.log_dir.sync_names()
+        Ok(())
     }
 
     fn file(&self, file: FileId) -> Result<&DiskFile, StorageError> {
@@ -285,7 +295,48 @@ fn write_all_at(mut file: &File, buf: &[u8], position: u64) -> io::Result<()> {
     file.write_all(buf)
 }
 
+/// A file away from its directory.
+#[derive(Debug)]
+pub(crate) struct DiskAside {
+    slot: Arc<Slot>,
+    len: u64,
+    synced: u64,
+}
+
+impl Aside for DiskAside {
+    fn size(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&self, position: u64, len: usize, out: &mut Vec<Bytes>) -> Result<(), StorageError> {
+        if position.checked_add(len as u64).is_none_or(|to| to > self.len) {
+            return Err(StorageError::OutOfRange { position, len, end: self.len });
+        }
+        let mut bytes = BytesMut::zeroed(len);
+        let read = self.slot.open().and_then(|opened| read_exact_at(&opened, &mut bytes, position));
+        read.map_err(|error| failed("read", self.slot.path(), &error))?;
+        out.push(bytes.freeze());
+        Ok(())
+    }
+
+    fn append(&mut self, chunk: Bytes) -> Result<(), StorageError> {
+        let written = self.slot.open().and_then(|opened| write_all_at(&opened, &chunk, self.len));
+        written.map_err(|error| failed("write to", self.slot.path(), &error))?;
+        self.len += chunk.len() as u64;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        let synced = self.slot.open().and_then(|opened| opened.sync_data());
+        synced.map_err(|error| failed("fsync", self.slot.path(), &error))?;
+        self.synced = self.len;
+        Ok(())
+    }
+}
+
 impl Directory for DiskDirectory {
+    type Aside = DiskAside;
+
     fn names(&self) -> Result<Vec<String>, StorageError> {
         let list = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();
@@ -413,6 +464,17 @@ impl Directory for DiskDirectory {
         Ok(())
     }
 
+    fn aside(&self, file: FileId) -> Result<DiskAside, StorageError> {
+        let found = self.file(file)?;
+        Ok(DiskAside { slot: found.slot.clone(), len: found.len, synced: found.synced })
+    }
+
+    fn take_back(&mut self, file: FileId, aside: DiskAside) -> Result<(), StorageError> {
+        let found = self.file_mut(file)?;
+        (found.len, found.synced) = (aside.len, aside.synced);
+        Ok(())
+    }
+
     fn set_len(&mut self, file: FileId, len: u64) -> Result<(), StorageError> {
         let syncs = self.syncs;
         let found = self.file_mut(file)?;
@@ -510,6 +572,14 @@ impl Directory for DiskDirectory {
 
     fn set_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StorageError> {
         self.log_dir.set_checkpoint(&self.topic, self.partition, checkpoint)
+    }
+
+    fn cleaned_until(&self) -> i64 {
+        self.log_dir.cleaned_until(&self.topic, self.partition)
+    }
+
+    fn set_cleaned_until(&mut self, offset: i64) {
+        self.log_dir.set_cleaned_until(&self.topic, self.partition, offset);
     }
 
     fn was_closed(&self) -> bool {

@@ -15,6 +15,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -70,6 +71,22 @@ impl Peer {
     /// Takes what the first request says.
     pub(super) fn introduce(&self, client_id: Option<&str>) {
         self.party.get_or_init(|| Party::Client(client_id.map(Arc::from)));
+    }
+
+    /// What it calls itself, empty if it does not.
+    pub(crate) fn client_id(&self) -> &str {
+        match self.party() {
+            Party::Client(Some(id)) => id,
+            _ => "",
+        }
+    }
+
+    /// Where it is, as Kafka writes addresses: a slash, and no port.
+    pub(crate) fn host(&self) -> String {
+        match self.name.parse::<SocketAddr>() {
+            Ok(address) => format!("/{}", address.ip()),
+            Err(_) => format!("/{}", self.name),
+        }
     }
 
     pub(crate) fn party(&self) -> &Party {

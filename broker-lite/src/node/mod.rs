@@ -33,6 +33,8 @@ use crate::rt::Rt;
 
 const PRODUCE: i16 = 0;
 const FETCH: i16 = 1;
+const JOIN_GROUP: i16 = 11;
+const SYNC_GROUP: i16 = 14;
 
 /// Bounds of a node towards its clients, with Kafka's setting in parentheses.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +83,7 @@ impl Node {
     pub(crate) fn take_in<T>(&self, frame: Frame, peer: &Peer, to: T) -> Pending<T> {
         let (api_key, api_version) = (frame.api_key, frame.api_version);
         let answer = match &self.role {
-            Role::Broker(broker) => crate::api::broker(broker, frame),
+            Role::Broker(broker) => crate::api::broker(broker, frame, peer),
             Role::Controller(controller) => crate::api::controller(controller, frame),
         };
         let answer = answer.unwrap_or_else(|refusal| {
@@ -90,6 +92,12 @@ impl Node {
         });
         let owes = api_key == PRODUCE && !matches!(answer, Answer::Now(Reply::Nothing | Reply::Close));
         let owed = owes.then(|| self.life.produce_arrived());
-        Pending { answer, owed, abandonable: api_key == FETCH, noted: None, to }
+        Pending {
+            answer,
+            owed,
+            abandonable: matches!(api_key, FETCH | JOIN_GROUP | SYNC_GROUP),
+            noted: None,
+            to,
+        }
     }
 }

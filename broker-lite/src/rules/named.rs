@@ -1,10 +1,10 @@
 //! Which topics and partitions a request names.
 
-use klamm_wire::codec::{CodecError, decode_request};
+use klamm_wire::codec::{CodecError, decode_offset_commit, decode_request};
 use klamm_wire::messages::{
     AlterPartitionRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
     DescribeConfigsRequest, DescribeProducersRequest, FetchRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest,
+    OffsetDeleteRequest, OffsetForLeaderEpochRequest, ProduceRequest,
 };
 use klamm_wire::seam::Frame;
 use uuid::Uuid;
@@ -67,6 +67,18 @@ fn decode(frame: Frame, name_of: &impl Fn(Uuid) -> Option<String>) -> Result<Vec
         2 => {
             for topic in decode_request::<ListOffsetsRequest>(frame)?.topics {
                 let mut partitions = topic.partitions.iter().map(|wanted| wanted.partition_index);
+                add(&topic.name, Uuid::nil(), &mut partitions);
+            }
+        }
+        8 => {
+            for topic in decode_offset_commit(frame)?.topics {
+                let mut partitions = topic.partitions.iter().map(|part| part.partition_index);
+                add(&topic.name, topic.topic_id, &mut partitions);
+            }
+        }
+        47 => {
+            for topic in decode_request::<OffsetDeleteRequest>(frame)?.topics {
+                let mut partitions = topic.partitions.iter().map(|part| part.partition_index);
                 add(&topic.name, Uuid::nil(), &mut partitions);
             }
         }

@@ -1,6 +1,7 @@
 //! Answers that are nothing but an error, for each API, and the errors that an answer carries.
 
 mod admin;
+mod groups;
 
 use klamm_wire::ErrorCode;
 use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_response};
@@ -44,11 +45,7 @@ pub(crate) fn refusal(
             }
             encode_response::<MetadataRequest>(version, &response)
         }
-        10 => {
-            let response =
-                FindCoordinatorResponse::default().with_error_code(code).with_node_id(BrokerId(-1));
-            encode_response::<FindCoordinatorRequest>(version, &response)
-        }
+        8..=16 | 42 | 47 => return groups::refusal(request, code),
         18 => {
             let response = ApiVersionsResponse::default().with_error_code(code);
             encode_response::<ApiVersionsRequest>(version, &response)
@@ -280,7 +277,7 @@ fn codes(frame: Frame) -> Result<Vec<i16>, CodecError> {
             };
             std::iter::once(response.error_code).chain(response.topics.iter().flat_map(of_topic)).collect()
         }
-        10 => vec![decode_response::<FindCoordinatorRequest>(frame)?.error_code],
+        8..=16 | 42 | 47 => return groups::codes(frame),
         18 => vec![decode_response::<ApiVersionsRequest>(frame)?.error_code],
         19 => {
             let topics = decode_response::<CreateTopicsRequest>(frame)?.topics;
@@ -386,7 +383,7 @@ mod tests {
                 request(version, &ListOffsetsRequest::default().with_topics(vec![topic]))
             }
             3 => request(version, &MetadataRequest::default()),
-            10 => request(version, &FindCoordinatorRequest::default()),
+            8..=16 | 42 | 47 => groups::tests::naming(api_key, version),
             18 => request(version, &ApiVersionsRequest::default()),
             19 => {
                 let topic = create_topics_request::CreatableTopic::default().with_name(name());

@@ -73,7 +73,16 @@ impl Controller {
         if request.cluster_id.as_str() != self.cluster_id {
             return Err(ErrorCode::INCONSISTENT_CLUSTER_ID);
         }
-        if id < 0 || request.incarnation_id.is_nil() {
+        if request.is_migrating_zk_broker {
+            return Err(ErrorCode::BROKER_ID_NOT_REGISTERED);
+        }
+        let mut directories = request.log_dirs.clone();
+        directories.sort_unstable();
+        directories.dedup();
+        let directories = directories.first().is_some_and(|least| !least.is_nil())
+            && directories.len() == request.log_dirs.len();
+        let levelled = request.features.iter().any(|feature| feature.name.as_str() == "metadata.version");
+        if id < 0 || request.incarnation_id.is_nil() || !directories || !levelled {
             return Err(ErrorCode::INVALID_REGISTRATION);
         }
         let levels = self.image.features();
@@ -96,8 +105,7 @@ impl Controller {
                 self.touch(now, id, None);
                 return Ok(self.image.broker(id).map_or(-1, |broker| broker.epoch));
             }
-            // Who closed the logs under that epoch is over: nobody needs to wait for its session to end.
-            Some(known) if !clean && self.has_session(now, known) => {
+            Some(known) if self.has_session(now, known) => {
                 return Err(ErrorCode::DUPLICATE_BROKER_REGISTRATION);
             }
             _ => {}
@@ -212,6 +220,14 @@ impl Controller {
         }
         let ids: Vec<i32> = brokers.iter().map(|(id, _)| *id).collect();
         self.leave(&ids, None);
+    }
+
+    /// Fences all brokers at once, and ends their sessions: none of the processes that the log knows of runs any more.
+    pub fn end_sessions(&mut self) -> Outcome<()> {
+        let all: Vec<_> = self.image.live_brokers().map(|broker| (broker.id, broker.epoch)).collect();
+        self.fence(&all);
+        self.sessions.clear();
+        self.outcome(())
     }
 
     fn start_shutdown(&mut self, id: i32, epoch: i64) {

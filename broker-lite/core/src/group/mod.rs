@@ -285,6 +285,11 @@ impl GroupCoordinator {
         }
     }
 
+    /// End of the first write that is not known to be replicated: [`Self::replicated`] wants to hear of it.
+    pub fn first_write(&self) -> Option<i64> {
+        self.writes.front().map(|write| write.end)
+    }
+
     /// When [`Self::on_deadline`] wants to run.
     pub fn deadline(&self) -> Option<Tick> {
         let write = self.writes.iter().filter(|write| write.then.is_some()).map(|write| write.deadline).min();

@@ -9,6 +9,7 @@ mod chunks;
 mod fetch;
 mod header;
 mod produce;
+mod topic_ids;
 
 use bytes::BytesMut;
 use kafka_protocol::protocol::{Decodable, Encodable, Message, Request};
@@ -21,6 +22,7 @@ pub use header::{
     encode_response_header, peek_correlation_id,
 };
 pub use produce::{ProduceHead, ProducePartition, ProduceTopic, encode_produce};
+pub use topic_ids::{decode_offset_commit, decode_offset_fetch};
 
 use crate::schema::{self, Kind, WalkError};
 use crate::seam::Frame;

@@ -181,9 +181,10 @@ async fn a_follower_that_is_told_to_diverge_at_the_same_place_again_pauses() {
     let file = path(leader).join("leader-epoch-checkpoint");
     let known = std::fs::read_to_string(&file).unwrap();
     let mut lines: Vec<_> = known.lines().collect();
-    assert_eq!(lines.len(), 2 + 3, "{known}");
+    assert!(lines.len() >= 2 + 3, "{known}");
     lines.remove(3);
-    lines[1] = "2";
+    let count = (lines.len() - 2).to_string();
+    lines[1] = &count;
     std::fs::write(&file, lines.join("\n") + "\n").unwrap();
     std::fs::remove_dir_all(path(3 - leader)).unwrap();
 

@@ -3,20 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_lite_core::metadata::{METADATA_TOPIC, METADATA_TOPIC_ID};
-use broker_lite_core::quorum::{Fetch, Fetched, Replica, Response, SnapshotId};
+use broker_lite_core::metadata::METADATA_TOPIC_ID;
+use broker_lite_core::quorum::{Fetch, Fetched, Head, Replica, Response, SnapshotId};
 use bytes::Bytes;
 use klamm_wire::ErrorCode;
 use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_fetch_response, encode_request};
 use klamm_wire::messages::fetch_request::{FetchPartition, FetchTopic, ReplicaState};
 use klamm_wire::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData, SnapshotId as WireId,
+    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    SnapshotId as WireId,
 };
 use klamm_wire::messages::{BrokerId, FetchRequest, FetchResponse};
 use klamm_wire::seam::Frame;
 use uuid::Uuid;
 
-use super::quorum::{head, leader_id};
+use super::quorum::{head, head_with, leader_endpoint, leader_id, only};
 use super::{Handled, encoded, text};
 use crate::broker::Signal;
 use crate::cluster_id::ClusterId;
@@ -24,8 +25,8 @@ use crate::controller::{Answered, ControllerNode, Seat};
 use crate::node::{Answer, Reply};
 
 const VERSION: i16 = 18;
-/// First version that names topics by id.
-const TOPIC_IDS: i16 = 13;
+/// First version that tells where the leader of the quorum listens (KIP-853).
+const LEADER_ENDPOINTS: i16 = 17;
 /// First version in which the replica's id stands in a structure of its own.
 const REPLICA_STATE: i16 = 15;
 /// Most bytes of metadata at a time.
@@ -117,18 +118,18 @@ pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled 
     if !controller.seat.cluster_id.fits(request.cluster_id.as_deref()) {
         return refused(ErrorCode::INCONSISTENT_CLUSTER_ID);
     }
-    let log = request.topics.iter().find(|topic| {
-        if version >= TOPIC_IDS {
-            topic.topic_id == METADATA_TOPIC_ID
-        } else {
-            &**topic.topic == METADATA_TOPIC
-        }
-    });
-    let Some(partition) = log.and_then(|topic| topic.partitions.first()).filter(|p| p.partition == 0) else {
-        return refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-    };
-    if partition.fetch_offset < 0 {
+    // By id only, as Kafka has it: versions that name topics cannot ask for this one.
+    let log = only(&request.topics).filter(|topic| topic.topic_id == METADATA_TOPIC_ID);
+    let Some(partition) = log.and_then(|topic| only(&topic.partitions)).filter(|p| p.partition == 0) else {
         return refused(ErrorCode::INVALID_REQUEST);
+    };
+    // A broker that knows nothing yet names no epoch.
+    let newest = partition.current_leader_epoch;
+    let ahead = newest >= 0 && partition.last_fetched_epoch > newest;
+    if request.max_wait_ms < 0 || partition.fetch_offset < 0 || partition.last_fetched_epoch < 0 || ahead {
+        let head = head_with(controller, ErrorCode::INVALID_REQUEST);
+        let reply = answer(controller, version, &head, (-1, 0), Fetched::Refused);
+        return Ok(Answer::Now(reply));
     }
     let id = if version >= REPLICA_STATE { request.replica_state.replica_id.0 } else { request.replica_id.0 };
     let wanted = Wanted {
@@ -183,43 +184,54 @@ impl Drop for Waiting {
 impl Wanted {
     /// The answer as of now, and whether it is worth sending.
     fn read(&self, controller: &Arc<ControllerNode>, signal: &Signal) -> (bool, Reply) {
-        let Some((ready, answer, start)) =
+        let Some((ready, fetched, start)) =
             controller.fetch(self.replica, &self.fetch, self.max_bytes, signal)
         else {
             return (true, Reply::Close);
         };
-        let Response::Fetch { head, high_watermark, fetched } = answer else { return (true, Reply::Close) };
-        let leader =
-            LeaderIdAndEpoch::default().with_leader_id(leader_id(&head)).with_leader_epoch(head.epoch);
-        let mut data = PartitionData::default()
-            .with_error_code(head.error.0)
-            .with_high_watermark(high_watermark)
-            .with_last_stable_offset(high_watermark)
-            .with_log_start_offset(start)
-            .with_current_leader(leader)
-            .with_aborted_transactions(None)
-            .with_preferred_read_replica(BrokerId(-1))
-            .with_records(Some(Bytes::new()));
-        let records = match fetched {
-            Fetched::Records(records) => records,
-            Fetched::Refused => Vec::new(),
-            Fetched::Diverging { epoch, end_offset } => {
-                data.diverging_epoch =
-                    EpochEndOffset::default().with_epoch(epoch).with_end_offset(end_offset);
-                Vec::new()
-            }
-            Fetched::Snapshot(id) => {
-                data.snapshot_id = WireId::default().with_end_offset(id.end_offset).with_epoch(id.epoch);
-                Vec::new()
-            }
-        };
-        let (id, name) =
-            if self.version >= TOPIC_IDS { (METADATA_TOPIC_ID, "") } else { (Uuid::nil(), METADATA_TOPIC) };
-        let topic = FetchableTopicResponse::default()
-            .with_topic(text(name).into())
-            .with_topic_id(id)
-            .with_partitions(vec![data]);
-        let response = FetchResponse::default().with_responses(vec![topic]);
-        (ready, encoded(encode_fetch_response(self.version, &response, &[vec![records]])))
+        let Response::Fetch { head, high_watermark, fetched } = fetched else { return (true, Reply::Close) };
+        (ready, answer(controller, self.version, &head, (high_watermark, start), fetched))
     }
+}
+
+/// The answer, with high watermark and start of the log.
+fn answer(
+    controller: &ControllerNode,
+    version: i16,
+    head: &Head,
+    (high_watermark, start): (i64, i64),
+    fetched: Fetched<Vec<Bytes>>,
+) -> Reply {
+    let leader = LeaderIdAndEpoch::default().with_leader_id(leader_id(head)).with_leader_epoch(head.epoch);
+    let mut data = PartitionData::default()
+        .with_error_code(head.error.0)
+        .with_high_watermark(high_watermark)
+        .with_last_stable_offset(-1)
+        .with_log_start_offset(start)
+        .with_current_leader(leader)
+        .with_aborted_transactions(Some(Vec::new()))
+        .with_preferred_read_replica(BrokerId(-1))
+        .with_records(Some(Bytes::new()));
+    let records = match fetched {
+        Fetched::Records(records) => records,
+        Fetched::Refused => Vec::new(),
+        Fetched::Diverging { epoch, end_offset } => {
+            data.diverging_epoch = EpochEndOffset::default().with_epoch(epoch).with_end_offset(end_offset);
+            Vec::new()
+        }
+        Fetched::Snapshot(id) => {
+            data.snapshot_id = WireId::default().with_end_offset(id.end_offset).with_epoch(id.epoch);
+            Vec::new()
+        }
+    };
+    let topic =
+        FetchableTopicResponse::default().with_topic_id(METADATA_TOPIC_ID).with_partitions(vec![data]);
+    let endpoint =
+        leader_endpoint(controller, head).filter(|_| version >= LEADER_ENDPOINTS).map(|(leader, at)| {
+            NodeEndpoint::default().with_node_id(leader).with_host(text(&at.host)).with_port(at.port.into())
+        });
+    let response = FetchResponse::default()
+        .with_responses(vec![topic])
+        .with_node_endpoints(endpoint.into_iter().collect());
+    encoded(encode_fetch_response(version, &response, &[vec![records]]))
 }

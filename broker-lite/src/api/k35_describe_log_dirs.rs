@@ -17,6 +17,8 @@ use crate::node::{Answer, Reply};
 
 /// First version that says whether a directory is cordoned (KIP-1066).
 const CORDONED: i16 = 5;
+/// Size of a volume that cannot be told, as in memory (KIP-827).
+const UNKNOWN: i64 = -1;
 /// Last version of `kafka-protocol`.
 const KNOWN: i16 = 4;
 
@@ -52,11 +54,12 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let topics = topics.into_iter().map(|(topic, partitions)| {
         DescribeLogDirsTopic::default().with_name(TopicName(text(&topic))).with_partitions(partitions)
     });
+    let (total, usable) = broker.volume().unwrap_or((UNKNOWN, UNKNOWN));
     let result = DescribeLogDirsResult::default()
         .with_log_dir(text(&broker.log_dir()))
         .with_topics(topics.collect())
-        .with_total_bytes(-1)
-        .with_usable_bytes(-1);
+        .with_total_bytes(total)
+        .with_usable_bytes(usable);
     let response = DescribeLogDirsResponse::default().with_results(vec![result]);
     Ok(Answer::Now(Reply::Frame(encode(version, &response)?)))
 }

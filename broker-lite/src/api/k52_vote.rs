@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use broker_lite_core::metadata::METADATA_TOPIC;
-use broker_lite_core::quorum::{Request as Asked, Response, Vote};
+use broker_lite_core::quorum::{Head, Request as Asked, Response, Vote};
+use klamm_wire::ErrorCode;
 use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_request};
 use klamm_wire::messages::vote_request::{PartitionData, TopicData};
 use klamm_wire::messages::{BrokerId, VoteRequest, VoteResponse, vote_response};
 use klamm_wire::seam::Frame;
 
-use super::quorum::{head, leader_id, misdirected, topic};
-use super::{Handled, now, reply_when_durable};
+use super::quorum::{head, leader_endpoint, leader_id, misdirected, only, topic};
+use super::{Handled, now, reply_when_durable, text};
 use crate::cluster_id::ClusterId;
 use crate::controller::{Answered, ControllerNode};
 
@@ -45,16 +46,20 @@ pub(super) fn response(frame: Frame) -> Result<Answered, CodecError> {
 pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<VoteRequest>(frame)?;
-    let voter = if version >= 1 { request.voter_id.0 } else { -1 };
-    if let Some(code) = misdirected(&controller.seat, request.cluster_id.as_deref(), voter) {
-        return now::<VoteRequest>(version, &VoteResponse::default().with_error_code(code.0));
+    let refused =
+        |code: ErrorCode| now::<VoteRequest>(version, &VoteResponse::default().with_error_code(code.0));
+    if !controller.seat.cluster_id.fits(request.cluster_id.as_deref()) {
+        return refused(ErrorCode::INCONSISTENT_CLUSTER_ID);
     }
-    let topic = request.topics.iter().find(|topic| &**topic.topic_name == METADATA_TOPIC);
-    let asked = topic.and_then(|topic| topic.partitions.iter().find(|found| found.partition_index == 0));
-    let Some(asked) = asked.filter(|asked| asked.replica_epoch >= 0 && asked.last_offset >= 0) else {
-        let code = klamm_wire::ErrorCode::INVALID_REQUEST;
-        return now::<VoteRequest>(version, &VoteResponse::default().with_error_code(code.0));
+    let topic = only(&request.topics).filter(|topic| &**topic.topic_name == METADATA_TOPIC);
+    let partition = topic.and_then(|topic| only(&topic.partitions));
+    let Some(asked) = partition.filter(|partition| partition.partition_index == 0) else {
+        return refused(ErrorCode::INVALID_REQUEST);
     };
+    let voter = if version >= 1 { request.voter_id.0 } else { -1 };
+    if let Some(head) = misdirected(controller, voter, asked.replica_epoch) {
+        return now::<VoteRequest>(version, &answer(controller, version, &head, false));
+    }
     let vote = Vote {
         epoch: asked.replica_epoch,
         candidate: asked.replica_id.0,
@@ -62,17 +67,22 @@ pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled 
         last_offset: asked.last_offset,
         pre_vote: version >= 2 && asked.pre_vote,
     };
-    reply_when_durable::<VoteRequest>(controller, version, &Asked::Vote(vote), |answer| {
-        let granted = matches!(answer, Response::Vote { granted: true, .. });
-        let head = answer.head();
-        let partition = vote_response::PartitionData::default()
-            .with_error_code(head.error.0)
-            .with_leader_id(leader_id(head))
-            .with_leader_epoch(head.epoch)
-            .with_vote_granted(granted);
-        let topic = vote_response::TopicData::default()
-            .with_topic_name(self::topic())
-            .with_partitions(vec![partition]);
-        VoteResponse::default().with_topics(vec![topic])
+    reply_when_durable::<VoteRequest>(controller, version, &Asked::Vote(vote), |answered| {
+        let granted = matches!(answered, Response::Vote { granted: true, .. });
+        answer(controller, version, answered.head(), granted)
     })
+}
+
+fn answer(controller: &ControllerNode, version: i16, head: &Head, granted: bool) -> VoteResponse {
+    let partition = vote_response::PartitionData::default()
+        .with_error_code(head.error.0)
+        .with_leader_id(leader_id(head))
+        .with_leader_epoch(head.epoch)
+        .with_vote_granted(granted);
+    let topic = vote_response::TopicData::default().with_topic_name(topic()).with_partitions(vec![partition]);
+    let endpoint = leader_endpoint(controller, head).filter(|_| version >= 1).map(|(leader, at)| {
+        let endpoint = vote_response::NodeEndpoint::default().with_node_id(leader);
+        endpoint.with_host(text(&at.host)).with_port(at.port)
+    });
+    VoteResponse::default().with_topics(vec![topic]).with_node_endpoints(endpoint.into_iter().collect())
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use broker_lite_core::metadata::METADATA_TOPIC;
-use broker_lite_core::quorum::{Request as Asked, Response};
+use broker_lite_core::quorum::{Head, Request as Asked, Response};
+use klamm_wire::ErrorCode;
 use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_request};
 use klamm_wire::messages::begin_quorum_epoch_request::{PartitionData, TopicData};
 use klamm_wire::messages::{
@@ -11,8 +12,8 @@ use klamm_wire::messages::{
 };
 use klamm_wire::seam::Frame;
 
-use super::quorum::{head, leader_id, misdirected, topic};
-use super::{Handled, now, reply_when_durable};
+use super::quorum::{head, leader_endpoint, leader_id, misdirected, only, topic};
+use super::{Handled, now, reply_when_durable, text};
 use crate::cluster_id::ClusterId;
 use crate::controller::{Answered, ControllerNode};
 
@@ -39,32 +40,40 @@ pub(super) fn response(frame: Frame) -> Result<Answered, CodecError> {
 pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<BeginQuorumEpochRequest>(frame)?;
-    let voter = if version >= 1 { request.voter_id.0 } else { -1 };
-    if let Some(code) = misdirected(&controller.seat, request.cluster_id.as_deref(), voter) {
-        return now::<BeginQuorumEpochRequest>(
-            version,
-            &BeginQuorumEpochResponse::default().with_error_code(code.0),
-        );
-    }
-    let topic = request.topics.iter().find(|topic| &**topic.topic_name == METADATA_TOPIC);
-    let told = topic.and_then(|topic| topic.partitions.iter().find(|found| found.partition_index == 0));
-    let Some(told) = told.filter(|told| told.leader_epoch >= 0) else {
-        let code = klamm_wire::ErrorCode::INVALID_REQUEST;
-        return now::<BeginQuorumEpochRequest>(
-            version,
-            &BeginQuorumEpochResponse::default().with_error_code(code.0),
-        );
+    let refused = |code: ErrorCode| {
+        now::<BeginQuorumEpochRequest>(version, &BeginQuorumEpochResponse::default().with_error_code(code.0))
     };
+    if !controller.seat.cluster_id.fits(request.cluster_id.as_deref()) {
+        return refused(ErrorCode::INCONSISTENT_CLUSTER_ID);
+    }
+    let topic = only(&request.topics).filter(|topic| &**topic.topic_name == METADATA_TOPIC);
+    let partition = topic.and_then(|topic| only(&topic.partitions));
+    let Some(told) = partition.filter(|partition| partition.partition_index == 0) else {
+        return refused(ErrorCode::INVALID_REQUEST);
+    };
+    let voter = if version >= 1 { request.voter_id.0 } else { -1 };
+    if let Some(head) = misdirected(controller, voter, told.leader_epoch) {
+        return now::<BeginQuorumEpochRequest>(version, &answer(controller, version, &head));
+    }
     let told = Asked::BeginEpoch { leader: told.leader_id.0, epoch: told.leader_epoch };
-    reply_when_durable::<BeginQuorumEpochRequest>(controller, version, &told, |answer| {
-        let head = answer.head();
-        let partition = begin_quorum_epoch_response::PartitionData::default()
-            .with_error_code(head.error.0)
-            .with_leader_id(leader_id(head))
-            .with_leader_epoch(head.epoch);
-        let topic = begin_quorum_epoch_response::TopicData::default()
-            .with_topic_name(self::topic())
-            .with_partitions(vec![partition]);
-        BeginQuorumEpochResponse::default().with_topics(vec![topic])
+    reply_when_durable::<BeginQuorumEpochRequest>(controller, version, &told, |answered| {
+        answer(controller, version, answered.head())
     })
+}
+
+fn answer(controller: &ControllerNode, version: i16, head: &Head) -> BeginQuorumEpochResponse {
+    let partition = begin_quorum_epoch_response::PartitionData::default()
+        .with_error_code(head.error.0)
+        .with_leader_id(leader_id(head))
+        .with_leader_epoch(head.epoch);
+    let topic = begin_quorum_epoch_response::TopicData::default()
+        .with_topic_name(topic())
+        .with_partitions(vec![partition]);
+    let endpoint = leader_endpoint(controller, head).filter(|_| version >= 1).map(|(leader, at)| {
+        let endpoint = begin_quorum_epoch_response::NodeEndpoint::default().with_node_id(leader);
+        endpoint.with_host(text(&at.host)).with_port(at.port)
+    });
+    BeginQuorumEpochResponse::default()
+        .with_topics(vec![topic])
+        .with_node_endpoints(endpoint.into_iter().collect())
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use broker_lite_core::metadata::METADATA_TOPIC;
-use broker_lite_core::quorum::{Request as Asked, Response};
+use broker_lite_core::quorum::{Head, Request as Asked, Response};
+use klamm_wire::ErrorCode;
 use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_request};
 use klamm_wire::messages::end_quorum_epoch_request::{PartitionData, ReplicaInfo, TopicData};
 use klamm_wire::messages::{
@@ -11,8 +12,8 @@ use klamm_wire::messages::{
 };
 use klamm_wire::seam::Frame;
 
-use super::quorum::{head, leader_id, misdirected, topic};
-use super::{Handled, now, reply_when_durable};
+use super::quorum::{head, leader_endpoint, leader_id, only, topic};
+use super::{Handled, now, reply_when_durable, text};
 use crate::cluster_id::ClusterId;
 use crate::controller::{Answered, ControllerNode};
 
@@ -46,35 +47,40 @@ pub(super) fn response(frame: Frame) -> Result<Answered, CodecError> {
 pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<EndQuorumEpochRequest>(frame)?;
-    if let Some(code) = misdirected(&controller.seat, request.cluster_id.as_deref(), -1) {
-        return now::<EndQuorumEpochRequest>(
-            version,
-            &EndQuorumEpochResponse::default().with_error_code(code.0),
-        );
+    let refused = |code: ErrorCode| {
+        now::<EndQuorumEpochRequest>(version, &EndQuorumEpochResponse::default().with_error_code(code.0))
+    };
+    if !controller.seat.cluster_id.fits(request.cluster_id.as_deref()) {
+        return refused(ErrorCode::INCONSISTENT_CLUSTER_ID);
     }
-    let topic = request.topics.iter().find(|topic| &**topic.topic_name == METADATA_TOPIC);
-    let told = topic.and_then(|topic| topic.partitions.iter().find(|found| found.partition_index == 0));
-    let Some(told) = told.filter(|told| told.leader_epoch >= 0) else {
-        let code = klamm_wire::ErrorCode::INVALID_REQUEST;
-        return now::<EndQuorumEpochRequest>(
-            version,
-            &EndQuorumEpochResponse::default().with_error_code(code.0),
-        );
+    let topic = only(&request.topics).filter(|topic| &**topic.topic_name == METADATA_TOPIC);
+    let partition = topic.and_then(|topic| only(&topic.partitions));
+    let Some(told) = partition.filter(|partition| partition.partition_index == 0) else {
+        return refused(ErrorCode::INVALID_REQUEST);
     };
     let successors = match version {
         0 => told.preferred_successors.clone(),
         _ => told.preferred_candidates.iter().map(|info| info.candidate_id.0).collect(),
     };
     let told = Asked::EndEpoch { leader: told.leader_id.0, epoch: told.leader_epoch, successors };
-    reply_when_durable::<EndQuorumEpochRequest>(controller, version, &told, |answer| {
-        let head = answer.head();
-        let partition = end_quorum_epoch_response::PartitionData::default()
-            .with_error_code(head.error.0)
-            .with_leader_id(leader_id(head))
-            .with_leader_epoch(head.epoch);
-        let topic = end_quorum_epoch_response::TopicData::default()
-            .with_topic_name(self::topic())
-            .with_partitions(vec![partition]);
-        EndQuorumEpochResponse::default().with_topics(vec![topic])
+    reply_when_durable::<EndQuorumEpochRequest>(controller, version, &told, |answered| {
+        answer(controller, version, answered.head())
     })
+}
+
+fn answer(controller: &ControllerNode, version: i16, head: &Head) -> EndQuorumEpochResponse {
+    let partition = end_quorum_epoch_response::PartitionData::default()
+        .with_error_code(head.error.0)
+        .with_leader_id(leader_id(head))
+        .with_leader_epoch(head.epoch);
+    let topic = end_quorum_epoch_response::TopicData::default()
+        .with_topic_name(topic())
+        .with_partitions(vec![partition]);
+    let endpoint = leader_endpoint(controller, head).filter(|_| version >= 1).map(|(leader, at)| {
+        let endpoint = end_quorum_epoch_response::NodeEndpoint::default().with_node_id(leader);
+        endpoint.with_host(text(&at.host)).with_port(at.port)
+    });
+    EndQuorumEpochResponse::default()
+        .with_topics(vec![topic])
+        .with_node_endpoints(endpoint.into_iter().collect())
 }

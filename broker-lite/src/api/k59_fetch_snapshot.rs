@@ -7,13 +7,15 @@ use broker_lite_core::quorum::{Head, Response, SnapshotId};
 use klamm_wire::ErrorCode;
 use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_request};
 use klamm_wire::messages::fetch_snapshot_request::{PartitionSnapshot, SnapshotId as WireId, TopicSnapshot};
-use klamm_wire::messages::{BrokerId, FetchSnapshotRequest, FetchSnapshotResponse, fetch_snapshot_response};
+use klamm_wire::messages::{
+    BrokerId, FetchSnapshotRequest, FetchSnapshotResponse, TopicName, fetch_snapshot_response,
+};
 use klamm_wire::seam::Frame;
 use uuid::Uuid;
 
 use super::k01_fetch_metadata::replica;
-use super::quorum::{head, leader_id, topic};
-use super::{Handled, now};
+use super::quorum::{head, head_with, leader_endpoint, leader_id, topic};
+use super::{Handled, now, text};
 use crate::cluster_id::ClusterId;
 use crate::controller::{Answered, ControllerNode};
 
@@ -86,10 +88,19 @@ pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled 
     let topic = request.topics.iter().find(|topic| &**topic.name == METADATA_TOPIC);
     let asked = topic.and_then(|topic| topic.partitions.iter().find(|found| found.partition == 0));
     let Some(asked) = asked else {
-        let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+        let first = request.topics.first().and_then(|topic| Some((topic, topic.partitions.first()?)));
+        let Some((topic, partition)) = first else {
+            let code = ErrorCode::INVALID_REQUEST;
+            let refused = FetchSnapshotResponse::default().with_error_code(code.0);
+            return now::<FetchSnapshotRequest>(version, &refused);
+        };
+        let head = head_with(controller, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        let unknown = fetch_snapshot_response::PartitionSnapshot::default()
+            .with_index(partition.partition)
+            .with_error_code(head.error.0);
         return now::<FetchSnapshotRequest>(
             version,
-            &FetchSnapshotResponse::default().with_error_code(code.0),
+            &answer(controller, version, &head, topic.name.clone(), unknown),
         );
     };
     let id = SnapshotId { end_offset: asked.snapshot_id.end_offset, epoch: asked.snapshot_id.epoch };
@@ -113,8 +124,23 @@ pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled 
         .with_size(i64::try_from(size).unwrap_or(i64::MAX))
         .with_position(asked.position)
         .with_unaligned_records(bytes);
-    let topic = fetch_snapshot_response::TopicSnapshot::default()
-        .with_name(self::topic())
-        .with_partitions(vec![partition]);
-    now::<FetchSnapshotRequest>(version, &FetchSnapshotResponse::default().with_topics(vec![topic]))
+    now::<FetchSnapshotRequest>(version, &answer(controller, version, &head, self::topic(), partition))
+}
+
+fn answer(
+    controller: &ControllerNode,
+    version: i16,
+    head: &Head,
+    topic: TopicName,
+    partition: fetch_snapshot_response::PartitionSnapshot,
+) -> FetchSnapshotResponse {
+    let topic =
+        fetch_snapshot_response::TopicSnapshot::default().with_name(topic).with_partitions(vec![partition]);
+    let endpoint = leader_endpoint(controller, head).filter(|_| version >= 1).map(|(leader, at)| {
+        let endpoint = fetch_snapshot_response::NodeEndpoint::default().with_node_id(leader);
+        endpoint.with_host(text(&at.host)).with_port(at.port)
+    });
+    FetchSnapshotResponse::default()
+        .with_topics(vec![topic])
+        .with_node_endpoints(endpoint.into_iter().collect())
 }

@@ -28,6 +28,7 @@ pub(super) fn handle_at_controller(controller: &Arc<ControllerNode>, frame: Fram
     // Version 0 has no other kind of endpoint than brokers.
     if version == 0 || request.endpoint_type != CONTROLLERS {
         let (code, message) = match request.endpoint_type {
+            _ if version == 0 => (ErrorCode::INVALID_REQUEST, "this is a controller, not a broker"),
             BROKERS => (ErrorCode::MISMATCHED_ENDPOINT_TYPE, "this is a controller, not a broker"),
             _ => (ErrorCode::UNSUPPORTED_ENDPOINT_TYPE, "unknown endpoint type"),
         };
@@ -44,11 +45,14 @@ pub(super) fn handle_at_controller(controller: &Arc<ControllerNode>, frame: Fram
         Some(shown.with_port(i32::from(endpoint.port)))
     });
     let leader = controller.describe().map_or_else(|head| head.leader, |described| Some(described.leader));
-    let response = DescribeClusterResponse::default()
+    let mut response = DescribeClusterResponse::default()
         .with_endpoint_type(CONTROLLERS)
         .with_cluster_id(seat.cluster_id.field().unwrap_or_default())
         .with_controller_id(BrokerId(leader.unwrap_or(-1)))
         .with_brokers(voters.collect());
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
     now::<DescribeClusterRequest>(version, &response)
 }
 

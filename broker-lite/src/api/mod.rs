@@ -235,7 +235,8 @@ pub(crate) fn broker(broker: &Arc<Broker>, frame: Frame, peer: &Peer) -> Handled
 /// Handles one request at the controller.
 pub(crate) fn controller(controller: &Arc<ControllerNode>, frame: Frame) -> Handled {
     if frame.api_key == k18_api_versions::KEY {
-        return k18_api_versions::handle(CONTROLLER, frame, &Default::default(), -1);
+        let (finalized, at) = controller.finalized();
+        return k18_api_versions::handle(CONTROLLER, frame, &finalized, at);
     }
     offered(CONTROLLER, &frame)?;
     match frame.api_key {

@@ -7,12 +7,13 @@ use broker_lite_core::quorum::{Head, Request};
 use klamm_wire::ErrorCode;
 use klamm_wire::codec::CodecError;
 use klamm_wire::messages::{BrokerId, TopicName};
-use klamm_wire::seam::Frame;
+use klamm_wire::seam::{Endpoint, Frame};
 
 use super::{
     k01_fetch_metadata, k52_vote, k53_begin_quorum_epoch, k54_end_quorum_epoch, k59_fetch_snapshot, text,
 };
-use crate::controller::{Answered, Seat};
+use crate::controller::{Answered, ControllerNode, Seat};
+use crate::node::Party;
 
 /// The request as a frame. `wait` is how long a Fetch may be held where there is nothing new.
 pub(crate) fn encode_request(
@@ -66,11 +67,35 @@ pub(super) fn topic() -> TopicName {
     TopicName(text(METADATA_TOPIC))
 }
 
-/// Why a request does not concern this voter, or `None` if it does.
-pub(super) fn misdirected(seat: &Seat, cluster_id: Option<&str>, voter: i32) -> Option<ErrorCode> {
-    if !seat.cluster_id.fits(cluster_id) {
-        return Some(ErrorCode::INCONSISTENT_CLUSTER_ID);
+/// Where the leader listens, as far as this voter knows it.
+pub(super) fn leader_endpoint(controller: &ControllerNode, head: &Head) -> Option<(BrokerId, Endpoint)> {
+    let leader = head.leader?;
+    let endpoint = controller.seat.network.remotes()?.endpoint(&Party::Controller(leader))?;
+    Some((BrokerId(leader), endpoint))
+}
+
+/// The one element of a list that may have no other.
+pub(super) fn only<T>(list: &[T]) -> Option<&T> {
+    match list {
+        [one] => Some(one),
+        _ => None,
     }
-    // -1: the sender does not say whom it means.
-    (voter >= 0 && voter != seat.id).then_some(ErrorCode::INVALID_VOTER_KEY)
+}
+
+/// What this voter knows of the quorum, with an error.
+pub(super) fn head_with(controller: &ControllerNode, error: ErrorCode) -> Head {
+    match controller.describe() {
+        Ok(described) => Head { error, leader: Some(described.leader), epoch: described.epoch },
+        Err(head) => Head { error, ..head },
+    }
+}
+
+/// The answer to what was meant for another voter: -1 means whoever gets it.
+pub(super) fn misdirected(controller: &ControllerNode, voter: i32, epoch: i32) -> Option<Head> {
+    if voter < 0 || voter == controller.seat.id {
+        return None;
+    }
+    let head = head_with(controller, ErrorCode::INVALID_VOTER_KEY);
+    let error = if epoch < head.epoch { ErrorCode::FENCED_LEADER_EPOCH } else { head.error };
+    Some(Head { error, ..head })
 }

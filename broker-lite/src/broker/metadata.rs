@@ -77,7 +77,8 @@ async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result
                 k59_fetch_snapshot::request(&cluster_id, asker, epoch, *snapshot, part.len() as u64)
             }
             None => {
-                let (last_epoch, high_watermark) = (broker.last_metadata_epoch(), i64::MAX);
+                // 0 where there is none yet: a negative one is refused.
+                let (last_epoch, high_watermark) = (broker.last_metadata_epoch().max(0), i64::MAX);
                 let fetch = Fetch { epoch, offset: from, last_epoch, high_watermark };
                 k01_fetch_metadata::encode(&cluster_id, id, directory, &fetch, WAIT.min(limit * 3 / 4))
             }

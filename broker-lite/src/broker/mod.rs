@@ -18,6 +18,7 @@ mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -40,7 +41,7 @@ use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, Leave, PowerLoss};
 use crate::group::Groups;
 use crate::journal::{Journal, NodeEvent};
-use crate::node::{Life, Network};
+use crate::node::{Life, Network, Party};
 use crate::rt::{Rt, Tick};
 use controllers::Controllers;
 use fetcher::Fetchers;
@@ -86,6 +87,8 @@ pub(crate) struct BrokerIdentity {
     pub(crate) rack: Option<String>,
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// Where it listens, by listener, and its voter, if this process has one.
+    pub(crate) listeners: Vec<(&'static str, Endpoint)>,
     /// Id of the one log directory; survives restarts, as the storage does.
     pub(crate) log_dir: Uuid,
     pub(crate) incarnation: Uuid,
@@ -95,25 +98,47 @@ pub(crate) struct BrokerIdentity {
 
 impl BrokerIdentity {
     /// Settings that follow from who the broker is; DescribeConfigs shows them as given at the start.
-    fn settings(&self, disk: &Disk) -> Vec<(&'static str, String)> {
+    fn settings(&self, disk: &Disk, voters: String) -> Vec<(&'static str, String)> {
         let id = self.id.to_string();
         let listener = format!("{LISTENER}://{}", Endpoint::new(self.host.clone(), self.port));
+        let listeners: Vec<_> = self.listeners.iter().map(|(name, at)| format!("{name}://{at}")).collect();
+        let votes = self.listeners.iter().any(|(name, _)| *name == CONTROLLER_LISTENER);
         let mut settings = vec![
             ("broker.id", id.clone()),
             ("node.id", id),
-            ("listeners", listener.clone()),
+            ("listeners", listeners.join(",")),
             ("advertised.listeners", listener),
             ("log.dirs", log_dir_name(self.id, disk)),
-            ("process.roles", "broker".to_owned()),
+            ("process.roles", if votes { "broker,controller" } else { "broker" }.to_owned()),
             ("controller.listener.names", CONTROLLER_LISTENER.to_owned()),
             (
                 "listener.security.protocol.map",
                 format!("{CONTROLLER_LISTENER}:PLAINTEXT,{LISTENER}:PLAINTEXT"),
             ),
         ];
+        settings.extend(Some(("controller.quorum.voters", voters)).filter(|(_, voters)| !voters.is_empty()));
         settings.extend(self.rack.clone().map(|rack| ("broker.rack", rack)));
         settings
     }
+}
+
+#[cfg(unix)]
+fn volume(path: &Path) -> Option<(i64, i64)> {
+    let told = rustix::fs::statvfs(path).ok()?;
+    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(told.f_frsize)).unwrap_or(i64::MAX);
+    Some((bytes(told.f_blocks), bytes(told.f_bavail)))
+}
+
+#[cfg(not(unix))]
+fn volume(_: &Path) -> Option<(i64, i64)> {
+    None
+}
+
+/// `ID@HOST:PORT` of each voter; empty where they are reached without ports.
+fn addresses(network: &Network, voters: &[i32]) -> String {
+    let endpoint = |voter: &i32| network.remotes()?.endpoint(&Party::Controller(*voter));
+    let address = |voter: &i32| Some(format!("{voter}@{}", endpoint(voter)?));
+    voters.iter().filter_map(address).collect::<Vec<_>>().join(",")
 }
 
 /// What DescribeLogDirs and `log.dirs` call the one log directory.
@@ -201,7 +226,8 @@ impl Broker {
     ) -> Arc<Self> {
         let Surroundings { network, config, disk, committed, journal, voters } = surroundings;
         let sessions = FetchSessions::new(&config, rt.rng("fetch sessions"));
-        let config = Arc::new((*config).clone().running_with(identity.settings(&disk)));
+        let config =
+            Arc::new((*config).clone().running_with(identity.settings(&disk, addresses(&network, &voters))));
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             identity,
@@ -279,6 +305,11 @@ impl Broker {
     /// What DescribeLogDirs calls the one log directory.
     pub(crate) fn log_dir(&self) -> String {
         log_dir_name(self.id(), &self.disk)
+    }
+
+    /// Size of the volume on which the logs are, and how much of it is left to the broker, in bytes; `None` in memory.
+    pub(crate) fn volume(&self) -> Option<(i64, i64)> {
+        volume(self.disk.path()?)
     }
 
     /// How the broker stands with the controller.

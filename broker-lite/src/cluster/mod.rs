@@ -204,7 +204,7 @@ impl Cluster {
         Handle(self.started.network.clone())
     }
 
-    /// Has a broker serve a client over any byte stream, as if it had come in through a socket: for fuzzing the front
+    /// Has a broker, or a controller, serve a client over any byte stream, as if it had come in through a socket: for fuzzing the front
     /// door and for simulated sockets. `name` is what the log calls the client.
     ///
     /// # Errors
@@ -213,14 +213,19 @@ impl Cluster {
     #[doc(hidden)]
     pub fn serve_stream(
         &self,
-        broker: i32,
+        node: i32,
         name: &str,
         read: impl AsyncRead + Send + Unpin + 'static,
         write: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Result<(), ClusterError> {
-        self.running(broker)?;
-        let down = ClusterError::Broker { broker, state: "down" };
-        let node = self.started.network.node(&Party::Node(broker)).ok_or(down)?;
+        let party = if self.is_voter(node) {
+            Party::Controller(node)
+        } else {
+            self.running(node)?;
+            Party::Node(node)
+        };
+        let down = ClusterError::Broker { broker: node, state: "down" };
+        let node = self.started.network.node(&party).ok_or(down)?;
         let served = converse(node.clone(), Box::new(read), Box::new(write), name.to_owned());
         node.life.spawn(served);
         Ok(())

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_lite_core::metadata::Image;
+use klamm_wire::seam::Endpoint;
 
 use super::builder::random_uuid;
 use super::{Cluster, ClusterError, Started, TOPIC_LIMIT};
-use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, Surroundings, log_dir};
+use crate::broker::{Broker, BrokerIdentity, CONTROLLER_ID, LISTENER, Surroundings, log_dir};
 use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, DiskFaults, Leave, PowerLoss};
 use crate::journal::NodeEvent;
@@ -397,6 +398,7 @@ impl Cluster {
             (listening, _) => listening,
         };
         let incarnation = random_uuid(&mut self.rng.lock());
+        let listens = listening.as_ref().map(|listening| listening.address);
         let mut slots = self.slots.lock();
         let slot = slots.get_mut(&id).ok_or(ClusterError::NoSuchBroker(id))?;
         if slot.life().is_some() {
@@ -410,6 +412,13 @@ impl Cluster {
             rack: Some(format!("RACK{id}")),
             host: slot.host.clone(),
             port: slot.port,
+            listeners: vec![(
+                LISTENER,
+                match listens {
+                    Some(address) => Endpoint::new(address.ip().to_string(), address.port()),
+                    None => Endpoint::new(slot.host.clone(), slot.port),
+                },
+            )],
             log_dir: slot.directory.unwrap_or_else(|| log_dir(id)),
             incarnation,
             previous_epoch: slot.disk.open().unwrap_or(-1),

@@ -17,7 +17,7 @@ mod disk;
 mod flush;
 mod peers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +88,10 @@ struct Limits {
     snapshot_bytes: u64,
     /// `metadata.log.max.snapshot.interval.ms`, or none.
     snapshot_interval: Option<Duration>,
+    /// `metadata.log.segment.bytes`, but no more than lies between two snapshots: what they stand for is to go.
+    segment_bytes: u64,
+    /// `metadata.log.segment.ms`
+    segment_ms: i64,
     /// `controller.quorum.append.linger.ms`: longest wait of what was decided for company.
     linger: Duration,
     /// How often a process looks whether it was held up.
@@ -99,11 +103,14 @@ impl Limits {
         let quorum = Settings::new(config);
         let session = config.millis("broker.session.timeout.ms").unwrap_or(Duration::from_secs(9));
         let some = |name: &str| config.millis(name).filter(|time| !time.is_zero());
-        let bytes = config.int("metadata.log.max.record.bytes.between.snapshots");
+        let bytes = |name: &str| config.int(name).and_then(|bytes| u64::try_from(bytes).ok());
+        let snapshot_bytes = bytes("metadata.log.max.record.bytes.between.snapshots").unwrap_or(20 << 20);
         Self {
             quorum,
             idle: some("metadata.max.idle.interval.ms"),
-            snapshot_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(20 << 20),
+            snapshot_bytes,
+            segment_bytes: bytes("metadata.log.segment.bytes").unwrap_or(1 << 30).min(snapshot_bytes),
+            segment_ms: config.int("metadata.log.segment.ms").unwrap_or(i64::MAX),
             snapshot_interval: some("metadata.log.max.snapshot.interval.ms"),
             linger: config.millis("controller.quorum.append.linger.ms").unwrap_or(Duration::from_millis(25)),
             pulse: (session / 4).min(quorum.fetch_timeout / 2).max(Duration::from_millis(5)),
@@ -193,8 +200,9 @@ impl ControllerNode {
     ///
     /// If that cannot be read.
     pub(crate) fn new(seat: Seat) -> Result<Arc<Self>, String> {
-        let (store, stored) = seat.disk.open().map_err(|error| error.to_string())?;
+        let (mut store, stored) = seat.disk.open().map_err(|error| error.to_string())?;
         let limits = Limits::new(&seat.config);
+        store.set_segments(limits.segment_bytes, limits.segment_ms);
         let image = match store.latest_snapshot() {
             Some((id, bytes)) => Checkpoint::read(id, bytes)?,
             None => Image::default(),
@@ -701,6 +709,12 @@ impl ControllerNode {
         let part = whole.slice(begin..whole.len().min(begin.saturating_add(max_bytes.max(1))));
         state.voter.note_snapshot_fetch(now(&self.seat.rt), replica);
         Ok((whole.len() as u64, part, found))
+    }
+
+    /// Levels of the features as this voter knows them committed, and the offset up to which it does.
+    pub(crate) fn finalized(&self) -> (BTreeMap<String, i16>, i64) {
+        let state = self.state.lock();
+        (state.image.features().clone(), state.image.next_offset() - 1)
     }
 
     /// The quorum as this voter sees it, if it leads; or else who does, as far as it knows.

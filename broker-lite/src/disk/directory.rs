@@ -148,13 +148,23 @@ impl DiskDirectory {
 
     /// No record may outlive the mark that says of which topic it is.
     fn settle_topic_id(&mut self) -> Result<(), StorageError> {
-        let mark = self.known(PARTITION_METADATA).and_then(|mark| self.file_mut(mark).ok());
-        let Some(mark) = mark.filter(|mark| mark.synced < mark.len) else { return Ok(()) };
-        let synced = mark.slot.open().and_then(|file| file.sync_data());
-        synced.map_err(|error| failed("fsync", mark.slot.path(), &error))?;
+        let Some(id) = self.known(PARTITION_METADATA) else { return Ok(()) };
+        let mark = self.file(id)?;
+        if mark.synced == mark.len {
+            return Ok(());
+        }
+        let sync_mark = || {
+            let synced = mark.slot.open().and_then(|file| file.sync_data());
+            synced.map_err(|error| failed("fsync", mark.slot.path(), &error))
+        };
+        at_once(&[0, 1, 2], |part| match part {
+            0 => sync_mark(),
+            1 => sync_directory(&self.path),
+            _ => self.log_dir.sync_names(),
+        })?;
+        let mark = self.file_mut(id)?;
         mark.synced = mark.len;
-        sync_directory(&self.path)?;
-        self.log_dir.sync_names()
+        Ok(())
     }
 
     fn file(&self, file: FileId) -> Result<&DiskFile, StorageError> {

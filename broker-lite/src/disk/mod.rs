@@ -9,7 +9,7 @@
 //! was not durable before is there any more.
 //!
 //! Fsyncs of records are the disk's own thread's. The few others block the thread that asks, as nothing may go on before
-//! them: a vote, a snapshot, a log that begins anew, the swap of a compacted segment, a recovery point that is lowered,
+//! them: a snapshot, a log that begins anew, the swap of a compacted segment, a recovery point that is lowered,
 //! the end of a process in order. Of these only a swap and a segment's start hold records of one partition up.
 
 mod checkpoints;

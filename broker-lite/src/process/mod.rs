@@ -19,11 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_lite_core::config::{BrokerConfig, is_without_effect};
+use klamm_wire::seam::Endpoint;
 use parking_lot::Mutex;
 
 pub use options::{Address, NodeOptions, Voter, Voters};
 
-use crate::broker::{Broker, BrokerIdentity, Committed, Surroundings};
+use crate::broker::{Broker, BrokerIdentity, CONTROLLER_LISTENER, Committed, LISTENER, Surroundings};
 use crate::cluster::{limits, random_uuid};
 use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, Leave};
@@ -106,6 +107,9 @@ impl NodeProcess {
         let network = Network::among(rt.clone(), Arc::new(Journal::default()), Some(remotes));
         let ground = Ground { rt: rt.clone(), config, limits, network: network.clone() };
         let cluster_id = ClusterId::new(directory.meta.cluster.as_deref());
+        let mut listeners =
+            vec![(LISTENER, Endpoint::new(options.listen.host.clone(), listening.address.port()))];
+        listeners.extend(controller_listen.as_ref().map(|address| (CONTROLLER_LISTENER, address.endpoint())));
         let voter = match &controller_listen {
             Some(address) => {
                 let listening = bind(address).await?;
@@ -120,6 +124,7 @@ impl NodeProcess {
             rack: ground.config.get("broker.rack").map(str::to_owned),
             host: address.host.clone(),
             port: address.port,
+            listeners,
             log_dir: directory.meta.directory,
             incarnation: random_uuid(&mut rng),
             previous_epoch: disk.open().unwrap_or(-1),

@@ -9,6 +9,7 @@
 pub mod assign;
 pub mod backoff;
 pub mod consumer;
+pub mod group;
 pub mod metadata;
 pub mod partitioner;
 pub mod placement;

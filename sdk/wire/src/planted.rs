@@ -12,6 +12,8 @@ pub enum Bug {
     SkipFsync,
     /// What a process left unsynced counts as durable after its restart.
     TrustUnsyncedTail,
+    /// What a voter's process left unsynced counts as durable after its restart.
+    TrustUnsyncedVoter,
     /// The high watermark is one more than what all in-sync replicas have.
     HighWatermarkOffByOne,
     /// The high watermark follows the fastest follower.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::damage::Damage;
 use super::normal::Normal;
+use super::side::CONTROLLER;
 
 /// Requests whose answers are compared.
 #[derive(Debug, Clone)]
@@ -87,6 +88,25 @@ impl Case {
     pub fn ask_of(self, broker: i32, body: Value) -> Self {
         let (api, label) = (self.api, super::api(self.api).name.clone());
         self.step(Ask { label, api, to: broker, body, compared: true, ..Ask::blank() })
+    }
+
+    /// Asks the controller what would be asked of broker 1 and is compared.
+    #[must_use]
+    pub fn at_controller(mut self) -> Self {
+        for step in &mut self.steps {
+            if let Step::Ask(ask) = step
+                && ask.compared
+            {
+                ask.to = CONTROLLER;
+            }
+        }
+        self
+    }
+
+    /// Sets up as [`Self::first`] does, at the controller.
+    #[must_use]
+    pub fn first_at_controller(self, api: i16, version: i16, body: Value) -> Self {
+        self.first(CONTROLLER, api, version, body)
     }
 
     /// Asks with something wrong in the bytes.

@@ -13,6 +13,8 @@ use super::tree::{Node, base64, hex};
 use super::wire::{Connection, Outcome, frame, header};
 use super::{api, decode};
 
+/// The listener of a controller, as an id of its own: Kafka's brokers and controllers share theirs.
+pub(super) const CONTROLLER: i32 = 0;
 /// Longest wait for what a cluster does by itself. Only turns a hang into a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
@@ -80,6 +82,8 @@ impl Seen {
 /// A cluster under question.
 #[derive(Debug)]
 pub struct Side {
+    /// Whom requests go to that name nobody: a broker, or [`CONTROLLER`].
+    at: i32,
     addresses: BTreeMap<i32, String>,
     connections: BTreeMap<i32, Connection>,
     known: Known,
@@ -98,6 +102,7 @@ impl Side {
     pub fn meet(bootstrap: &str) -> Result<Self, Error> {
         let first = bootstrap.split(',').next().unwrap_or(bootstrap).to_owned();
         let mut side = Self {
+            at: 1,
             addresses: BTreeMap::from([(1, first)]),
             connections: BTreeMap::new(),
             known: Known::default(),
@@ -129,13 +134,27 @@ impl Side {
         Ok(side)
     }
 
+    /// As [`Self::meet`], for the listener of a controller at a port of this machine. Brokers are asked still where a case
+    /// sets itself up.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::meet`].
+    pub fn meet_controller(bootstrap: &str, port: u16) -> Result<Self, Error> {
+        let mut side = Self::meet(bootstrap)?;
+        side.at = CONTROLLER;
+        side.addresses.insert(CONTROLLER, format!("127.0.0.1:{port}"));
+        side.known.ports.insert(port.into(), CONTROLLER);
+        Ok(side)
+    }
+
     /// What ApiVersions says: lowest and highest version by key.
     ///
     /// # Errors
     ///
     /// No answer.
     pub fn advertised(&mut self) -> Result<BTreeMap<i16, (i16, i16)>, String> {
-        let answer = self.call(1, 18, 0, &json!({}))?;
+        let answer = self.call(self.at, 18, 0, &json!({}))?;
         let int = |entry: &Node, name| entry.at(name).and_then(Node::int).unwrap_or(-1) as i16;
         let entries = answer.at("ApiKeys").map(Node::list).unwrap_or_default();
         Ok(entries
@@ -151,7 +170,7 @@ impl Side {
     /// No answer.
     pub fn features(&mut self) -> Result<BTreeMap<String, String>, String> {
         let answer =
-            self.call(1, 18, 4, &json!({ "ClientSoftwareName": "a", "ClientSoftwareVersion": "1" }))?;
+            self.call(self.at, 18, 4, &json!({ "ClientSoftwareName": "a", "ClientSoftwareVersion": "1" }))?;
         let int = |entry: &Node, name| entry.at(name).and_then(Node::int).unwrap_or(-1);
         let name = |entry: &Node| entry.at("Name").and_then(Node::text).unwrap_or_default().to_owned();
         let mut features = BTreeMap::new();
@@ -247,7 +266,7 @@ impl Side {
     /// Sends raw bytes and tells what comes back, as a list.
     fn raw(&mut self, raw: &Raw) -> Result<Node, Node> {
         let failed = |error: String| Node::Text(error);
-        let address = self.addresses.get(&1).cloned().unwrap_or_default();
+        let address = self.addresses.get(&self.at).cloned().unwrap_or_default();
         let mut connection = Connection::open(&address).map_err(|error| failed(error.to_string()))?;
         connection.send(&raw.bytes);
         if raw.half_closed {
@@ -273,7 +292,7 @@ impl Side {
                 Outcome::Answer(_) => Node::Named("one more answer".into()),
             });
         }
-        self.still_serves(1).map_err(failed)?;
+        self.still_serves(self.at).map_err(failed)?;
         Ok(Node::List(seen))
     }
 
@@ -439,7 +458,7 @@ impl Side {
     }
 
     fn brokers(&self) -> Vec<i32> {
-        self.addresses.keys().copied().collect()
+        self.addresses.keys().copied().filter(|id| *id != CONTROLLER).collect()
     }
 
     fn until<T>(

@@ -81,6 +81,16 @@ pub fn samples(target: &str) -> io::Result<Vec<Sample>> {
             let made = front_door::samples().into_iter().map(|(name, bytes)| sample(name, bytes));
             single.chain(raw).chain(made).collect()
         }
+        "voter_door" => {
+            let made = front_door::voter_samples().into_iter().map(|(name, bytes)| sample(name, bytes));
+            // What is recorded is mostly for brokers: a voter offers some of it, and refuses the rest.
+            let recorded = requests()?;
+            let single = recorded.iter().filter(|m| m.api_key >= 18).map(|m| {
+                let frame = front_door::frame(m.api_key, m.version, &m.body);
+                sample(&m.name, [&[front_door::FRAMES], &frame[..]].concat())
+            });
+            made.chain(single).collect()
+        }
         other => return Err(io::Error::other(format!("there is no fuzz target {other}"))),
     })
 }

@@ -1,4 +1,4 @@
-//! A broker's front door: any bytes on a connection to a running cluster of one broker.
+//! Front doors: any bytes on a connection to the broker, or to the voter, of a running cluster of one broker and one voter.
 //!
 //! In: bytes. The first chooses between a raw stream and frames that are put together here, with proper headers and
 //! correlation ids, so that the fuzzer gets past the header. Out: a panic if the broker panicked, hung, answered
@@ -23,9 +23,12 @@ use klamm_wire::messages::metadata_request::MetadataRequestTopic;
 use klamm_wire::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use klamm_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use klamm_wire::messages::{
-    ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest, TopicName,
+    AllocateProducerIdsRequest, AlterPartitionRequest, ApiVersionsRequest, BeginQuorumEpochRequest,
+    BrokerHeartbeatRequest, BrokerId, BrokerRegistrationRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeQuorumRequest, EndQuorumEpochRequest, FetchRequest, FetchSnapshotRequest,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    TopicName, VoteRequest, alter_partition_request, begin_quorum_epoch_request, broker_registration_request,
+    describe_quorum_request, end_quorum_epoch_request, fetch_snapshot_request, vote_request,
 };
 use klamm_wire::schema::{self, Kind};
 use klamm_wire::{Compression, Request, StrBytes};
@@ -53,6 +56,7 @@ const MOST_STREAM_BYTES: usize = 800;
 /// Virtual time for one conversation.
 const PATIENCE: Duration = Duration::from_secs(60);
 const BROKER: i32 = 1;
+const VOTER: i32 = 3001;
 const TOPIC: &str = "orders";
 const API_VERSIONS: i16 = 18;
 const API_VERSIONS_LATEST: i16 = 4;
@@ -71,27 +75,32 @@ pub fn frame(api_key: u8, version: u8, body: &[u8]) -> Vec<u8> {
 ///
 /// If anything is wrong with how the broker takes it.
 pub fn knock(input: &[u8]) {
-    HOUSE.with_borrow_mut(|house| {
-        if house.as_ref().is_none_or(|house| house.inputs >= KEPT) {
-            *house = Some(House::new());
-        }
-        if let Some(house) = house {
-            house.inputs += 1;
-            house.knock(input);
-        }
-    });
+    HOUSE.with_borrow_mut(|house| House::answer(house, BROKER, input));
 }
 
-/// Ends this thread's cluster, if it has one.
+/// As [`knock`], at the door of the voter.
+///
+/// # Panics
+///
+/// If anything is wrong with how the voter takes it, or it does not lead any more.
+pub fn knock_at_voter(input: &[u8]) {
+    VOTERS_HOUSE.with_borrow_mut(|house| House::answer(house, VOTER, input));
+}
+
+/// Ends this thread's clusters, if it has any.
 pub fn leave() {
     HOUSE.take();
+    VOTERS_HOUSE.take();
 }
 
 std::thread_local! {
     static HOUSE: RefCell<Option<House>> = const { RefCell::new(None) };
+    static VOTERS_HOUSE: RefCell<Option<House>> = const { RefCell::new(None) };
 }
 
 struct House {
+    /// Whose door it is.
+    door: i32,
     /// Before the runtime: a cluster stops its tasks when dropped.
     cluster: Cluster,
     runtime: Runtime,
@@ -125,12 +134,22 @@ struct Asked {
 }
 
 impl House {
-    fn new() -> Self {
+    fn answer(house: &mut Option<Self>, door: i32, input: &[u8]) {
+        if house.as_ref().is_none_or(|house| house.inputs >= KEPT) {
+            *house = Some(Self::new(door));
+        }
+        if let Some(house) = house {
+            house.inputs += 1;
+            house.knock(input);
+        }
+    }
+
+    fn new(door: i32) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
         let cluster = Cluster::builder().brokers(1).seed(1).topic(TOPIC, Some(2), Some(1)).start();
         let cluster = runtime.block_on(cluster).unwrap_or_else(|error| panic!("no cluster: {error}"));
-        Self { cluster, runtime, inputs: 0 }
+        Self { door, cluster, runtime, inputs: 0 }
     }
 
     fn knock(&self, input: &[u8]) {
@@ -142,7 +161,8 @@ impl House {
             check_answers(&asked.frames, answers);
         }
         let alive = Asked::frames(&[], 64);
-        assert_eq!(self.converse(&alive).len(), 1, "the broker answers others no more");
+        assert_eq!(self.converse(&alive).len(), 1, "others are answered no more");
+        assert_eq!(self.cluster.controller(), Some(VOTER), "the only voter leads no more");
         let report = self.cluster.check();
         assert!(report.is_ok(), "{report}");
     }
@@ -152,7 +172,7 @@ impl House {
         let conversation = async {
             let (client, server) = duplex(4096);
             let (read, write) = split(server);
-            let served = self.cluster.serve_stream(BROKER, "fuzzer", read, write);
+            let served = self.cluster.serve_stream(self.door, "fuzzer", read, write);
             served.unwrap_or_else(|error| panic!("{error}"));
             let (mut read, mut write) = split(client);
             let ask = async {
@@ -293,6 +313,83 @@ pub(super) fn samples() -> Vec<(&'static str, Vec<u8>)> {
     all.map(|(name, frames)| (name, [&[FRAMES], &frames[..]].concat())).collect()
 }
 
+/// Requests that make sense to the voter of this cluster, alone and one after the other.
+pub(super) fn voter_samples() -> Vec<(&'static str, Vec<u8>)> {
+    let log = || TopicName(StrBytes::from_static_str("__cluster_metadata"));
+    let vote = vote_request::PartitionData::default().with_replica_id(BrokerId(2)).with_replica_epoch(1);
+    let vote = VoteRequest::default().with_voter_id(BrokerId(VOTER)).with_topics(vec![
+        vote_request::TopicData::default().with_topic_name(log()).with_partitions(vec![vote]),
+    ]);
+    let begun =
+        begin_quorum_epoch_request::PartitionData::default().with_leader_id(BrokerId(2)).with_leader_epoch(1);
+    let begun = BeginQuorumEpochRequest::default().with_voter_id(BrokerId(VOTER)).with_topics(vec![
+        begin_quorum_epoch_request::TopicData::default().with_topic_name(log()).with_partitions(vec![begun]),
+    ]);
+    let ended =
+        end_quorum_epoch_request::PartitionData::default().with_leader_id(BrokerId(2)).with_leader_epoch(1);
+    let ended = EndQuorumEpochRequest::default().with_topics(vec![
+        end_quorum_epoch_request::TopicData::default().with_topic_name(log()).with_partitions(vec![ended]),
+    ]);
+    let partition = FetchPartition::default().with_partition_max_bytes(1 << 20).with_current_leader_epoch(1);
+    let fetch = FetchRequest::default()
+        .with_replica_id(BrokerId(9))
+        .with_max_wait_ms(500)
+        .with_max_bytes(1 << 20)
+        .with_topics(vec![FetchTopic::default().with_topic(log()).with_partitions(vec![partition])]);
+    let snapshot = fetch_snapshot_request::SnapshotId::default().with_end_offset(5).with_epoch(1);
+    let snapshot = fetch_snapshot_request::PartitionSnapshot::default()
+        .with_current_leader_epoch(1)
+        .with_snapshot_id(snapshot);
+    let snapshot =
+        FetchSnapshotRequest::default().with_replica_id(BrokerId(9)).with_max_bytes(100).with_topics(vec![
+            fetch_snapshot_request::TopicSnapshot::default().with_name(log()).with_partitions(vec![snapshot]),
+        ]);
+    let described = describe_quorum_request::PartitionData::default();
+    let described = DescribeQuorumRequest::default().with_topics(vec![
+        describe_quorum_request::TopicData::default().with_topic_name(log()).with_partitions(vec![described]),
+    ]);
+    let listener = broker_registration_request::Listener::default()
+        .with_name(StrBytes::from_static_str("PLAINTEXT"))
+        .with_host(StrBytes::from_static_str("localhost"))
+        .with_port(9);
+    let feature = broker_registration_request::Feature::default()
+        .with_name(StrBytes::from_static_str("metadata.version"))
+        .with_min_supported_version(7)
+        .with_max_supported_version(30);
+    let registered = BrokerRegistrationRequest::default()
+        .with_broker_id(BrokerId(7))
+        .with_listeners(vec![listener])
+        .with_features(vec![feature]);
+    let heartbeat = BrokerHeartbeatRequest::default().with_broker_id(BrokerId(7)).with_broker_epoch(1);
+    let ids = AllocateProducerIdsRequest::default().with_broker_id(BrokerId(7)).with_broker_epoch(1);
+    let altered = alter_partition_request::PartitionData::default().with_leader_epoch(0);
+    let altered = AlterPartitionRequest::default()
+        .with_broker_id(BrokerId(BROKER))
+        .with_topics(vec![alter_partition_request::TopicData::default().with_partitions(vec![altered])]);
+    let single = [
+        ("vote", request(2, &vote)),
+        ("pre-vote", request(2, &pre_vote(vote.clone()))),
+        ("begin-epoch", request(1, &begun)),
+        ("end-epoch", request(1, &ended)),
+        ("fetch", request(12, &fetch)),
+        ("snapshot", request(1, &snapshot)),
+        ("quorum", request(2, &described)),
+        ("registration", request(4, &registered)),
+        ("heartbeat", request(1, &heartbeat)),
+        ("producer-ids", request(0, &ids)),
+        ("alter-partition", request(3, &altered)),
+        ("controllers", request(1, &DescribeClusterRequest::default().with_endpoint_type(2))),
+    ];
+    let whole = single.iter().flat_map(|(_, frame)| frame.iter().copied()).collect();
+    let all = single.into_iter().chain([("one-after-the-other", whole)]);
+    all.map(|(name, frames)| (name, [&[FRAMES], &frames[..]].concat())).collect()
+}
+
+fn pre_vote(mut vote: VoteRequest) -> VoteRequest {
+    vote.topics.iter_mut().flat_map(|topic| &mut topic.partitions).for_each(|asked| asked.pre_vote = true);
+    vote
+}
+
 /// A request as a [`frame`]; empty if this version cannot say it.
 fn request<R: Request>(version: u8, request: &R) -> Vec<u8> {
     let body = codec::encode_request(version.into(), request).map(|frame| frame.into_contiguous());
@@ -306,7 +403,7 @@ mod tests {
 
     #[test]
     fn requests_that_make_sense_are_all_answered() {
-        let house = House::new();
+        let house = House::new(BROKER);
         for (name, input) in samples() {
             let asked = Asked::of(&input).unwrap();
             assert!(!asked.frames.is_empty(), "{name}");
@@ -317,6 +414,18 @@ mod tests {
         }
         // Three times twenty records, of which the idempotent producer's retries are no new ones.
         assert_eq!(house.cluster.high_watermark(TOPIC, 0), Some(20));
+    }
+
+    #[test]
+    fn requests_that_make_sense_to_a_voter_are_all_answered() {
+        let house = House::new(VOTER);
+        for (name, input) in voter_samples() {
+            let asked = Asked::of(&input).unwrap();
+            assert!(asked.frames.len() > 1, "{name}");
+            let answers = house.converse(&asked);
+            assert_eq!(answers.len(), asked.frames.len(), "{name}");
+            check_answers(&asked.frames, answers);
+        }
     }
 
     #[test]

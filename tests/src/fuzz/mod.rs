@@ -57,6 +57,13 @@ pub const TARGETS: &[Target] = &[
         fixed_bytes: front_door::FIXED_BYTES,
         bytes_per_byte: front_door::BYTES_PER_BYTE,
     },
+    Target {
+        name: "voter_door",
+        run: front_door::knock_at_voter,
+        end: front_door::leave,
+        fixed_bytes: front_door::FIXED_BYTES,
+        bytes_per_byte: front_door::BYTES_PER_BYTE,
+    },
 ];
 
 /// The target of this name.

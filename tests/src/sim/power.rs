@@ -192,8 +192,9 @@ async fn lose_power(
     bring_back(cluster, 1_000, &mut second).await
 }
 
-/// Every broker's process dies with records that its slow disk has not got yet, and starts again: what it had in the
-/// memory of its machine must not count as durable afterwards. The disks stay slow until the guards are dropped.
+/// Every broker's process, and now and then a controller's or all of them, dies with records that its slow disk has not got yet,
+/// and starts again: what it had in the memory of its machine must not count as durable afterwards. The disks stay slow until the guards
+/// are dropped.
 async fn die_unsynced(
     cluster: &Cluster,
     shared: &Shared,
@@ -201,15 +202,24 @@ async fn die_unsynced(
     outages: &mut Outages,
 ) -> Result<Vec<DiskFault>, String> {
     let ms = Duration::from_millis(chance.u64(200..=800));
-    let disks = cluster.broker_ids().into_iter().map(|broker| cluster.disk(broker));
+    let mut nodes = cluster.broker_ids();
+    let voters = cluster.voters();
+    // Where most of them go on, nobody votes, and nothing but what a voter found makes it wait for its disk.
+    let dying: Vec<i32> = match chance.u8(0..3) {
+        0 => Vec::new(),
+        1 => chance.choice(&voters).copied().into_iter().collect(),
+        _ => voters.clone(),
+    };
+    let disks = nodes.iter().chain(&voters).map(|node| cluster.disk(*node));
     let slow: Result<Vec<_>, _> = disks.map(|disk| disk.map(|disk| disk.slow(ms))).collect();
     let slow = slow.map_err(|error| error.to_string())?;
     let of_clients = cluster.on(ApiKey::Produce).from(Side::Clients);
     let gate = of_clients.skip(chance.usize(0..4)).times(1).at(Stage::AfterAppend).hold();
     let came = timeout(PATIENCE, gate.hit()).await.is_ok();
     sleep(Duration::from_millis(chance.u64(0..=50))).await;
-    shared.history.lock().mark(shared.sim.now(), "kill -9 of all brokers with unsynced records");
-    cluster.broker_ids().into_iter().for_each(|broker| drop(cluster.kill(broker)));
+    nodes.extend(dying);
+    shared.history.lock().mark(shared.sim.now(), &format!("kill -9 of {nodes:?} with unsynced records"));
+    nodes.iter().for_each(|node| drop(cluster.kill(*node)));
     drop(gate);
     outages.killed += u64::from(came);
     bring_back(cluster, 100, chance).await?;

@@ -55,6 +55,15 @@ const SETTINGS: &[&str] = &[
     "offsets.topic.num.partitions=1",
 ];
 
+/// What `kafka-cluster` gives to Kafka, and ours has as its defaults: a setting tells whether it was given.
+const GIVEN_TO_KAFKA: &[&str] = &[
+    "offsets.topic.replication.factor=3",
+    "transaction.state.log.replication.factor=3",
+    "transaction.state.log.min.isr=2",
+    "share.coordinator.state.topic.replication.factor=3",
+    "share.coordinator.state.topic.min.isr=2",
+];
+
 /// Topics that the cases find: `orders` with a leader on each broker, `solo` on broker 2 alone, `empty`, and `filled` with
 /// four batches of known content.
 fn setup() -> Case {
@@ -132,7 +141,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let kafka = std::thread::spawn(|| ApacheKafka::start_with(BROKERS, SETTINGS));
-    let options: Vec<_> = SETTINGS.iter().flat_map(|setting| ["--config", setting]).collect();
+    let options: Vec<_> =
+        SETTINGS.iter().chain(GIVEN_TO_KAFKA).flat_map(|setting| ["--config", setting]).collect();
     let ours = BrokerLite::up(&options).expect("broker-lite starts");
     let kafka = kafka.join().expect("a thread that waits").expect("Apache Kafka starts");
     let mut theirs = Side::meet(kafka.bootstrap()).expect("Apache Kafka answers");

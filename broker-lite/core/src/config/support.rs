@@ -141,6 +141,8 @@ pub(super) const ACTED_ON: &[&str] = &[
     "message.timestamp.type",
     "metadata.log.max.record.bytes.between.snapshots",
     "metadata.log.max.snapshot.interval.ms",
+    "metadata.log.segment.bytes",
+    "metadata.log.segment.ms",
     "metadata.max.idle.interval.ms",
     "min.cleanable.dirty.ratio",
     "min.compaction.lag.ms",

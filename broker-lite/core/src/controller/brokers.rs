@@ -73,7 +73,16 @@ impl Controller {
         if request.cluster_id.as_str() != self.cluster_id {
             return Err(ErrorCode::INCONSISTENT_CLUSTER_ID);
         }
-        if id < 0 || request.incarnation_id.is_nil() {
+        if request.is_migrating_zk_broker {
+            return Err(ErrorCode::BROKER_ID_NOT_REGISTERED);
+        }
+        let mut directories = request.log_dirs.clone();
+        directories.sort_unstable();
+        directories.dedup();
+        let directories = directories.first().is_some_and(|least| !least.is_nil())
+            && directories.len() == request.log_dirs.len();
+        let levelled = request.features.iter().any(|feature| feature.name.as_str() == "metadata.version");
+        if id < 0 || request.incarnation_id.is_nil() || !directories || !levelled {
             return Err(ErrorCode::INVALID_REGISTRATION);
         }
         let levels = self.image.features();

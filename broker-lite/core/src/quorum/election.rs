@@ -112,11 +112,13 @@ impl Voter {
         log: &L,
         fx: &mut Vec<Effect>,
     ) -> (ErrorCode, bool) {
-        if !self.voters.contains(&vote.candidate) || vote.candidate == self.id {
-            return (ErrorCode::INCONSISTENT_VOTER_SET, false);
+        // A candidate's log ends before the epoch that it asks for.
+        let ahead = if vote.pre_vote { vote.last_epoch > vote.epoch } else { vote.last_epoch >= vote.epoch };
+        if vote.last_epoch < 0 || vote.last_offset < 0 || ahead {
+            return (ErrorCode::INVALID_REQUEST, false);
         }
-        if vote.epoch < self.epoch {
-            return (ErrorCode::FENCED_LEADER_EPOCH, false);
+        if let Some(error) = self.refused(vote.candidate, vote.epoch) {
+            return (error, false);
         }
         if vote.epoch > self.epoch {
             self.detach(now, vote.epoch, fx);
@@ -147,13 +149,21 @@ impl Voter {
         (ErrorCode::NONE, granted)
     }
 
-    fn on_begin(&mut self, now: Tick, leader: i32, epoch: i32, fx: &mut Vec<Effect>) -> ErrorCode {
-        // Nobody else can say that this voter leads; or a forged epoch would depose it.
-        if !self.voters.contains(&leader) || leader == self.id {
-            return ErrorCode::INCONSISTENT_VOTER_SET;
-        }
+    /// Why nothing is taken from who claims to be `voter` in `epoch`.
+    fn refused(&self, voter: i32, epoch: i32) -> Option<ErrorCode> {
         if epoch < self.epoch {
-            return ErrorCode::FENCED_LEADER_EPOCH;
+            return Some(ErrorCode::FENCED_LEADER_EPOCH);
+        }
+        if voter < 0 {
+            return Some(ErrorCode::INVALID_REQUEST);
+        }
+        // Nobody else can say that this voter leads; or a forged epoch would depose it.
+        (!self.voters.contains(&voter) || voter == self.id).then_some(ErrorCode::INCONSISTENT_VOTER_SET)
+    }
+
+    fn on_begin(&mut self, now: Tick, leader: i32, epoch: i32, fx: &mut Vec<Effect>) -> ErrorCode {
+        if let Some(error) = self.refused(leader, epoch) {
+            return error;
         }
         if !self.hear_of(now, epoch, Some(leader), fx) && self.leader != Some(leader) {
             return ErrorCode::INVALID_REQUEST;
@@ -169,11 +179,8 @@ impl Voter {
         successors: &[i32],
         fx: &mut Vec<Effect>,
     ) -> ErrorCode {
-        if !self.voters.contains(&leader) || leader == self.id {
-            return ErrorCode::INCONSISTENT_VOTER_SET;
-        }
-        if epoch < self.epoch {
-            return ErrorCode::FENCED_LEADER_EPOCH;
+        if let Some(error) = self.refused(leader, epoch) {
+            return error;
         }
         self.hear_of(now, epoch, Some(leader), fx);
         if self.leader != Some(leader) {

@@ -273,7 +273,8 @@ impl Voter {
         let Role::Follower { deadline, fetched, download } = &mut self.role else { return Ok(()) };
         (*deadline, *fetched) = (now + fetch_timeout, true);
         let expected = download.filter(|wanted| wanted.id == id && wanted.position == position);
-        let end = position + bytes.len() as u64;
+        // What the leader says of it may be anything.
+        let end = position.saturating_add(bytes.len() as u64);
         if expected.is_none() || (bytes.is_empty() && end < size) || end > size {
             *download = None;
             return Ok(());

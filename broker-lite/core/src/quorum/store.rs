@@ -62,12 +62,11 @@ impl<D: Directory> MetadataStore<D> {
             }
         }
         // What is torn at the end was never counted as durable.
-        let settings = LogSettings { keeps_epochs: false, ..LogSettings::default() };
-        let (mut log, _) = Log::open(directory, settings)?;
+        let (mut log, _) = Log::open(directory, settings())?;
         if let Some((latest, _)) = snapshots.last()
-            && log.end_offset() < latest.end_offset
+            && !continues(&log, *latest)
         {
-            // The power went between the snapshot and the log that follows it.
+            // The process ended between the snapshot and the log that follows it.
             log.restart_at(latest.end_offset)?;
         }
         // The directory is synced for the first vote, and need not be again for the first record.
@@ -75,6 +74,11 @@ impl<D: Directory> MetadataStore<D> {
         let mut store = Self { log, snapshots, incoming: None };
         store.thin_out()?;
         Ok((store, state))
+    }
+
+    /// At which size and age segments end: nothing of one is given up before all of it may be.
+    pub fn set_segments(&mut self, bytes: u64, ms: i64) {
+        self.log.set_settings(LogSettings { segment_bytes: bytes, segment_ms: ms, ..settings() });
     }
 
     /// Keeps how the voter stands; durable when this returns.
@@ -189,6 +193,18 @@ impl<D: Directory> MetadataStore<D> {
             (offset > self.log.start_offset()).then(|| self.log.epochs().epoch_at(offset - 1)).flatten();
         held.unwrap_or_else(|| self.start_epoch())
     }
+}
+
+/// It is looked through from its beginning in any case.
+fn settings() -> LogSettings {
+    LogSettings { keeps_epochs: false, ..LogSettings::default() }
+}
+
+/// Whether a log goes on from a snapshot: it reaches up to its end, and parts from what that stands for nowhere before.
+fn continues<D: Directory>(log: &Log<D>, snapshot: SnapshotId) -> bool {
+    let end = snapshot.end_offset;
+    let held = end > log.start_offset();
+    end <= log.end_offset() && (!held || log.epochs().epoch_at(end - 1) == Some(snapshot.epoch))
 }
 
 fn snapshot_name(id: SnapshotId) -> String {

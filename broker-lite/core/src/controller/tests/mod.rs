@@ -12,7 +12,7 @@ mod topics;
 use klamm_wire::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use klamm_wire::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
 use klamm_wire::messages::alter_partition_response::PartitionData as Altered;
-use klamm_wire::messages::broker_registration_request::Listener;
+use klamm_wire::messages::broker_registration_request::{Feature, Listener};
 use klamm_wire::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
@@ -141,7 +141,9 @@ impl World {
     fn registration(&mut self, id: i32) -> BrokerRegistrationRequest {
         self.incarnations += 1;
         let listener = Listener::default().with_name(text("PLAINTEXT")).with_host(text("b")).with_port(9092);
+        let level = Feature::default().with_name(text("metadata.version"));
         BrokerRegistrationRequest::default()
+            .with_features(vec![level.with_min_supported_version(7).with_max_supported_version(30)])
             .with_broker_id(BrokerId(id))
             .with_cluster_id(text("cluster"))
             .with_incarnation_id(Uuid::from_u128(self.incarnations))

@@ -1,2 +1,3 @@
 mod deaf;
 mod simulation;
+mod store;

@@ -1,0 +1,294 @@
+//! What the coordinator's answers change.
+
+use std::collections::BTreeMap;
+
+use klamm_wire::ErrorCode;
+
+use super::event::{Chosen, CommitRefusal, Effect, Fatal, JoinAnswer, Reason, Refusal};
+use super::member::{Coordinator, Membership, Phase};
+use crate::assign::Assignment;
+use crate::{Tick, TopicPartition};
+
+/// What a refusal asks for.
+enum Cure {
+    /// Look for the coordinator again.
+    Find,
+    /// Ask the same coordinator again later.
+    Wait,
+    /// Join again.
+    Rejoin,
+    /// The coordinator has given this member up.
+    Expelled,
+    /// Nothing helps.
+    Stop(ErrorCode),
+}
+
+fn cure(refusal: Refusal) -> Cure {
+    let code = match refusal {
+        Refusal::NoAnswer => return Cure::Find,
+        Refusal::Code(code) => code,
+    };
+    match code {
+        ErrorCode::NOT_COORDINATOR | ErrorCode::COORDINATOR_NOT_AVAILABLE => Cure::Find,
+        ErrorCode::REBALANCE_IN_PROGRESS => Cure::Rejoin,
+        ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION => Cure::Expelled,
+        ErrorCode::UNSTABLE_OFFSET_COMMIT => Cure::Wait,
+        code if code.is_retriable() => Cure::Wait,
+        code => Cure::Stop(code),
+    }
+}
+
+impl Membership {
+    pub(super) fn found(&mut self, now: Tick, answer: Result<i32, Refusal>, out: &mut Vec<Effect>) {
+        if self.coordinator != Coordinator::Asked {
+            return;
+        }
+        match answer {
+            Ok(id) => {
+                self.coordinator = Coordinator::Known(id);
+                self.next_beat = now;
+            }
+            Err(refusal) => {
+                self.coordinator = Coordinator::Unknown;
+                match cure(refusal) {
+                    Cure::Stop(code) => self.fail(Fatal::Refused(code), out),
+                    _ => self.back_off(now),
+                }
+            }
+        }
+    }
+
+    fn back_off(&mut self, now: Tick) {
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = Some(now.saturating_add(self.settings.backoff.delay(self.failures, &mut self.rng)));
+    }
+
+    /// Applies what a refusal of a join, sync or heartbeat asks for.
+    fn refused(&mut self, now: Tick, refusal: Refusal, out: &mut Vec<Effect>) {
+        match cure(refusal) {
+            Cure::Find => {
+                self.coordinator = Coordinator::Unknown;
+                self.back_off(now);
+            }
+            Cure::Wait => self.back_off(now),
+            Cure::Rejoin => {}
+            Cure::Expelled => self.expelled(refusal, out),
+            Cure::Stop(code) => self.fail(Fatal::Refused(code), out),
+        }
+    }
+
+    fn expelled(&mut self, refusal: Refusal, out: &mut Vec<Effect>) {
+        if refusal == Refusal::Code(ErrorCode::UNKNOWN_MEMBER_ID) {
+            self.member_id = "".into();
+        }
+        self.lose(Reason::Expelled, out);
+        self.prepare(Reason::Expelled);
+    }
+
+    pub(super) fn join_answered(
+        &mut self,
+        now: Tick,
+        ticket: u64,
+        answer: JoinAnswer,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.phase != Phase::Joining(ticket) {
+            return;
+        }
+        let joined = match answer {
+            JoinAnswer::Joined(joined) => joined,
+            JoinAnswer::MemberIdRequired(id) => {
+                self.member_id = id;
+                self.prepare(Reason::Rebalance);
+                return;
+            }
+            JoinAnswer::Refused(refusal) => {
+                self.prepare(Reason::Rebalance);
+                if matches!(cure(refusal), Cure::Rejoin) {
+                    self.back_off(now);
+                }
+                return self.refused(now, refusal, out);
+            }
+        };
+        self.failures = 0;
+        self.generation = Some(joined.generation);
+        self.member_id = joined.member_id;
+        self.assignor = joined.assignor;
+        self.alive = now;
+        self.next_beat = now.saturating_add(self.settings.heartbeat);
+        self.led = None;
+        match joined.members {
+            Some(members) => {
+                let ticket = self.ticket();
+                self.phase = Phase::Leading(ticket);
+                out.push(Effect::Lead { ticket, assignor: self.assignor.clone(), members });
+            }
+            None => self.sync(Vec::new(), out),
+        }
+    }
+
+    pub(super) fn led(&mut self, ticket: u64, chosen: Result<Chosen, String>, out: &mut Vec<Effect>) {
+        if self.phase != Phase::Leading(ticket) {
+            return;
+        }
+        match chosen {
+            Ok(Chosen { assignments, counts }) => {
+                self.led = Some(counts);
+                self.sync(assignments, out);
+            }
+            Err(reason) => {
+                // Another member may lead with more luck.
+                self.leave(Reason::Failed, out);
+                self.fail(Fatal::Assignor(reason), out);
+            }
+        }
+    }
+
+    fn sync(&mut self, assignments: Vec<(std::sync::Arc<str>, bytes::Bytes)>, out: &mut Vec<Effect>) {
+        let (Some(coordinator), Some(generation)) = (self.known(), self.generation) else {
+            return self.prepare(Reason::Rebalance);
+        };
+        let ticket = self.ticket();
+        self.phase = Phase::Syncing(ticket);
+        let (member_id, assignor) = (self.member_id.clone(), self.assignor.clone());
+        out.push(Effect::Sync { ticket, coordinator, member_id, generation, assignor, assignments });
+    }
+
+    pub(super) fn sync_answered(
+        &mut self,
+        now: Tick,
+        ticket: u64,
+        answer: Result<Result<Assignment, String>, Refusal>,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.phase != Phase::Syncing(ticket) {
+            return;
+        }
+        match answer {
+            Ok(Ok(assignment)) => self.phase = Phase::Adopting(assignment),
+            Ok(Err(reason)) => {
+                self.leave(Reason::Failed, out);
+                self.fail(Fatal::Assignment(reason), out);
+            }
+            Err(refusal) => {
+                self.prepare(Reason::Rebalance);
+                self.refused(now, refusal, out);
+            }
+        }
+    }
+
+    pub(super) fn beaten(
+        &mut self,
+        now: Tick,
+        ticket: u64,
+        answer: Result<(), Refusal>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some((_, sent)) = self.beating.take_if(|(beat, _)| *beat == ticket) else {
+            return;
+        };
+        match answer {
+            Ok(()) => {
+                self.alive = self.alive.max(sent);
+                self.failures = 0;
+            }
+            Err(refusal) => match cure(refusal) {
+                Cure::Rejoin => {
+                    self.alive = self.alive.max(sent);
+                    // Before the sync is answered this is no news: the answer will say so.
+                    if self.phase == Phase::Stable || matches!(self.phase, Phase::Adopting(_)) {
+                        self.rejoin(Reason::Rebalance);
+                    }
+                }
+                Cure::Wait => {}
+                _ => self.refused(now, refusal, out),
+            },
+        }
+    }
+
+    pub(super) fn committed(
+        &mut self,
+        now: Tick,
+        id: u64,
+        answer: Result<(), Refusal>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(sent_in) = self.commits.remove(&id) else {
+            return;
+        };
+        let refusal = match answer {
+            Ok(()) => return out.push(Effect::CommitDone(id, Ok(()))),
+            Err(refusal) => refusal,
+        };
+        let joining = matches!(self.phase, Phase::Joining(_) | Phase::Leading(_) | Phase::Syncing(_));
+        let current = sent_in == self.generation && self.generation.is_some();
+        let why = match (cure(refusal), refusal) {
+            (Cure::Find, _) => {
+                if self.known().is_some() {
+                    self.coordinator = Coordinator::Unknown;
+                    self.back_off(now);
+                }
+                CommitRefusal::Later(refusal)
+            }
+            (Cure::Wait, _) => CommitRefusal::Later(refusal),
+            (Cure::Rejoin, _) => {
+                if current {
+                    self.rejoin(Reason::Rebalance);
+                }
+                CommitRefusal::Later(refusal)
+            }
+            // The next generation may be on its way to us already.
+            (Cure::Expelled, _) if joining => CommitRefusal::Later(refusal),
+            (Cure::Expelled, Refusal::Code(code)) => {
+                if current {
+                    self.expelled(refusal, out);
+                }
+                CommitRefusal::Expelled(code)
+            }
+            (Cure::Stop(ErrorCode::FENCED_INSTANCE_ID), _) => {
+                if current {
+                    self.fail(Fatal::Refused(ErrorCode::FENCED_INSTANCE_ID), out);
+                }
+                CommitRefusal::Expelled(ErrorCode::FENCED_INSTANCE_ID)
+            }
+            (Cure::Stop(code), _) => CommitRefusal::Refused(code),
+            (Cure::Expelled, Refusal::NoAnswer) => CommitRefusal::Later(refusal),
+        };
+        out.push(Effect::CommitDone(id, Err(why)));
+    }
+
+    pub(super) fn offsets(
+        &mut self,
+        now: Tick,
+        ticket: u64,
+        answer: Result<BTreeMap<TopicPartition, Option<i64>>, Refusal>,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.starting.asked != Some(ticket) {
+            return;
+        }
+        self.starting.asked = None;
+        match answer {
+            Ok(mut found) => {
+                self.starting.failures = 0;
+                found.retain(|name, _| self.starting.wanted.remove(name) && !self.going.contains(name));
+                if !found.is_empty() {
+                    out.push(Effect::Start(found));
+                }
+            }
+            Err(refusal) => {
+                self.starting.failures = self.starting.failures.saturating_add(1);
+                let pause = self.settings.backoff.delay(self.starting.failures, &mut self.rng);
+                self.starting.retry_at = Some(now.saturating_add(pause));
+                match cure(refusal) {
+                    Cure::Find if self.known().is_some() => {
+                        self.coordinator = Coordinator::Unknown;
+                        self.back_off(now);
+                    }
+                    Cure::Stop(code) => self.fail(Fatal::Refused(code), out),
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! What goes into a membership and what comes out of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use klamm_wire::ErrorCode;
+
+use crate::assign::{Assignment, RebalanceProtocol};
+use crate::backoff::Backoff;
+use crate::{Tick, TopicPartition};
+
+/// Offsets of the next record to read.
+pub type Offsets = BTreeMap<TopicPartition, i64>;
+
+/// Settings of a membership.
+#[derive(Debug, Clone)]
+pub struct GroupSettings {
+    /// `true` with a `group.instance.id`: the member does not leave when it ends (KIP-345).
+    pub is_static: bool,
+    /// What all assignors of this member support.
+    pub protocol: RebalanceProtocol,
+    /// `session.timeout.ms`.
+    pub session: Duration,
+    /// `heartbeat.interval.ms`.
+    pub heartbeat: Duration,
+    /// `max.poll.interval.ms`: also how long the coordinator waits for members, and how long a listener may take.
+    pub max_poll: Duration,
+    /// `request.timeout.ms`.
+    pub request: Duration,
+    /// `retry.backoff.ms`, `retry.backoff.max.ms`.
+    pub backoff: Backoff,
+}
+
+/// Why a request did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The broker said so.
+    Code(ErrorCode),
+    /// No answer: the connection broke, or time was over.
+    NoAnswer,
+}
+
+/// A JoinGroup that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// Generation of the group.
+    pub generation: i32,
+    /// Assignor that the coordinator chose.
+    pub assignor: Arc<str>,
+    /// Id of this member.
+    pub member_id: Arc<str>,
+    /// All members with what they told, if this one leads.
+    pub members: Option<Vec<JoinedMember>>,
+}
+
+/// A member as the leader hears of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinedMember {
+    /// Member id.
+    pub id: Arc<str>,
+    /// `group.instance.id`.
+    pub instance: Option<Arc<str>>,
+    /// Its subscription, in bytes.
+    pub metadata: Bytes,
+}
+
+/// Answer to JoinGroup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JoinAnswer {
+    /// The member is in.
+    Joined(Joined),
+    /// It shall join again with this id (KIP-394).
+    MemberIdRequired(Arc<str>),
+    /// It is not in.
+    Refused(Refusal),
+}
+
+/// What the leader's assignor chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// Assignments in bytes, by member id.
+    pub assignments: Vec<(Arc<str>, Bytes)>,
+    /// Partitions that the topics of the group had: the leader joins again when that changes.
+    pub counts: BTreeMap<Arc<str>, usize>,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The application wants these topics.
+    Subscribe(BTreeSet<Arc<str>>),
+    /// The application wants none any more.
+    Unsubscribe,
+    /// The application is done; [`Effect::Closed`] follows.
+    Close,
+    /// The application last asked for records then; `None`: it waits for them at this moment.
+    Polled(Option<Tick>),
+    /// The metadata changed: partitions that topics have now. Those that were not told are not known.
+    Counts(BTreeMap<Arc<str>, usize>),
+    /// Answer to [`Effect::FindCoordinator`].
+    Coordinator(Result<i32, Refusal>),
+    /// Answer to [`Effect::Join`].
+    Join(u64, JoinAnswer),
+    /// Answer to [`Effect::Lead`]; an error is what the assignor said.
+    Led(u64, Result<Chosen, String>),
+    /// Answer to [`Effect::Sync`]; an error in the text if the assignment cannot be read.
+    Sync(u64, Result<Result<Assignment, String>, Refusal>),
+    /// Answer to [`Effect::Heartbeat`].
+    Heartbeat(u64, Result<(), Refusal>),
+    /// [`Effect::Leave`] was answered, or will not be.
+    Left,
+    /// The listener has returned from this call.
+    Told(u64),
+    /// The application, or the driver for it, wants to commit.
+    Commit(u64, Offsets),
+    /// Answer to [`Effect::Commit`].
+    Committed(u64, Result<(), Refusal>),
+    /// Answer to [`Effect::FetchOffsets`]; `None` for a partition that nobody committed.
+    Offsets(u64, Result<BTreeMap<TopicPartition, Option<i64>>, Refusal>),
+}
+
+/// Why partitions change hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Members came or went, or the leader wants another assignment.
+    Rebalance,
+    /// This member subscribed to other topics.
+    SubscriptionChanged,
+    /// Topics of the group have other partitions than before.
+    PartitionsChanged,
+    /// A rebalance gave them to another member.
+    GivenAway,
+    /// The application unsubscribed.
+    Unsubscribed,
+    /// The consumer is being closed.
+    Closed,
+    /// The application did not ask for records within `max.poll.interval.ms`.
+    PollStalled,
+    /// The coordinator was not heard of within `session.timeout.ms`.
+    SessionTimedOut,
+    /// The coordinator does not know this member, or not in this generation.
+    Expelled,
+    /// The group cannot be gone on with.
+    Failed,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rebalance => "the group is rebalancing",
+            Self::SubscriptionChanged => "the subscription changed",
+            Self::PartitionsChanged => "the number of partitions changed",
+            Self::GivenAway => "the rebalance gave them to another member",
+            Self::Unsubscribed => "the consumer unsubscribed",
+            Self::Closed => "the consumer is being closed",
+            Self::PollStalled => "no records were asked for within max.poll.interval.ms",
+            Self::SessionTimedOut => "the coordinator was not heard of within session.timeout.ms",
+            Self::Expelled => "the coordinator does not know this member any more",
+            Self::Failed => "the membership failed",
+        })
+    }
+}
+
+/// What a listener is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// These are read from now on.
+    Assigned(Vec<TopicPartition>),
+    /// These are given up; they can be committed until the listener returns.
+    Revoked(Vec<TopicPartition>, Reason),
+    /// These are gone, and maybe read by others already; they cannot be committed.
+    Lost(Vec<TopicPartition>, Reason),
+}
+
+/// Why a membership cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fatal {
+    /// The coordinator refuses this member.
+    #[error("the group coordinator refuses: {0}")]
+    Refused(ErrorCode),
+    /// The assignor of this member, which leads, failed.
+    #[error("the assignor failed: {0}")]
+    Assignor(String),
+    /// The leader sent an assignment that cannot be read.
+    #[error("the leader's assignment cannot be read: {0}")]
+    Assignment(String),
+}
+
+/// Why a commit was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitRefusal {
+    /// The partition is not owned (any more); the commit must not be tried again.
+    NotOwned(TopicPartition),
+    /// The coordinator does not take it from this member any more; what was not committed is read again by others.
+    Expelled(ErrorCode),
+    /// Not now: a rebalance, or the coordinator is not known. Worth another attempt.
+    Later(Refusal),
+    /// It will not be taken, for example because metadata are too large.
+    Refused(ErrorCode),
+}
+
+/// What the driver has to do, in the order emitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Ask who coordinates the group; answer with [`Event::Coordinator`].
+    FindCoordinator,
+    /// Send a JoinGroup.
+    Join {
+        /// Number to give back.
+        ticket: u64,
+        /// Broker id.
+        coordinator: i32,
+        /// Empty at first.
+        member_id: Arc<str>,
+        /// What the member wants.
+        topics: BTreeSet<Arc<str>>,
+        /// What it still reads; nothing under the eager protocol.
+        owned: Vec<TopicPartition>,
+        /// Generation in which it got that.
+        generation: Option<i32>,
+        /// How long to wait for the answer.
+        limit: Duration,
+    },
+    /// Run the assignor; answer with [`Event::Led`].
+    Lead {
+        /// Number to give back.
+        ticket: u64,
+        /// Its name.
+        assignor: Arc<str>,
+        /// All members.
+        members: Vec<JoinedMember>,
+    },
+    /// Send a SyncGroup.
+    Sync {
+        /// Number to give back.
+        ticket: u64,
+        /// Broker id.
+        coordinator: i32,
+        /// Id of this member.
+        member_id: Arc<str>,
+        /// Generation joined.
+        generation: i32,
+        /// Name of the assignor.
+        assignor: Arc<str>,
+        /// What the leader chose; empty for the others.
+        assignments: Vec<(Arc<str>, Bytes)>,
+    },
+    /// Send a Heartbeat.
+    Heartbeat {
+        /// Number to give back.
+        ticket: u64,
+        /// Broker id.
+        coordinator: i32,
+        /// Id of this member.
+        member_id: Arc<str>,
+        /// Its generation.
+        generation: i32,
+    },
+    /// Send a LeaveGroup; answer with [`Event::Left`].
+    Leave {
+        /// Broker id.
+        coordinator: i32,
+        /// Id of this member.
+        member_id: Arc<str>,
+        /// Shown in the broker's log (KIP-800).
+        reason: Reason,
+    },
+    /// Tell the member's assignor what it got, in which generation.
+    Adopt(Arc<str>, Assignment, i32),
+    /// These belong to the member now; do not read them before [`Effect::Start`].
+    Add(Vec<TopicPartition>),
+    /// Hand out nothing of these any more.
+    Stop(Vec<TopicPartition>),
+    /// Call the listener; answer with [`Event::Told`].
+    Tell(u64, Call),
+    /// The listener took too long: give this call up.
+    Abandon(u64),
+    /// Ask for committed offsets; answer with [`Event::Offsets`].
+    FetchOffsets {
+        /// Number to give back.
+        ticket: u64,
+        /// Broker id.
+        coordinator: i32,
+        /// Of these.
+        partitions: Vec<TopicPartition>,
+    },
+    /// Read these from here on, or by `auto.offset.reset`; unless the application has sought meanwhile.
+    Start(BTreeMap<TopicPartition, Option<i64>>),
+    /// Send an OffsetCommit; answer with [`Event::Committed`].
+    Commit {
+        /// Number to give back.
+        id: u64,
+        /// Broker id.
+        coordinator: i32,
+        /// Id of this member.
+        member_id: Arc<str>,
+        /// Its generation.
+        generation: i32,
+        /// What to commit.
+        offsets: Offsets,
+    },
+    /// What became of a commit.
+    CommitDone(u64, Result<(), CommitRefusal>),
+    /// Tell the application. Nothing is owned any more.
+    Fail(Fatal),
+    /// Everything is given up and said.
+    Closed,
+}

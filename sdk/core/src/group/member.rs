@@ -1,0 +1,418 @@
+//! The membership's state, its clockwork, and what the application asks of it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::event::{Call, CommitRefusal, Effect, Event, Fatal, GroupSettings, Offsets, Reason, Refusal};
+use crate::assign::Assignment;
+use crate::{Tick, TopicPartition};
+
+/// Where the member stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Not subscribed.
+    Idle,
+    /// On the way to a JoinGroup.
+    Preparing(Reason),
+    Joining(u64),
+    Leading(u64),
+    Syncing(u64),
+    /// Changing over to an assignment.
+    Adopting(Assignment),
+    Stable,
+    /// Left because the application does not poll.
+    Stalled,
+    /// Cannot go on.
+    Failed,
+    /// Giving everything up, then out. With `true` for good.
+    Ending(Reason, bool),
+    /// LeaveGroup is under way.
+    Leaving(bool),
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coordinator {
+    Unknown,
+    Asked,
+    Known(i32),
+}
+
+/// A listener call that has not returned.
+#[derive(Debug, Clone)]
+pub(super) struct Calling {
+    pub(super) id: u64,
+    pub(super) call: Call,
+    deadline: Tick,
+}
+
+/// Committed offsets to be found out.
+#[derive(Debug, Default)]
+pub(super) struct Starting {
+    pub(super) wanted: BTreeSet<TopicPartition>,
+    pub(super) asked: Option<u64>,
+    pub(super) retry_at: Option<Tick>,
+    pub(super) failures: u32,
+}
+
+/// One member of one group. See the [module](super).
+#[derive(Debug)]
+pub struct Membership {
+    pub(super) settings: GroupSettings,
+    pub(super) rng: fastrand::Rng,
+    pub(super) phase: Phase,
+    /// Topics the application wants; `None` if it does not want any group.
+    pub(super) topics: Option<BTreeSet<Arc<str>>>,
+    /// Topics told in the last JoinGroup.
+    pub(super) told_topics: BTreeSet<Arc<str>>,
+    pub(super) counts: BTreeMap<Arc<str>, usize>,
+    /// Partitions that were assigned by this member as leader.
+    pub(super) led: Option<BTreeMap<Arc<str>, usize>>,
+    pub(super) coordinator: Coordinator,
+    pub(super) member_id: Arc<str>,
+    pub(super) generation: Option<i32>,
+    pub(super) assignor: Arc<str>,
+    /// Generation in which the owned partitions were assigned.
+    pub(super) held_since: Option<i32>,
+    pub(super) owned: BTreeSet<TopicPartition>,
+    /// Owned partitions that the listener is told to give up. They can be committed until it returns.
+    pub(super) going: BTreeSet<TopicPartition>,
+    pub(super) calls: VecDeque<Call>,
+    pub(super) calling: Option<Calling>,
+    /// Join again once the present changeover is done.
+    pub(super) again: Option<Reason>,
+    pub(super) starting: Starting,
+    /// Generation in which each commit under way was sent.
+    pub(super) commits: BTreeMap<u64, Option<i32>>,
+    /// Heartbeat under way, and when it was sent.
+    pub(super) beating: Option<(u64, Tick)>,
+    pub(super) next_beat: Tick,
+    /// The coordinator counts the session from here on at the earliest.
+    pub(super) alive: Tick,
+    polled: Option<Tick>,
+    pub(super) retry_at: Option<Tick>,
+    pub(super) failures: u32,
+    tickets: u64,
+}
+
+impl Membership {
+    /// A member of no group yet. `rng` spreads retries.
+    pub fn new(settings: GroupSettings, rng: fastrand::Rng) -> Self {
+        Self {
+            settings,
+            rng,
+            phase: Phase::Idle,
+            topics: None,
+            told_topics: BTreeSet::new(),
+            counts: BTreeMap::new(),
+            led: None,
+            coordinator: Coordinator::Unknown,
+            member_id: "".into(),
+            generation: None,
+            assignor: "".into(),
+            held_since: None,
+            owned: BTreeSet::new(),
+            going: BTreeSet::new(),
+            calls: VecDeque::new(),
+            calling: None,
+            again: None,
+            starting: Starting::default(),
+            commits: BTreeMap::new(),
+            beating: None,
+            next_beat: Tick::ZERO,
+            alive: Tick::ZERO,
+            polled: Some(Tick::ZERO),
+            retry_at: None,
+            failures: 0,
+            tickets: 0,
+        }
+    }
+
+    /// Applies one event. Effects are appended to `out`; `now` never decreases.
+    pub fn step(&mut self, now: Tick, event: Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Subscribe(topics) => self.subscribe(now, topics),
+            Event::Unsubscribe => self.end(Reason::Unsubscribed, false),
+            Event::Close => self.end(Reason::Closed, true),
+            Event::Polled(at) => self.polled(now, at),
+            Event::Counts(counts) => self.counted(counts),
+            Event::Coordinator(answer) => self.found(now, answer, out),
+            Event::Join(ticket, answer) => self.join_answered(now, ticket, answer, out),
+            Event::Led(ticket, chosen) => self.led(ticket, chosen, out),
+            Event::Sync(ticket, answer) => self.sync_answered(now, ticket, answer, out),
+            Event::Heartbeat(ticket, answer) => self.beaten(now, ticket, answer, out),
+            Event::Left => self.left(out),
+            Event::Told(id) => self.told(id),
+            Event::Commit(id, offsets) => self.commit(id, offsets, out),
+            Event::Committed(id, answer) => self.committed(now, id, answer, out),
+            Event::Offsets(ticket, answer) => self.offsets(now, ticket, answer, out),
+        }
+        self.proceed(now, out);
+    }
+
+    /// Fires whatever is due at `now`.
+    pub fn on_deadline(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        if let Some(calling) = self.calling.take_if(|calling| calling.deadline <= now) {
+            out.push(Effect::Abandon(calling.id));
+            self.returned(calling.call);
+        }
+        if self.session_ends().is_some_and(|at| at <= now) {
+            self.coordinator = Coordinator::Unknown;
+            self.lose(Reason::SessionTimedOut, out);
+            self.prepare(Reason::SessionTimedOut);
+        }
+        if self.poll_ends().is_some_and(|at| at <= now) {
+            self.stall(out);
+        }
+        self.proceed(now, out);
+    }
+
+    /// When [`Self::on_deadline`] wants to run next.
+    pub fn deadline(&self) -> Option<Tick> {
+        let calling = self.calling.as_ref().map(|calling| calling.deadline);
+        let beat =
+            (self.beats() && self.beating.is_none() && self.known().is_some()).then_some(self.next_beat);
+        let starting = self.starting.retry_at.filter(|_| !self.starting.wanted.is_empty());
+        let retry =
+            self.retry_at.filter(|_| self.wants_coordinator() || matches!(self.phase, Phase::Preparing(_)));
+        [calling, beat, self.session_ends(), self.poll_ends(), starting, retry].into_iter().flatten().min()
+    }
+
+    /// Partitions that this member owns, also those that it is giving up.
+    pub fn owned(&self) -> &BTreeSet<TopicPartition> {
+        &self.owned
+    }
+
+    /// Generation of the group, if this is a member.
+    pub fn generation(&self) -> Option<i32> {
+        self.generation
+    }
+
+    /// Id given by the coordinator; empty at first.
+    pub fn member_id(&self) -> &Arc<str> {
+        &self.member_id
+    }
+
+    /// `true` if the member has its assignment and knows of no change.
+    pub fn is_stable(&self) -> bool {
+        self.phase == Phase::Stable && self.calling.is_none() && self.calls.is_empty()
+    }
+
+    fn subscribe(&mut self, now: Tick, topics: BTreeSet<Arc<str>>) {
+        self.topics = Some(topics);
+        self.polled = self.polled.map(|_| now);
+        match self.phase {
+            Phase::Idle | Phase::Failed => {
+                self.phase = Phase::Preparing(Reason::SubscriptionChanged);
+            }
+            _ => self.rejoin(Reason::SubscriptionChanged),
+        }
+    }
+
+    /// Joins again: at once, or when the present changeover is done.
+    pub(super) fn rejoin(&mut self, reason: Reason) {
+        match self.phase {
+            Phase::Stable => self.phase = Phase::Preparing(reason),
+            Phase::Joining(_) | Phase::Leading(_) | Phase::Syncing(_) | Phase::Adopting(_) => {
+                self.again = Some(reason);
+            }
+            _ => {}
+        }
+    }
+
+    /// Begins the way to a JoinGroup anew; what is under way does not count any more.
+    pub(super) fn prepare(&mut self, reason: Reason) {
+        use Phase::{Adopting, Joining, Leading, Preparing, Stable, Syncing};
+        if matches!(self.phase, Preparing(_) | Joining(_) | Leading(_) | Syncing(_) | Adopting(_) | Stable) {
+            self.phase = Preparing(reason);
+            self.again = None;
+        }
+    }
+
+    fn end(&mut self, reason: Reason, for_good: bool) {
+        self.topics = None;
+        self.again = None;
+        self.phase = match self.phase {
+            Phase::Closed => Phase::Closed,
+            Phase::Leaving(before) => Phase::Leaving(before || for_good),
+            Phase::Ending(_, true) => return,
+            _ => Phase::Ending(reason, for_good),
+        };
+    }
+
+    fn polled(&mut self, now: Tick, at: Option<Tick>) {
+        self.polled = at;
+        let fresh = at.is_none_or(|at| at.saturating_add(self.settings.max_poll) > now);
+        if self.phase == Phase::Stalled && fresh {
+            self.phase = match self.topics {
+                Some(_) => Phase::Preparing(Reason::PollStalled),
+                None => Phase::Idle,
+            };
+        }
+    }
+
+    fn counted(&mut self, counts: BTreeMap<Arc<str>, usize>) {
+        let changed = |led: &BTreeMap<Arc<str>, usize>| {
+            counts.iter().any(|(topic, count)| led.get(topic).is_some_and(|before| before != count))
+        };
+        if self.led.as_ref().is_some_and(changed) {
+            self.rejoin(Reason::PartitionsChanged);
+        }
+        self.counts = counts;
+    }
+
+    /// Leaves because nobody polls. A static member just falls silent, so that it gets the same when it is back.
+    fn stall(&mut self, out: &mut Vec<Effect>) {
+        self.leave(Reason::PollStalled, out);
+        self.lose(Reason::PollStalled, out);
+        self.member_id = "".into();
+        self.again = None;
+        self.phase = Phase::Stalled;
+    }
+
+    /// Sends a LeaveGroup if there is somebody to send it to; `false` if not.
+    pub(super) fn leave(&mut self, reason: Reason, out: &mut Vec<Effect>) -> bool {
+        let Some(coordinator) =
+            self.known().filter(|_| !self.settings.is_static && !self.member_id.is_empty())
+        else {
+            return false;
+        };
+        out.push(Effect::Leave { coordinator, member_id: self.member_id.clone(), reason });
+        true
+    }
+
+    /// Nothing is owned from here on.
+    pub(super) fn lose(&mut self, reason: Reason, out: &mut Vec<Effect>) {
+        self.generation = None;
+        self.held_since = None;
+        self.led = None;
+        self.beating = None;
+        self.starting = Starting::default();
+        let lost: Vec<_> = std::mem::take(&mut self.owned).difference(&self.going).cloned().collect();
+        self.going.clear();
+        if !lost.is_empty() {
+            out.push(Effect::Stop(lost.clone()));
+            self.calls.push_back(Call::Lost(lost, reason));
+        }
+    }
+
+    pub(super) fn fail(&mut self, why: Fatal, out: &mut Vec<Effect>) {
+        self.lose(Reason::Failed, out);
+        self.again = None;
+        self.member_id = "".into();
+        if !matches!(self.phase, Phase::Ending(..) | Phase::Leaving(_) | Phase::Closed) {
+            self.phase = Phase::Failed;
+            out.push(Effect::Fail(why));
+        }
+    }
+
+    fn left(&mut self, out: &mut Vec<Effect>) {
+        if let Phase::Leaving(for_good) = self.phase {
+            self.gone(for_good, out);
+        }
+    }
+
+    /// Out of the group.
+    pub(super) fn gone(&mut self, for_good: bool, out: &mut Vec<Effect>) {
+        self.member_id = "".into();
+        self.generation = None;
+        self.held_since = None;
+        self.led = None;
+        if for_good {
+            self.phase = Phase::Closed;
+            out.push(Effect::Closed);
+        } else if self.topics.is_some() {
+            self.phase = Phase::Preparing(Reason::SubscriptionChanged);
+        } else {
+            self.phase = Phase::Idle;
+        }
+    }
+
+    fn told(&mut self, id: u64) {
+        if let Some(calling) = self.calling.take_if(|calling| calling.id == id) {
+            self.returned(calling.call);
+        }
+    }
+
+    fn returned(&mut self, call: Call) {
+        match call {
+            Call::Revoked(..) => {
+                self.owned = &self.owned - &self.going;
+                self.starting.wanted = &self.starting.wanted - &self.going;
+                self.going.clear();
+            }
+            Call::Assigned(partitions) => {
+                self.starting.wanted.extend(partitions.into_iter().filter(|name| self.owned.contains(name)));
+            }
+            Call::Lost(..) => {}
+        }
+    }
+
+    /// Tells the listener whatever comes next.
+    pub(super) fn call(&mut self, now: Tick, out: &mut Vec<Effect>) -> bool {
+        if self.calling.is_some() {
+            return false;
+        }
+        let Some(call) = self.calls.pop_front() else {
+            return false;
+        };
+        let id = self.ticket();
+        out.push(Effect::Tell(id, call.clone()));
+        self.calling = Some(Calling { id, call, deadline: now.saturating_add(self.settings.max_poll) });
+        true
+    }
+
+    fn commit(&mut self, id: u64, offsets: Offsets, out: &mut Vec<Effect>) {
+        let foreign = offsets.keys().find(|name| !self.owned.contains(*name));
+        let refusal = match (foreign, self.known()) {
+            _ if offsets.is_empty() => Ok(()),
+            (Some(name), _) => Err(CommitRefusal::NotOwned(name.clone())),
+            (None, None) => Err(CommitRefusal::Later(Refusal::NoAnswer)),
+            (None, Some(coordinator)) => {
+                let member_id = self.member_id.clone();
+                let generation = self.generation.unwrap_or(-1);
+                self.commits.insert(id, self.generation);
+                return out.push(Effect::Commit { id, coordinator, member_id, generation, offsets });
+            }
+        };
+        out.push(Effect::CommitDone(id, refusal));
+    }
+
+    pub(super) fn ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    pub(super) fn known(&self) -> Option<i32> {
+        match self.coordinator {
+            Coordinator::Known(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    pub(super) fn wants_coordinator(&self) -> bool {
+        use Phase::{Adopting, Leading, Preparing, Stable, Syncing};
+        let wanted = matches!(self.phase, Preparing(_) | Leading(_) | Syncing(_) | Adopting(_) | Stable);
+        wanted && self.coordinator == Coordinator::Unknown
+    }
+
+    /// Whether the coordinator expects heartbeats.
+    pub(super) fn beats(&self) -> bool {
+        use Phase::{Adopting, Ending, Leading, Preparing, Stable, Syncing};
+        let waiting =
+            matches!(self.phase, Preparing(_) | Leading(_) | Syncing(_) | Adopting(_) | Stable | Ending(..));
+        waiting && self.generation.is_some()
+    }
+
+    fn session_ends(&self) -> Option<Tick> {
+        self.beats().then(|| self.alive.saturating_add(self.settings.session))
+    }
+
+    fn poll_ends(&self) -> Option<Tick> {
+        use Phase::{Adopting, Joining, Leading, Preparing, Stable, Syncing};
+        let counts =
+            matches!(self.phase, Preparing(_) | Joining(_) | Leading(_) | Syncing(_) | Adopting(_) | Stable);
+        let polled = self.polled.filter(|_| counts)?;
+        Some(polled.saturating_add(self.settings.max_poll))
+    }
+}

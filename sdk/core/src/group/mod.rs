@@ -1,0 +1,29 @@
+//! Membership in a consumer group, as a pure state machine (the classic protocol: JoinGroup, SyncGroup, Heartbeat).
+//!
+//! In: what the application wants, what the coordinator answers, when listeners are done, the clock. Out: [`Effect`]s.
+//!
+//! ```text
+//! Idle ─subscribe─▶ Preparing ─▶ Joining ─▶ Leading ─▶ Syncing ─▶ Adopting ─▶ Stable
+//!                     ▲  give up what     (leader only)             revoke, then     │
+//!                     │  must be given up                           assign           │
+//!                     └── rebalance, other topics, lost, coordinator moved ◀─────────┘
+//! Stalled: not polled in time, left. Failed: cannot go on. Both begin again with the next poll or subscribe.
+//! ```
+//!
+//! A request that waits for the coordinator is told by a ticket; the answer to any other is ignored.
+//!
+//! Invariants: nobody joins before the listener has heard of what was revoked or lost, or its time is over; listener calls
+//! follow one another; a partition is committed only while it is owned, so never after it was lost.
+
+mod answer;
+mod event;
+mod member;
+mod moves;
+#[cfg(test)]
+mod tests;
+
+pub use event::{
+    Call, Chosen, CommitRefusal, Effect, Event, Fatal, GroupSettings, JoinAnswer, Joined, JoinedMember,
+    Offsets, Reason, Refusal,
+};
+pub use member::Membership;

@@ -1,0 +1,5 @@
+//! A member alone, step by step, and groups of members against a model of the coordinator.
+
+mod coordinator;
+mod one;
+mod world;

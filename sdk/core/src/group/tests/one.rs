@@ -1,0 +1,345 @@
+//! One member, by the exact list of effects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use klamm_wire::ErrorCode;
+
+use crate::assign::{Assignment, RebalanceProtocol};
+use crate::backoff::Backoff;
+use crate::group::*;
+use crate::{Tick, TopicPartition};
+
+const S: Tick = Duration::from_secs(1);
+
+pub(super) fn settings(protocol: RebalanceProtocol, is_static: bool) -> GroupSettings {
+    GroupSettings {
+        is_static,
+        protocol,
+        session: 10 * S,
+        heartbeat: 3 * S,
+        max_poll: 60 * S,
+        request: 5 * S,
+        backoff: Backoff::new(S / 10, S),
+    }
+}
+
+struct One {
+    member: Membership,
+    now: Tick,
+}
+
+fn partitions<const N: usize>(numbers: [i32; N]) -> Vec<TopicPartition> {
+    numbers.map(|number| TopicPartition::new("t", number)).into()
+}
+
+fn topics() -> BTreeSet<Arc<str>> {
+    ["t".into()].into()
+}
+
+fn code(code: ErrorCode) -> Refusal {
+    Refusal::Code(code)
+}
+
+impl One {
+    fn new(protocol: RebalanceProtocol, is_static: bool) -> Self {
+        let member = Membership::new(settings(protocol, is_static), fastrand::Rng::with_seed(1));
+        Self { member, now: S }
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.member.step(self.now, event, &mut out);
+        out
+    }
+
+    fn wait(&mut self, until: Tick) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.now = until;
+        self.member.on_deadline(self.now, &mut out);
+        out
+    }
+
+    /// Joins as a member that does not lead, up to the given assignment; returns what follows it.
+    fn join(&mut self, effects: Vec<Effect>, generation: i32, assigned: Vec<TopicPartition>) -> Vec<Effect> {
+        let Some(Effect::Join { ticket, .. }) = effects.iter().find(|e| matches!(e, Effect::Join { .. }))
+        else {
+            panic!("no join in {effects:?}");
+        };
+        let joined = Joined { generation, assignor: "a".into(), member_id: "m".into(), members: None };
+        let effects = self.step(Event::Join(*ticket, JoinAnswer::Joined(joined)));
+        let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        self.step(Event::Sync(ticket, Ok(Ok(Assignment { partitions: assigned, user_data: None }))))
+    }
+
+    /// A stable member with these partitions, whose offsets are known.
+    fn stable(protocol: RebalanceProtocol, is_static: bool, assigned: Vec<TopicPartition>) -> Self {
+        let mut one = Self::new(protocol, is_static);
+        assert_eq!(one.step(Event::Subscribe(topics())), [Effect::FindCoordinator]);
+        let effects = one.step(Event::Coordinator(Ok(1)));
+        let effects = one.join(effects, 1, assigned.clone());
+        let [Effect::Adopt(_, _, 1), Effect::Add(added), Effect::Tell(call, Call::Assigned(told))] =
+            &effects[..]
+        else {
+            panic!("{effects:?}");
+        };
+        assert_eq!((added, told), (&assigned, &assigned));
+        let effects = one.step(Event::Told(*call));
+        let [Effect::FetchOffsets { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        let found: BTreeMap<_, _> = assigned.into_iter().map(|name| (name, Some(5))).collect();
+        assert_eq!(one.step(Event::Offsets(ticket, Ok(found.clone()))), [Effect::Start(found)]);
+        assert!(one.member.is_stable());
+        one
+    }
+
+    fn beat(&mut self) -> u64 {
+        let effects = self.wait(self.now + 3 * S);
+        let [Effect::Heartbeat { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        ticket
+    }
+
+    fn refuse_beat(&mut self, with: ErrorCode) -> Vec<Effect> {
+        let ticket = self.beat();
+        self.step(Event::Heartbeat(ticket, Err(code(with))))
+    }
+}
+
+#[test]
+fn a_member_id_that_is_required_is_joined_with_at_once() {
+    let mut one = One::new(RebalanceProtocol::Eager, false);
+    one.step(Event::Subscribe(topics()));
+    let effects = one.step(Event::Coordinator(Ok(4)));
+    let [Effect::Join { ticket, coordinator: 4, ref member_id, generation: None, limit, .. }] = effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!((member_id.as_ref(), limit), ("", 65 * S));
+    let effects = one.step(Event::Join(ticket, JoinAnswer::MemberIdRequired("m-1".into())));
+    let [Effect::Join { ref member_id, .. }] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(member_id.as_ref(), "m-1");
+    assert_eq!(
+        one.step(Event::Join(ticket, JoinAnswer::Refused(Refusal::NoAnswer))),
+        [],
+        "that ticket is void"
+    );
+}
+
+#[test]
+fn an_eager_member_joins_only_when_the_listener_has_given_everything_up() {
+    let mut one = One::stable(RebalanceProtocol::Eager, false, partitions([0, 1]));
+    let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+    let told = Call::Revoked(partitions([0, 1]), Reason::Rebalance);
+    let [Effect::Stop(stopped), Effect::Tell(call, call_told)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((stopped, call_told), (&partitions([0, 1]), &told));
+
+    let offsets: Offsets = [(TopicPartition::new("t", 0), 9)].into();
+    let effects = one.step(Event::Commit(7, offsets.clone()));
+    assert!(matches!(&effects[..], [Effect::Commit { id: 7, generation: 1, .. }]), "{effects:?}");
+    assert_eq!(one.step(Event::Committed(7, Ok(()))), [Effect::CommitDone(7, Ok(()))]);
+
+    let effects = one.step(Event::Told(*call));
+    let [Effect::Join { ref owned, .. }] = effects[..] else { panic!("{effects:?}") };
+    assert!(owned.is_empty());
+    let effects = one.step(Event::Commit(8, offsets));
+    let refused = CommitRefusal::NotOwned(TopicPartition::new("t", 0));
+    assert_eq!(effects, [Effect::CommitDone(8, Err(refused))], "revoked is not committed any more");
+}
+
+#[test]
+fn a_listener_that_takes_too_long_is_abandoned_and_the_group_goes_on() {
+    let mut one = One::stable(RebalanceProtocol::Eager, false, partitions([0]));
+    let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+    let [Effect::Stop(_), Effect::Tell(call, _)] = effects[..] else { panic!("{effects:?}") };
+    let begun = one.now;
+    one.step(Event::Polled(None));
+    while one.now < begun + 60 * S {
+        let effects = one.wait(one.now + 3 * S);
+        for effect in effects {
+            match effect {
+                Effect::Heartbeat { ticket, .. } => {
+                    one.step(Event::Heartbeat(ticket, Err(code(ErrorCode::REBALANCE_IN_PROGRESS))));
+                }
+                Effect::Abandon(id) => assert_eq!((id, one.now), (call, begun + 60 * S)),
+                Effect::Join { .. } => assert_eq!(one.now, begun + 60 * S),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(one.step(Event::Told(call)), [], "too late to matter");
+}
+
+#[test]
+fn a_cooperative_member_keeps_what_stays_and_joins_again_after_giving_up_the_rest() {
+    let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0, 1]));
+    let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+    let [Effect::Join { ref owned, generation: Some(1), .. }] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(*owned, partitions([0, 1]), "nothing is given up before");
+    let effects = one.join(effects, 2, partitions([1, 2]));
+    let gone = Call::Revoked(partitions([0]), Reason::GivenAway);
+    let [Effect::Stop(stopped), Effect::Tell(call, told)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((stopped, told), (&partitions([0]), &gone));
+    let effects = one.step(Event::Told(*call));
+    let [Effect::Adopt(_, _, 2), Effect::Add(added), Effect::Tell(call, Call::Assigned(told))] = &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!((added, told), (&partitions([2]), &partitions([2])));
+    let effects = one.step(Event::Told(*call));
+    let [Effect::Join { ref owned, generation: Some(2), .. }, Effect::FetchOffsets { .. }] = effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(*owned, partitions([1, 2]));
+}
+
+#[test]
+fn whoever_the_coordinator_gave_up_has_lost_everything_and_commits_nothing() {
+    for (with, id) in [(ErrorCode::UNKNOWN_MEMBER_ID, ""), (ErrorCode::ILLEGAL_GENERATION, "m")] {
+        let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0]));
+        let effects = one.refuse_beat(with);
+        let lost = Call::Lost(partitions([0]), Reason::Expelled);
+        let [Effect::Stop(_), Effect::Tell(call, told)] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!(*told, lost);
+        let effects = one.step(Event::Commit(1, [(TopicPartition::new("t", 0), 9)].into()));
+        assert!(
+            matches!(&effects[..], [Effect::CommitDone(1, Err(CommitRefusal::NotOwned(_)))]),
+            "{effects:?}"
+        );
+        let effects = one.step(Event::Told(*call));
+        let [Effect::Join { ref member_id, generation: None, .. }] = effects[..] else {
+            panic!("{effects:?}")
+        };
+        assert_eq!(member_id.as_ref(), id);
+    }
+}
+
+#[test]
+fn a_silent_coordinator_costs_the_session_and_a_moved_one_does_not() {
+    let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0]));
+    let effects = one.refuse_beat(ErrorCode::NOT_COORDINATOR);
+    assert_eq!(effects, []);
+    let at = one.member.deadline().unwrap();
+    assert_eq!(one.wait(at), [Effect::FindCoordinator]);
+    let effects = one.step(Event::Coordinator(Ok(2)));
+    let [Effect::Heartbeat { coordinator: 2, generation: 1, ticket, .. }] = effects[..] else {
+        panic!("{effects:?}")
+    };
+    let sent = one.now;
+    one.step(Event::Heartbeat(ticket, Ok(())));
+    one.beat();
+    let effects = one.wait(sent + 10 * S);
+    assert!(
+        matches!(
+            &effects[..],
+            [Effect::Stop(_), Effect::Tell(_, Call::Lost(_, Reason::SessionTimedOut)), ..]
+        ),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_stalled_application_leaves_and_is_back_with_the_next_poll() {
+    for is_static in [false, true] {
+        let mut one = One::stable(RebalanceProtocol::Cooperative, is_static, partitions([0]));
+        let mut effects = Vec::new();
+        while effects.is_empty() {
+            for effect in one.wait(one.now + S) {
+                match effect {
+                    Effect::Heartbeat { ticket, .. } => drop(one.step(Event::Heartbeat(ticket, Ok(())))),
+                    other => effects.push(other),
+                }
+            }
+        }
+        assert_eq!(one.now, 61 * S);
+        let left =
+            effects.iter().filter(|e| matches!(e, Effect::Leave { reason: Reason::PollStalled, .. })).count();
+        assert_eq!(left, usize::from(!is_static), "static members only fall silent: {effects:?}");
+        let Some(Effect::Tell(call, Call::Lost(_, Reason::PollStalled))) = effects.last() else {
+            panic!("{effects:?}");
+        };
+        assert_eq!(one.step(Event::Told(*call)), []);
+        assert_eq!(one.member.deadline(), None, "nothing happens while nobody polls");
+        let effects = one.step(Event::Polled(None));
+        assert!(matches!(&effects[..], [Effect::Join { .. }]), "{effects:?}");
+    }
+}
+
+#[test]
+fn closing_revokes_then_leaves_unless_static() {
+    for is_static in [false, true] {
+        let mut one = One::stable(RebalanceProtocol::Eager, is_static, partitions([0]));
+        let effects = one.step(Event::Close);
+        let [Effect::Stop(_), Effect::Tell(call, Call::Revoked(_, Reason::Closed))] = effects[..] else {
+            panic!("{effects:?}");
+        };
+        let effects = one.step(Event::Told(call));
+        if is_static {
+            assert_eq!(effects, [Effect::Closed]);
+        } else {
+            assert_eq!(
+                effects,
+                [Effect::Leave { coordinator: 1, member_id: "m".into(), reason: Reason::Closed }]
+            );
+            assert_eq!(one.step(Event::Left), [Effect::Closed]);
+        }
+    }
+}
+
+#[test]
+fn refusals_that_nothing_helps_against_are_told_once() {
+    for with in [
+        ErrorCode::FENCED_INSTANCE_ID,
+        ErrorCode::INCONSISTENT_GROUP_PROTOCOL,
+        ErrorCode::GROUP_AUTHORIZATION_FAILED,
+        ErrorCode::GROUP_MAX_SIZE_REACHED,
+        ErrorCode::INVALID_SESSION_TIMEOUT,
+    ] {
+        let mut one = One::new(RebalanceProtocol::Eager, false);
+        one.step(Event::Subscribe(topics()));
+        let effects = one.step(Event::Coordinator(Ok(1)));
+        let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        let effects = one.step(Event::Join(ticket, JoinAnswer::Refused(code(with))));
+        assert_eq!(effects, [Effect::Fail(Fatal::Refused(with))]);
+        assert_eq!(one.member.deadline(), None, "no spin");
+        assert!(
+            matches!(&one.step(Event::Subscribe(topics()))[..], [Effect::Join { .. }]),
+            "a new try is possible"
+        );
+    }
+}
+
+#[test]
+fn a_coordinator_that_is_loading_is_asked_again_after_a_pause() {
+    let mut one = One::new(RebalanceProtocol::Eager, false);
+    one.step(Event::Subscribe(topics()));
+    let effects = one.step(Event::Coordinator(Ok(1)));
+    let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    let loading = JoinAnswer::Refused(code(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
+    assert_eq!(one.step(Event::Join(ticket, loading)), []);
+    let at = one.member.deadline().unwrap();
+    assert!(at > one.now);
+    assert!(matches!(&one.wait(at)[..], [Effect::Join { coordinator: 1, .. }]));
+}
+
+#[test]
+fn a_leader_joins_again_when_the_groups_topics_have_other_partitions() {
+    let mut one = One::new(RebalanceProtocol::Cooperative, false);
+    one.step(Event::Subscribe(topics()));
+    let effects = one.step(Event::Coordinator(Ok(1)));
+    let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    let members = Some(Vec::new());
+    let joined = Joined { generation: 3, assignor: "a".into(), member_id: "m".into(), members };
+    let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
+    let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    let counts: BTreeMap<Arc<str>, usize> = [("t".into(), 2), ("later".into(), 0)].into();
+    let chosen = Chosen { assignments: vec![("m".into(), "x".into())], counts: counts.clone() };
+    let effects = one.step(Event::Led(ticket, Ok(chosen)));
+    let [Effect::Sync { ticket, ref assignments, .. }] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(assignments.len(), 1);
+    one.step(Event::Sync(ticket, Ok(Ok(Assignment::default()))));
+    assert_eq!(one.step(Event::Counts(counts)), []);
+    assert_eq!(one.step(Event::Counts([("other".into(), 7)].into())), [], "not a topic of the group");
+    let effects = one.step(Event::Counts([("later".into(), 1)].into()));
+    assert!(matches!(&effects[..], [Effect::Join { .. }]), "a topic that appears: {effects:?}");
+}

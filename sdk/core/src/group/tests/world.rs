@@ -1,0 +1,482 @@
+//! Members and a coordinator that lose, delay and misplace each other's messages.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use klamm_wire::ErrorCode;
+use proptest::prelude::*;
+
+use super::coordinator::{Answers, Coordinator};
+use super::one::settings;
+use crate::assign::*;
+use crate::group::*;
+use crate::{Tick, TopicPartition};
+
+const MS: Tick = Duration::from_millis(1);
+const S: Tick = Duration::from_secs(1);
+
+enum Message {
+    /// An effect of a client on its way; the incarnation that sent it.
+    Out(usize, u32, Effect),
+    /// An event on its way to an incarnation of a client.
+    In(usize, u32, Event),
+}
+
+struct Client {
+    member: Membership,
+    incarnation: u32,
+    /// Added and neither lost nor told to be revoked.
+    held: BTreeSet<TopicPartition>,
+    /// As the listener knows it.
+    told: BTreeSet<TopicPartition>,
+    calling: Option<(u64, Call)>,
+    generation: i32,
+    commits: u64,
+    stopped_polling: bool,
+}
+
+struct World {
+    rng: fastrand::Rng,
+    now: Tick,
+    protocol: RebalanceProtocol,
+    clients: Vec<Client>,
+    coordinator: Coordinator,
+    on_the_way: BTreeMap<(Tick, u64), Message>,
+    sent: u64,
+    /// Trouble is over.
+    calm: bool,
+    topics: BTreeMap<Arc<str>, usize>,
+    /// Who was assigned what in each generation.
+    given: BTreeMap<(i32, TopicPartition), usize>,
+    rebalances: usize,
+    losses: usize,
+}
+
+impl World {
+    fn new(seed: u64, protocol: RebalanceProtocol) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let told = settings(protocol, false);
+        let mut world = Self {
+            now: S,
+            protocol,
+            clients: Vec::new(),
+            coordinator: Coordinator::new(told.session, told.max_poll),
+            on_the_way: BTreeMap::new(),
+            sent: 0,
+            calm: false,
+            topics: [("t".into(), 5), ("u".into(), 3)].into(),
+            given: BTreeMap::new(),
+            rebalances: 0,
+            losses: 0,
+            rng: rng.fork(),
+        };
+        for _ in 0..rng.usize(1..5) {
+            let client = world.newcomer(0);
+            world.clients.push(client);
+        }
+        world
+    }
+
+    fn newcomer(&mut self, incarnation: u32) -> Client {
+        let told = settings(self.protocol, false);
+        Client {
+            member: Membership::new(told, self.rng.fork()),
+            incarnation,
+            held: BTreeSet::new(),
+            told: BTreeSet::new(),
+            calling: None,
+            generation: -1,
+            commits: 0,
+            stopped_polling: false,
+        }
+    }
+
+    fn send(&mut self, delay: Tick, message: Message) {
+        self.sent += 1;
+        self.on_the_way.insert((self.now + delay, self.sent), message);
+    }
+
+    fn delay(&mut self) -> Tick {
+        let slow = !self.calm && self.rng.u8(..) < 12;
+        MS * self.rng.u32(1..if slow { 8_000 } else { 20 })
+    }
+
+    fn lost(&mut self) -> bool {
+        !self.calm && self.rng.u8(..) < 8
+    }
+
+    fn step(&mut self, client: usize, event: Event) {
+        let mut out = Vec::new();
+        self.clients[client].member.step(self.now, event, &mut out);
+        self.carry_out(client, out);
+    }
+
+    fn carry_out(&mut self, at: usize, effects: Vec<Effect>) {
+        assert!(effects.len() < 30, "a flood: {effects:?}");
+        for effect in effects {
+            let incarnation = self.clients[at].incarnation;
+            let client = &mut self.clients[at];
+            match effect {
+                Effect::Add(partitions) => client.held.extend(partitions),
+                Effect::Stop(_) | Effect::Start(_) | Effect::Closed => {}
+                Effect::Fail(why) => panic!("failed: {why}"),
+                Effect::Abandon(id) => {
+                    let (calling, call) = client.calling.take().expect("a call to abandon");
+                    assert_eq!(calling, id);
+                    client.heard(&call);
+                }
+                Effect::Adopt(_, assignment, generation) => {
+                    client.generation = generation;
+                    self.rebalances += 1;
+                    for name in assignment.partitions {
+                        let owner = *self.given.entry((generation, name.clone())).or_insert(at);
+                        assert_eq!(owner, at, "{name} has two owners in generation {generation}");
+                    }
+                }
+                Effect::Tell(id, call) => self.tell(at, id, call),
+                Effect::Lead { .. } => self.send(MS, Message::Out(at, incarnation, effect)),
+                Effect::CommitDone(..) => {}
+                Effect::Commit { ref offsets, .. } => {
+                    for name in offsets.keys() {
+                        assert!(client.held.contains(name), "{name} is committed and not held");
+                    }
+                    self.post(at, incarnation, effect);
+                }
+                Effect::Join { ref owned, .. } => {
+                    assert!(client.calling.is_none(), "joins while a listener is called");
+                    let held: Vec<_> = client.held.iter().cloned().collect();
+                    assert_eq!(*owned, held, "what it says is not what it holds");
+                    assert!(self.protocol == RebalanceProtocol::Cooperative || owned.is_empty());
+                    self.post(at, incarnation, effect);
+                }
+                other => self.post(at, incarnation, other),
+            }
+        }
+    }
+
+    fn tell(&mut self, at: usize, id: u64, call: Call) {
+        let client = &mut self.clients[at];
+        assert!(client.calling.is_none(), "two calls at a time");
+        match &call {
+            Call::Assigned(partitions) => {
+                for name in partitions {
+                    assert!(!client.told.contains(name), "{name} assigned twice");
+                    assert!(client.held.contains(name));
+                }
+            }
+            Call::Revoked(partitions, _) => {
+                assert!(
+                    partitions.iter().all(|name| client.told.contains(name) && client.held.contains(name))
+                );
+            }
+            Call::Lost(partitions, _) => {
+                self.losses += 1;
+                for name in partitions {
+                    assert!(client.told.contains(name), "{name} lost and never assigned");
+                    client.held.remove(name);
+                }
+            }
+        }
+        client.calling = Some((id, call));
+        let slow = !self.calm && self.rng.u8(..) < 10;
+        let takes = MS * self.rng.u32(1..if slow { 80_000 } else { 300 });
+        let incarnation = self.clients[at].incarnation;
+        self.send(takes, Message::In(at, incarnation, Event::Told(id)));
+    }
+
+    /// Sends a request off, or loses it.
+    fn post(&mut self, at: usize, incarnation: u32, effect: Effect) {
+        if self.lost() {
+            return self.unanswered(at, incarnation, &effect);
+        }
+        let delay = self.delay();
+        self.send(delay, Message::Out(at, incarnation, effect));
+    }
+
+    fn unanswered(&mut self, at: usize, incarnation: u32, effect: &Effect) {
+        let none = Refusal::NoAnswer;
+        let event = match effect {
+            Effect::FindCoordinator => Event::Coordinator(Err(none)),
+            Effect::Join { ticket, .. } => Event::Join(*ticket, JoinAnswer::Refused(none)),
+            Effect::Sync { ticket, .. } => Event::Sync(*ticket, Err(none)),
+            Effect::Heartbeat { ticket, .. } => Event::Heartbeat(*ticket, Err(none)),
+            Effect::FetchOffsets { ticket, .. } => Event::Offsets(*ticket, Err(none)),
+            Effect::Commit { id, .. } => Event::Committed(*id, Err(none)),
+            Effect::Leave { .. } => Event::Left,
+            other => panic!("not a request: {other:?}"),
+        };
+        let after = MS * self.rng.u32(1..5_000);
+        self.send(after, Message::In(at, incarnation, event));
+    }
+
+    fn arrive(&mut self, at: usize, incarnation: u32, effect: Effect) {
+        let now = self.now;
+        let mut out = Answers::new();
+        let waiter = |ticket| (at, ticket);
+        match effect.clone() {
+            Effect::FindCoordinator => {
+                let away = now < self.coordinator.away_until;
+                let none = Refusal::Code(ErrorCode::COORDINATOR_NOT_AVAILABLE);
+                out.push((at, Event::Coordinator(if away { Err(none) } else { Ok(self.coordinator.node) })));
+            }
+            Effect::Join { ticket, coordinator, member_id, topics, owned, generation, .. } => {
+                let topics = topics.into_iter().collect();
+                let subscription = Subscription { topics, owned, generation, ..Subscription::default() };
+                let metadata = write_subscription(&subscription, 3);
+                self.coordinator.join(now, coordinator, waiter(ticket), &member_id, metadata, &mut out);
+            }
+            Effect::Lead { ticket, members, .. } => {
+                out.push((at, Event::Led(ticket, Ok(self.lead(&members)))))
+            }
+            Effect::Sync { ticket, coordinator, member_id, generation, assignments, .. } => {
+                let waiter = waiter(ticket);
+                self.coordinator.sync(
+                    now,
+                    coordinator,
+                    waiter,
+                    &member_id,
+                    generation,
+                    assignments,
+                    &mut out,
+                );
+            }
+            Effect::Heartbeat { ticket, coordinator, member_id, generation } => {
+                let answer = self.coordinator.heartbeat(now, coordinator, &member_id, generation);
+                out.push((at, Event::Heartbeat(ticket, answer)));
+            }
+            Effect::Commit { id, coordinator, member_id, generation, .. } => {
+                let answer = self.coordinator.commit(now, coordinator, &member_id, generation);
+                out.push((at, Event::Committed(id, answer)));
+            }
+            Effect::FetchOffsets { ticket, partitions, .. } => {
+                let found = partitions.into_iter().map(|name| (name, Some(3))).collect();
+                out.push((at, Event::Offsets(ticket, Ok(found))));
+            }
+            Effect::Leave { coordinator, member_id, .. } => {
+                self.coordinator.leave(now, coordinator, &member_id, &mut out);
+                out.push((at, Event::Left));
+            }
+            other => panic!("not a request: {other:?}"),
+        }
+        let request = !matches!(effect, Effect::Lead { .. });
+        if request && out.iter().any(|(to, _)| *to == at) && self.lost() {
+            // The coordinator did it, and the client never hears.
+            out.retain(|(to, _)| *to != at);
+            self.unanswered(at, incarnation, &effect);
+        }
+        self.deliver(out);
+    }
+
+    fn deliver(&mut self, answers: Answers) {
+        for (to, event) in answers {
+            let incarnation = self.clients[to].incarnation;
+            let delay = self.delay();
+            self.send(delay, Message::In(to, incarnation, event));
+        }
+    }
+
+    fn lead(&self, members: &[JoinedMember]) -> Chosen {
+        let member = |told: &JoinedMember| Member {
+            id: told.id.clone(),
+            instance: None,
+            subscription: read_subscription(told.metadata.clone()).expect("ours"),
+        };
+        let members: Vec<Member> = members.iter().map(member).collect();
+        let mut known = Topics::default();
+        for (topic, count) in &self.topics {
+            known.insert(topic.clone(), *count);
+        }
+        let given = match self.protocol {
+            RebalanceProtocol::Eager => RangeAssignor.assign(&known, &members),
+            RebalanceProtocol::Cooperative => CooperativeStickyAssignor::default().assign(&known, &members),
+        };
+        let bytes = |(id, assignment)| (id, write_assignment(&assignment, 3));
+        let assignments = given.expect("cannot fail").into_iter().map(bytes).collect();
+        Chosen { assignments, counts: self.topics.clone() }
+    }
+
+    fn disturb(&mut self) {
+        let at = self.rng.usize(..self.clients.len());
+        match self.rng.u8(..14) {
+            0 => {
+                let next = self.clients[at].incarnation + 1;
+                self.clients[at] = self.newcomer(next);
+                self.subscribe(at);
+            }
+            1 => self.subscribe(at),
+            2 => {
+                self.coordinator.node = 3 - self.coordinator.node;
+                self.coordinator.away_until = self.now + MS * self.rng.u32(1..4_000);
+            }
+            3 => {
+                *self.topics.entry("t".into()).or_default() += 1;
+                for client in 0..self.clients.len() {
+                    self.step(client, Event::Counts(self.topics.clone()));
+                }
+            }
+            4 => self.clients[at].stopped_polling ^= true,
+            5 => self.step(at, Event::Unsubscribe),
+            6 => {
+                self.step(at, Event::Unsubscribe);
+                self.subscribe(at);
+            }
+            _ => self.commit(at),
+        }
+    }
+
+    fn commit(&mut self, at: usize) {
+        self.clients[at].commits += 1;
+        let id = self.clients[at].commits;
+        // Also what it has no more: the machine has to refuse that.
+        let all = self.topics.iter().flat_map(|(topic, count)| {
+            (0..*count as i32).map(move |partition| (TopicPartition { topic: topic.clone(), partition }, 9))
+        });
+        let all: Offsets = all.collect();
+        let held = self.clients[at].told.clone();
+        let some = all.into_iter().filter(|(name, _)| held.contains(name)).collect();
+        self.step(at, Event::Commit(id, some));
+    }
+
+    fn subscribe(&mut self, at: usize) {
+        let some: BTreeSet<Arc<str>> = match self.rng.u8(..4) {
+            0 if !self.calm => ["t".into()].into(),
+            1 if !self.calm => ["u".into()].into(),
+            _ => ["t".into(), "u".into()].into(),
+        };
+        self.step(at, Event::Subscribe(some));
+    }
+
+    /// Goes on until `until`, with trouble every now and then unless it is calm.
+    fn run(&mut self, until: Tick) {
+        let mut steps = 0;
+        let mut trouble = self.now;
+        while self.now < until {
+            steps += 1;
+            assert!(steps < 200_000, "it never rests");
+            let message = self.on_the_way.keys().next().map(|(at, _)| *at);
+            let clients = self.clients.iter().filter_map(|client| client.member.deadline()).min();
+            let next = [message, clients, self.coordinator.deadline(), Some(until), Some(trouble)];
+            self.now = next.into_iter().flatten().min().expect("until").max(self.now);
+            let due = self.on_the_way.first_entry().filter(|entry| entry.key().0 <= self.now);
+            if let Some(message) = due.map(|entry| entry.remove()) {
+                self.receive(message);
+            }
+            for at in 0..self.clients.len() {
+                if !self.clients[at].stopped_polling {
+                    self.step(at, Event::Polled(Some(self.now)));
+                }
+                let mut turns = 0;
+                while self.clients[at].member.deadline().is_some_and(|due| due <= self.now) {
+                    let mut out = Vec::new();
+                    self.clients[at].member.on_deadline(self.now, &mut out);
+                    self.carry_out(at, out);
+                    turns += 1;
+                    assert!(turns < 3, "it spins: {:?}", self.clients[at].member);
+                }
+            }
+            if self.coordinator.deadline().is_some_and(|due| due <= self.now) {
+                let mut out = Answers::new();
+                self.coordinator.on_deadline(self.now, &mut out);
+                self.deliver(out);
+            }
+            if trouble <= self.now {
+                trouble = self.now + MS * self.rng.u32(100..6_000);
+                if !self.calm {
+                    self.disturb();
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Out(at, incarnation, effect) => {
+                // What a dead client has sent still arrives; nobody hears the answer.
+                self.arrive(at, incarnation, effect);
+            }
+            Message::In(at, incarnation, event) => {
+                if self.clients[at].incarnation != incarnation {
+                    return;
+                }
+                if let Event::Told(id) = event {
+                    let Some((_, call)) = self.clients[at].calling.take_if(|(calling, _)| *calling == id)
+                    else {
+                        return;
+                    };
+                    self.clients[at].heard(&call);
+                }
+                self.step(at, event);
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        self.calm = true;
+        for at in 0..self.clients.len() {
+            self.clients[at].stopped_polling = false;
+            self.subscribe(at);
+        }
+        let end = self.now + 400 * S;
+        self.run(end);
+        let mut owners = BTreeMap::new();
+        for (at, client) in self.clients.iter().enumerate() {
+            assert!(client.member.is_stable(), "member {at} is not at rest: {:?}", client.member);
+            assert_eq!(client.generation, self.coordinator.generation);
+            assert_eq!(client.held, client.told);
+            assert_eq!(&client.held, client.member.owned());
+            for name in &client.held {
+                assert_eq!(owners.insert(name.clone(), at), None, "{name} has two owners at rest");
+            }
+        }
+        let all: usize = self.topics.values().sum();
+        assert_eq!(owners.len(), all, "some partitions have no owner");
+    }
+}
+
+impl Client {
+    fn heard(&mut self, call: &Call) {
+        match call {
+            Call::Assigned(partitions) => self.told.extend(partitions.iter().cloned()),
+            Call::Revoked(partitions, _) => {
+                self.told.retain(|name| !partitions.contains(name));
+                self.held.retain(|name| !partitions.contains(name));
+            }
+            Call::Lost(partitions, _) => self.told.retain(|name| !partitions.contains(name)),
+        }
+    }
+}
+
+fn live(seed: u64, protocol: RebalanceProtocol) -> (usize, usize) {
+    let mut world = World::new(seed, protocol);
+    for at in 0..world.clients.len() {
+        world.subscribe(at);
+    }
+    world.run(300 * S);
+    world.settle();
+    (world.rebalances, world.losses)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
+
+    #[test]
+    fn eager_groups_share_everything_once_and_come_to_rest(seed in any::<u64>()) {
+        live(seed, RebalanceProtocol::Eager);
+    }
+
+    #[test]
+    fn cooperative_groups_share_everything_once_and_come_to_rest(seed in any::<u64>()) {
+        live(seed, RebalanceProtocol::Cooperative);
+    }
+}
+
+#[test]
+fn the_worlds_see_rebalances_and_losses() {
+    for protocol in [RebalanceProtocol::Eager, RebalanceProtocol::Cooperative] {
+        let seen: Vec<_> = (0..10).map(|seed| live(seed, protocol)).collect();
+        let rebalances: usize = seen.iter().map(|(rebalances, _)| rebalances).sum();
+        let losses: usize = seen.iter().map(|(_, losses)| losses).sum();
+        assert!(rebalances > 200 && losses > 10, "{rebalances} rebalances, {losses} losses: too quiet");
+    }
+}

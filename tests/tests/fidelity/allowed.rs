@@ -71,6 +71,7 @@ pub(crate) fn allowed() -> Vec<Allowed> {
         own_words("Produce/*"),
         says_why("Produce/*"),
         own_words("CreateTopics/*"),
+        own_words("FindCoordinator/*"),
         own_words("DeleteTopics/*"),
         own_words("DescribeConfigs/*"),
         own_words("DescribeCluster/*"),
@@ -253,9 +254,7 @@ pub(crate) fn open() -> Vec<Open> {
 }
 
 /// What is to be done, and the cases that show it.
-const OPEN: &[(&str, &[&str])] = &[
-    (
-        "order and grouping of topics in the answer from version 13 on",
-        &["Fetch/a session with partitions that are refused"],
-    ),
-];
+const OPEN: &[(&str, &[&str])] = &[(
+    "order and grouping of topics in the answer from version 13 on",
+    &["Fetch/a session with partitions that are refused"],
+)];

@@ -61,6 +61,18 @@ pub(super) struct Shared {
     closed: AtomicBool,
 }
 
+/// Where those of the partitions stand that have a position.
+fn positions<'a>(
+    reader: &Reader,
+    machine: &Machine,
+    partitions: impl IntoIterator<Item = &'a TopicPartition>,
+) -> impl Iterator<Item = (&'a TopicPartition, i64)> {
+    partitions.into_iter().filter_map(|name| {
+        let open = reader.open.as_ref().filter(|open| open.partition() == name).map(ChunkReader::position);
+        Some((name, open.or_else(|| machine.fetcher.position(name))?))
+    })
+}
+
 impl Shared {
     pub(super) fn new(client: Client, settings: ReadSettings, fetcher: Fetcher) -> Self {
         Self {
@@ -121,7 +133,11 @@ impl Shared {
 
     /// Hands out nothing more of these. What was handed out of them stays known until they are added again.
     pub(super) fn stop(&self, partitions: &[TopicPartition]) {
-        let mut reader = self.reader.lock();
+        let reader = &mut *self.reader.lock();
+        let stood: Vec<_> = positions(reader, &self.machine(), partitions).collect();
+        for (name, offset) in stood {
+            reader.turns.stopped(name, offset);
+        }
         reader.open.take_if(|open| partitions.contains(open.partition()));
         self.step(Event::Remove(partitions.to_vec()));
     }
@@ -139,14 +155,8 @@ impl Shared {
         done: bool,
     ) -> BTreeMap<TopicPartition, i64> {
         let reader = self.reader.lock();
-        let machine = self.machine();
-        let offset = |name: &TopicPartition| {
-            let begun = || {
-                let open = reader.open.as_ref().filter(|open| open.partition() == name);
-                open.map(ChunkReader::position).or_else(|| machine.fetcher.position(name))
-            };
-            reader.turns.offset(name, done).or_else(begun)
-        };
+        let begun: BTreeMap<_, _> = positions(&reader, &self.machine(), partitions).collect();
+        let offset = |name| reader.turns.offset(name, done).or_else(|| begun.get(name).copied());
         partitions.iter().filter_map(|name| Some((name.clone(), offset(name)?))).collect()
     }
 

@@ -18,7 +18,8 @@ use super::{Refusable, text};
 impl Refusable for FindCoordinatorRequest {
     fn refused(&self, code: ErrorCode, reason: Option<&str>) -> FindCoordinatorResponse {
         let nowhere = BrokerId(-1);
-        if self.coordinator_keys.is_empty() {
+        // Version 4 has only the list.
+        if !self.key.is_empty() {
             return FindCoordinatorResponse::default().with_error_code(code.0).with_node_id(nowhere);
         }
         let coordinators = self.coordinator_keys.iter().map(|key| {
@@ -84,7 +85,8 @@ impl Refusable for OffsetCommitRequest {
 
 impl Refusable for OffsetFetchRequest {
     fn refused(&self, code: ErrorCode, _: Option<&str>) -> OffsetFetchResponse {
-        if self.groups.is_empty() {
+        // Version 8 has only the list.
+        if !self.group_id.is_empty() {
             return OffsetFetchResponse::default().with_error_code(code.0);
         }
         let groups = self.groups.iter().map(|group| {

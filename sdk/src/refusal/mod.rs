@@ -368,7 +368,14 @@ mod tests {
             DescribeProducersRequest,
             UnregisterBrokerRequest,
             DescribeTopicPartitionsRequest,
-            DescribeQuorumRequest
+            DescribeQuorumRequest,
+            FindCoordinatorRequest,
+            JoinGroupRequest,
+            SyncGroupRequest,
+            HeartbeatRequest,
+            LeaveGroupRequest,
+            OffsetCommitRequest,
+            OffsetFetchRequest
         )
     }
 

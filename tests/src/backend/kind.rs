@@ -102,6 +102,7 @@ pub const KINDS: &[Kind] = &[
         title: "broker-lite in process",
         can: &[
             Can::KeepRecords,
+            Can::Groups,
             Can::CreateTopics,
             Can::CreateTopicsInFull,
             Can::AlterConfigs,
@@ -129,6 +130,7 @@ pub const KINDS: &[Kind] = &[
         title: "broker-lite over TCP",
         can: &[
             Can::KeepRecords,
+            Can::Groups,
             Can::CreateTopics,
             Can::CreateTopicsInFull,
             Can::AlterConfigs,
@@ -157,6 +159,7 @@ pub const KINDS: &[Kind] = &[
         title: "broker-lite in virtual time",
         can: &[
             Can::KeepRecords,
+            Can::Groups,
             Can::CreateTopics,
             Can::CreateTopicsInFull,
             Can::AlterConfigs,
@@ -185,6 +188,7 @@ pub const KINDS: &[Kind] = &[
         title: "broker-lite up, a process of its own",
         can: &[
             Can::KeepRecords,
+            Can::Groups,
             Can::CreateTopics,
             Can::CreateTopicsInFull,
             Can::AlterConfigs,
@@ -207,6 +211,7 @@ pub const KINDS: &[Kind] = &[
         title: "broker-lite node, three processes",
         can: &[
             Can::KeepRecords,
+            Can::Groups,
             Can::CreateTopics,
             Can::CreateTopicsInFull,
             Can::AlterConfigs,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Error;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -15,6 +15,7 @@ use klamm::{
 use klamm_tests::backend::Backend;
 use klamm_tests::suite::Outcome;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::tools::{SOON, next, number, write_numbers};
 

@@ -64,6 +64,13 @@ impl Turns {
         }
     }
 
+    /// Nothing more is handed out of the partition, which stands at `offset`; counts if nothing was handed out before.
+    pub(in crate::consumer) fn stopped(&mut self, partition: &TopicPartition, offset: i64) {
+        if self.counts && self.offset(partition, true).is_none() {
+            self.others.insert(partition.clone(), Turn { over: offset, handed: offset });
+        }
+    }
+
     /// The partition begins anew.
     pub(in crate::consumer) fn forget(&mut self, partition: &TopicPartition) {
         self.current.take_if(|(current, _)| current == partition);
@@ -98,7 +105,11 @@ mod tests {
         assert_eq!((seen(&turns, &a), seen(&turns, &b)), ((Some(8), Some(11)), (Some(3), Some(4))));
         turns.over();
         assert_eq!((seen(&turns, &a), seen(&turns, &b)), ((Some(11), Some(11)), (Some(4), Some(4))));
+        turns.stopped(&a, 99);
+        assert_eq!(seen(&turns, &a), (Some(11), Some(11)), "what was handed out counts");
         turns.forget(&a);
         assert_eq!(seen(&turns, &a), (None, None));
+        turns.stopped(&a, 5);
+        assert_eq!(seen(&turns, &a), (Some(5), Some(5)), "others begin where this one began");
     }
 }

@@ -71,6 +71,7 @@ pub(crate) fn allowed() -> Vec<Allowed> {
         own_words("Produce/*"),
         says_why("Produce/*"),
         own_words("CreateTopics/*"),
+        own_words("FindCoordinator/*"),
         own_words("DeleteTopics/*"),
         own_words("DescribeConfigs/*"),
         own_words("DescribeCluster/*"),

@@ -9,7 +9,7 @@ pub(crate) fn join(group: &str, member: &str, instance: Option<&str>) -> Value {
     json!({
         "GroupId": group, "SessionTimeoutMs": 10_000, "RebalanceTimeoutMs": 10_000, "MemberId": member,
         "GroupInstanceId": instance, "ProtocolType": "consumer",
-        "Protocols": [{ "Name": "range", "Metadata": [1, 2, 3] }], "Reason": null,
+        "Protocols": [{ "Name": "range", "Metadata": "abc" }], "Reason": null,
     })
 }
 
@@ -18,7 +18,7 @@ pub(crate) fn sync(group: &str, member: &str, generation: i32) -> Value {
     json!({
         "GroupId": group, "GenerationId": generation, "MemberId": member, "GroupInstanceId": null,
         "ProtocolType": "consumer", "ProtocolName": "range",
-        "Assignments": [{ "MemberId": member, "Assignment": [4, 5] }],
+        "Assignments": [{ "MemberId": member, "Assignment": "de" }],
     })
 }
 
@@ -65,10 +65,13 @@ fn id_of(topic: &str) -> String {
 
 /// OffsetFetch, in every version's own way; no topics ask for all.
 pub(crate) fn fetch(group: &str, topics: Option<&[&str]>) -> Value {
-    let topic = |topic: &&str| json!({ "Name": topic, "TopicId": id_of(topic), "PartitionIndexes": [0, 7] });
-    let topics = topics.map(|topics| topics.iter().map(topic).collect::<Vec<_>>());
+    let by_name = |topic: &&str| json!({ "Name": topic, "PartitionIndexes": [0, 7] });
+    let by_either =
+        |topic: &&str| json!({ "Name": topic, "TopicId": id_of(topic), "PartitionIndexes": [0, 7] });
+    let alone = topics.map(|topics| topics.iter().map(by_name).collect::<Vec<_>>());
+    let of_group = topics.map(|topics| topics.iter().map(by_either).collect::<Vec<_>>());
     json!({
-        "GroupId": group, "Topics": topics, "RequireStable": false,
-        "Groups": [{ "GroupId": group, "MemberId": null, "MemberEpoch": -1, "Topics": topics }],
+        "GroupId": group, "Topics": alone, "RequireStable": false,
+        "Groups": [{ "GroupId": group, "MemberId": null, "MemberEpoch": -1, "Topics": of_group }],
     })
 }

@@ -24,7 +24,6 @@ pub(crate) fn cases() -> Vec<Case> {
             .ask(join("joins-{v}", "", None))
             .keep("member", "MemberId")
             .ask(join("joins-{v}", "$member", None))
-            .then(1, 15, 5, json!({ "Groups": ["joins-{v}"], "IncludeAuthorizedOperations": false }))
             .then(1, 14, 5, sync("joins-{v}", "$member", 1))
             .then(1, 12, 4, heartbeat("joins-{v}", "$member", 1))
             .then(1, 12, 4, heartbeat("joins-{v}", "$member", 2))
@@ -72,7 +71,7 @@ pub(crate) fn cases() -> Vec<Case> {
             .ask(with(
                 join("joins-e-{v}", "", None),
                 "Protocols",
-                json!([{ "Name": "other", "Metadata": [] }]),
+                json!([{ "Name": "other", "Metadata": "" }]),
             ))
             .then(1, 14, 5, with(sync("joins-e-{v}", "$member", 1), "ProtocolName", json!("other")))
             .then(1, 14, 5, with(sync("joins-e-{v}", "$member", 1), "ProtocolType", json!(null)))

@@ -159,7 +159,7 @@ impl Cx<'_> {
         match group.check_member(id, instance) {
             Ok(()) => self.join_again(turn, group, join),
             Err(code) => {
-                let answer = refused(id, code).with_protocol_name(None);
+                let answer = refused(id, code);
                 turn.answer(join.to, Response::Join(answer));
             }
         }
@@ -299,7 +299,7 @@ impl Cx<'_> {
         self.forget_session(group, &old.id);
         let code = ErrorCode::FENCED_INSTANCE_ID;
         if let Some(to) = old.joining {
-            turn.answer(to, Response::Join(refused(&old.id, code).with_protocol_name(None)));
+            turn.answer(to, Response::Join(refused(&old.id, code)));
         }
         if let Some(to) = old.syncing {
             turn.answer(to, Response::Sync(sync::refused(code)));
@@ -355,7 +355,7 @@ pub(super) fn refused(member: &str, code: ErrorCode) -> JoinGroupResponse {
         .with_error_code(code.0)
         .with_member_id(text(member))
         .with_generation_id(-1)
-        .with_protocol_name(Some(StrBytes::default()))
+        .with_protocol_name(None)
 }
 
 /// The generation as it is, for the leader with what all members have to say.

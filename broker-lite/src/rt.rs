@@ -127,6 +127,11 @@ fn stepped_ms(wall: Result<Duration, SystemTimeError>, monotonic: Duration) -> i
     if ahead.abs() <= 1 { 0 } else { ahead }
 }
 
+/// Lets the other tasks have their turn.
+pub(crate) async fn give_way() {
+    tokio::task::yield_now().await;
+}
+
 /// What a [`Worker`] does.
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -145,6 +150,12 @@ impl Worker {
         let run = move || receiver.into_iter().for_each(|work| work());
         std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
         Ok(Self(sender))
+    }
+
+    /// Has `work` done there, whenever that is.
+    pub(crate) fn post(&self, work: impl FnOnce() + Send + 'static) {
+        // Without the thread nothing can be done any more.
+        let _ = self.0.send(Box::new(work));
     }
 
     /// Has `work` done there; `None` if the thread is gone.

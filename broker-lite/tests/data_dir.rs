@@ -4,15 +4,17 @@
 mod support;
 
 use std::path::Path;
+use std::time::Duration;
 
 use broker_lite::{Cluster, ClusterBuilder, Event, NodeEvent};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use klamm_wire::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use klamm_wire::messages::delete_topics_request::DeleteTopicState;
 use klamm_wire::messages::describe_configs_request::DescribeConfigsResource;
 use klamm_wire::messages::{
     DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest, DescribeLogDirsRequest,
 };
+use klamm_wire::{BatchBuilder, Compression, ProducerStamp};
 use support::{Talk, batch, stamped, topic_name, values};
 
 fn builder(path: &Path) -> ClusterBuilder {
@@ -89,6 +91,56 @@ async fn producers_are_known_after_a_restart() {
         }
         cluster.shutdown().await;
     }
+}
+
+/// A record so large that each has its own segment.
+fn keyed(key: &str, value: &str) -> Bytes {
+    let mut builder = BatchBuilder::new(BytesMut::new());
+    let value = value.repeat(700_000 / value.len());
+    builder.append::<&[u8], &[u8]>(*support::MADE_MS, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
+    let sealed = builder.seal(Compression::None, None).unwrap();
+    let stamp = ProducerStamp { producer_id: -1, producer_epoch: -1, base_sequence: -1 };
+    [&sealed.header(stamp)[..], sealed.records()].concat().into()
+}
+
+fn kept(cluster: &Cluster, broker: i32) -> Vec<i64> {
+    cluster.log(broker, "t", 0).unwrap_or_default().iter().map(|record| record.offset).collect()
+}
+
+/// Goal: gaps that compaction leaves are not taken for losses after a kill, however soon that comes, and how far it has come
+/// is known to the next process, in Kafka's file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compacted_log_outlives_a_kill_and_says_how_far_it_is_compacted() {
+    let temp = tempfile::tempdir().unwrap();
+    let compacting = || {
+        let rare = ("replica.high.watermark.checkpoint.interval.ms", "3600000");
+        let compact = [("log.cleanup.policy", "compact"), ("log.segment.bytes", "1048576")];
+        let often = [("log.cleaner.backoff.ms", "50"), ("log.cleaner.min.cleanable.ratio", "0"), rare];
+        let all = compact.into_iter().chain(often);
+        all.fold(builder(temp.path()), |builder, (name, value)| builder.config(name, value))
+    };
+    let file = temp.path().join("broker-1/cleaner-offset-checkpoint");
+    // From now on there is a recovery point, 0, in its file.
+    compacting().start().await.unwrap().shutdown().await;
+    let cluster = compacting().start().await.unwrap();
+    for (key, value) in [("x", "0"), ("a", "1"), ("b", "2"), ("a", "3"), ("b", "4"), ("z", "5")] {
+        write(&cluster, keyed(key, value)).await;
+    }
+    for broker in [1, 2, 3] {
+        while kept(&cluster, broker) != [0, 3, 4, 5] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    drop(cluster);
+    let cluster = compacting().start().await.unwrap();
+    cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
+    for broker in [1, 2, 3] {
+        assert_eq!(kept(&cluster, broker), [0, 3, 4, 5], "broker {broker}");
+    }
+    let report = cluster.check();
+    assert!(report.is_ok(), "{report}");
+    cluster.shutdown().await;
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "0\n1\nt 0 5\n");
 }
 
 /// Goal: what the checkpoint files say of a topic that is gone is not taken for the next one of its name.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use broker_lite::{Cluster, ClusterError, LinkError, PowerLoss};
+use broker_lite::{Cluster, ClusterError, Event, LinkError, PowerLoss};
 use klamm_wire::ErrorCode;
 use support::{Talk, batch, code, produce, produced, stamped, values};
 
@@ -73,6 +73,48 @@ async fn read(cluster: &Cluster) -> Vec<String> {
             return read;
         }
         read.extend(found.into_iter().map(|(_, value)| value));
+    }
+}
+
+/// Goal: a broker that opens replicas for longer than its session lasts is heard of all the same, and serves what it has.
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_opens_replicas_on_a_slow_disk_is_not_fenced() {
+    let (cluster, _) = cluster(7, &[]).await;
+    let since = cluster.event_count() as usize;
+    let slow = cluster.disk(1).unwrap().slow(500 * MS);
+    let begun = tokio::time::Instant::now();
+    let watch = async {
+        let mut talk = Talk::to(&cluster, 1).await;
+        tokio::time::sleep(1_000 * MS).await;
+        for _ in 0..30 {
+            let asked = tokio::time::Instant::now();
+            let shown = talk.metadata(Some("many")).await.topics[0].partitions.len();
+            assert!(shown == 20 && asked.elapsed() < 300 * MS, "{shown} after {:?}", asked.elapsed());
+            let fetched = talk.fetch("t", 0, 0, 0).await;
+            assert!(asked.elapsed() < 300 * MS, "{fetched:?} after {:?}", asked.elapsed());
+            tokio::time::sleep(200 * MS).await;
+        }
+    };
+    let (created, ()) = tokio::join!(cluster.create_topic("many", 20, 3, &[]), watch);
+    created.unwrap();
+    assert!(begun.elapsed() >= 10_000 * MS, "{:?}", begun.elapsed());
+    drop(slow);
+    let fenced = |event: &&Event| matches!(event, Event::Fenced { .. });
+    assert_eq!(cluster.events()[since..].iter().find(fenced), None);
+}
+
+/// Goal: a broker leads nothing, and counts as back for nobody, before it has opened what it holds.
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_looks_through_its_logs_is_unfenced_when_it_has() {
+    let (cluster, _) = cluster(7, &[]).await;
+    cluster.create_topic("many", 20, 3, &[]).await.unwrap();
+    cluster.kill(1).unwrap();
+    let _slow = cluster.disk(1).unwrap().slow(500 * MS);
+    let begun = tokio::time::Instant::now();
+    cluster.restart(1).await.unwrap();
+    assert!(begun.elapsed() >= 10_000 * MS, "{:?}", begun.elapsed());
+    for partition in 0..20 {
+        assert!(cluster.log_end_offset(1, "many", partition).is_some(), "{partition}");
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) fn forward(broker: &Arc<Broker>, frame: Frame) -> Handled {
             .collect();
         Box::pin(async move {
             let shown = broker
-                .until_image(|image| created.iter().all(|name| image.topic(name).is_some()).then_some(()));
+                .until_told(|image| created.iter().all(|name| image.topic(name).is_some()).then_some(()));
             tokio::select! {
                 biased;
                 () = shown => {}

@@ -1,6 +1,6 @@
 //! DescribeLogDirs (35): versions 1 to 5.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
@@ -27,16 +27,17 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request =
         decode_request::<DescribeLogDirsRequest>(Frame { api_version: version.min(KNOWN), ..frame })?;
-    let wanted = |topic: &str, partition: i32| {
-        let topics = request.topics.as_ref();
-        topics.is_none_or(|topics| {
-            topics.iter().any(|asked| asked.topic.as_str() == topic && asked.partitions.contains(&partition))
-        })
-    };
+    // a topic may be named more than once
+    let asked: Option<BTreeSet<(&str, i32)>> = request.topics.as_ref().map(|topics| {
+        topics
+            .iter()
+            .flat_map(|of| of.partitions.iter().map(|partition| (of.topic.as_str(), *partition)))
+            .collect()
+    });
     let mut topics: BTreeMap<Arc<str>, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
     for held in broker.partitions() {
         let identity = &held.identity;
-        if !wanted(&identity.topic, identity.partition) {
+        if asked.as_ref().is_some_and(|asked| !asked.contains(&(&*identity.topic, identity.partition))) {
             continue;
         }
         let Some((size, lag)) = held.look(|replica| {

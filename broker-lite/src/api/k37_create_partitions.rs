@@ -30,7 +30,7 @@ pub(super) fn forward(broker: &Arc<Broker>, frame: Frame) -> Handled {
         let wanted = request.topics.iter().filter(|topic| !request.validate_only && grown(&topic.name));
         let wanted: Vec<_> = wanted.map(|topic| (topic.name.clone(), topic.count)).collect();
         Box::pin(async move {
-            let shown = broker.until_image(|image| {
+            let shown = broker.until_told(|image| {
                 let mut topics = wanted.iter().map(|(name, count)| (image.topic(name), *count));
                 let all = topics.all(|(topic, count)| {
                     let have = topic.map_or(0, |topic| topic.partitions.len());

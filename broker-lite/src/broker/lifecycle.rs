@@ -135,11 +135,11 @@ async fn beat(broker: &Broker, kept: &mut KeptLink, epoch: i64) {
     // Before it knows of its own registration a heartbeat would change nothing, and the one that does would wait behind it.
     tokio::select! {
         biased;
-        () = broker.until_image(|image| (image.next_offset() > epoch).then_some(())) => {}
+        () = broker.until_image(|_| (broker.told() > epoch).then_some(())) => {}
         () = broker.rt.sleep(interval.min(AGAIN)) => {}
     }
     loop {
-        let seen = broker.image(|image| image.next_offset());
+        let seen = broker.told();
         let leaves = broker.leaving.wanted.load(Ordering::SeqCst);
         let request = BrokerHeartbeatRequest::default()
             .with_want_shut_down(leaves)
@@ -172,7 +172,7 @@ async fn beat(broker: &Broker, kept: &mut KeptLink, epoch: i64) {
         }
         // Whoever leads next should hear of this broker before it counts as silent.
         let pause = if heard { interval } else { interval.min(AGAIN) };
-        let newer = broker.until_image(|image| (fenced && image.next_offset() > seen).then_some(()));
+        let newer = broker.until_image(|_| (fenced && broker.told() > seen).then_some(()));
         tokio::select! {
             biased;
             () = broker.rt.sleep(pause) => {}

@@ -1,6 +1,8 @@
 //! Following the metadata log: Fetch from the controller, apply to the image, tell the replicas.
 //!
-//! Invariant: replicas see registrations in the order of the log, and none from before this broker's own registration.
+//! Invariant: replicas see registrations in the order of the log, and none from before this broker's own registration. What
+//! takes long (opening logs, above all) is done without the image's lock: heartbeats and clients do not wait for it. Until
+//! it is done, the controller is told of an earlier offset, so that a broker leads nothing that it has not opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use broker_lite_core::config::TopicConfig;
 use broker_lite_core::metadata::{Checkpoint, ConfigResource, Delta, Image, RemovedTopic, Topic};
 use broker_lite_core::quorum::{Fetch, Fetched, Response, SnapshotId};
 use broker_lite_core::replica::{Replica, ReplicaIdentity, ReplicaSettings, TimestampType};
+use broker_lite_core::storage::StorageError;
 use broker_lite_core::throttle::ThrottledReplicas;
 use bytes::Bytes;
 use klamm_wire::seam::{Endpoint, Link, LinkError};
@@ -22,6 +25,7 @@ use super::{Broker, CopySide, LISTENER, Partition};
 use crate::api::k59_fetch_snapshot::Asker;
 use crate::api::{k01_fetch_metadata, k59_fetch_snapshot};
 use crate::cluster_id::ClusterId;
+use crate::disk::Stored;
 use crate::node::{Listener, Party};
 
 /// Longest wait of one metadata Fetch, as in Kafka.
@@ -103,7 +107,7 @@ async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result
         match answer {
             Response::Fetch { fetched: Fetched::Records(records), .. } => {
                 for records in records.into_iter().filter(|records| !records.is_empty()) {
-                    broker.apply_metadata(records).map_err(malformed)?;
+                    broker.apply_metadata(records).await.map_err(malformed)?;
                 }
             }
             Response::Fetch { fetched: Fetched::Snapshot(snapshot), .. } => {
@@ -120,7 +124,7 @@ async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result
                     download = Some((id, part));
                 } else {
                     let image = Checkpoint::read(id, &part.into()).map_err(malformed)?;
-                    broker.load_metadata(image, id.epoch).map_err(malformed)?;
+                    broker.load_metadata(image, id.epoch).await.map_err(malformed)?;
                 }
             }
             // Only committed records come here, so they cannot diverge.
@@ -139,7 +143,7 @@ fn all_partitions(image: &Image) -> BTreeSet<(Uuid, i32)> {
 
 impl Broker {
     /// Applies committed metadata and tells every replica that it concerns.
-    fn apply_metadata(&self, mut records: Bytes) -> Result<(), String> {
+    async fn apply_metadata(&self, mut records: Bytes) -> Result<(), String> {
         self.change_metadata(|image, delta| {
             let mut epoch = None;
             while let Some(batch) = RawBatch::split(&mut records) {
@@ -149,10 +153,11 @@ impl Broker {
             }
             Ok(epoch)
         })
+        .await
     }
 
     /// Puts a snapshot in place of the metadata known so far.
-    fn load_metadata(&self, loaded: Image, epoch: i32) -> Result<(), String> {
+    async fn load_metadata(&self, loaded: Image, epoch: i32) -> Result<(), String> {
         tracing::info!(
             broker = self.id(),
             end_offset = loaded.next_offset(),
@@ -163,13 +168,14 @@ impl Broker {
             *image = loaded;
             Ok(Some(epoch))
         })
+        .await
     }
 
-    fn change_metadata(
+    async fn change_metadata(
         &self,
         change: impl FnOnce(&mut Image, &mut Delta) -> Result<Option<i32>, String>,
     ) -> Result<(), String> {
-        let deleted = {
+        let (delta, deleted, first, end) = {
             let mut image = self.image.lock();
             if self.life.is_dead() {
                 return Err("this incarnation is over".into());
@@ -180,29 +186,44 @@ impl Broker {
                 self.metadata_epoch.store(epoch, Ordering::Relaxed);
             }
             self.note_addresses(&image, &delta);
-            if self.is_registered_in(&image) {
-                if !caught_up {
-                    delta.partitions = all_partitions(&image);
-                    // Topics may have been deleted, and replicas moved elsewhere, while this broker was down.
-                    let assigned = |(topic, partition): &&(Uuid, i32)| {
-                        let partition = image.partition(*topic, *partition);
-                        partition.is_some_and(|partition| partition.replicas.contains(&self.id()))
-                    };
-                    let assigned = delta.partitions.iter().filter(assigned).copied().collect();
-                    if let Err(error) = self.disk.keep_only(&assigned) {
-                        tracing::warn!(broker = self.id(), %error, "cannot remove what was deleted");
-                    }
-                    self.set_throttles(&image);
-                }
-                self.remove_topics(&delta.removed_topics);
-                self.change_settings(&image, &delta);
-                self.change_partitions(&image, &delta);
+            let registered = self.is_registered_in(&image);
+            let first = registered && !caught_up;
+            if first {
+                delta.partitions = all_partitions(&image);
+                self.set_throttles(&image);
             }
-            delta.removed_topics.iter().map(|topic| topic.name.clone()).collect()
+            let deleted = delta.removed_topics.iter().map(|topic| topic.name.clone()).collect();
+            (registered.then_some(delta), deleted, first, image.next_offset())
         };
+        self.image_changed.notify_waiters();
+        if let Some(delta) = delta {
+            if first {
+                self.remove_what_is_gone(&delta.partitions).await;
+            }
+            self.remove_topics(&delta.removed_topics);
+            self.change_settings(&delta);
+            self.change_partitions(&delta).await;
+            self.has_opened.store(true, Ordering::SeqCst);
+        }
+        self.told.store(end, Ordering::SeqCst);
         self.image_changed.notify_waiters();
         self.groups.topics_deleted(self, deleted);
         Ok(())
+    }
+
+    /// Topics may have been deleted, and replicas moved elsewhere, while this broker was down.
+    async fn remove_what_is_gone(&self, all: &BTreeSet<(Uuid, i32)>) {
+        let assigned = self.image(|image| {
+            let assigned = |(topic, partition): &&(Uuid, i32)| {
+                let partition = image.partition(*topic, *partition);
+                partition.is_some_and(|partition| partition.replicas.contains(&self.id()))
+            };
+            all.iter().filter(assigned).copied().collect::<BTreeSet<_>>()
+        });
+        let disk = self.disk.clone();
+        if let Some(Err(error)) = self.disk.chore(move || disk.keep_only(&assigned)).await {
+            tracing::warn!(broker = self.id(), %error, "cannot remove what was deleted");
+        }
     }
 
     /// Epoch of the last metadata record applied, -1 before the first.
@@ -248,16 +269,16 @@ impl Broker {
     fn retire(&self, partition: &Arc<Partition>) {
         self.fetchers.forget(self, partition);
         self.groups.gone(partition);
-        let Some(replica) = partition.retire() else { return };
-        if let Err(error) = self.disk.delete(replica.into_directory()) {
-            tracing::warn!(replica = %partition.identity, %error, "cannot remove what was deleted");
+        if let Some(replica) = partition.retire() {
+            self.disk.delete_later(replica.into_directory());
         }
     }
 
-    fn change_settings(&self, image: &Image, delta: &Delta) {
+    fn change_settings(&self, delta: &Delta) {
         if delta.configs.is_empty() {
             return;
         }
+        let image = &*self.image.lock();
         let own = |resource: &ConfigResource| match resource {
             ConfigResource::Broker(id) => id.is_none_or(|id| id == self.id()),
             _ => false,
@@ -303,12 +324,12 @@ impl Broker {
     }
 
     /// Runs through the partitions that changed, and those that a change of a broker concerns.
-    fn change_partitions(&self, image: &Image, delta: &Delta) {
+    async fn change_partitions(&self, delta: &Delta) {
         // Partitions of one topic follow each other, and a topic may have thousands.
         let mut settings = None;
-        for (topic, partition) in &delta.partitions {
-            if let Some(topic) = image.topic_by_id(*topic) {
-                self.change_partition(image, topic, *partition, &mut settings);
+        for key in &delta.partitions {
+            if let Err(cause) = self.change_partition(*key, &mut settings).await {
+                return self.go_offline(&cause);
             }
         }
         if delta.brokers.is_empty() {
@@ -316,77 +337,111 @@ impl Broker {
         }
         for held in self.partitions() {
             let key = (held.identity.topic_id, held.identity.partition);
-            let registration = image.partition(key.0, key.1);
-            let concerned = registration.is_some_and(|registration| {
-                registration.replicas.iter().any(|replica| delta.brokers.contains(replica))
+            let concerned = self.image(|image| {
+                image.partition(key.0, key.1).is_some_and(|registration| {
+                    registration.replicas.iter().any(|replica| delta.brokers.contains(replica))
+                })
             });
             if concerned && !delta.partitions.contains(&key) {
-                self.tell(image, &held);
+                self.tell(&held);
             }
         }
     }
 
-    fn change_partition(
+    async fn change_partition(
         &self,
-        image: &Image,
-        topic: &Topic,
-        number: i32,
+        key: (Uuid, i32),
         settings: &mut Option<(Uuid, Arc<ReplicaSettings>)>,
-    ) {
-        let Some(registration) = topic.partitions.get(&number) else { return };
-        let key = (topic.id, number);
+    ) -> Result<(), String> {
+        let found = self.image(|image| {
+            let topic = image.topic_by_id(key.0)?;
+            let registration = topic.partitions.get(&key.1)?;
+            Some((topic.name.clone(), registration.replicas.contains(&self.id())))
+        });
+        let Some((topic, is_mine)) = found else { return Ok(()) };
         let held = self.directory.lock().partitions.get(&key).cloned();
-        if !registration.replicas.contains(&self.id()) {
-            if let Some(held) = held {
+        match held {
+            Some(held) if is_mine => self.tell(&held),
+            Some(held) => {
                 self.directory.lock().partitions.remove(&key);
                 self.retire(&held);
             }
-            return;
-        }
-        let open = || {
-            let known = settings.take().filter(|(of, _)| *of == topic.id);
-            let known = known.unwrap_or_else(|| (topic.id, self.replica_settings(image, &topic.name).into()));
-            self.open(image, topic, number, settings.insert(known).1.clone())
-        };
-        match held.map_or_else(open, Ok) {
-            Ok(held) => self.tell(image, &held),
-            Err(cause) => {
-                self.go_offline(&format!("cannot open replica {}-{number}: {cause}", topic.name));
+            None if is_mine => {
+                let known = settings.take().filter(|(of, _)| *of == key.0).map(|(_, known)| known);
+                let known =
+                    known.unwrap_or_else(|| self.image(|image| self.replica_settings(image, &topic)).into());
+                let opened = self.open(key, &topic, known.clone()).await;
+                *settings = Some((key.0, known));
+                let opened =
+                    opened.map_err(|cause| format!("cannot open replica {topic}-{}: {cause}", key.1))?;
+                if let Some(opened) = opened {
+                    self.tell(&opened);
+                }
             }
+            None => {}
         }
+        Ok(())
     }
 
-    fn open(
+    /// Opens a replica, which looks through what a process that was killed has left; `None` if this process is over.
+    async fn open(
         &self,
-        image: &Image,
-        topic: &Topic,
-        number: i32,
+        key: (Uuid, i32),
+        topic: &Arc<str>,
         settings: Arc<ReplicaSettings>,
-    ) -> Result<Arc<Partition>, String> {
-        let key: (Uuid, i32) = (topic.id, number);
-        let directory = self.disk.take(key, &topic.name).map_err(|error| error.to_string())?;
-        let identity = ReplicaIdentity {
-            topic_id: topic.id,
-            topic: topic.name.clone(),
-            partition: number,
-            broker_id: self.id(),
+    ) -> Result<Option<Arc<Partition>>, String> {
+        let identity =
+            ReplicaIdentity { topic_id: key.0, topic: topic.clone(), partition: key.1, broker_id: self.id() };
+        // as long as an fsync, beside what a real disk takes
+        let latency = self.disk.sync_latency();
+        if !latency.is_zero() {
+            self.rt.sleep(latency).await;
+        }
+        let (disk, of) = (self.disk.clone(), identity.clone());
+        let open = move || {
+            let directory = disk.take((of.topic_id, of.partition), &of.topic)?;
+            Replica::new(of, directory, settings)
         };
-        let replica = Replica::new(identity.clone(), directory, settings).map_err(|e| e.to_string())?;
+        if !self.disk.has_chores() {
+            let _alive = self.changing.lock();
+            // What is taken from a disk in memory must be given back.
+            return if self.life.is_dead() { Ok(None) } else { self.hold(identity, open()).map(Some) };
+        }
+        self.opening.store(true, Ordering::SeqCst);
+        let opened = self.disk.chore(open).await;
+        let _alive = self.changing.lock();
+        let Some(opened) = opened.filter(|_| !self.life.is_dead()) else { return Ok(None) };
+        self.opening.store(false, Ordering::SeqCst);
+        self.hold(identity, opened).map(Some)
+    }
+
+    fn hold(
+        &self,
+        identity: ReplicaIdentity,
+        opened: Result<Replica<Stored>, StorageError>,
+    ) -> Result<Arc<Partition>, String> {
+        let key = (identity.topic_id, identity.partition);
+        let topic = identity.topic.clone();
+        let replica = opened.map_err(|error| error.to_string())?;
         let partition = Partition::new(identity, replica, self.committed.of(key));
-        self.throttle(image, &partition);
+        self.image(|image| self.throttle(image, &partition));
         let mut directory = self.directory.lock();
-        directory.ids.insert(topic.name.clone(), topic.id);
+        directory.ids.insert(topic, key.0);
         directory.partitions.insert(key, partition.clone());
         Ok(partition)
     }
 
-    fn tell(&self, image: &Image, held: &Arc<Partition>) {
-        let Some(registration) = image.partition(held.identity.topic_id, held.identity.partition) else {
-            return;
-        };
-        let alive = |id: i32| image.broker(id).filter(|broker| broker.is_active()).map(|broker| broker.epoch);
+    fn tell(&self, held: &Arc<Partition>) {
+        let found = self.image(|image| {
+            let registration = image.partition(held.identity.topic_id, held.identity.partition)?.clone();
+            let active = |id: &i32| Some((*id, image.broker(*id).filter(|found| found.is_active())?.epoch));
+            let alive: BTreeMap<i32, i64> = registration.replicas.iter().filter_map(active).collect();
+            Some((registration, alive))
+        });
+        let Some((registration, alive)) = found else { return };
+        let alive = |id: i32| alive.get(&id).copied();
         let now = self.rt.now();
-        held.with(self, |replica, fx| replica.apply_metadata(now, registration, &alive, fx));
+        held.with(self, |replica, fx| replica.apply_metadata(now, &registration, &alive, fx));
         held.wake_all();
     }
 

@@ -5,7 +5,7 @@
 //!      ▲────── registration, heartbeats, AlterPartition ─────────────────────────┘
 //! ```
 //!
-//! Lock order: image before directory before one partition; no lock across an await.
+//! Lock order: changing before image before directory before one partition; no lock across an await.
 
 mod controllers;
 mod fetcher;
@@ -174,6 +174,13 @@ pub(crate) struct Broker {
     image: Mutex<Image>,
     image_changed: Notify,
     metadata_epoch: AtomicI32,
+    /// Up to where in the metadata the replicas here were told.
+    told: AtomicI64,
+    /// Replicas are put into the directory under it, and taken from it for good when the process is over.
+    changing: Mutex<()>,
+    /// Everything was opened that the last process has left, and whether something is being opened now.
+    has_opened: AtomicBool,
+    opening: AtomicBool,
     registration: Mutex<Registration>,
     directory: Mutex<Directory>,
     fetchers: Fetchers,
@@ -242,6 +249,10 @@ impl Broker {
             image: Mutex::new(Image::default()),
             image_changed: Notify::new(),
             metadata_epoch: AtomicI32::new(-1),
+            told: AtomicI64::new(0),
+            changing: Mutex::default(),
+            has_opened: AtomicBool::new(false),
+            opening: AtomicBool::new(false),
             registration: Mutex::new(Registration { epoch: -1, unfenced: false }),
             directory: Mutex::default(),
             fetchers: Fetchers::default(),
@@ -330,6 +341,16 @@ impl Broker {
         }
     }
 
+    /// Up to where in the metadata the replicas here were told.
+    pub(crate) fn told(&self) -> i64 {
+        self.told.load(Ordering::SeqCst)
+    }
+
+    /// As [`Self::until_image`], and the replicas here are told of it.
+    pub(crate) async fn until_told<R>(&self, mut found: impl FnMut(&Image) -> Option<R>) -> R {
+        self.until_image(|image| found(image).filter(|_| self.told() >= image.next_offset())).await
+    }
+
     /// Finds a replica held here.
     ///
     /// # Errors
@@ -384,8 +405,12 @@ impl Broker {
     ///
     /// Call it after the broker's life has ended: metadata that was being applied is finished first.
     pub(crate) fn release_storage(&self) {
-        drop(self.image.lock());
+        drop((self.changing.lock(), self.image.lock()));
         let mut leave = *self.leave.lock();
+        if !self.has_opened.load(Ordering::SeqCst) || self.opening.load(Ordering::SeqCst) {
+            // What was not looked through must be, by whoever comes next.
+            leave = if let Leave::Clean { .. } = leave { Leave::Killed } else { leave };
+        }
         let partitions = std::mem::take(&mut *self.directory.lock()).partitions;
         let mut storages = Vec::with_capacity(partitions.len());
         for (key, partition) in partitions {
@@ -543,5 +568,22 @@ mod tests {
         cluster.restart(1).await.unwrap();
         broker.rt.sleep(Duration::from_millis(50)).await;
         assert!(!held(&broker.disk));
+    }
+
+    /// Goal: logs that nobody has looked through since a kill do not count as closed.
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_stops_before_it_has_opened_its_logs_has_not_closed_them() {
+        let cluster = Cluster::builder().seed(7).topic("t", Some(60), Some(3)).start().await.unwrap();
+        let (broker, _) = cluster.broker_and_topic_id(1, "t");
+        cluster.kill(1).unwrap();
+        let (other, _) = cluster.broker_and_topic_id(2, "t");
+        let _slow = cluster.disk(1).unwrap().slow(Duration::from_secs(1));
+        tokio::select! {
+            biased;
+            restarted = cluster.restart(1) => panic!("{restarted:?}"),
+            () = broker.rt.sleep(Duration::from_secs(2)) => {}
+        }
+        cluster.shutdown().await;
+        assert_eq!((broker.disk.open(), other.disk.open().is_some()), (None, true));
     }
 }

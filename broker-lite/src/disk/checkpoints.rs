@@ -18,6 +18,7 @@ use super::directory::{failed, sync_directory};
 
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+const CLEANED: &str = "cleaner-offset-checkpoint";
 const LOG_STARTS: &str = "log-start-offset-checkpoint";
 
 /// Topic and partition.
@@ -62,6 +63,39 @@ pub(super) fn load(path: &Path) -> Result<(Offsets, bool), StorageError> {
     Ok((all, has_recovery_points))
 }
 
+/// How far the logs are compacted, by partition. What cannot be read is not known, as in Kafka: it is done again.
+pub(super) fn load_cleaned(path: &Path) -> BTreeMap<Key, i64> {
+    let path = path.join(CLEANED);
+    let lines = match fs::read_to_string(&path) {
+        Ok(text) => parse(&text).map_err(str::to_owned),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error.to_string()),
+    };
+    let lines = lines.unwrap_or_else(|error| {
+        tracing::warn!(file = %path.display(), error, "how far logs are compacted is not known");
+        Vec::new()
+    });
+    lines.into_iter().collect()
+}
+
+/// Writes how far the logs are compacted, and waits until that is durable.
+///
+/// # Errors
+///
+/// What the operating system says.
+pub(super) fn store_cleaned(path: &Path, cleaned: &BTreeMap<Key, i64>) -> Result<(), StorageError> {
+    replace(&path.join(CLEANED), &written(cleaned.iter().map(|(key, offset)| (key, *offset)).collect()))?;
+    sync_directory(path)
+}
+
+fn written(lines: Vec<(&Key, i64)>) -> String {
+    let mut text = format!("0\n{}\n", lines.len());
+    for ((topic, partition), offset) in lines {
+        text.push_str(&format!("{topic} {partition} {offset}\n"));
+    }
+    text
+}
+
 fn parse(text: &str) -> Result<Vec<(Key, i64)>, &'static str> {
     let mut lines = text.lines();
     if lines.next() != Some("0") {
@@ -90,12 +124,7 @@ pub(super) fn store(path: &Path, offsets: &Offsets) -> Result<(), StorageError> 
         // Kafka has no line for a log that begins at 0.
         let shown = |(_, offset): &(&Key, i64)| name != LOG_STARTS || *offset > 0;
         let all = offsets.iter().map(|(key, checkpoint)| (key, *field(&mut checkpoint.clone())));
-        let lines: Vec<_> = all.filter(shown).collect();
-        let mut text = format!("0\n{}\n", lines.len());
-        for ((topic, partition), offset) in lines {
-            text.push_str(&format!("{topic} {partition} {offset}\n"));
-        }
-        replace(&path.join(name), &text)?;
+        replace(&path.join(name), &written(all.filter(shown).collect()))?;
     }
     sync_directory(path)
 }
@@ -128,6 +157,19 @@ mod tests {
         let text = |name| fs::read_to_string(temp.path().join(name)).unwrap();
         assert_eq!(text(HIGH_WATERMARKS), "0\n2\na.b 0 7\na.b 11 7\n");
         assert_eq!(text(LOG_STARTS), "0\n1\na.b 11 3\n");
+    }
+
+    #[test]
+    fn how_far_logs_are_compacted_is_kept_as_kafka_keeps_it() {
+        let temp = tempfile::tempdir().unwrap();
+        assert_eq!(load_cleaned(temp.path()), BTreeMap::new());
+        let cleaned: BTreeMap<Key, i64> = [(("a".into(), 1), 5), (("b.c".into(), 0), 70)].into();
+        store_cleaned(temp.path(), &cleaned).unwrap();
+        let file = temp.path().join("cleaner-offset-checkpoint");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "0\n2\na 1 5\nb.c 0 70\n");
+        assert_eq!(load_cleaned(temp.path()), cleaned);
+        fs::write(&file, "1\n").unwrap();
+        assert_eq!(load_cleaned(temp.path()), BTreeMap::new(), "it is done again");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use broker_lite_core::log::PARTITION_METADATA;
-use broker_lite_core::storage::{Checkpoint, Directory, FileId, StorageError, Unsynced};
-use bytes::Bytes;
+use broker_lite_core::storage::{Aside, Checkpoint, Directory, FileId, StorageError, Unsynced};
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use super::descriptors::Slot;
@@ -295,7 +295,48 @@ fn write_all_at(mut file: &File, buf: &[u8], position: u64) -> io::Result<()> {
     file.write_all(buf)
 }
 
+/// A file away from its directory.
+#[derive(Debug)]
+pub(crate) struct DiskAside {
+    slot: Arc<Slot>,
+    len: u64,
+    synced: u64,
+}
+
+impl Aside for DiskAside {
+    fn size(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&self, position: u64, len: usize, out: &mut Vec<Bytes>) -> Result<(), StorageError> {
+        if position.checked_add(len as u64).is_none_or(|to| to > self.len) {
+            return Err(StorageError::OutOfRange { position, len, end: self.len });
+        }
+        let mut bytes = BytesMut::zeroed(len);
+        let read = self.slot.open().and_then(|opened| read_exact_at(&opened, &mut bytes, position));
+        read.map_err(|error| failed("read", self.slot.path(), &error))?;
+        out.push(bytes.freeze());
+        Ok(())
+    }
+
+    fn append(&mut self, chunk: Bytes) -> Result<(), StorageError> {
+        let written = self.slot.open().and_then(|opened| write_all_at(&opened, &chunk, self.len));
+        written.map_err(|error| failed("write to", self.slot.path(), &error))?;
+        self.len += chunk.len() as u64;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        let synced = self.slot.open().and_then(|opened| opened.sync_data());
+        synced.map_err(|error| failed("fsync", self.slot.path(), &error))?;
+        self.synced = self.len;
+        Ok(())
+    }
+}
+
 impl Directory for DiskDirectory {
+    type Aside = DiskAside;
+
     fn names(&self) -> Result<Vec<String>, StorageError> {
         let list = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();
@@ -423,6 +464,17 @@ impl Directory for DiskDirectory {
         Ok(())
     }
 
+    fn aside(&self, file: FileId) -> Result<DiskAside, StorageError> {
+        let found = self.file(file)?;
+        Ok(DiskAside { slot: found.slot.clone(), len: found.len, synced: found.synced })
+    }
+
+    fn take_back(&mut self, file: FileId, aside: DiskAside) -> Result<(), StorageError> {
+        let found = self.file_mut(file)?;
+        (found.len, found.synced) = (aside.len, aside.synced);
+        Ok(())
+    }
+
     fn set_len(&mut self, file: FileId, len: u64) -> Result<(), StorageError> {
         let syncs = self.syncs;
         let found = self.file_mut(file)?;
@@ -520,6 +572,14 @@ impl Directory for DiskDirectory {
 
     fn set_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StorageError> {
         self.log_dir.set_checkpoint(&self.topic, self.partition, checkpoint)
+    }
+
+    fn cleaned_until(&self) -> i64 {
+        self.log_dir.cleaned_until(&self.topic, self.partition)
+    }
+
+    fn set_cleaned_until(&mut self, offset: i64) {
+        self.log_dir.set_cleaned_until(&self.topic, self.partition, offset);
     }
 
     fn was_closed(&self) -> bool {

@@ -122,7 +122,7 @@ impl fmt::Debug for DiskFaults {
 }
 
 impl DiskFaults {
-    /// Every fsync takes so long; of several such faults the longest counts.
+    /// Every fsync takes so long, and so does opening a replica, new or not; of several such faults the longest counts.
     ///
     /// Finds time-outs that are too short, and code that takes a slow answer for none.
     pub fn slow(&self, latency: Duration) -> DiskFault {

@@ -5,10 +5,11 @@
 //!     replication-offset-checkpoint       high watermarks      ┐
 //!     recovery-point-offset-checkpoint    what is durable      ├ written from time to time
 //!     log-start-offset-checkpoint         first offsets        ┘
+//!     cleaner-offset-checkpoint           how far compaction has come
 //!     .kafka_cleanshutdown                after a shutdown in order only: the broker's epoch
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use broker_lite_core::storage::{Checkpoint, StorageError};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::checkpoints::{self, Offsets};
+use super::checkpoints::{self, Key, Offsets};
 use super::descriptors::Descriptors;
 use super::directory::{SEGMENT, failed, sync_directory};
 use super::read_buffers::ReadBuffers;
@@ -46,6 +47,8 @@ pub(crate) struct LogDir {
     /// One writer of checkpoint files at a time.
     writing: Mutex<()>,
     changed: AtomicBool,
+    /// How far logs are compacted, and whether the file says something else.
+    cleaned: Mutex<(BTreeMap<Key, i64>, bool)>,
     /// An fsync has failed. The operating system says so only once, so that the next one proves nothing.
     failed: AtomicBool,
     /// Counts changes of names; those up to `names_synced` are durable.
@@ -95,8 +98,10 @@ impl LogDir {
         // Segments of somebody who has left no checkpoint may have gaps anywhere.
         let foreign = !has_recovery_points && !partitions(&path)?.is_empty();
         let unknown = Checkpoint { recovery_point: if foreign { -1 } else { 0 }, ..Checkpoint::default() };
+        let cleaned = if metadata_only { BTreeMap::new() } else { checkpoints::load_cleaned(&path) };
         Ok(Arc::new(Self {
             path,
+            cleaned: Mutex::new((cleaned, false)),
             descriptors: Arc::default(),
             read_buffers: Arc::default(),
             table: Mutex::new(Table { stored: offsets.clone(), offsets, unknown }),
@@ -215,7 +220,13 @@ impl LogDir {
         for entry in list.flatten() {
             let is_doomed = entry.file_name().to_str().is_some_and(|name| name.ends_with(DELETE));
             if is_doomed && entry.path().is_dir() {
-                fs::remove_dir_all(entry.path()).map_err(|error| failed("remove", &entry.path(), &error))?;
+                match fs::remove_dir_all(entry.path()) {
+                    // The thread of an earlier cluster in this process may be at it.
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(failed("remove", &entry.path(), &error));
+                    }
+                    _ => {}
+                }
             }
         }
         Ok(())
@@ -246,6 +257,28 @@ impl LogDir {
         table.offsets.get(&(topic.clone(), partition)).copied().unwrap_or(table.unknown)
     }
 
+    pub(super) fn cleaned_until(&self, topic: &Arc<str>, partition: i32) -> i64 {
+        self.cleaned.lock().0.get(&(topic.clone(), partition)).copied().unwrap_or(0)
+    }
+
+    /// Remembers how far a log is compacted; 0 to forget it. It goes along with the other checkpoints.
+    pub(super) fn set_cleaned_until(&self, topic: &Arc<str>, partition: i32, offset: i64) {
+        let (key, mut cleaned) = ((topic.clone(), partition), self.cleaned.lock());
+        let before = match offset {
+            0 => cleaned.0.remove(&key),
+            _ => cleaned.0.insert(key, offset),
+        };
+        cleaned.1 |= before.unwrap_or(0) != offset;
+    }
+
+    fn write_cleaned(&self) -> Result<(), StorageError> {
+        let changed = {
+            let mut cleaned = self.cleaned.lock();
+            std::mem::take(&mut cleaned.1).then(|| cleaned.0.clone())
+        };
+        changed.map_or(Ok(()), |cleaned| checkpoints::store_cleaned(&self.path, &cleaned))
+    }
+
     /// Remembers offsets; a recovery point or a log start below that in the file is in the file when this returns.
     pub(super) fn set_checkpoint(
         &self,
@@ -268,6 +301,7 @@ impl LogDir {
 
     /// Forgets the offsets of a partition that is no more.
     pub(super) fn forget(&self, topic: &str, partition: i32) {
+        self.set_cleaned_until(&Arc::from(topic), partition, 0);
         if self.table.lock().offsets.remove(&(Arc::from(topic), partition)).is_some() {
             self.changed.store(true, Ordering::SeqCst);
         }
@@ -290,6 +324,7 @@ impl LogDir {
     /// What the operating system says.
     pub(super) fn write_checkpoints(&self) -> Result<(), StorageError> {
         let _one = self.writing.lock();
+        self.write_cleaned()?;
         if self.metadata_only || !self.changed.swap(false, Ordering::SeqCst) {
             return Ok(());
         }

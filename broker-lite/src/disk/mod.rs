@@ -8,9 +8,9 @@
 //! Invariant: only what was written when an fsync began is durable by its success, and after a failed one nothing that
 //! was not durable before is there any more.
 //!
-//! Fsyncs of records are the disk's own thread's. The few others block the thread that asks, as nothing may go on before
-//! them: a snapshot, a log that begins anew, the swap of a compacted segment, a recovery point that is lowered,
-//! the end of a process in order. Of these only a swap and a segment's start hold records of one partition up.
+//! Fsyncs of records are the disk's own thread's; what may take long is another's: opening and deleting logs, in order,
+//! and compaction, piece by piece. The few other fsyncs block the thread that asks, as nothing may go on before them: a
+//! snapshot, a log that begins anew, a recovery point that is lowered, the end of a process in order.
 
 mod checkpoints;
 mod descriptors;
@@ -34,7 +34,7 @@ use broker_lite_core::storage::{MemoryDirectory, StorageError};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::rt::{Rt, Worker};
+use crate::rt::{Rt, Worker, give_way};
 use directory::DiskDirectory;
 use faults::Medium;
 use log_dir::LogDir;
@@ -69,6 +69,8 @@ pub(crate) struct Disk {
     medium: Arc<Medium>,
     /// The directory on a real disk; `None` in memory.
     log_dir: Option<Arc<LogDir>>,
+    /// Does on a real disk what may take long: one thing after the other.
+    chores: Option<Worker>,
     state: Mutex<State>,
 }
 
@@ -87,7 +89,7 @@ struct State {
 impl Disk {
     /// An empty disk in memory, without faults.
     pub(crate) fn new(rt: &Rt, broker: i32) -> Arc<Self> {
-        Self::of(rt, broker, None)
+        Self::of(rt, broker, None, None)
     }
 
     /// A directory on a real disk, which exists and is held by this process.
@@ -116,16 +118,23 @@ impl Disk {
         if !metadata_only {
             log_dir.tidy().map_err(|error| error.to_string())?;
         }
-        let disk = Self::of(rt, broker, Some(log_dir.clone()));
+        let chores = match metadata_only {
+            true => None,
+            false => {
+                let chores = Worker::start(&format!("logs-{broker}"));
+                Some(chores.map_err(|error| format!("cannot start a thread for the logs: {error}"))?)
+            }
+        };
+        let disk = Self::of(rt, broker, Some(log_dir.clone()), chores);
         let closed_by = log_dir.take_clean_shutdown().map_err(|error| error.to_string())?;
         disk.state.lock().closed_by = closed_by;
         Ok(disk)
     }
 
-    fn of(rt: &Rt, broker: i32, log_dir: Option<Arc<LogDir>>) -> Arc<Self> {
+    fn of(rt: &Rt, broker: i32, log_dir: Option<Arc<LogDir>>, chores: Option<Worker>) -> Arc<Self> {
         let chance = rt.rng(&format!("power of broker {broker}"));
         let state = State { held: BTreeMap::new(), closed_by: None, was_closed: false, chance };
-        Arc::new(Self { medium: Medium::new(rt, broker), log_dir, state: Mutex::new(state) })
+        Arc::new(Self { medium: Medium::new(rt, broker), log_dir, chores, state: Mutex::new(state) })
     }
 
     /// Where it is, unless in memory.
@@ -200,6 +209,17 @@ impl Disk {
             }
             _ => Ok(()),
         }
+    }
+
+    /// As [`Self::delete`], after what was asked of this disk before, and before what is asked later.
+    pub(crate) fn delete_later(self: &Arc<Self>, stored: Stored) {
+        let Some(chores) = &self.chores else { return };
+        let disk = self.clone();
+        chores.post(move || {
+            if let Err(error) = disk.delete(stored) {
+                tracing::warn!(%error, "cannot remove what was deleted");
+            }
+        });
     }
 
     /// Takes the directories back from a process that is over.
@@ -300,6 +320,31 @@ impl Disk {
         let gone = || StorageError::Failed("the thread of the disk is gone".into());
         let names = log_dir.clone();
         log_dir.worker().run(move || names.sync_names()).await.unwrap_or_else(|| Err(gone()))
+    }
+
+    /// Has a real disk's thread do what may take long, after what it was given before. In memory it is done at once, and
+    /// others have their turn then. `None` if the thread is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the work is done all the same.
+    pub(crate) async fn chore<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Option<R> {
+        match &self.chores {
+            Some(worker) => worker.run(work).await,
+            None => {
+                let done = work();
+                give_way().await;
+                Some(done)
+            }
+        }
+    }
+
+    /// Whether there is a thread for what may take long.
+    pub(crate) fn has_chores(&self) -> bool {
+        self.chores.is_some()
     }
 
     /// Whether there are checkpoint files to be written from time to time.

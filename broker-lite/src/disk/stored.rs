@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use broker_lite_core::storage::{Checkpoint, Directory, FileId, MemoryDirectory, StorageError, Unsynced};
+use broker_lite_core::storage::{
+    Aside, Checkpoint, Directory, FileId, MemoryAside, MemoryDirectory, StorageError, Unsynced,
+};
 use bytes::Bytes;
 
 use super::PowerLoss;
-use super::directory::{DiskDirectory, Job};
+use super::directory::{DiskAside, DiskDirectory, Job};
 use super::faults::Medium;
 
 /// The directory of one replica on a broker's disk.
@@ -74,7 +76,53 @@ impl Stored {
     }
 }
 
+/// A file of a replica away from its directory.
+#[derive(Debug)]
+pub(crate) struct StoredAside {
+    file: AsideFile,
+    medium: Arc<Medium>,
+}
+
+#[derive(Debug)]
+enum AsideFile {
+    Memory(MemoryAside),
+    Disk(DiskAside),
+}
+
+impl Aside for StoredAside {
+    fn size(&self) -> u64 {
+        match &self.file {
+            AsideFile::Memory(file) => file.size(),
+            AsideFile::Disk(file) => file.size(),
+        }
+    }
+
+    fn read(&self, position: u64, len: usize, out: &mut Vec<Bytes>) -> Result<(), StorageError> {
+        match &self.file {
+            AsideFile::Memory(file) => file.read(position, len, out),
+            AsideFile::Disk(file) => file.read(position, len, out),
+        }
+    }
+
+    fn append(&mut self, chunk: Bytes) -> Result<(), StorageError> {
+        self.medium.room()?;
+        match &mut self.file {
+            AsideFile::Memory(file) => file.append(chunk),
+            AsideFile::Disk(file) => file.append(chunk),
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        match &mut self.file {
+            AsideFile::Memory(file) => file.sync(),
+            AsideFile::Disk(file) => file.sync(),
+        }
+    }
+}
+
 impl Directory for Stored {
+    type Aside = StoredAside;
+
     fn names(&self) -> Result<Vec<String>, StorageError> {
         either!(&self.files, directory => directory.names())
     }
@@ -118,6 +166,22 @@ impl Directory for Stored {
         either!(&self.files, directory => directory.read_exact(file, position, buf))
     }
 
+    fn aside(&self, file: FileId) -> Result<StoredAside, StorageError> {
+        let file = match &self.files {
+            Files::Memory(directory) => AsideFile::Memory(directory.aside(file)?),
+            Files::Disk(directory) => AsideFile::Disk(directory.aside(file)?),
+        };
+        Ok(StoredAside { file, medium: self.medium.clone() })
+    }
+
+    fn take_back(&mut self, file: FileId, aside: StoredAside) -> Result<(), StorageError> {
+        match (&mut self.files, aside.file) {
+            (Files::Memory(directory), AsideFile::Memory(aside)) => directory.take_back(file, aside),
+            (Files::Disk(directory), AsideFile::Disk(aside)) => directory.take_back(file, aside),
+            _ => Err(StorageError::Failed("a file of another directory".into())),
+        }
+    }
+
     fn set_len(&mut self, file: FileId, len: u64) -> Result<(), StorageError> {
         either!(&mut self.files, directory => directory.set_len(file, len))
     }
@@ -152,6 +216,14 @@ impl Directory for Stored {
 
     fn set_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StorageError> {
         either!(&mut self.files, directory => directory.set_checkpoint(checkpoint))
+    }
+
+    fn cleaned_until(&self) -> i64 {
+        either!(&self.files, directory => directory.cleaned_until())
+    }
+
+    fn set_cleaned_until(&mut self, offset: i64) {
+        either!(&mut self.files, directory => directory.set_cleaned_until(offset));
     }
 
     fn was_closed(&self) -> bool {

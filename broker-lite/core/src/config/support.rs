@@ -111,6 +111,7 @@ pub(super) const ACTED_ON: &[&str] = &[
     "leader.replication.throttled.rate",
     "leader.replication.throttled.replicas",
     "log.cleaner.backoff.ms",
+    "log.cleaner.dedupe.buffer.size",
     "log.cleaner.delete.retention.ms",
     "log.cleaner.enable",
     "log.cleaner.max.compaction.lag.ms",

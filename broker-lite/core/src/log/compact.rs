@@ -1,90 +1,189 @@
 //! Compaction: of each key only the last record stays.
 //!
 //! ```text
-//! ──────── cleaned before ────────│──────── dirty ────────│ active, uncommitted, or too young
+//! ──────── cleaned before ────────│──────── dirty ────────│ active, uncommitted, not durable, or too young
 //!      keys that occur again later go         keys noted ─┘
 //! ```
 //!
 //! Offsets stay, and so do batches that tell what an idempotent producer wrote last, if need be without records. A
 //! tombstone stays until `delete.retention.ms` after it was first met here; from when on is noted in its batch.
 //!
-//! Invariant: a segment is replaced as a whole by one with the same base, and everything before the recovery point that
-//! is remembered; so a crash at any moment leaves the old one or the new one.
+//! ```text
+//! begin_cleaning ──▶ Cleaning::step … ──▶ go_on_cleaning ──▶ step … ──▶ go_on_cleaning ──▶ … ──▶ end_cleaning
+//!   what is closed      keys                a file to fill     fill it    it takes its place        how far
+//! ```
+//!
+//! Invariant: a segment is replaced as a whole by one with the same base, made durable before, and everything before the
+//! recovery point that is remembered; so a crash at any moment leaves the old one or the new one.
 
-use std::collections::BTreeMap;
+use bytes::BytesMut;
 
-use bytes::{Bytes, BytesMut};
-use klamm_wire::{BatchHeader, Compression, RawBatch};
-
-use super::files::{self, CLEANED, INDEX, LOG, SWAP, TIME_INDEX};
-use super::scan::{self, Before, Cause, Damage};
+use super::clean::{Cleaning, CleaningLimits, Compacted, LastOfProducers, Old, Output};
+use super::files::{self, CLEANED, INDEX, LOG, TIME_INDEX};
 use super::segment::Segment;
-use super::{Log, LogError};
-use crate::storage::Directory;
+use super::{Log, LogError, LogSettings};
+use crate::storage::{Aside, Directory, StorageError, Unsynced};
 
-/// Bit of the attributes that says that the base timestamp is the time until which tombstones stay.
-const DELETE_HORIZON: i16 = 0x40;
-const HEADER_BYTES: usize = klamm_wire::batch::HEADER_BYTES;
-/// Where the bytes begin that the CRC covers.
-const SUMMED_FROM: usize = 21;
-/// Memory for keys at a time, as Kafka's `log.cleaner.dedupe.buffer.size`; what does not fit is left for the next time.
-const KEY_MEMORY_BYTES: usize = 128 << 20;
-/// What a key costs beside its own bytes.
-const KEY_OVERHEAD_BYTES: usize = 64;
-
-/// What a compaction has done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Compacted {
-    /// Segments that were written anew.
-    pub segments: usize,
-    /// Bytes before and after.
-    pub before: u64,
-    /// Bytes after.
-    pub after: u64,
+/// What comes next in a compaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextInCleaning {
+    /// [`Cleaning::step`], until it returns `false`.
+    Step,
+    /// All is cleaned: make the names durable that [`Log::begin_cleaned_sync`] tells, then [`Log::end_cleaning`].
+    Done(Compacted),
+    /// The log was cut meanwhile, or is not to be compacted any more; nothing is left of the work.
+    GivenUp,
 }
 
-/// The last offset of each key.
-type Latest = BTreeMap<Bytes, i64>;
-
 impl<D: Directory> Log<D> {
-    /// Compacts what is worth it; `None` if nothing is, or if that is not the topic's policy.
+    /// Begins to compact what is worth it; `None` if nothing is, or if that is not the topic's policy. The checkpoint that
+    /// is set here must be durable before the second part begins: gaps behind the recovery point would be taken for
+    /// losses.
     ///
     /// # Errors
     ///
-    /// [`LogError::Damaged`], [`LogError::Storage`].
-    pub fn compact(
-        &mut self,
-        wall_ms: i64,
-        high_watermark: i64,
-        decompression_limit_bytes: usize,
-    ) -> Result<Option<Compacted>, LogError> {
-        let Some(mut until) = self.dirty_until(wall_ms, high_watermark) else { return Ok(None) };
-        let (latest, reached) = self.latest_offsets(until, decompression_limit_bytes)?;
-        until = reached;
-        let last_of_producers = self.last_of_producers();
-        // What is replaced must be durable, and be known as such: gaps behind the recovery point would be taken for losses.
-        self.write_epochs()?;
-        self.directory.sync_now()?;
-        self.recovery_point = self.end_offset;
+    /// [`LogError::Storage`].
+    pub fn begin_cleaning(&mut self, limits: CleaningLimits) -> Result<Option<Cleaning<D::Aside>>, LogError> {
+        let Some(until) = self.dirty_until(limits.wall_ms, limits.high_watermark) else { return Ok(None) };
         self.checkpoint(self.directory.checkpoint().high_watermark)?;
-        self.directory.sync_now()?;
-        let mut done = Compacted::default();
-        for number in 0..self.segments.len() {
-            let Some(segment) = self.segments.get(number).filter(|segment| segment.base < until) else {
-                break;
-            };
-            let before = segment.len(&self.directory);
-            done.before += before;
-            let keep = Keep { latest: &latest, until, last_of_producers: &last_of_producers, wall_ms };
-            if let Some(cleaned) = self.clean_segment(number, &keep, decompression_limit_bytes)? {
-                self.replace(number, cleaned)?;
-                done.segments += 1;
+        let mut segments = Vec::new();
+        for (segment, next) in self.segments.iter().zip(self.segments.iter().skip(1)) {
+            if segment.base < until {
+                let file = self.directory.aside(segment.log)?;
+                segments.push(Old { base: segment.base, next: next.base, file });
             }
-            done.after += self.segments.get(number).map_or(0, |segment| segment.len(&self.directory));
         }
-        self.cleaned_until = until;
+        let range = (self.cleaned_until, until);
+        let LogSettings { index_interval_bytes, delete_retention_ms, .. } = self.settings;
+        let last = self.last_of_producers();
+        let generation = self.generation;
+        let cleaning = Cleaning::new(
+            generation,
+            segments,
+            range,
+            index_interval_bytes,
+            delete_retention_ms,
+            last,
+            limits,
+        );
+        Ok(Some(cleaning))
+    }
+
+    /// Puts the segment that was cleaned in its place, and begins with the next one.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Storage`].
+    pub fn go_on_cleaning(
+        &mut self,
+        cleaning: &mut Cleaning<D::Aside>,
+    ) -> Result<NextInCleaning, StorageError> {
+        if cleaning.generation != self.generation || !self.settings.compact {
+            self.give_up_cleaning(cleaning)?;
+            return Ok(NextInCleaning::GivenUp);
+        }
+        let mut number = cleaning.number;
+        if let Some(output) = cleaning.output.take() {
+            self.put_in_place(output, &mut cleaning.done)?;
+            number += 1;
+        }
+        while let Some(old) = cleaning.segments.get(number).filter(|old| old.base < cleaning.until()) {
+            // retention may have taken it
+            if self.segments.iter().any(|segment| segment.base == old.base) {
+                let output = self.output(old.base)?;
+                cleaning.fill(number, output);
+                return Ok(NextInCleaning::Step);
+            }
+            number += 1;
+        }
+        self.cleaned_until = cleaning.until();
         self.drop_empty()?;
-        Ok(Some(done))
+        Ok(NextInCleaning::Done(cleaning.done))
+    }
+
+    /// Removes what a compaction has left half done. Returns whether the log is still the one that it began with.
+    ///
+    /// # Errors
+    ///
+    /// What the storage says.
+    pub fn give_up_cleaning(&mut self, cleaning: &mut Cleaning<D::Aside>) -> Result<bool, StorageError> {
+        if let Some(output) = cleaning.output.take() {
+            self.discard(output.segment.base)?;
+        }
+        Ok(cleaning.generation == self.generation)
+    }
+
+    /// The names that a compaction has changed, for whoever owns the disk.
+    pub fn begin_cleaned_sync(&mut self) -> Unsynced {
+        Unsynced { files: Vec::new(), renames: Vec::new(), ..self.directory.begin_sync() }
+    }
+
+    /// Notes that these names are durable, and remembers how far the log is compacted.
+    ///
+    /// # Errors
+    ///
+    /// What the storage says.
+    pub fn end_cleaning(&mut self, done: &Unsynced) -> Result<(), StorageError> {
+        self.directory.mark_synced(done)?;
+        self.directory.set_cleaned_until(self.cleaned_until);
+        Ok(())
+    }
+
+    fn output(&mut self, base: i64) -> Result<Output<D::Aside>, StorageError> {
+        let segment = Segment::create_as(&mut self.directory, base, CLEANED)?;
+        let file = self.directory.aside(segment.log)?;
+        let indexes = match segment.index_files() {
+            Some((offsets, times)) => {
+                let aside = |file| Ok((self.directory.aside(file)?, BytesMut::new()));
+                Some([aside(offsets)?, aside(times)?])
+            }
+            None => None,
+        };
+        Ok(Output { segment, file, indexes, changed: false })
+    }
+
+    fn put_in_place(&mut self, output: Output<D::Aside>, done: &mut Compacted) -> Result<(), StorageError> {
+        let Output { segment, file, indexes, changed } = output;
+        let base = segment.base;
+        let Some(number) = self.segments.iter().position(|old| old.base == base) else {
+            return self.discard(base);
+        };
+        let before = self.segments.get(number).map_or(0, |old| old.len(&self.directory));
+        done.before += before;
+        if !changed {
+            done.after += before;
+            return self.discard(base);
+        }
+        done.after += file.size();
+        done.segments += 1;
+        self.directory.take_back(segment.log, file)?;
+        if let (Some((offsets, times)), Some([(offsets_aside, _), (times_aside, _)])) =
+            (segment.index_files(), indexes)
+        {
+            self.directory.take_back(offsets, offsets_aside)?;
+            self.directory.take_back(times, times_aside)?;
+        }
+        // As long as one of them is left under its other name, an index counts for nothing (`Log::tidy`).
+        for extension in self.extensions() {
+            let name = files::of_offset(base, extension);
+            self.directory.rename(&format!("{name}.{CLEANED}"), &name)?;
+        }
+        if let Some(old) = self.segments.get_mut(number) {
+            *old = segment;
+        }
+        self.has_gaps = true;
+        Ok(())
+    }
+
+    fn discard(&mut self, base: i64) -> Result<(), StorageError> {
+        for extension in self.extensions() {
+            self.directory.remove(&format!("{}.{CLEANED}", files::of_offset(base, extension)))?;
+        }
+        Ok(())
+    }
+
+    fn extensions(&self) -> &'static [&'static str] {
+        if self.directory.keeps_derived() { &[LOG, INDEX, TIME_INDEX] } else { &[LOG] }
     }
 
     /// Where compaction has to end if it is worth it now.
@@ -98,143 +197,37 @@ impl<D: Directory> Log<D> {
             settings.min_compaction_lag_ms > 0
                 && wall_ms.saturating_sub(newest) < settings.min_compaction_lag_ms
         };
+        let committed = high_watermark.min(self.recovery_point);
         let (mut clean, mut dirty, mut until, mut oldest) = (0, 0, None, None);
-        for (number, segment) in self.segments.iter().enumerate() {
-            let Some(next) = self.segments.get(number + 1).map(|next| next.base) else { break };
+        for (segment, next) in self.segments.iter().zip(self.segments.iter().skip(1)) {
             let len = segment.len(&self.directory);
-            if segment.base < self.cleaned_until {
+            if next.base <= self.cleaned_until {
                 clean += len;
-            } else if next <= high_watermark && !young(segment) {
+            } else if next.base <= committed && !young(segment) {
                 dirty += len;
-                until = Some(next);
-                oldest = oldest.or(segment.first_timestamp);
+                until = Some(next.base);
+                let first = segment.first_timestamp.filter(|first| *first >= 0);
+                oldest = [oldest, first].into_iter().flatten().min();
             } else {
                 break;
             }
         }
-        let late = oldest.is_some_and(|first| {
-            first >= 0 && wall_ms.saturating_sub(first) > settings.max_compaction_lag_ms
-        });
+        let late =
+            oldest.is_some_and(|first: i64| wall_ms.saturating_sub(first) > settings.max_compaction_lag_ms);
+        // as Kafka, more than the ratio, not as much
         let worth = u128::from(dirty) * 1_000_000
-            >= u128::from(clean + dirty) * u128::from(settings.min_cleanable_dirty_millionths);
+            > u128::from(clean + dirty) * u128::from(settings.min_cleanable_dirty_millionths);
         until.filter(|_| dirty > 0 && (worth || late))
     }
 
-    /// Notes the keys of the dirty segments before `until`; returns how far memory has sufficed, which is at least one
-    /// segment.
-    fn latest_offsets(&self, until: i64, limit_bytes: usize) -> Result<(Latest, i64), LogError> {
-        let (mut latest, mut room) = (Latest::new(), KEY_MEMORY_BYTES);
-        for (number, segment) in self.segments.iter().enumerate() {
-            if segment.base < self.cleaned_until {
-                continue;
-            }
-            if segment.base >= until {
-                break;
-            }
-            self.each_batch(segment, |batch| {
-                if batch.header().is_control() || batch.header().count == 0 {
-                    return Ok(());
-                }
-                for record in &batch.records(limit_bytes)? {
-                    let record = record?;
-                    let Some(key) = record.key else { continue };
-                    match latest.get_mut(key) {
-                        Some(offset) => *offset = record.offset,
-                        None => {
-                            room = room.saturating_sub(key.len() + KEY_OVERHEAD_BYTES);
-                            latest.insert(Bytes::copy_from_slice(key), record.offset);
-                        }
-                    }
-                }
-                Ok(())
-            })?;
-            if room == 0 {
-                let next = self.segments.get(number + 1).map_or(until, |next| next.base);
-                return Ok((latest, next));
-            }
-        }
-        Ok((latest, until))
-    }
-
     /// Last offset of the last batch of each idempotent producer.
-    fn last_of_producers(&self) -> BTreeMap<i64, i64> {
+    fn last_of_producers(&self) -> LastOfProducers {
         let last = self.producers.iter();
         last.filter_map(|(id, entry)| Some((id, entry.batches.back()?.last_offset))).collect()
     }
 
-    fn each_batch(
-        &self,
-        segment: &Segment,
-        mut each: impl FnMut(&RawBatch) -> Result<(), klamm_wire::BatchError>,
-    ) -> Result<(), LogError> {
-        let mut position = 0;
-        while position < segment.len(&self.directory) {
-            let batch = scan::batch(&self.directory, segment.log, position, Before::default())
-                .map_err(|damage| damage.of(segment.base))?;
-            let offset = batch.header().base_offset;
-            each(&batch)
-                .map_err(|error| Damage::new(position, offset, Cause::Batch(error)).of(segment.base))?;
-            position += batch.header().size_bytes() as u64;
-        }
-        Ok(())
-    }
-
-    /// What is left of the batches of a segment; `None` if that is all of them.
-    fn clean_segment(
-        &self,
-        number: usize,
-        keep: &Keep<'_>,
-        limit_bytes: usize,
-    ) -> Result<Option<Vec<Bytes>>, LogError> {
-        let Some(segment) = self.segments.get(number) else { return Ok(None) };
-        let (mut left, mut changed) = (Vec::new(), false);
-        let horizon = keep.wall_ms.saturating_add(self.settings.delete_retention_ms);
-        self.each_batch(segment, |batch| {
-            match keep.of(batch, horizon, limit_bytes)? {
-                Left::All => left.push(batch.bytes().clone()),
-                Left::Some(bytes) => {
-                    changed = true;
-                    left.push(bytes);
-                }
-                Left::Nothing => changed = true,
-            }
-            Ok(())
-        })?;
-        Ok(changed.then_some(left))
-    }
-
-    /// Puts cleaned batches in a segment's place.
-    fn replace(&mut self, number: usize, batches: Vec<Bytes>) -> Result<(), LogError> {
-        let Some(base) = self.segments.get(number).map(|segment| segment.base) else { return Ok(()) };
-        let mut cleaned = Segment::create_as(&mut self.directory, base, CLEANED)?;
-        let interval = self.settings.index_interval_bytes;
-        for bytes in batches {
-            let header = BatchHeader::parse(&bytes)
-                .map_err(|error| Damage::new(0, base, Cause::Batch(error)).of(base))?;
-            let position = self.directory.append(cleaned.log, &[bytes])?;
-            cleaned.note(&mut self.directory, &header, position, interval)?;
-        }
-        cleaned.close(&mut self.directory)?;
-        self.directory.sync_now()?;
-        let extensions: &[&str] =
-            if self.directory.keeps_derived() { &[INDEX, TIME_INDEX, LOG] } else { &[LOG] };
-        for step in [(CLEANED, Some(SWAP)), (SWAP, None)] {
-            for extension in extensions {
-                let name = files::of_offset(base, extension);
-                let to = step.1.map_or(name.clone(), |suffix| format!("{name}.{suffix}"));
-                self.directory.rename(&format!("{name}.{}", step.0), &to)?;
-            }
-            self.directory.sync_now()?;
-        }
-        if let Some(segment) = self.segments.get_mut(number) {
-            *segment = cleaned;
-        }
-        self.has_gaps = true;
-        Ok(())
-    }
-
     /// Removes segments of which nothing is left, but for the first, which tells where the log begins, and the last.
-    fn drop_empty(&mut self) -> Result<(), LogError> {
+    fn drop_empty(&mut self) -> Result<(), StorageError> {
         let mut number = 1;
         while number + 1 < self.segments.len() {
             if self.segments.get(number).is_some_and(|segment| segment.len(&self.directory) == 0) {
@@ -246,121 +239,4 @@ impl<D: Directory> Log<D> {
         }
         Ok(())
     }
-}
-
-/// What decides about a record.
-struct Keep<'a> {
-    latest: &'a Latest,
-    until: i64,
-    last_of_producers: &'a BTreeMap<i64, i64>,
-    wall_ms: i64,
-}
-
-/// What is left of a batch.
-enum Left {
-    All,
-    Some(Bytes),
-    Nothing,
-}
-
-impl Keep<'_> {
-    fn of(&self, batch: &RawBatch, horizon: i64, limit_bytes: usize) -> Result<Left, klamm_wire::BatchError> {
-        let header = *batch.header();
-        if header.is_control() || header.base_offset >= self.until {
-            return Ok(Left::All);
-        }
-        let is_last = header.has_producer()
-            && self.last_of_producers.get(&header.producer_id) == Some(&header.last_offset());
-        if header.count == 0 {
-            return Ok(if is_last { Left::All } else { Left::Nothing });
-        }
-        let own = (header.attributes & DELETE_HORIZON != 0).then_some(header.base_timestamp);
-        let records = batch.records(limit_bytes)?;
-        let mut kept = Vec::new();
-        let mut tombstones = false;
-        for record in &records {
-            let record = record?;
-            let Some(key) = record.key else { continue };
-            let overtaken = self.latest.get(key).is_some_and(|latest| record.offset < *latest);
-            let over = record.value.is_none() && own.is_some_and(|until| self.wall_ms >= until);
-            if !overtaken && !over {
-                tombstones |= record.value.is_none();
-                kept.push(record);
-            }
-        }
-        let marks = tombstones && own.is_none();
-        if kept.len() == records.count() as usize && !marks {
-            return Ok(Left::All);
-        }
-        if kept.is_empty() {
-            return Ok(if is_last { Left::Some(without_records(&header)) } else { Left::Nothing });
-        }
-        let base_timestamp = if marks { horizon } else { header.base_timestamp };
-        let mut body = BytesMut::new();
-        kept.iter().for_each(|record| put_record(&mut body, record, header.base_offset, base_timestamp));
-        let compression = header.compression()?;
-        let body = match compression {
-            Compression::None => body.freeze(),
-            compression => compression.compress(None, &body)?.into(),
-        };
-        let append_time = header.timestamp_type() == klamm_wire::batch::TimestampType::LogAppendTime;
-        let newest = kept.iter().map(|record| record.timestamp).max().unwrap_or(header.max_timestamp);
-        let header = BatchHeader {
-            attributes: if marks { header.attributes | DELETE_HORIZON } else { header.attributes },
-            base_timestamp,
-            max_timestamp: if append_time { header.max_timestamp } else { newest },
-            count: kept.len() as i32,
-            ..header
-        };
-        Ok(Left::Some(sealed(header, &body)))
-    }
-}
-
-/// A batch that only tells what its producer wrote last.
-fn without_records(header: &BatchHeader) -> Bytes {
-    let codec_and_horizon = 0x07 | DELETE_HORIZON;
-    let header = BatchHeader {
-        attributes: header.attributes & !codec_and_horizon,
-        base_timestamp: header.max_timestamp,
-        count: 0,
-        ..*header
-    };
-    sealed(header, &[])
-}
-
-/// Header and records, with length and CRC that fit.
-fn sealed(mut header: BatchHeader, body: &[u8]) -> Bytes {
-    header.length = (HEADER_BYTES - 12 + body.len()) as i32;
-    header.crc = klamm_wire::crc::crc32c_of_two(&header.encode()[SUMMED_FROM..], body);
-    let mut whole = BytesMut::with_capacity(HEADER_BYTES + body.len());
-    whole.extend_from_slice(&header.encode());
-    whole.extend_from_slice(body);
-    whole.freeze()
-}
-
-fn put_record(out: &mut BytesMut, record: &klamm_wire::RecordRef<'_>, base_offset: i64, base_timestamp: i64) {
-    let mut body = BytesMut::new();
-    body.extend_from_slice(&[0]);
-    put_number(&mut body, record.timestamp.wrapping_sub(base_timestamp));
-    put_number(&mut body, record.offset - base_offset);
-    put_field(&mut body, record.key);
-    put_field(&mut body, record.value);
-    put_number(&mut body, record.headers().count() as i64);
-    for header in record.headers() {
-        put_field(&mut body, Some(header.name));
-        put_field(&mut body, header.value);
-    }
-    put_number(out, body.len() as i64);
-    out.extend_from_slice(&body);
-}
-
-fn put_number(out: &mut BytesMut, value: i64) {
-    let mut bytes = [0; 10];
-    let len = klamm_wire::varint::put_signed(&mut bytes, value).unwrap_or(0);
-    out.extend_from_slice(&bytes[..len]);
-}
-
-fn put_field(out: &mut BytesMut, field: Option<&[u8]>) {
-    put_number(out, field.map_or(-1, |field| field.len() as i64));
-    out.extend_from_slice(field.unwrap_or_default());
 }

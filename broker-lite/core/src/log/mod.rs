@@ -13,6 +13,7 @@
 //! Invariant: offsets rise and leader epochs never fall from one batch to the next. Offsets may be left out, where
 //! compaction has taken records away.
 
+mod clean;
 mod compact;
 mod files;
 mod index;
@@ -22,7 +23,8 @@ mod scan;
 mod segment;
 mod settings;
 
-pub use compact::Compacted;
+pub use clean::{Cleaning, CleaningLimits, Compacted};
+pub use compact::NextInCleaning;
 pub use files::{LEADER_EPOCHS, PARTITION_METADATA};
 pub use recover::content;
 pub use scan::{Batches, Cause, Damage};
@@ -90,8 +92,10 @@ pub struct Log<D> {
     recovery_point: i64,
     /// Offsets may have been left out.
     has_gaps: bool,
-    /// Everything before this offset was compacted since the log was opened.
+    /// Everything before this offset was compacted.
     cleaned_until: i64,
+    /// Counts how often the log was cut.
+    generation: u64,
     /// Files that wait for their deletion, and when that is due.
     doomed: Vec<(Option<Tick>, String)>,
 }
@@ -471,6 +475,7 @@ impl<D: Directory> Log<D> {
             self.restart_at(self.start_offset)?;
             return Ok(true);
         }
+        self.lower_cleaned(end_offset);
         self.lower_recovery_point(end_offset)?;
         while self.segments.len() > place.segment + 1 {
             if let Some(last) = self.segments.pop() {
@@ -483,7 +488,6 @@ impl<D: Directory> Log<D> {
             end_offset = left.max(self.start_offset);
         }
         self.end_offset = end_offset;
-        self.cleaned_until = self.cleaned_until.min(end_offset);
         self.epochs.truncate_from_end(end_offset);
         self.epochs_changed = true;
         self.remove_snapshots(|at| at > end_offset)?;
@@ -491,6 +495,15 @@ impl<D: Directory> Log<D> {
             self.rebuild_producers()?;
         }
         Ok(true)
+    }
+
+    /// What lies behind `offset` is about to change: it was not compacted, and a compaction under way is void.
+    fn lower_cleaned(&mut self, offset: i64) {
+        self.generation += 1;
+        if self.cleaned_until > offset {
+            self.cleaned_until = offset;
+            self.directory.set_cleaned_until(offset);
+        }
     }
 
     /// What lies behind `offset` is about to change: nobody may take it for durable, now or after a loss of power.
@@ -509,6 +522,7 @@ impl<D: Directory> Log<D> {
     ///
     /// What the storage says.
     pub fn restart_at(&mut self, offset: i64) -> Result<(), StorageError> {
+        self.lower_cleaned(0);
         self.lower_recovery_point(offset.min(self.start_offset))?;
         for segment in std::mem::take(&mut self.segments) {
             self.remove_segment(&segment)?;

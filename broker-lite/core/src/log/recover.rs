@@ -7,11 +7,13 @@
 //!   from its files   │ damage; after a shutdown in order believed, too
 //! ```
 
+use std::collections::BTreeSet;
+
 use bytes::{Bytes, BytesMut};
 use klamm_wire::BatchHeader;
 use klamm_wire::planted::{Bug, planted};
 
-use super::files::{self, CLEANED, DELETED, LEADER_EPOCHS, SNAPSHOT, SWAP};
+use super::files::{self, CLEANED, DELETED, INDEX, LEADER_EPOCHS, SNAPSHOT, SWAP, TIME_INDEX};
 use super::scan::{self, Before, Cause, Damage, Place};
 use super::segment::Segment;
 use super::{Log, LogError, LogSettings};
@@ -20,7 +22,7 @@ use crate::producer_state::ProducerStates;
 use crate::storage::{Directory, StorageError, read_file};
 
 /// What is left over of writing a file of another name.
-const TEMPORARY: &str = ".tmp";
+const TEMPORARY: &str = "tmp";
 
 impl<D: Directory> Log<D> {
     /// Opens what the directory holds. The log ends before the first batch that is torn, damaged or out of order: the
@@ -43,6 +45,7 @@ impl<D: Directory> Log<D> {
             recovery_point: checkpoint.recovery_point,
             has_gaps: false,
             cleaned_until: 0,
+            generation: 0,
             doomed: Vec::new(),
         };
         let damage = log.rebuild()?;
@@ -77,6 +80,7 @@ impl<D: Directory> Log<D> {
             self.restart_at(self.start_offset)?;
         }
         self.recovery_point = self.recovery_point.min(self.end_offset);
+        self.cleaned_until = self.directory.cleaned_until().min(self.end_offset);
         self.epochs.truncate_from_end(self.end_offset);
         self.epochs.truncate_from_start(self.start_offset);
         if damage.is_some() {
@@ -94,15 +98,58 @@ impl<D: Directory> Log<D> {
 
     /// Removes what a process has left half done; returns the names of the rest.
     fn tidy(&mut self) -> Result<Vec<String>, StorageError> {
+        let mut half_done = BTreeSet::new();
+        let mut swaps = Vec::new();
         for name in self.directory.names()? {
-            let extension = |wanted: &str| name.strip_suffix(wanted).is_some_and(|rest| rest.ends_with('.'));
-            if let Some(done) = name.strip_suffix(SWAP).and_then(|rest| rest.strip_suffix('.')) {
-                self.directory.rename(&name, done)?;
-            } else if name.ends_with(TEMPORARY) || extension(DELETED) || extension(CLEANED) {
-                self.directory.remove(&name)?;
+            let Some((file, suffix)) = name.rsplit_once('.') else { continue };
+            match suffix {
+                SWAP => swaps.push(file.to_owned()),
+                TEMPORARY | DELETED => self.directory.remove(&name)?,
+                CLEANED => {
+                    half_done.extend(base_of(file));
+                    self.directory.remove(&name)?;
+                }
+                _ => {}
+            }
+        }
+        // Kafka renames one or several cleaned segments to `.swap`, in order; then those they came from go.
+        let complete = half_done.first().copied().unwrap_or(i64::MAX);
+        for file in swaps {
+            let base = base_of(&file);
+            half_done.extend(base);
+            if base.is_none_or(|base| base >= complete) {
+                self.directory.remove(&format!("{file}.{SWAP}"))?;
+                continue;
+            }
+            self.directory.rename(&format!("{file}.{SWAP}"), &file)?;
+            if let Some(base) = files::segment_offset(&file) {
+                self.remove_replaced(base)?;
+            }
+        }
+        // Which index belongs to which segment nobody knows.
+        for base in half_done {
+            for extension in [INDEX, TIME_INDEX] {
+                self.directory.remove(&files::of_offset(base, extension))?;
             }
         }
         self.directory.names()
+    }
+
+    /// Removes the segments whose records are in the one that begins at `base`.
+    fn remove_replaced(&mut self, base: i64) -> Result<(), StorageError> {
+        let segment = Segment::open(&mut self.directory, base)?;
+        let (mut position, mut end) = (0, base);
+        while let Ok(Some(header)) = segment.header_at(&self.directory, position) {
+            position += header.size_bytes() as u64;
+            end = header.next_offset();
+        }
+        for other in self.directory.names()?.iter().filter_map(|name| files::segment_offset(name)) {
+            if other > base && other < end {
+                let replaced = Segment::open(&mut self.directory, other)?;
+                self.remove_segment(&replaced)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the epochs from their file; `false` if there is none that can be read: they are derived from the batches then.
@@ -135,6 +182,7 @@ impl<D: Directory> Log<D> {
     ) -> Result<Option<Damage>, StorageError> {
         let mut segment = Segment::open(&mut self.directory, base)?;
         let believed = self.directory.was_closed() || next.is_some_and(|next| next <= self.recovery_point);
+        self.has_gaps |= !self.segments.is_empty() && base > self.end_offset;
         self.end_offset = self.end_offset.max(base);
         if believed && *knows_epochs && segment.load_index(&mut self.directory)? {
             let at = segment.index.before_position(u64::MAX);
@@ -387,6 +435,12 @@ impl<D: Directory> Log<D> {
         }
         Ok(())
     }
+}
+
+/// The offset that a file of a segment is named after.
+fn base_of(file: &str) -> Option<i64> {
+    let (_, extension) = file.rsplit_once('.')?;
+    files::offset_in(file, extension)
 }
 
 fn placed(header: BatchHeader, position: u64, before: Before) -> Result<BatchHeader, Damage> {

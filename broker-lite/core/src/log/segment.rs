@@ -107,6 +107,23 @@ impl Segment {
         Ok(())
     }
 
+    /// The files of its index, where they are kept.
+    pub(super) fn index_files(&self) -> Option<(FileId, FileId)> {
+        self.indexes
+    }
+
+    /// Notes a batch at `position` in the index; returns what that adds to the files.
+    pub(super) fn noted(&mut self, header: &BatchHeader, position: u64, interval: u64) -> Added {
+        self.first_timestamp.get_or_insert(header.max_timestamp);
+        let batch = Indexed {
+            last_offset: header.last_offset(),
+            max_timestamp: header.max_timestamp,
+            position,
+            size: header.size_bytes() as u64,
+        };
+        self.index.appended(self.base, batch, interval)
+    }
+
     /// Notes a batch at `position` in the index.
     pub(super) fn note<D: Directory>(
         &mut self,
@@ -115,14 +132,7 @@ impl Segment {
         position: u64,
         interval: u64,
     ) -> Result<(), StorageError> {
-        self.first_timestamp.get_or_insert(header.max_timestamp);
-        let batch = Indexed {
-            last_offset: header.last_offset(),
-            max_timestamp: header.max_timestamp,
-            position,
-            size: header.size_bytes() as u64,
-        };
-        let added = self.index.appended(self.base, batch, interval);
+        let added = self.noted(header, position, interval);
         self.write(directory, added)
     }
 

@@ -190,17 +190,25 @@ fn epochs_outlive_a_shutdown_in_order_and_a_kill() {
     }
 }
 
-/// Goal: what compaction makes pass for durable is not looked at after a kill, so its epochs must be in their file.
+/// Goal: what lies before the recovery point is not looked at after a kill, so what is compacted has its epochs in their file.
 #[test]
-fn compaction_writes_the_epochs_down() {
+fn nothing_is_compacted_before_its_epochs_are_written_down() {
     let settings = LogSettings { segment_bytes: 1, compact: true, ..LogSettings::default() };
     let mut log = Log::open(MemoryDirectory::with_derived_files(), settings).unwrap().0;
     for epoch in [0, 2, 4] {
         push(&mut log, &idempotent(1, 0, epoch / 2, &[b"x"]), epoch);
     }
-    let end = log.end_offset();
-    log.compact(1_000_000, end, 1 << 20).unwrap().unwrap();
-    assert_eq!(log.recovery_point(), end);
+    let limits = CleaningLimits {
+        wall_ms: 1_000_000,
+        high_watermark: log.end_offset(),
+        key_memory_bytes: 1 << 20,
+        decompression_limit_bytes: 1 << 20,
+    };
+    assert!(log.begin_cleaning(limits).unwrap().is_none(), "nothing is durable");
+    let synced = log.begin_sync().unwrap();
+    log.directory_mut().sync_now().unwrap();
+    log.end_sync(&synced).unwrap();
+    assert!(log.begin_cleaning(limits).unwrap().is_some());
     let written = crate::storage::read_file(log.directory_mut(), LEADER_EPOCHS).unwrap();
     assert_eq!(EpochCache::decode(&written).as_ref(), Some(log.epochs()));
 }

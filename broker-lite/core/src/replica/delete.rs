@@ -6,10 +6,10 @@
 
 use klamm_wire::ErrorCode;
 
-use super::{Effect, Replica, read_failed};
+use super::{Effect, Replica};
 use crate::Tick;
-use crate::log::{Compacted, LogError};
-use crate::storage::Directory;
+use crate::log::{Cleaning, CleaningLimits, LogError, NextInCleaning};
+use crate::storage::{Directory, Unsynced};
 
 impl<D: Directory> Replica<D> {
     /// Gives up the records before `offset` (-1: all that are committed) as leader; returns where the log begins then. The
@@ -60,20 +60,71 @@ impl<D: Directory> Replica<D> {
         retained.map_err(|error| self.write_failed(error, fx))
     }
 
-    /// Compacts the log if that is its policy and worth it.
+    /// Begins to compact the log if that is its policy and worth it: see [`Log::begin_cleaning`](crate::log::Log::begin_cleaning).
     ///
     /// # Errors
     ///
     /// As [`Self::retain`].
-    pub fn compact(&mut self, wall_ms: i64, fx: &mut Vec<Effect>) -> Result<Option<Compacted>, ErrorCode> {
+    pub fn begin_cleaning(
+        &mut self,
+        wall_ms: i64,
+        key_memory_bytes: usize,
+        fx: &mut Vec<Effect>,
+    ) -> Result<Option<Cleaning<D::Aside>>, ErrorCode> {
         if self.failed {
             return Err(ErrorCode::KAFKA_STORAGE_ERROR);
         }
-        let limit = self.settings.decompression_limit_bytes;
-        let compacted = self.log.compact(wall_ms, self.high_watermark, limit);
-        compacted.map_err(|error| match error {
-            LogError::Storage(error) => self.write_failed(LogError::Storage(error), fx),
-            error => read_failed(&error),
-        })
+        let limits = CleaningLimits {
+            wall_ms,
+            high_watermark: self.high_watermark,
+            key_memory_bytes,
+            decompression_limit_bytes: self.settings.decompression_limit_bytes,
+        };
+        self.log.begin_cleaning(limits).map_err(|error| self.write_failed(error, fx))
+    }
+
+    /// Goes on with a compaction: see [`Log::go_on_cleaning`](crate::log::Log::go_on_cleaning).
+    ///
+    /// # Errors
+    ///
+    /// `KAFKA_STORAGE_ERROR`, which takes the replica offline.
+    pub fn go_on_cleaning(
+        &mut self,
+        cleaning: &mut Cleaning<D::Aside>,
+        fx: &mut Vec<Effect>,
+    ) -> Result<NextInCleaning, ErrorCode> {
+        let next = if self.failed {
+            self.log.give_up_cleaning(cleaning).map(|_| NextInCleaning::GivenUp)
+        } else {
+            self.log.go_on_cleaning(cleaning)
+        };
+        next.map_err(|error| self.write_failed(error.into(), fx))
+    }
+
+    /// Gives a compaction up; returns whether the log is still the one that it began with.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::go_on_cleaning`].
+    pub fn give_up_cleaning(
+        &mut self,
+        cleaning: &mut Cleaning<D::Aside>,
+        fx: &mut Vec<Effect>,
+    ) -> Result<bool, ErrorCode> {
+        self.log.give_up_cleaning(cleaning).map_err(|error| self.write_failed(error.into(), fx))
+    }
+
+    /// The names that a compaction has changed, for whoever owns the disk.
+    pub fn begin_cleaned_sync(&mut self) -> Unsynced {
+        self.log.begin_cleaned_sync()
+    }
+
+    /// Notes that these names are durable, and remembers how far the log is compacted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::go_on_cleaning`].
+    pub fn end_cleaning(&mut self, done: &Unsynced, fx: &mut Vec<Effect>) -> Result<(), ErrorCode> {
+        self.log.end_cleaning(done).map_err(|error| self.write_failed(error.into(), fx))
     }
 }

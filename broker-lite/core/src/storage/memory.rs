@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::pieces::Pieces;
-use super::{Checkpoint, Directory, FileId, StorageError, Unsynced};
+use super::{Aside, Checkpoint, Directory, FileId, StorageError, Unsynced};
 
 type Names = BTreeMap<Box<str>, FileId>;
 
@@ -27,6 +27,7 @@ pub struct MemoryDirectory {
     /// Syncs that have begun.
     syncs: u64,
     checkpoint: Checkpoint,
+    cleaned_until: i64,
     keeps_derived: bool,
     was_closed: bool,
 }
@@ -144,7 +145,32 @@ impl MemoryDirectory {
     }
 }
 
+/// A file of a [`MemoryDirectory`] away from it.
+#[derive(Debug)]
+pub struct MemoryAside(Pieces);
+
+impl Aside for MemoryAside {
+    fn size(&self) -> u64 {
+        self.0.end()
+    }
+
+    fn read(&self, position: u64, len: usize, out: &mut Vec<Bytes>) -> Result<(), StorageError> {
+        self.0.read(position, len, out)
+    }
+
+    fn append(&mut self, chunk: Bytes) -> Result<(), StorageError> {
+        self.0.append(&[chunk]);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
 impl Directory for MemoryDirectory {
+    type Aside = MemoryAside;
+
     fn names(&self) -> Result<Vec<String>, StorageError> {
         Ok(self.names.keys().map(|name| name.to_string()).collect())
     }
@@ -193,6 +219,18 @@ impl Directory for MemoryDirectory {
     fn read_exact(&self, file: FileId, position: u64, buf: &mut [u8]) -> Result<(), StorageError> {
         let found = self.file(file).ok_or_else(|| StorageError::Missing(format!("{file:?}")))?;
         found.bytes.read_exact(position, buf)
+    }
+
+    fn aside(&self, file: FileId) -> Result<MemoryAside, StorageError> {
+        let found = self.file(file).ok_or_else(|| StorageError::Missing(format!("{file:?}")))?;
+        Ok(MemoryAside(found.bytes.share()))
+    }
+
+    fn take_back(&mut self, file: FileId, aside: MemoryAside) -> Result<(), StorageError> {
+        let file = self.file_mut(file)?;
+        file.synced = aside.size();
+        file.bytes = aside.0;
+        Ok(())
     }
 
     fn set_len(&mut self, file: FileId, len: u64) -> Result<(), StorageError> {
@@ -294,6 +332,14 @@ impl Directory for MemoryDirectory {
     fn set_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StorageError> {
         self.checkpoint = checkpoint;
         Ok(())
+    }
+
+    fn cleaned_until(&self) -> i64 {
+        self.cleaned_until
+    }
+
+    fn set_cleaned_until(&mut self, offset: i64) {
+        self.cleaned_until = offset;
     }
 
     fn was_closed(&self) -> bool {

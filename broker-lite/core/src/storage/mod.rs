@@ -14,7 +14,7 @@
 mod memory;
 mod pieces;
 
-pub use memory::MemoryDirectory;
+pub use memory::{MemoryAside, MemoryDirectory};
 
 use std::fmt;
 
@@ -85,6 +85,36 @@ impl Unsynced {
     }
 }
 
+/// A file away from its directory: to be read, or to be filled, on another thread while the directory goes on. Whoever
+/// comes back looks whether it still counts.
+///
+/// Errors are those of [`Directory`]; this one fails alone.
+pub trait Aside: fmt::Debug + Send {
+    /// Its size: that which it had when it was taken aside, and what was appended here.
+    fn size(&self) -> u64;
+
+    /// As [`Directory::read`].
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::OutOfRange`], or if the medium fails.
+    fn read(&self, position: u64, len: usize, out: &mut Vec<Bytes>) -> Result<(), StorageError>;
+
+    /// Appends a chunk. The directory knows of it once it was given back.
+    ///
+    /// # Errors
+    ///
+    /// If the medium fails.
+    fn append(&mut self, chunk: Bytes) -> Result<(), StorageError>;
+
+    /// Makes what it holds durable, and waits for that.
+    ///
+    /// # Errors
+    ///
+    /// If the medium fails.
+    fn sync(&mut self) -> Result<(), StorageError>;
+}
+
 /// The directory of one replica.
 ///
 /// Every method returns at once, but for those that say otherwise. Only making bytes durable may take long on a disk, so
@@ -93,6 +123,9 @@ impl Unsynced {
 ///
 /// Errors are [`StorageError::Failed`] if the medium fails; nothing may be assumed about what was written then.
 pub trait Directory: fmt::Debug + Send {
+    /// One of its files away from it.
+    type Aside: Aside;
+
     /// Names of all files, sorted.
     ///
     /// # Errors
@@ -144,6 +177,20 @@ pub trait Directory: fmt::Debug + Send {
     ///
     /// [`StorageError::OutOfRange`] if any of them is not held.
     fn read_exact(&self, file: FileId, position: u64, buf: &mut [u8]) -> Result<(), StorageError>;
+
+    /// A file as it is now, away from the directory. If it is to be filled there, nobody does so here meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Missing`].
+    fn aside(&self, file: FileId) -> Result<Self::Aside, StorageError>;
+
+    /// Takes a file back that was filled and made durable away from here.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Missing`] if it was removed meanwhile.
+    fn take_back(&mut self, file: FileId, aside: Self::Aside) -> Result<(), StorageError>;
 
     /// Cuts a file. A length at or beyond its end changes nothing.
     ///
@@ -202,6 +249,13 @@ pub trait Directory: fmt::Debug + Send {
     ///
     /// If the medium fails.
     fn set_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StorageError>;
+
+    /// Everything before this offset was compacted, as last remembered; 0 if nothing is known. After a kill it may be an
+    /// earlier one.
+    fn cleaned_until(&self) -> i64;
+
+    /// Remembers how far the log was compacted. Nothing depends on it but how much is done again.
+    fn set_cleaned_until(&mut self, offset: i64);
 
     /// Whether the last process has closed its logs in order: then nothing needs to be looked through.
     fn was_closed(&self) -> bool;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::Tick;
 use crate::metadata::{LeaderRecoveryState, PartitionRegistration};
 use crate::replica::*;
-use crate::storage::{Checkpoint, Directory, FileId, MemoryDirectory, StorageError, Unsynced};
+use crate::storage::{Checkpoint, Directory, FileId, MemoryAside, MemoryDirectory, StorageError, Unsynced};
 
 pub(super) const S: Tick = Tick::from_secs(1);
 pub(super) const WALL_MS: i64 = 1_700_000_000_000;
@@ -176,6 +176,7 @@ pub(super) fn pair(settings: ReplicaSettings) -> (Sut, Sut) {
 pub(super) struct Full(MemoryDirectory);
 
 impl Directory for Full {
+    type Aside = MemoryAside;
     fn names(&self) -> Result<Vec<String>, StorageError> {
         self.0.names()
     }
@@ -203,6 +204,12 @@ impl Directory for Full {
     fn read_exact(&self, file: FileId, position: u64, buf: &mut [u8]) -> Result<(), StorageError> {
         self.0.read_exact(file, position, buf)
     }
+    fn aside(&self, file: FileId) -> Result<MemoryAside, StorageError> {
+        self.0.aside(file)
+    }
+    fn take_back(&mut self, file: FileId, aside: MemoryAside) -> Result<(), StorageError> {
+        self.0.take_back(file, aside)
+    }
     fn set_len(&mut self, file: FileId, len: u64) -> Result<(), StorageError> {
         self.0.set_len(file, len)
     }
@@ -229,6 +236,12 @@ impl Directory for Full {
     }
     fn set_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StorageError> {
         self.0.set_checkpoint(checkpoint)
+    }
+    fn cleaned_until(&self) -> i64 {
+        self.0.cleaned_until()
+    }
+    fn set_cleaned_until(&mut self, offset: i64) {
+        self.0.set_cleaned_until(offset);
     }
     fn was_closed(&self) -> bool {
         self.0.was_closed()

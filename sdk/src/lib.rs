@@ -37,7 +37,7 @@
 //! script (`mock::MockConnector`), a cluster inside the process whose leaders can be killed (the crate `broker-lite`), or
 //! any connector with faults around it ([`fault::FaultLayer`]).
 //!
-//! Not there yet: TLS, SASL, transactions, consumer groups. Their settings are refused by name.
+//! Not there yet: TLS, SASL, transactions, the group protocol of KIP-848. Their settings are refused by name.
 //!
 //! Everything needs a tokio runtime with time and I/O enabled (I/O only for TCP); outside of one, constructors return an
 //! error. What happens inside is told through `tracing` only.

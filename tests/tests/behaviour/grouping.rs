@@ -12,7 +12,7 @@ use klamm::{
     NewPartitions, OffsetReset, Producer, RebalanceContext, RebalanceListener, RebalanceReason, Record,
     TopicPartition,
 };
-use klamm_tests::backend::Backend;
+use klamm_tests::backend::{BROKERS, Backend};
 use klamm_tests::suite::Outcome;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -169,6 +169,74 @@ pub(crate) async fn a_group_goes_on_where_it_committed(backend: &Backend) -> Out
     let consumer: Consumer = builder(backend, &group)?.build()?;
     assert_eq!(consumer.committed(std::slice::from_ref(&partition)).await?[&partition], Some(40));
     consumer.close().await?;
+    Ok(())
+}
+
+pub(crate) async fn a_group_outlives_its_coordinator(backend: &Backend) -> Outcome {
+    let topic = backend.topic("outlived", 2).await?;
+    let group = backend.fresh_topic("group");
+    write(backend, &topic, 2, 50).await?;
+    let client = backend.impatient_client()?;
+    let member = || {
+        let builder = Consumer::builder().client(&client).group_id(&group);
+        let builder = builder.auto_offset_reset(OffsetReset::Earliest).enable_auto_commit(false);
+        let builder = builder.partition_assignment_strategy([AssignmentStrategy::CooperativeSticky]);
+        Member::start(builder.heartbeat_interval_ms(Duration::from_millis(300)), &topic)
+    };
+    let (one, two) = (member()?, member()?);
+    let seen = || {
+        let mut all = one.seen();
+        all.extend(two.seen());
+        all.len()
+    };
+    let share = || one.partitions().len() == 1 && two.partitions().len() == 1;
+    until("both share everything", || share() && seen() == 100).await?;
+    one.consumer.commit().await?;
+    two.consumer.commit().await?;
+
+    let offsets = "__consumer_offsets";
+    let partitions = backend.until_described(offsets, |told| Some(told.ok()?.partitions.len())).await?;
+    let hash =
+        group.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    let place = (hash & i32::MAX) as usize % partitions;
+    backend.until_in_sync(offsets, place, BROKERS).await?;
+    for partition in 0..2 {
+        backend.until_in_sync(&topic, partition, BROKERS).await?;
+    }
+    let coordinator = backend.leader_of(offsets, place).await?;
+    backend.kill(coordinator).await?;
+    backend.until_leader(offsets, place, |leader| leader != coordinator).await?;
+    write(backend, &topic, 2, 50).await?;
+    until("everything is read, nothing is left without an owner", || share() && seen() == 200).await?;
+    one.consumer.commit().await?;
+    two.consumer.commit().await?;
+    let again =
+        one.seen().into_iter().chain(two.seen()).filter(|((_, offset), times)| *offset < 50 && *times > 1);
+    assert_eq!(again.count(), 0, "what was committed is not read again");
+    two.consumer.close().await?;
+    until("the other takes over", || one.partitions().len() == 2).await?;
+    one.consumer.close().await?;
+    Ok(())
+}
+
+pub(crate) async fn others_take_over_from_a_member_that_vanished(backend: &Backend) -> Outcome {
+    let topic = backend.topic("vanished", 2).await?;
+    let group = backend.fresh_topic("group");
+    write(backend, &topic, 2, 20).await?;
+    let member = || -> Result<Member, Error> {
+        let session = Duration::from_secs(6);
+        Member::start(builder(backend, &group)?.session_timeout_ms(session).enable_auto_commit(false), &topic)
+    };
+    let (one, two) = (member()?, member()?);
+    until("both share", || one.partitions().len() == 1 && two.partitions().len() == 1).await?;
+    until("both read", || one.seen().len() + two.seen().len() >= 40).await?;
+    one.consumer.commit().await?;
+    // Aborting the reader drops the last hold on the consumer: nothing is said to the group.
+    two.reading.abort();
+    drop(two);
+    until("the session is over, and the other takes over", || one.partitions().len() == 2).await?;
+    until("it reads what was not committed", || one.seen().len() == 40).await?;
+    one.consumer.close().await?;
     Ok(())
 }
 

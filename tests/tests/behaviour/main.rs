@@ -101,6 +101,8 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     grouping::two_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
     grouping::cooperative_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
     grouping::a_group_goes_on_where_it_committed[Groups, KeepRecords],
+    grouping::a_group_outlives_its_coordinator[Groups, KeepRecords, Replicate, Kill],
+    grouping::others_take_over_from_a_member_that_vanished[Groups, KeepRecords],
     grouping::a_listener_hears_of_every_change_and_commits_while_it_can[Groups, KeepRecords],
     grouping::new_partitions_and_new_topics_are_shared_out[Groups, CreatePartitions, CreateTopics],
     grouping::whoever_cannot_be_a_member_is_told_why[Groups, KeepRecords],

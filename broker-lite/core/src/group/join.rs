@@ -314,27 +314,23 @@ impl Cx<'_> {
         written: Result<(), ErrorCode>,
     ) {
         let new = &replaced.new;
-        if !group.members.contains_key(new) {
-            // gone meanwhile, and told so
+        let waits = group.members.get(new).is_some_and(|member| member.joining == Some(replaced.to));
+        if !waits || group.state != State::Stable || group.generation != replaced.generation {
+            // it is gone and was told so, or a rebalance that has begun meanwhile answers instead
             return;
         }
         let Err(code) = written else {
-            // a rebalance that has begun meanwhile answers instead
-            let waits = group.members.get(new).is_some_and(|member| member.joining == Some(replaced.to));
-            if waits && group.state == State::Stable && group.generation == replaced.generation {
-                group.end_join(new);
-                let leads = group.is_leader(new);
-                let mut answer = accepted(group, new, leads);
-                if replaced.version >= SKIP_ASSIGNMENT_FROM {
-                    answer.skip_assignment = leads;
-                } else {
-                    // it must not think that it has to assign
-                    answer.members.clear();
-                    answer.leader = text(replaced.leader.as_deref().unwrap_or_default());
-                }
-                turn.answer(replaced.to, Response::Join(answer));
+            group.end_join(new);
+            let leads = group.is_leader(new);
+            let mut answer = accepted(group, new, leads);
+            if replaced.version >= SKIP_ASSIGNMENT_FROM {
+                answer.skip_assignment = leads;
+            } else {
+                // it must not think that it has to assign
+                answer.members.clear();
+                answer.leader = text(replaced.leader.as_deref().unwrap_or_default());
             }
-            return;
+            return turn.answer(replaced.to, Response::Join(answer));
         };
         let old = &replaced.old;
         let answer = accepted(group, new, false)

@@ -33,7 +33,8 @@ pub(crate) struct Rt {
 struct Origin {
     tokio: tokio::runtime::Handle,
     start: Instant,
-    wall_at_start_ms: i64,
+    /// Since the Unix epoch.
+    wall_at_start: Duration,
     /// The system's two clocks at the start, unless the wall clock is a simulation's.
     system: Option<(SystemTime, std::time::Instant)>,
     seed: u64,
@@ -47,15 +48,15 @@ impl Rt {
     pub(crate) fn current(seed: Option<u64>) -> Option<Self> {
         let tokio = tokio::runtime::Handle::try_current().ok()?;
         let ambient = klamm_wire::ambient::current();
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall_at_start_ms = match &ambient {
-            Some(simulation) => simulation.wall_ms(),
-            None => i64::try_from(wall.as_millis()).unwrap_or(0),
+        let (start, system) = clocks();
+        let wall_at_start = match &ambient {
+            Some(simulation) => Duration::from_millis(u64::try_from(simulation.wall_ms()).unwrap_or(0)),
+            None => system.0.duration_since(UNIX_EPOCH).unwrap_or_default(),
         };
         let seed = seed.or_else(|| ambient.as_ref().map(|simulation| simulation.next_seed()));
         let seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-        let system = ambient.is_none().then(|| (SystemTime::now(), std::time::Instant::now()));
-        let origin = Arc::new(Origin { tokio, start: Instant::now(), wall_at_start_ms, system, seed });
+        let system = ambient.is_none().then_some(system);
+        let origin = Arc::new(Origin { tokio, start, wall_at_start, system, seed });
         Some(Self { origin, off_ms: Arc::default() })
     }
 
@@ -76,10 +77,12 @@ impl Rt {
 
     /// Milliseconds since the Unix epoch.
     pub(crate) fn wall_ms(&self) -> i64 {
-        let passed = i64::try_from(self.now().as_millis()).unwrap_or(i64::MAX / 4);
         let stepped =
             self.origin.system.map_or(0, |(wall, monotonic)| stepped_ms(wall.elapsed(), monotonic.elapsed()));
-        self.origin.wall_at_start_ms + passed + stepped + self.off_ms.load(Ordering::Relaxed)
+        let wall = self.origin.wall_at_start + self.now();
+        i64::try_from(wall.as_millis()).unwrap_or(i64::MAX / 4)
+            + stepped
+            + self.off_ms.load(Ordering::Relaxed)
     }
 
     /// Waits until `at`.
@@ -114,6 +117,20 @@ impl Rt {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
         fastrand::Rng::with_seed(mix)
+    }
+}
+
+/// The runtime's clock and the system's two, read in one moment: who is interrupted between them reads again.
+fn clocks() -> (Instant, (SystemTime, std::time::Instant)) {
+    const MOMENT: Duration = Duration::from_micros(50);
+    let mut tries = 0;
+    loop {
+        let monotonic = std::time::Instant::now();
+        let (start, wall) = (Instant::now(), SystemTime::now());
+        tries += 1;
+        if monotonic.elapsed() < MOMENT || tries == 100 {
+            return (start, (wall, monotonic));
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use broker_lite::{ApiKey, Cluster, Frame, Side};
 use klamm_wire::framing::length_prefix;
 use klamm_wire::messages::{
-    BeginQuorumEpochRequest, BrokerId, EndQuorumEpochRequest, TopicName, begin_quorum_epoch_request,
-    end_quorum_epoch_request,
+    BeginQuorumEpochRequest, BrokerId, EndQuorumEpochRequest, TopicName, VoteRequest,
+    begin_quorum_epoch_request, end_quorum_epoch_request, vote_request,
 };
 use klamm_wire::{ErrorCode, Request, StrBytes, codec};
 use support::code;
@@ -146,4 +146,40 @@ async fn a_voter_that_is_far_behind_catches_up_by_a_snapshot_and_can_lead() {
         assert!(again.to_string().contains("TOPIC_ALREADY_EXISTS"), "{again}");
     }
     assert!(cluster.check().is_ok(), "{}", cluster.check());
+}
+
+/// Whether `voter` grants `candidate` its vote for `epoch`.
+async fn ask_for_vote(cluster: &Cluster, voter: i32, candidate: i32, epoch: i32) -> bool {
+    let partition = vote_request::PartitionData::default()
+        .with_replica_epoch(epoch)
+        .with_replica_id(BrokerId(candidate))
+        .with_last_offset_epoch(epoch - 1)
+        .with_last_offset(i64::MAX / 2);
+    let topic = vote_request::TopicData::default().with_topic_name(log()).with_partitions(vec![partition]);
+    let request = VoteRequest::default().with_voter_id(BrokerId(voter)).with_topics(vec![topic]);
+    ask_voter(cluster, voter, 2, &request).await.topics[0].partitions[0].vote_granted
+}
+
+/// Goal: what a voter has promised it cannot forget, so it says so only when that is durable.
+#[tokio::test(start_paused = true)]
+async fn a_vote_is_told_when_it_is_durable_and_not_before() {
+    const SLOW: Duration = Duration::from_millis(700);
+    let cluster = Cluster::builder().seed(7).start().await.unwrap();
+    let leader = cluster.controller().unwrap();
+    let (_, _, epoch) = claim(&cluster, leader, leader, 0).await;
+    let mut others = cluster.voters().into_iter().filter(|voter| *voter != leader);
+    let (voter, candidate) = (others.next().unwrap(), others.next().unwrap());
+    let slow = cluster.disk(voter).unwrap().slow(SLOW);
+    let asked = tokio::time::Instant::now();
+    assert!(ask_for_vote(&cluster, voter, candidate, epoch + 40).await);
+    assert!(asked.elapsed() >= SLOW, "told after {:?}", asked.elapsed());
+    drop(slow);
+
+    // Once more, and the power goes before the disk is done: it has promised nothing.
+    let _slow = cluster.disk(voter).unwrap().slow(SLOW);
+    let promise = tokio::time::timeout(SLOW / 2, ask_for_vote(&cluster, voter, candidate, epoch + 80)).await;
+    assert!(promise.is_err(), "it was told at once");
+    cluster.power_off(voter).unwrap();
+    cluster.restart(voter).await.unwrap();
+    assert!(ask_for_vote(&cluster, voter, leader, epoch + 80).await, "nobody knows of another vote");
 }

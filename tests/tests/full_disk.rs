@@ -137,7 +137,10 @@ async fn write_until_refused(nodes: &Nodes, from: usize) -> (usize, String) {
     for number in from.. {
         let record = Record::new("t").partition(0).value(value(number));
         match producer.send(record).await.unwrap().await {
-            Ok(written) => assert_eq!(written.offset, Some(number as i64)),
+            Ok(written) => {
+                assert_eq!(written.offset, Some(number as i64));
+                assert!(number * VALUE_BYTES < 4 << 20, "more was acknowledged than there is room for");
+            }
             Err(error) => return (number, error.to_string()),
         }
     }

@@ -37,7 +37,7 @@
 //! script (`mock::MockConnector`), a cluster inside the process whose leaders can be killed (the crate `broker-lite`), or
 //! any connector with faults around it ([`fault::FaultLayer`]).
 //!
-//! Not there yet: TLS, SASL, transactions, consumer groups. Their settings are refused by name.
+//! Not there yet: TLS, SASL, transactions, the group protocol of KIP-848. Their settings are refused by name.
 //!
 //! Everything needs a tokio runtime with time and I/O enabled (I/O only for TCP); outside of one, constructors return an
 //! error. What happens inside is told through `tracing` only.
@@ -94,8 +94,9 @@ pub use bytes::Bytes;
 pub use client::{Client, ClientBuilder};
 pub use config::MetadataRecovery;
 pub use consumer::{
-    Consumer, ConsumerBuilder, ConsumerError, ConsumerRecord, Isolation, OffsetReset, RecordHeader,
-    StartOffset,
+    AssignmentStrategy, CommitError, Consumer, ConsumerBuilder, ConsumerError, ConsumerRecord,
+    CustomAssignor, GroupError, Isolation, OffsetReset, RebalanceContext, RebalanceListener, RebalanceReason,
+    RecordHeader, StartOffset,
 };
 pub use deserializer::Deserializer;
 pub use error::{ClientError, ConfigError, MetadataError, Recovery, RequestError};
@@ -103,6 +104,7 @@ pub use interceptor::{Extensions, Interceptor, Refusal};
 #[cfg(feature = "json")]
 pub use json::Json;
 pub use klamm_core::TopicPartition;
+pub use klamm_core::assign;
 pub use klamm_wire::messages::ApiKey;
 pub use klamm_wire::{BoxConnector, Compression, Connector, Endpoint, ErrorCode, Frame, Link, LinkError};
 pub use partitioner::Partitioner;

@@ -170,7 +170,6 @@ impl<T> Task<T> {
     }
 
     /// `true` once the task has ended.
-    #[cfg(test)]
     pub(crate) fn is_finished(&self) -> bool {
         self.join.as_ref().is_none_or(JoinHandle::is_finished)
     }

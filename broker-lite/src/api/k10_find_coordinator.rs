@@ -20,6 +20,7 @@ const BATCHED: i16 = 4;
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 const SHARE: i8 = 2;
+const KINDS: std::ops::RangeInclusive<i8> = GROUP..=SHARE;
 
 /// Where a coordinator is.
 struct Place {
@@ -53,10 +54,12 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
 }
 
 fn one(broker: &Arc<Broker>, kind: i8, key: &StrBytes) -> Coordinator {
+    let message = if KINDS.contains(&kind) { "" } else { message(ErrorCode::INVALID_REQUEST) };
     let (code, place) = settled(find(broker, kind, key));
     Coordinator::default()
         .with_key(key.clone())
         .with_error_code(code.0)
+        .with_error_message(Some(text(message)))
         .with_node_id(BrokerId(place.id))
         .with_host(place.host)
         .with_port(place.port)
@@ -81,7 +84,7 @@ fn find(broker: &Arc<Broker>, kind: i8, key: &str) -> Result<Place, ErrorCode> {
         GROUP => {}
         TRANSACTION => return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE),
         SHARE => return Err(ErrorCode::INVALID_REQUEST),
-        _ => return Err(ErrorCode::UNKNOWN_SERVER_ERROR),
+        _ => return Err(ErrorCode::INVALID_REQUEST),
     }
     let exists = broker.image(|image| image.topic(TOPIC).is_some());
     if !exists {

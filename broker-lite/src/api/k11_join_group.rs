@@ -29,7 +29,9 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame, peer: &Peer) -> Handled
     groups::answer::<JoinGroupRequest>(version, asked, move |response| {
         let mut response = match response {
             Response::Join(response) => response,
-            other => JoinGroupResponse::default().with_error_code(groups::failure(&other).0),
+            other => JoinGroupResponse::default()
+                .with_error_code(groups::failure(&other).0)
+                .with_protocol_name(None),
         };
         if version < NULLABLE_NAME {
             response.protocol_name.get_or_insert_default();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use broker_lite_core::config::{BrokerConfig, ConfigError, is_without_effect};
@@ -279,7 +280,8 @@ impl ClusterBuilder {
             slots.insert(id, slot);
         }
         let voters = voter_ids(self.voter_count());
-        let started = Started { rt, cluster_id, network, journal, config, limits, voters };
+        let all_former = Arc::new(AtomicBool::new(homes.is_some()));
+        let started = Started { rt, cluster_id, network, journal, config, limits, voters, all_former };
         #[cfg(feature = "sim")]
         let simulated = self.recorder.is_some();
         let slow = |_disk: &Arc<Disk>| {

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
@@ -133,6 +134,8 @@ struct Started {
     limits: Limits,
     /// Ids of the voters of the metadata quorum.
     voters: BTreeSet<i32>,
+    /// The brokers that the metadata log knows are those of an earlier start.
+    all_former: Arc<AtomicBool>,
 }
 
 /// One broker's place in the cluster, whether it runs or not.

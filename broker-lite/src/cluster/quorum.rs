@@ -113,7 +113,7 @@ impl Quorum {
 }
 
 fn boot(started: &Started, disk: &Arc<VoterDisk>, id: i32, starts: u32) -> Result<Current, ClusterError> {
-    let Started { rt, cluster_id, network, journal, config, limits, voters } = started;
+    let Started { rt, cluster_id, network, journal, config, limits, voters, all_former } = started;
     let (rt, life) = (rt.clone(), Life::new(rt.clone()));
     let seat = Seat {
         id,
@@ -126,6 +126,7 @@ fn boot(started: &Started, disk: &Arc<VoterDisk>, id: i32, starts: u32) -> Resul
         journal: journal.clone(),
         disk: disk.clone(),
         start: starts,
+        all_former: all_former.clone(),
     };
     let node = ControllerNode::new(seat).map_err(ClusterError::Metadata)?;
     let role = Role::Controller(node.clone());

@@ -19,6 +19,7 @@ mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
@@ -63,6 +64,9 @@ pub(crate) struct Seat {
     pub(crate) disk: Arc<VoterDisk>,
     /// Tells this process from those before it.
     pub(crate) start: u32,
+    /// Whether the brokers that the log knows are all over, as where a whole cluster starts anew: until a controller of this
+    /// start has said so.
+    pub(crate) all_former: Arc<AtomicBool>,
 }
 
 /// One incarnation of one voter.
@@ -467,6 +471,9 @@ impl ControllerNode {
             written: now.tick,
         });
         self.decide_locked(state, |machine, _| machine.bootstrap());
+        if self.seat.all_former.load(Ordering::SeqCst) {
+            self.decide_locked(state, |machine, _| machine.end_sessions());
+        }
         self.append_pending(state)
     }
 
@@ -476,6 +483,7 @@ impl ControllerNode {
         let Some(active) = state.active.as_mut().filter(|active| !active.confirmed) else { return };
         if epoch == Some(active.epoch) {
             active.confirmed = true;
+            self.seat.all_former.store(false, Ordering::SeqCst);
             // Until now no answer could leave, so nobody could be heard from twice.
             active.machine.deaf(now.saturating_sub(active.began));
             tracing::info!(node = self.id(), epoch, "is the active controller");

@@ -53,6 +53,7 @@ impl Running {
             journal: Arc::new(Journal::default()),
             disk: VoterDisk::new(disk),
             start: 0,
+            all_former: Arc::default(),
         };
         let node = ControllerNode::new(seat).map_err(NodeError::Metadata)?;
         let (rt, network, limits) = (rt.clone(), network.clone(), *limits);

@@ -50,6 +50,10 @@ pub(crate) enum Lane {
     Main,
     /// Fetch.
     Fetch,
+    /// JoinGroup and SyncGroup, which are answered when all members have come.
+    Group,
+    /// Heartbeats of a group: nothing may hold them up.
+    Heartbeat,
 }
 
 /// A client of a Kafka cluster, shared by producers, consumers and admin clients.

@@ -42,6 +42,13 @@ fn first_version(api_key: i16) -> Option<i16> {
         (ApiKey::DescribeProducers, 0),
         (ApiKey::UnregisterBroker, 0),
         (ApiKey::DescribeTopicPartitions, 0),
+        (ApiKey::OffsetCommit, 3),
+        (ApiKey::OffsetFetch, 3),
+        (ApiKey::FindCoordinator, 1),
+        (ApiKey::JoinGroup, 2),
+        (ApiKey::Heartbeat, 1),
+        (ApiKey::LeaveGroup, 1),
+        (ApiKey::SyncGroup, 1),
     ];
     FIRST.iter().find(|(key, _)| *key as i16 == api_key).map(|(_, first)| *first)
 }

@@ -33,7 +33,6 @@ const SASL: &str = "connections are not authenticated, SASL comes later";
 const METRICS: &str = "metrics are not sampled or reported by the client itself";
 const CLASSES: &str = "Java classes cannot be loaded; use the builder's method of the same name";
 const TRANSACTIONS: &str = "transactions come later";
-const GROUPS: &str = "consumer groups come later; assign partitions by hand";
 const SHARE: &str = "share groups come later";
 const LATER: &str = "this client does not have it yet";
 
@@ -95,7 +94,7 @@ const KNOWN: &[Known] = &[
         "calls are repeated until default.api.timeout.ms",
     ),
     known("allow.auto.create.topics", CONSUMER, &[], LATER),
-    known("auto.commit.interval.ms", CONSUMER, &[], GROUPS),
+    known("auto.commit.interval.ms", CONSUMER, &[], LATER),
     known("auto.offset.reset", CONSUMER, &[], LATER),
     known("check.crcs", CONSUMER, &["true"], "checksums are checked, always"),
     known(
@@ -104,38 +103,43 @@ const KNOWN: &[Known] = &[
         &[""],
         "records are read from leaders only, reading from the nearest replica comes later",
     ),
-    known("enable.auto.commit", CONSUMER, &["false"], GROUPS),
-    known("exclude.internal.topics", CONSUMER, &["true"], GROUPS),
+    known("enable.auto.commit", CONSUMER, &[], LATER),
+    known(
+        "exclude.internal.topics",
+        CONSUMER,
+        &["true"],
+        "topics are subscribed to by name, patterns come later",
+    ),
     known("fetch.max.bytes", CONSUMER, &[], LATER),
     known("fetch.max.wait.ms", CONSUMER, &[], LATER),
     known("fetch.min.bytes", CONSUMER, &[], LATER),
-    known("group.id", CONSUMER, &[], GROUPS),
-    known("group.instance.id", CONSUMER, &[], GROUPS),
+    known("group.id", CONSUMER, &[], LATER),
+    known("group.instance.id", CONSUMER, &[], LATER),
     known(
         "group.protocol",
         CONSUMER,
-        &[],
-        "consumer groups, those of KIP-848 too, come later; assign partitions by hand",
+        &["classic"],
+        "groups are of the classic protocol; those of KIP-848 come later",
     ),
     known(
         "group.remote.assignor",
         CONSUMER,
         &[],
-        "consumer groups, those of KIP-848 too, come later; assign partitions by hand",
+        "groups are of the classic protocol; those of KIP-848 come later",
     ),
-    known("heartbeat.interval.ms", CONSUMER, &[], GROUPS),
+    known("heartbeat.interval.ms", CONSUMER, &[], LATER),
     known("isolation.level", CONSUMER, &["read_uncommitted"], TRANSACTIONS),
     known("key.deserializer", CONSUMER, &[], CLASSES),
     known("max.partition.fetch.bytes", CONSUMER, &[], LATER),
-    known("max.poll.interval.ms", CONSUMER, &[], GROUPS),
+    known("max.poll.interval.ms", CONSUMER, &[], LATER),
     known(
         "max.poll.records",
         CONSUMER,
         &[],
         "records are handed out one by one or as they came, there is no poll",
     ),
-    known("partition.assignment.strategy", CONSUMER, &[], GROUPS),
-    known("session.timeout.ms", CONSUMER, &[], GROUPS),
+    known("partition.assignment.strategy", CONSUMER, &[], LATER),
+    known("session.timeout.ms", CONSUMER, &[], LATER),
     known("share.acknowledgement.mode", CONSUMER, &[], SHARE),
     known("share.acquire.mode", CONSUMER, &[], SHARE),
     known("value.deserializer", CONSUMER, &[], CLASSES),

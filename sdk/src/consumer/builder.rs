@@ -1,17 +1,21 @@
 //! Describing a consumer, and checking what was described.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use klamm_core::assign::Assignor;
 use klamm_core::backoff::Backoff;
 use klamm_core::consumer::{FetchSettings, Fetcher, Isolation, OffsetReset};
 use klamm_wire::{BoxConnector, Connector};
 
 use super::Consumer;
 use super::drive::drive;
+use super::group::{Group, GroupConfig};
 use super::shared::{ReadSettings, Shared};
+use super::strategy::AssignmentStrategy;
 use crate::client::{Client, ClientBuilder};
 use crate::config::{ClientSettings, HasClient, Kind, Property, apply, client_settings, property};
 use crate::deserializer::{Deserializer, Plain};
@@ -46,6 +50,14 @@ struct Options {
     decompressed_batch_max_bytes: usize,
     allow_auto_create: bool,
     max_poll_records: usize,
+    group_id: Option<String>,
+    instance_id: Option<String>,
+    session: Duration,
+    heartbeat: Duration,
+    max_poll: Duration,
+    auto_commit: bool,
+    auto_commit_interval: Duration,
+    strategies: Vec<AssignmentStrategy>,
 }
 
 impl Default for Options {
@@ -63,6 +75,14 @@ impl Default for Options {
             decompressed_batch_max_bytes: 134_217_728,
             allow_auto_create: true,
             max_poll_records: 500,
+            group_id: None,
+            instance_id: None,
+            session: Duration::from_secs(45),
+            heartbeat: Duration::from_secs(3),
+            max_poll: Duration::from_secs(300),
+            auto_commit: true,
+            auto_commit_interval: Duration::from_secs(5),
+            strategies: vec![AssignmentStrategy::Range, AssignmentStrategy::CooperativeSticky],
         }
     }
 }
@@ -92,6 +112,26 @@ const PROPERTIES: &[Property<Options>] = &[
     property("allow.auto.create.topics", |o, v| v.flag().map(|on| o.allow_auto_create = on)),
     property("max.poll.records", |o, v| {
         v.number(1..=i32::MAX as usize).map(|count| o.max_poll_records = count)
+    }),
+    property("group.id", |o, v| {
+        o.group_id = Some(v.text().to_owned());
+        Ok(())
+    }),
+    property("group.instance.id", |o, v| {
+        o.instance_id = Some(v.text().to_owned());
+        Ok(())
+    }),
+    property("session.timeout.ms", |o, v| v.millis(1).map(|limit| o.session = limit)),
+    property("heartbeat.interval.ms", |o, v| v.millis(1).map(|pause| o.heartbeat = pause)),
+    property("max.poll.interval.ms", |o, v| v.millis(1).map(|limit| o.max_poll = limit)),
+    property("enable.auto.commit", |o, v| v.flag().map(|on| o.auto_commit = on)),
+    property("auto.commit.interval.ms", |o, v| v.millis(1).map(|pause| o.auto_commit_interval = pause)),
+    property("partition.assignment.strategy", |o, v| {
+        let strategies: Option<Vec<_>> = v.list().map(AssignmentStrategy::parse).collect();
+        let known = || {
+            v.must_be("a list of range, roundrobin, sticky, cooperative-sticky, or Kafka's classes for them")
+        };
+        strategies.ok_or_else(known).map(|strategies| o.strategies = strategies)
     }),
 ];
 
@@ -205,6 +245,62 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
         self
     }
 
+    /// The group that [`Consumer::subscribe`] joins (`group.id`). Default: none, then it joins `default` and says so in the log.
+    pub fn group_id(mut self, id: impl Into<String>) -> Self {
+        self.options.group_id = Some(id.into());
+        self
+    }
+
+    /// Makes the member static (`group.instance.id`, KIP-345): it does not leave when it is closed, and who comes back with the
+    /// same id within `session.timeout.ms` gets the same partitions without a rebalance. Default: none.
+    pub fn group_instance_id(mut self, id: impl Into<String>) -> Self {
+        self.options.instance_id = Some(id.into());
+        self
+    }
+
+    /// How the group's partitions are shared out, the preferred one first (`partition.assignment.strategy`). To change over to
+    /// another, offer both until all members do. Default: range, then cooperative-sticky.
+    pub fn partition_assignment_strategy(
+        mut self,
+        strategies: impl IntoIterator<Item = AssignmentStrategy>,
+    ) -> Self {
+        self.options.strategies = strategies.into_iter().collect();
+        self
+    }
+
+    /// How long the coordinator waits for a heartbeat before others get the partitions (`session.timeout.ms`).
+    /// Default: 45 s.
+    pub fn session_timeout_ms(mut self, limit: Duration) -> Self {
+        self.options.session = limit;
+        self
+    }
+
+    /// Time between heartbeats, which also tell of rebalances (`heartbeat.interval.ms`). Default: 3 s.
+    pub fn heartbeat_interval_ms(mut self, pause: Duration) -> Self {
+        self.options.heartbeat = pause;
+        self
+    }
+
+    /// How long the application may take between two calls for records before others get the partitions, and a listener before
+    /// it is given up (`max.poll.interval.ms`). Default: 5 min.
+    pub fn max_poll_interval_ms(mut self, limit: Duration) -> Self {
+        self.options.max_poll = limit;
+        self
+    }
+
+    /// Whether positions are committed by themselves (`enable.auto.commit`): of records that were handed out *and* are done,
+    /// because the application asked for more. Default: on.
+    pub fn enable_auto_commit(mut self, on: bool) -> Self {
+        self.options.auto_commit = on;
+        self
+    }
+
+    /// How often (`auto.commit.interval.ms`). Default: 5 s.
+    pub fn auto_commit_interval_ms(mut self, pause: Duration) -> Self {
+        self.options.auto_commit_interval = pause;
+        self
+    }
+
     /// Makes keys of another type.
     pub fn key_deserializer<T>(self, deserializer: impl Deserializer<T>) -> ConsumerBuilder<T, V> {
         ConsumerBuilder {
@@ -234,6 +330,7 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
     pub fn build(self) -> Result<Consumer<K, V>, ConfigError> {
         let options = self.options;
         options.check()?;
+        let assignors = options.assignors()?;
         // A client of its own: two consumers on one connection would wait for each other's long polls.
         let mut settings = options.client.clone();
         // An answer may hold one batch beyond its limit; it must not be taken for garbage.
@@ -249,7 +346,8 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
         };
         let shared = Arc::new(Shared::new(client, settings, fetcher));
         let task = shared.client.rt().spawn(drive(shared.clone()));
-        Ok(Consumer::start(shared, task, self.key_deserializer, self.value_deserializer))
+        let group = Group::new(shared.clone(), options.group(), assignors);
+        Ok(Consumer::start(shared, group, task, self.key_deserializer, self.value_deserializer))
     }
 }
 
@@ -272,6 +370,26 @@ impl Options {
             return Err(ConfigError::invalid("fetch.max.wait.ms", value, format!("at most {limit}")));
         }
         for (setting, value) in [
+            ("session.timeout.ms", self.session),
+            ("heartbeat.interval.ms", self.heartbeat),
+            ("max.poll.interval.ms", self.max_poll),
+            ("auto.commit.interval.ms", self.auto_commit_interval),
+        ] {
+            let ms = value.as_millis();
+            if ms == 0 || ms > limit as u128 {
+                return Err(ConfigError::invalid(setting, ms, format!("from 1 to {limit}")));
+            }
+        }
+        if self.heartbeat >= self.session {
+            let below = format!("below session.timeout.ms={}", self.session.as_millis());
+            return Err(ConfigError::invalid("heartbeat.interval.ms", self.heartbeat.as_millis(), below));
+        }
+        for (setting, value) in [("group.id", &self.group_id), ("group.instance.id", &self.instance_id)] {
+            if value.as_ref().is_some_and(String::is_empty) {
+                return Err(ConfigError::invalid(setting, "", "at least one character"));
+            }
+        }
+        for (setting, value) in [
             ("prefetch_max_bytes", self.prefetch_bytes),
             ("decompressed_batch_max_bytes", self.decompressed_batch_max_bytes),
         ] {
@@ -280,6 +398,32 @@ impl Options {
             }
         }
         Ok(())
+    }
+
+    fn assignors(&self) -> Result<Vec<Box<dyn Assignor>>, ConfigError> {
+        let assignors: Vec<_> = self.strategies.iter().map(AssignmentStrategy::build).collect();
+        let names: BTreeSet<&str> = assignors.iter().map(|assignor| assignor.name()).collect();
+        if names.is_empty() || names.len() < assignors.len() {
+            let value = format!("{:?}", self.strategies);
+            return Err(ConfigError::invalid(
+                "partition.assignment.strategy",
+                value,
+                "at least one, each once",
+            ));
+        }
+        Ok(assignors)
+    }
+
+    fn group(&self) -> GroupConfig {
+        GroupConfig {
+            group_id: self.group_id.clone().unwrap_or_else(|| "default".to_owned()),
+            named: self.group_id.is_some(),
+            instance_id: self.instance_id.clone(),
+            session: self.session,
+            heartbeat: self.heartbeat,
+            max_poll: self.max_poll,
+            auto_commit: self.auto_commit.then_some(self.auto_commit_interval),
+        }
     }
 
     fn fetch_settings(&self) -> FetchSettings {
@@ -303,7 +447,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_properties_file_is_read_and_group_settings_are_refused_by_name() {
+    fn a_properties_file_is_read_and_what_is_missing_is_refused_by_name() {
         let builder = ConsumerBuilder::from_properties([
             ("bootstrap.servers", "localhost:9092"),
             ("auto.offset.reset", "earliest"),
@@ -317,8 +461,9 @@ mod tests {
         assert_eq!(builder.options.max_wait, Duration::from_millis(20));
         assert_eq!(builder.options.max_partition_bytes, 1_000);
 
-        let refused = ConsumerBuilder::from_properties([("group.id", "g")]).unwrap_err().to_string();
-        assert!(refused.contains("group.id") && refused.contains("not supported yet"), "{refused}");
+        let refused =
+            ConsumerBuilder::from_properties([("group.protocol", "consumer")]).unwrap_err().to_string();
+        assert!(refused.contains("group.protocol") && refused.contains("not supported yet"), "{refused}");
         let unknown = ConsumerBuilder::from_properties([("fetch.max.byte", "1")]).unwrap_err().to_string();
         assert!(unknown.contains("fetch.max.bytes"), "{unknown}");
     }
@@ -336,14 +481,27 @@ mod tests {
             ("check.crcs", "true"),
             ("allow.auto.create.topics", "true"),
             ("max.poll.records", "500"),
+            ("session.timeout.ms", "45000"),
+            ("heartbeat.interval.ms", "3000"),
+            ("max.poll.interval.ms", "300000"),
+            ("enable.auto.commit", "true"),
+            ("auto.commit.interval.ms", "5000"),
+            (
+                "partition.assignment.strategy",
+                "org.apache.kafka.clients.consumer.RangeAssignor, \
+                 org.apache.kafka.clients.consumer.CooperativeStickyAssignor",
+            ),
         ];
+        let without = ["group.id", "group.instance.id"];
         let ours = format!("{:?}", Options::default());
         for pair in kafkas {
             let told = ConsumerBuilder::from_properties([pair]).unwrap();
             assert_eq!(format!("{:?}", told.options), ours, "{}", pair.0);
         }
         for property in PROPERTIES {
-            assert!(kafkas.iter().any(|(name, _)| *name == property.name), "{} is not listed", property.name);
+            let listed =
+                kafkas.iter().any(|(name, _)| *name == property.name) || without.contains(&property.name);
+            assert!(listed, "{} is not listed", property.name);
         }
     }
 
@@ -356,6 +514,20 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.starts_with("fetch.max.bytes=1099511627776"), "{error}");
+        let told = |properties: &[(&str, &str)]| {
+            let servers = [("bootstrap.servers", "localhost:9092")];
+            let builder = ConsumerBuilder::from_properties(servers.iter().chain(properties).copied())?;
+            builder.build().map(drop)
+        };
+        for (properties, setting) in [
+            (&[("heartbeat.interval.ms", "45000")][..], "heartbeat.interval.ms=45000"),
+            (&[("group.id", "")], "group.id="),
+            (&[("partition.assignment.strategy", "range,range")], "partition.assignment.strategy"),
+            (&[("partition.assignment.strategy", "nearest")], "partition.assignment.strategy=nearest"),
+        ] {
+            let error = told(properties).unwrap_err().to_string();
+            assert!(error.starts_with(setting), "{error}");
+        }
         assert!(ConsumerBuilder::new().build().unwrap_err().to_string().contains("bootstrap.servers"));
     }
 }

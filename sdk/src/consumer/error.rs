@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use klamm_core::TopicPartition;
 use klamm_core::consumer::ChunkError;
+use klamm_core::group::Fatal;
 use klamm_wire::ErrorCode;
 
 use crate::error::{Recovery, RequestError};
@@ -56,6 +57,20 @@ pub enum ConsumerError {
         partition: TopicPartition,
         /// The position.
         offset: i64,
+    },
+    /// The group has not committed an offset for the partition, and `auto.offset.reset` is `none`. Seek to begin.
+    #[error("no offset of {partition} is committed and auto.offset.reset is none")]
+    NoOffset {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// The consumer cannot be a member of its group. It owns nothing any more; subscribing again is a new attempt.
+    #[error("group {group}: {why}")]
+    Group {
+        /// `group.id`.
+        group: Arc<str>,
+        /// What is wrong.
+        why: Fatal,
     },
     /// A batch is damaged, or expands beyond `decompressed_batch_max_bytes`. It is fetched again, and told
     /// again while it stays damaged; seek behind it to give it up.
@@ -118,7 +133,11 @@ impl ConsumerError {
     /// Returns the one sensible reaction to this error.
     pub fn recovery(&self) -> Recovery {
         match self {
-            Self::Deserialize { .. } | Self::OutOfRange { .. } | Self::NotAssigned { .. } => Recovery::Fix,
+            Self::Deserialize { .. }
+            | Self::OutOfRange { .. }
+            | Self::NoOffset { .. }
+            | Self::Group { .. }
+            | Self::NotAssigned { .. } => Recovery::Fix,
             Self::Refused { code, .. } if !code.is_retriable() => Recovery::Fix,
             Self::Refused { .. } | Self::Corrupt { .. } | Self::NoLeader { .. } | Self::TimedOut { .. } => {
                 Recovery::Retry

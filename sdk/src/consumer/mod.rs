@@ -13,14 +13,16 @@ mod budget;
 mod builder;
 mod drive;
 mod error;
+mod group;
 mod offsets;
 mod record;
 mod shared;
+mod strategy;
 #[cfg(test)]
 mod tests;
 
 use std::any::type_name;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +32,7 @@ use futures::Stream;
 use klamm_core::TopicPartition;
 use klamm_core::consumer::{ChunkRecord, Event};
 
+use self::group::Group;
 use self::shared::Shared;
 use crate::deserializer::{DeserializeError, Deserializer};
 use crate::error::ConfigError;
@@ -37,8 +40,11 @@ use crate::rt::Task;
 
 pub use builder::ConsumerBuilder;
 pub use error::{ConsumerError, RecordPart};
+pub use group::{CommitError, RebalanceContext, RebalanceListener};
 pub use klamm_core::consumer::{ChunkError, Isolation, OffsetReset, StartOffset};
+pub use klamm_core::group::{Fatal as GroupError, Reason as RebalanceReason};
 pub use record::{ConsumerRecord, RecordHeader, TimestampType};
+pub use strategy::{AssignmentStrategy, CustomAssignor};
 
 /// Reads records of partitions that were assigned to it.
 ///
@@ -61,6 +67,7 @@ pub use record::{ConsumerRecord, RecordHeader, TimestampType};
 /// ```
 pub struct Consumer<K = Bytes, V = Bytes> {
     shared: Arc<Shared>,
+    group: Arc<Group>,
     /// Ends with the consumer.
     _task: Task,
     key: Arc<dyn Deserializer<K>>,
@@ -84,7 +91,7 @@ impl Consumer {
     /// # Errors
     ///
     /// Returns [`ConfigError`] for the first impossible value, and for the first name that is unknown (with the
-    /// nearest known one) or not supported yet, as those of consumer groups.
+    /// nearest known one) or not supported yet.
     pub fn from_properties<N: AsRef<str>, T: AsRef<str>>(
         properties: impl IntoIterator<Item = (N, T)>,
     ) -> Result<ConsumerBuilder, ConfigError> {
@@ -92,14 +99,22 @@ impl Consumer {
     }
 }
 
+impl<K, V> Drop for Consumer<K, V> {
+    fn drop(&mut self) {
+        // The task holds the group, which holds the task.
+        self.group.abandon();
+    }
+}
+
 impl<K: 'static, V: 'static> Consumer<K, V> {
     fn start(
         shared: Arc<Shared>,
+        group: Arc<Group>,
         task: Task,
         key: Arc<dyn Deserializer<K>>,
         value: Arc<dyn Deserializer<V>>,
     ) -> Self {
-        Self { shared, _task: task, key, value }
+        Self { shared, group, _task: task, key, value }
     }
 
     /// Reads exactly these partitions from now on, each from the start given. Replaces what was assigned
@@ -109,6 +124,96 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
             let partitions = partitions.into_iter().map(|(name, start)| (name.into(), start));
             self.shared.assign(partitions.collect());
         }
+    }
+
+    /// Reads these topics as a member of the group `group.id`, which shares their partitions among its members; without one,
+    /// of the group `default`. Replaces what was subscribed to before, and its listener.
+    ///
+    /// Joining goes on in the background: partitions come when the group agrees, and are read from the offsets that the group
+    /// committed, else as `auto.offset.reset` says. Topics that do not exist yet are read once they do. As long as nobody
+    /// calls [`Self::recv`], [`Self::poll`] or a stream for `max.poll.interval.ms`, others get the partitions.
+    ///
+    /// Do not mix with [`Self::assign`]: the group takes away what was assigned by hand.
+    pub fn subscribe<T: Into<Arc<str>>>(&self, topics: impl IntoIterator<Item = T>) {
+        self.subscribe_to(topics, None);
+    }
+
+    /// As [`Self::subscribe`], with a listener for partitions that come and go.
+    pub fn subscribe_with<T: Into<Arc<str>>>(
+        &self,
+        topics: impl IntoIterator<Item = T>,
+        listener: impl RebalanceListener,
+    ) {
+        self.subscribe_to(topics, Some(Arc::new(listener)));
+    }
+
+    fn subscribe_to<T: Into<Arc<str>>>(
+        &self,
+        topics: impl IntoIterator<Item = T>,
+        listener: Option<Arc<dyn RebalanceListener>>,
+    ) {
+        if self.shared.is_closed() {
+            return;
+        }
+        if !self.group.is_active() {
+            self.shared.assign(Vec::new());
+        }
+        let topics: BTreeSet<Arc<str>> = topics.into_iter().map(Into::into).collect();
+        self.group.subscribe(topics, listener);
+    }
+
+    /// Leaves the group: everything is revoked, with automatic commits what is done is committed, and others take over.
+    /// Returns when that is done, at most after `default.api.timeout.ms`.
+    ///
+    /// # Cancel safety
+    ///
+    /// It goes on in the background.
+    pub async fn unsubscribe(&self) {
+        self.group.unsubscribe().await;
+    }
+
+    /// Commits the positions of all partitions that this member owns: behind every record that was handed out. Call it when
+    /// you are done with what you were given.
+    ///
+    /// # Errors
+    ///
+    /// See [`CommitError::recovery`]. After [`CommitError::NotOwned`] and [`CommitError::Expelled`] others read again what was
+    /// not committed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up waiting; the offsets may be committed.
+    pub async fn commit(&self) -> Result<(), CommitError> {
+        self.group.commit_positions().await
+    }
+
+    /// Commits these offsets, each of the next record to be read. The partitions have to be this member's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Self::commit`].
+    pub async fn commit_offsets<P: Into<TopicPartition>>(
+        &self,
+        offsets: impl IntoIterator<Item = (P, i64)>,
+    ) -> Result<(), CommitError> {
+        let offsets = offsets.into_iter().map(|(name, offset)| (name.into(), offset)).collect();
+        self.group.commit(offsets).await
+    }
+
+    /// The offsets that the group has committed, also of partitions that other members have; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::Refused`], or [`CommitError::TimedOut`] after `default.api.timeout.ms`.
+    pub async fn committed(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, Option<i64>>, CommitError> {
+        self.group.committed(partitions).await
     }
 
     /// Stops reading. [`Self::recv`] then waits until something is assigned again.
@@ -234,12 +339,15 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     pub async fn recv(&self) -> Result<ConsumerRecord<K, V>, ConsumerError> {
         // A reader that always finds records must leave room for the fetch task on the same thread.
         tokio::task::coop::consume_budget().await;
+        self.group.polled();
+        let mut waiting = None;
         loop {
             let mut arrived = std::pin::pin!(self.shared.arrived.notified());
             arrived.as_mut().enable();
-            if let Some((partition, record)) = self.shared.next()? {
+            if let Some((partition, record)) = self.shared.next(true)? {
                 return self.deserialize(partition, record);
             }
+            waiting.get_or_insert_with(|| self.group.wait());
             arrived.await;
         }
     }
@@ -269,7 +377,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
             Some(first) => records.push(first?),
         }
         while records.len() < max_records {
-            let next = match self.shared.next() {
+            let next = match self.shared.next(false) {
                 Ok(Some((partition, record))) => self.deserialize(partition, record),
                 Ok(None) => break,
                 Err(error) => Err(error),
@@ -317,11 +425,16 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     /// Stops fetching and drops what was not handed out. Calls that wait, and all later ones, return
     /// [`ConsumerError::Closed`]; records already handed out stay valid.
     ///
+    /// A member of a group gives up its partitions and leaves the group first, so that others take over at once (a static one
+    /// does not leave). With automatic commits, what is done is committed: not the records of the last call, because nobody
+    /// knows whether they were processed; [`Self::commit`] says so. This takes at most `default.api.timeout.ms`. A consumer
+    /// that is dropped instead leaves its partitions to others after `session.timeout.ms`.
+    ///
     /// # Errors
     ///
-    /// None yet; committing positions will have some.
-    #[allow(clippy::unused_async)] // a group member has to leave its group here
+    /// None yet.
     pub async fn close(&self) -> Result<(), ConsumerError> {
+        self.group.close().await;
         self.shared.close();
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! waiting or while code of the application runs, and the fetch task never takes the first: decompression does
 //! not delay fetching.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 
 use super::budget::Budget;
 use super::error::ConsumerError;
+use super::group::Turns;
 use crate::client::Client;
 
 /// The fetcher and the effects that the fetch task has not carried out yet.
@@ -33,6 +35,7 @@ struct Reader {
     open: Option<ChunkReader>,
     /// An error that came up behind records which were returned without it.
     stashed: Option<ConsumerError>,
+    turns: Turns,
 }
 
 /// Settings of decoding.
@@ -56,6 +59,18 @@ pub(super) struct Shared {
     /// Wakes whoever waits for records or positions.
     pub(super) arrived: Notify,
     closed: AtomicBool,
+}
+
+/// Where those of the partitions stand that have a position.
+fn positions<'a>(
+    reader: &Reader,
+    machine: &Machine,
+    partitions: impl IntoIterator<Item = &'a TopicPartition>,
+) -> impl Iterator<Item = (&'a TopicPartition, i64)> {
+    partitions.into_iter().filter_map(|name| {
+        let open = reader.open.as_ref().filter(|open| open.partition() == name).map(ChunkReader::position);
+        Some((name, open.or_else(|| machine.fetcher.position(name))?))
+    })
 }
 
 impl Shared {
@@ -99,8 +114,50 @@ impl Shared {
 
     pub(super) fn assign(&self, partitions: Vec<(TopicPartition, StartOffset)>) {
         let mut reader = self.reader.lock();
-        *reader = Reader::default();
+        let turns = Turns::anew(&reader.turns);
+        *reader = Reader { turns, ..Reader::default() };
         self.step(Event::Assign(partitions));
+    }
+
+    /// From now on what was handed out is told from what is done, for commits.
+    pub(super) fn count_turns(&self) {
+        self.reader.lock().turns.counts = true;
+    }
+
+    /// Assigns these, too; they are read once it is known from where.
+    pub(super) fn add(&self, partitions: Vec<TopicPartition>) {
+        let mut reader = self.reader.lock();
+        partitions.iter().for_each(|name| reader.turns.forget(name));
+        self.step(Event::Add(partitions));
+    }
+
+    /// Hands out nothing more of these. What was handed out of them stays known until they are added again.
+    pub(super) fn stop(&self, partitions: &[TopicPartition]) {
+        let reader = &mut *self.reader.lock();
+        let stood: Vec<_> = positions(reader, &self.machine(), partitions).collect();
+        for (name, offset) in stood {
+            reader.turns.stopped(name, offset);
+        }
+        reader.open.take_if(|open| partitions.contains(open.partition()));
+        self.step(Event::Remove(partitions.to_vec()));
+    }
+
+    /// Reads these from their committed offsets, or as `auto.offset.reset` says.
+    pub(super) fn begin(&self, found: BTreeMap<TopicPartition, Option<i64>>) {
+        self.step(Event::Begin(found.into_iter().collect()));
+    }
+
+    /// Offsets to commit: behind what was handed out, or with `done` behind what is done; where nothing was handed out yet,
+    /// where reading begins, so that others begin there, too.
+    pub(super) fn committable(
+        &self,
+        partitions: &BTreeSet<TopicPartition>,
+        done: bool,
+    ) -> BTreeMap<TopicPartition, i64> {
+        let reader = self.reader.lock();
+        let begun: BTreeMap<_, _> = positions(&reader, &self.machine(), partitions).collect();
+        let offset = |name| reader.turns.offset(name, done).or_else(|| begun.get(name).copied());
+        partitions.iter().filter_map(|name| Some((name.clone(), offset(name)?))).collect()
     }
 
     pub(super) fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<(), ConsumerError> {
@@ -109,6 +166,7 @@ impl Shared {
             return Err(ConsumerError::NotAssigned { partition: partition.clone() });
         }
         reader.open.take_if(|open| open.partition() == partition);
+        reader.turns.forget(partition);
         self.step(Event::Seek(partition.clone(), to));
         Ok(())
     }
@@ -138,9 +196,13 @@ impl Shared {
         self.reader.lock().stashed = Some(error);
     }
 
-    /// The next record, or `None` if there is nothing to hand out now.
-    pub(super) fn next(&self) -> Result<Option<(TopicPartition, ChunkRecord)>, ConsumerError> {
-        let mut reader = self.reader.lock();
+    /// The next record, or `None` if there is nothing to hand out now. With `anew` the application is done with what it got
+    /// before.
+    pub(super) fn next(&self, anew: bool) -> Result<Option<(TopicPartition, ChunkRecord)>, ConsumerError> {
+        let reader = &mut *self.reader.lock();
+        if anew {
+            reader.turns.over();
+        }
         if self.is_closed() {
             return Err(ConsumerError::Closed);
         }
@@ -151,7 +213,10 @@ impl Shared {
         loop {
             if let Some(open) = &mut reader.open {
                 match open.next(&keep) {
-                    Ok(Some(record)) => return Ok(Some((open.partition().clone(), record))),
+                    Ok(Some(record)) => {
+                        reader.turns.handed(open.partition(), record.offset);
+                        return Ok(Some((open.partition().clone(), record)));
+                    }
                     Ok(None) => reader.open = None,
                     Err(cause) => {
                         let (partition, offset) = (open.partition().clone(), open.position());
@@ -187,6 +252,7 @@ impl Shared {
         match failure {
             PartitionFailure::OutOfRange { offset } => ConsumerError::OutOfRange { partition, offset },
             PartitionFailure::Corrupt { offset } => ConsumerError::Corrupt { partition, offset, cause: None },
+            PartitionFailure::NoOffset => ConsumerError::NoOffset { partition },
             PartitionFailure::Refused(code) => ConsumerError::Refused { partition, code },
             PartitionFailure::NoLeader(code) => ConsumerError::NoLeader {
                 partition,

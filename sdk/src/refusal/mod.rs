@@ -4,6 +4,7 @@
 //! partition, topic or resource that the request names, else at the top.
 
 mod admin;
+mod group;
 
 use klamm_wire::codec;
 use klamm_wire::messages::api_versions_response::ApiVersion;
@@ -21,10 +22,11 @@ use klamm_wire::messages::{
     DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterRequest, DescribeClusterResponse,
     DescribeConfigsRequest, DescribeConfigsResponse, DescribeLogDirsRequest, DescribeProducersRequest,
     DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FetchResponse,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
-    ListOffsetsResponse, ListPartitionReassignmentsRequest, MetadataRequest, MetadataResponse,
-    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse, ProducerId,
-    UnregisterBrokerRequest, UpdateFeaturesRequest,
+    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+    InitProducerIdResponse, JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest, ListOffsetsResponse,
+    ListPartitionReassignmentsRequest, MetadataRequest, MetadataResponse, OffsetCommitRequest,
+    OffsetFetchRequest, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest,
+    ProduceResponse, ProducerId, SyncGroupRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 use klamm_wire::negotiation::CLIENT_RANGES;
 use klamm_wire::{ErrorCode, Frame, Request, StrBytes};
@@ -238,7 +240,8 @@ by_key! {
     DescribeClusterRequest, DeleteRecordsRequest, DescribeLogDirsRequest, CreatePartitionsRequest,
     ElectLeadersRequest, IncrementalAlterConfigsRequest, AlterPartitionReassignmentsRequest,
     ListPartitionReassignmentsRequest, UpdateFeaturesRequest, DescribeProducersRequest, UnregisterBrokerRequest,
-    DescribeTopicPartitionsRequest;
+    DescribeTopicPartitionsRequest, FindCoordinatorRequest, JoinGroupRequest, SyncGroupRequest, HeartbeatRequest,
+    LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest;
     without throttle time: DescribeQuorumRequest
 }
 
@@ -322,7 +325,14 @@ mod tests {
             UpdateFeaturesRequest,
             DescribeProducersRequest,
             UnregisterBrokerRequest,
-            DescribeTopicPartitionsRequest
+            DescribeTopicPartitionsRequest,
+            FindCoordinatorRequest,
+            JoinGroupRequest,
+            SyncGroupRequest,
+            HeartbeatRequest,
+            LeaveGroupRequest,
+            OffsetCommitRequest,
+            OffsetFetchRequest
         )
     }
 
@@ -358,7 +368,14 @@ mod tests {
             DescribeProducersRequest,
             UnregisterBrokerRequest,
             DescribeTopicPartitionsRequest,
-            DescribeQuorumRequest
+            DescribeQuorumRequest,
+            FindCoordinatorRequest,
+            JoinGroupRequest,
+            SyncGroupRequest,
+            HeartbeatRequest,
+            LeaveGroupRequest,
+            OffsetCommitRequest,
+            OffsetFetchRequest
         )
     }
 

@@ -11,6 +11,8 @@ use super::{System, Unavailable, kafka, lite, mock, processes, up};
 pub enum Can {
     /// What is produced can be consumed.
     KeepRecords,
+    /// Consumers form groups, which commit offsets.
+    Groups,
     /// It can be administered: topics are created with settings, described and deleted. A mock makes them up.
     CreateTopics,
     /// Topics can be validated without being created, placed by hand, and deleted by id.
@@ -100,6 +102,7 @@ pub const KINDS: &[Kind] = &[
         title: "broker-lite in process",
         can: &[
             Can::KeepRecords,
+            Can::Groups,
             Can::CreateTopics,
             Can::CreateTopicsInFull,
             Can::AlterConfigs,
@@ -127,6 +130,7 @@ pub const KINDS: &[Kind] = &[
         title: "broker-lite over TCP",
         can: &[
             Can::KeepRecords,
+            Can::Groups,
             Can::CreateTopics,
             Can::CreateTopicsInFull,
             Can::AlterConfigs,
@@ -155,6 +159,7 @@ pub const KINDS: &[Kind] = &[
         title: "broker-lite in virtual time",
         can: &[
             Can::KeepRecords,
+            Can::Groups,
             Can::CreateTopics,
             Can::CreateTopicsInFull,
             Can::AlterConfigs,
@@ -183,6 +188,7 @@ pub const KINDS: &[Kind] = &[
         title: "broker-lite up, a process of its own",
         can: &[
             Can::KeepRecords,
+            Can::Groups,
             Can::CreateTopics,
             Can::CreateTopicsInFull,
             Can::AlterConfigs,
@@ -205,6 +211,7 @@ pub const KINDS: &[Kind] = &[
         title: "broker-lite node, three processes",
         can: &[
             Can::KeepRecords,
+            Can::Groups,
             Can::CreateTopics,
             Can::CreateTopicsInFull,
             Can::AlterConfigs,
@@ -232,6 +239,7 @@ pub const KINDS: &[Kind] = &[
         title: "Apache Kafka 4.3.0, three nodes",
         can: &[
             Can::KeepRecords,
+            Can::Groups,
             Can::CreateTopics,
             Can::CreateTopicsInFull,
             Can::AlterConfigs,

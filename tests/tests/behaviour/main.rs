@@ -15,6 +15,7 @@ mod connecting;
 mod consuming;
 mod delivering;
 mod failing;
+mod grouping;
 mod growing;
 mod limits;
 mod pacing;
@@ -29,8 +30,8 @@ use std::time::Duration;
 
 use klamm_tests::backend::Can::{
     AlterConfigs, ControllerApart, CreatePartitions, CreateTopics, CreateTopicsInFull, Cut, DeleteRecords,
-    DescribeLogs, DescribeQuorum, ElectLeaders, Freeze, KeepRecords, Kill, Pause, PowerOff, RealSockets,
-    Reassign, Replicate, RestartQuickly, SeeLogs, Threads, UnregisterBroker,
+    DescribeLogs, DescribeQuorum, ElectLeaders, Freeze, Groups, KeepRecords, Kill, Pause, PowerOff,
+    RealSockets, Reassign, Replicate, RestartQuickly, SeeLogs, Threads, UnregisterBroker,
 };
 use klamm_tests::backend::KINDS;
 use klamm_tests::suite::{Arguments, Behaviour, Suite, run};
@@ -97,6 +98,14 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     consuming::a_batch_larger_than_the_fetch_limit_still_makes_progress[KeepRecords],
     consuming::a_new_assignment_hands_out_nothing_of_the_old_one[KeepRecords],
     consuming::every_partition_is_read_however_many_there_are[KeepRecords],
+    grouping::two_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
+    grouping::cooperative_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
+    grouping::a_group_goes_on_where_it_committed[Groups, KeepRecords],
+    grouping::a_group_outlives_its_coordinator[Groups, KeepRecords, Replicate, Kill],
+    grouping::others_take_over_from_a_member_that_vanished[Groups, KeepRecords],
+    grouping::a_listener_hears_of_every_change_and_commits_while_it_can[Groups, KeepRecords],
+    grouping::new_partitions_and_new_topics_are_shared_out[Groups, CreatePartitions, CreateTopics],
+    grouping::whoever_cannot_be_a_member_is_told_why[Groups, KeepRecords],
     administering::a_topic_is_created_described_and_deleted[CreateTopics],
     administering::the_cluster_describes_itself[CreateTopics],
     administering::what_is_only_validated_is_not_done[CreateTopicsInFull],

@@ -5,11 +5,16 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests report by panicking")]
 
 mod allowed;
+mod groups;
 mod k00_produce;
 mod k01_fetch;
 mod k02_list_offsets;
 mod k03_metadata;
+mod k08_offset_commit;
+mod k09_offset_fetch;
 mod k10_find_coordinator;
+mod k11_join_group;
+mod k12_and_later_groups;
 mod k18_api_versions;
 mod k19_create_topics;
 mod k20_delete_topics;
@@ -42,8 +47,13 @@ use serde_json::json;
 const BROKERS: usize = 3;
 
 /// Settings of both clusters.
-const SETTINGS: &[&str] =
-    &["auto.create.topics.enable=true", "broker.heartbeat.interval.ms=500", "log.retention.ms=-1"];
+const SETTINGS: &[&str] = &[
+    "auto.create.topics.enable=true",
+    "broker.heartbeat.interval.ms=500",
+    "group.initial.rebalance.delay.ms=0",
+    "log.retention.ms=-1",
+    "offsets.topic.num.partitions=1",
+];
 
 /// What `kafka-cluster` gives to Kafka, and ours has as its defaults: a setting tells whether it was given.
 const GIVEN_TO_KAFKA: &[&str] = &[
@@ -69,6 +79,8 @@ fn setup() -> Case {
         .topic("empty", &[&[1, 2, 3]])
         .topic("filled", &[&[1, 2, 3]])
         .topic("refusing", &[&[1, 2, 3]])
+        // broker 1 coordinates every group
+        .topic_with("__consumer_offsets", &[&[1, 2, 3]], &[("cleanup.policy", "compact")])
         .first(1, 0, 9, write(batch(&["a", "b", "c"], 1_600_000_000_000)))
         .first(1, 0, 9, write(batch(&["d"], 1_600_000_010_000)))
         .first(1, 0, 9, write(batch(&["e", "f"], 1_600_000_005_000)))
@@ -81,7 +93,11 @@ fn suite() -> Suite {
     cases.extend(k01_fetch::cases());
     cases.extend(k02_list_offsets::cases());
     cases.extend(k03_metadata::cases());
+    cases.extend(k08_offset_commit::cases());
+    cases.extend(k09_offset_fetch::cases());
     cases.extend(k10_find_coordinator::cases());
+    cases.extend(k11_join_group::cases());
+    cases.extend(k12_and_later_groups::cases());
     cases.extend(k18_api_versions::cases());
     cases.extend(k19_create_topics::cases());
     cases.extend(k20_delete_topics::cases());

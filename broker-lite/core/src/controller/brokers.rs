@@ -105,8 +105,7 @@ impl Controller {
                 self.touch(now, id, None);
                 return Ok(self.image.broker(id).map_or(-1, |broker| broker.epoch));
             }
-            // Who closed the logs under that epoch is over: nobody needs to wait for its session to end.
-            Some(known) if !clean && self.has_session(now, known) => {
+            Some(known) if self.has_session(now, known) => {
                 return Err(ErrorCode::DUPLICATE_BROKER_REGISTRATION);
             }
             _ => {}
@@ -221,6 +220,14 @@ impl Controller {
         }
         let ids: Vec<i32> = brokers.iter().map(|(id, _)| *id).collect();
         self.leave(&ids, None);
+    }
+
+    /// Fences all brokers at once, and ends their sessions: none of the processes that the log knows of runs any more.
+    pub fn end_sessions(&mut self) -> Outcome<()> {
+        let all: Vec<_> = self.image.live_brokers().map(|broker| (broker.id, broker.epoch)).collect();
+        self.fence(&all);
+        self.sessions.clear();
+        self.outcome(())
     }
 
     fn start_shutdown(&mut self, id: i32, epoch: i64) {

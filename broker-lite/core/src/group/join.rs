@@ -159,7 +159,7 @@ impl Cx<'_> {
         match group.check_member(id, instance) {
             Ok(()) => self.join_again(turn, group, join),
             Err(code) => {
-                let answer = refused(id, code).with_protocol_name(None);
+                let answer = refused(id, code);
                 turn.answer(join.to, Response::Join(answer));
             }
         }
@@ -299,7 +299,7 @@ impl Cx<'_> {
         self.forget_session(group, &old.id);
         let code = ErrorCode::FENCED_INSTANCE_ID;
         if let Some(to) = old.joining {
-            turn.answer(to, Response::Join(refused(&old.id, code).with_protocol_name(None)));
+            turn.answer(to, Response::Join(refused(&old.id, code)));
         }
         if let Some(to) = old.syncing {
             turn.answer(to, Response::Sync(sync::refused(code)));
@@ -314,27 +314,23 @@ impl Cx<'_> {
         written: Result<(), ErrorCode>,
     ) {
         let new = &replaced.new;
-        if !group.members.contains_key(new) {
-            // gone meanwhile, and told so
+        let waits = group.members.get(new).is_some_and(|member| member.joining == Some(replaced.to));
+        if !waits || group.state != State::Stable || group.generation != replaced.generation {
+            // it is gone and was told so, or a rebalance that has begun meanwhile answers instead
             return;
         }
         let Err(code) = written else {
-            // a rebalance that has begun meanwhile answers instead
-            let waits = group.members.get(new).is_some_and(|member| member.joining == Some(replaced.to));
-            if waits && group.state == State::Stable && group.generation == replaced.generation {
-                group.end_join(new);
-                let leads = group.is_leader(new);
-                let mut answer = accepted(group, new, leads);
-                if replaced.version >= SKIP_ASSIGNMENT_FROM {
-                    answer.skip_assignment = leads;
-                } else {
-                    // it must not think that it has to assign
-                    answer.members.clear();
-                    answer.leader = text(replaced.leader.as_deref().unwrap_or_default());
-                }
-                turn.answer(replaced.to, Response::Join(answer));
+            group.end_join(new);
+            let leads = group.is_leader(new);
+            let mut answer = accepted(group, new, leads);
+            if replaced.version >= SKIP_ASSIGNMENT_FROM {
+                answer.skip_assignment = leads;
+            } else {
+                // it must not think that it has to assign
+                answer.members.clear();
+                answer.leader = text(replaced.leader.as_deref().unwrap_or_default());
             }
-            return;
+            return turn.answer(replaced.to, Response::Join(answer));
         };
         let old = &replaced.old;
         let answer = accepted(group, new, false)
@@ -355,7 +351,7 @@ pub(super) fn refused(member: &str, code: ErrorCode) -> JoinGroupResponse {
         .with_error_code(code.0)
         .with_member_id(text(member))
         .with_generation_id(-1)
-        .with_protocol_name(Some(StrBytes::default()))
+        .with_protocol_name(None)
 }
 
 /// The generation as it is, for the leader with what all members have to say.

@@ -97,6 +97,12 @@ pub enum Location {
 pub enum Event {
     /// The application wants exactly these partitions, each read from the start given.
     Assign(Vec<(TopicPartition, StartOffset)>),
+    /// These are assigned, too; nothing is read of them before [`Event::Begin`] or [`Event::Seek`] says where.
+    Add(Vec<TopicPartition>),
+    /// These are not assigned any more; the others go on.
+    Remove(Vec<TopicPartition>),
+    /// Read these from here, or as `auto.offset.reset` says without an offset, unless they have a position already.
+    Begin(Vec<(TopicPartition, Option<i64>)>),
     /// The application wants to go on elsewhere.
     Seek(TopicPartition, StartOffset),
     /// Hand out nothing and fetch nothing of these until [`Event::Resume`].
@@ -312,6 +318,8 @@ pub enum PartitionFailure {
         /// The position.
         offset: i64,
     },
+    /// The group has not committed an offset, and there is no policy for that.
+    NoOffset,
     /// The broker refuses.
     Refused(ErrorCode),
     /// There has been no leader for `default.api.timeout.ms`.

@@ -77,6 +77,9 @@ impl Fetcher {
     pub fn step(&mut self, now: Tick, event: Event, out: &mut Vec<Effect>) {
         match event {
             Event::Assign(partitions) => self.assign(now, partitions),
+            Event::Add(partitions) => self.add(now, partitions),
+            Event::Remove(partitions) => self.remove(&partitions),
+            Event::Begin(starts) => self.begin(starts),
             Event::Seek(partition, to) => self.seek(&partition, to),
             Event::Pause(partitions) => self.set_paused(&partitions, true),
             Event::Resume(partitions) => self.set_paused(&partitions, false),
@@ -181,6 +184,39 @@ impl Fetcher {
                 partition.lost = None;
             }
             self.partitions.insert(name, partition);
+        }
+        self.wake = true;
+    }
+
+    fn add(&mut self, now: Tick, names: Vec<TopicPartition>) {
+        for name in names {
+            let generation = self.next_generation();
+            let mut partition = Partition::new(now, generation, StartOffset::End);
+            partition.stage = Stage::Wait;
+            self.partitions.insert(name, partition);
+        }
+        self.wake = true;
+    }
+
+    fn remove(&mut self, names: &[TopicPartition]) {
+        for name in names {
+            self.partitions.remove(name);
+        }
+        self.ready.retain(|ready| self.partitions.contains_key(ready));
+    }
+
+    fn begin(&mut self, starts: Vec<(TopicPartition, Option<i64>)>) {
+        for (name, offset) in starts {
+            let Some(partition) = self.partitions.get_mut(&name).filter(|p| p.stage == Stage::Wait) else {
+                continue;
+            };
+            match offset.map(|offset| Stage::start(StartOffset::Offset(offset))) {
+                Some(stage) => partition.stage = stage,
+                None => match Stage::reset(self.settings.reset) {
+                    Some(stage) => partition.stage = stage,
+                    None => self.fail(&name, PartitionFailure::NoOffset),
+                },
+            }
         }
         self.wake = true;
     }

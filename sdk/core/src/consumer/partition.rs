@@ -14,6 +14,8 @@ const EARLIEST: i64 = -2;
 /// Where the next fetch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
+    /// Nobody has said yet where to begin.
+    Wait,
     /// Not known yet: ask the leader.
     Locate {
         /// Timestamp to ask for.
@@ -131,7 +133,7 @@ impl Partition {
         });
         queued.or(match self.stage {
             Stage::Fetch { offset } => Some(offset),
-            Stage::Locate { .. } => None,
+            Stage::Wait | Stage::Locate { .. } => None,
         })
     }
 

@@ -318,6 +318,36 @@ fn an_answer_from_before_a_seek_is_dropped() {
 }
 
 #[test]
+fn an_added_partition_waits_for_its_start_and_others_go_on() {
+    let mut bench = Bench::new(settings());
+    bench.step(Event::Assign(vec![(tp(0), StartOffset::Offset(0))]));
+    bench.step(Event::Located(vec![(tp(0), leader(1, 3))]));
+    bench.step(answer(1, 9, vec![records(0, batch(0, 2))]));
+    bench.step(Event::Add(vec![tp(1), tp(2)]));
+    bench.step(Event::Located(vec![(tp(0), leader(1, 3)), (tp(1), leader(2, 3)), (tp(2), leader(2, 3))]));
+    assert!(matches!(bench.take().0, Some(Handout::Chunk(chunk)) if chunk.partition == tp(0)), "it is kept");
+    let effects = bench.step(Event::Begin(vec![(tp(1), Some(7)), (tp(0), Some(99))]));
+    assert!(effects.contains(&fetch(2, (0, 0), vec![target(1, 3, 7)], 1_000)), "{effects:?}");
+    assert_eq!(bench.fetcher.position(&tp(0)), Some(2), "who has a position keeps it");
+    assert_eq!(bench.fetcher.position(&tp(2)), None);
+    let effects = bench.step(Event::Begin(vec![(tp(2), None)]));
+    assert!(matches!(effects[..], [Effect::ListOffsets { broker: 2, .. }, ..]), "{effects:?}");
+    bench.step(Event::Remove(vec![tp(1), tp(2)]));
+    bench.step(answer(2, 9, vec![records(1, batch(7, 2))]));
+    assert_eq!(bench.take().0, None, "what was under way is dropped");
+    assert_eq!(bench.fetcher.assignment().cloned().collect::<Vec<_>>(), [tp(0)]);
+}
+
+#[test]
+fn without_a_committed_offset_and_a_policy_the_application_is_told() {
+    let mut bench = Bench::new(FetchSettings { reset: OffsetReset::None, ..settings() });
+    bench.step(Event::Add(vec![tp(0)]));
+    bench.step(Event::Begin(vec![(tp(0), None)]));
+    let failed = Handout::Failed { partition: tp(0), failure: PartitionFailure::NoOffset };
+    assert_eq!(bench.take().0, Some(failed));
+}
+
+#[test]
 fn a_paused_partition_leaves_the_session_and_keeps_what_is_queued() {
     let mut bench = Bench::new(settings());
     bench.step(Event::Assign(vec![(tp(0), StartOffset::Offset(0)), (tp(1), StartOffset::Offset(0))]));

@@ -198,6 +198,26 @@ impl Membership {
         self.phase == Phase::Stable && self.calling.is_none() && self.calls.is_empty()
     }
 
+    /// `true` if the member has left because nobody polls; [`Event::Polled`] brings it back.
+    pub fn is_stalled(&self) -> bool {
+        self.phase == Phase::Stalled
+    }
+
+    /// `true` if the application was last told to be waiting for records.
+    pub fn is_waited_for(&self) -> bool {
+        self.polled.is_none()
+    }
+
+    /// `true` if the member is in no group and on the way to none.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Failed | Phase::Closed)
+    }
+
+    /// The group's coordinator, if it is known.
+    pub fn coordinator(&self) -> Option<i32> {
+        self.known()
+    }
+
     fn subscribe(&mut self, now: Tick, topics: BTreeSet<Arc<str>>) {
         self.topics = Some(topics);
         self.polled = self.polled.map(|_| now);

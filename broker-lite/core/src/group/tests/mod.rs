@@ -159,6 +159,12 @@ impl World {
         self.take(answers);
     }
 
+    /// As far as this offset, and no further.
+    pub(super) fn replicate_to(&mut self, end: i64) {
+        self.replicates = false;
+        self.step(|coordinator, turn, _| coordinator.replicated(turn, end));
+    }
+
     /// Lets time pass, doing what falls due on the way.
     pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now + time;

@@ -51,6 +51,18 @@ fn a_commit_is_acknowledged_and_shown_when_it_is_replicated() {
 }
 
 #[test]
+fn of_two_commits_only_the_one_that_is_replicated_is_acknowledged() {
+    let mut world = World::new(settings());
+    world.replicates = false;
+    let first = world.commit("", -1, 5);
+    let second = world.commit("", -1, 6);
+    world.replicate_to(1);
+    assert_eq!(world.committed(first), ErrorCode::NONE);
+    assert!(!world.answers.contains_key(&second));
+    assert_eq!(world.offset(), 5);
+}
+
+#[test]
 fn a_commit_that_takes_too_long_is_told_so_and_counts_when_it_is_replicated() {
     let mut world = World::new(settings());
     world.replicates = false;
@@ -212,11 +224,15 @@ fn what_is_committed_while_its_group_is_deleted_does_not_outlive_it() {
     let mut world = World::new(settings());
     world.commit("", -1, 5);
     world.replicates = false;
-    let commit = world.commit("", -1, 6);
+    let mut request = World::commit_request("", -1, 6);
+    request.topics[0].partitions[0].partition_index = 1;
+    let commit = world.step(|coordinator, turn, to| coordinator.commit(turn, to, &request, 9));
     let token = delete_group(&mut world);
     world.replicate();
     assert_eq!(world.committed(commit), ErrorCode::NONE);
     assert_eq!(deleted(&world, token), ErrorCode::NONE);
+    let forgotten = |record: &&GroupRecord| matches!(record, GroupRecord::Offset { value: None, .. });
+    assert_eq!(world.log.records.iter().filter(forgotten).count(), 2, "one for each partition");
     assert_eq!((world.offset(), world.state()), (-1, None));
     world.fail_over();
     assert_eq!((world.offset(), world.state()), (-1, None));

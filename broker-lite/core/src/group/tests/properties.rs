@@ -64,7 +64,7 @@ struct Run {
     acknowledged: i64,
     next_offset: i64,
     /// A new group of the same name begins again with generation 1.
-    era: i32,
+    incarnation: Option<u64>,
 }
 
 fn instance(who: usize) -> Option<&'static str> {
@@ -84,7 +84,7 @@ impl Run {
             commits: BTreeMap::new(),
             acknowledged: -1,
             next_offset: 0,
-            era: 0,
+            incarnation: None,
         }
     }
 
@@ -134,11 +134,14 @@ impl Run {
             }
             Act::FailOver => self.fail_over(),
             Act::Delete => {
-                let gone = self.world.coordinator.groups.contains_key(GROUP);
                 self.world.step(|coordinator, turn, to| coordinator.delete(turn, to, &GroupId(text(GROUP))));
-                if gone && !self.world.coordinator.groups.contains_key(GROUP) {
-                    self.begin_anew();
-                }
+            }
+        }
+        let incarnation = self.world.coordinator.groups.get(GROUP).map(|group| group.incarnation);
+        if incarnation != self.incarnation {
+            self.incarnation = incarnation;
+            if !matches!(act, Act::FailOver) {
+                self.begin_anew();
             }
         }
         self.hear();
@@ -162,7 +165,6 @@ impl Run {
     }
 
     fn begin_anew(&mut self) {
-        self.era += 1;
         self.leaders.clear();
         self.members.clear();
         self.parts.clear();

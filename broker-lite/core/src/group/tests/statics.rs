@@ -111,6 +111,40 @@ fn a_static_member_is_waited_for_until_its_session_is_over_not_only_for_a_rebala
 }
 
 #[test]
+fn a_replacement_that_a_rebalance_overtakes_is_answered_once_and_stays() {
+    let mut world = World::new(settings());
+    let (one, _) = stable(&mut world);
+    world.replicates = false;
+    let token = world.join(&join("", Some("i2"), &["range"]), 9);
+    world.join(&join(&one, Some("i1"), &["range"]), 9);
+    assert_eq!(world.joined(token).generation_id, 2, "by the rebalance");
+    world.pass(6 * S);
+    assert_eq!(world.state(), Some(State::CompletingRebalance));
+    let new = world.joined(token).member_id.to_string();
+    assert_eq!(world.heartbeat_as(&new, Some("i2"), 2), ErrorCode::NONE);
+}
+
+#[test]
+fn a_static_leader_that_stays_away_is_no_leader_and_still_a_member() {
+    let mut world = World::new(settings());
+    let request = |member: &str, instance, protocols: &[&str]| {
+        let request = join(member, Some(instance), protocols);
+        request.with_session_timeout_ms(100_000).with_rebalance_timeout_ms(20_000)
+    };
+    let first = world.join(&request("", "i1", &["range"]), 9);
+    let second = world.join(&request("", "i2", &["range"]), 9);
+    world.pass(10 * S);
+    let (one, two) = (world.joined(first).member_id, world.joined(second).member_id);
+    world.sync(&one, 1, &[]);
+    world.sync(&two, 1, &[]);
+    let again = world.join(&request(&two, "i2", &["range", "sticky"]), 9);
+    world.pass(25 * S);
+    let answer = world.joined(again);
+    assert_eq!(answer.leader, two);
+    assert_eq!((answer.generation_id, answer.members.len()), (2, 2));
+}
+
+#[test]
 fn an_administrator_removes_a_static_member_by_its_instance() {
     let mut world = World::new(settings());
     stable(&mut world);

@@ -62,7 +62,7 @@ impl One {
     }
 
     /// Joins as a member that does not lead, up to the given assignment; returns what follows it.
-    fn join(&mut self, effects: Vec<Effect>, generation: i32, assigned: Vec<TopicPartition>) -> Vec<Effect> {
+    fn join(&mut self, effects: &[Effect], generation: i32, assigned: Vec<TopicPartition>) -> Vec<Effect> {
         let Some(Effect::Join { ticket, .. }) = effects.iter().find(|e| matches!(e, Effect::Join { .. }))
         else {
             panic!("no join in {effects:?}");
@@ -78,7 +78,7 @@ impl One {
         let mut one = Self::new(protocol, is_static);
         assert_eq!(one.step(Event::Subscribe(topics())), [Effect::FindCoordinator]);
         let effects = one.step(Event::Coordinator(Ok(1)));
-        let effects = one.join(effects, 1, assigned.clone());
+        let effects = one.join(&effects, 1, assigned.clone());
         let [Effect::Adopt(_, _, 1), Effect::Add(added), Effect::Tell(call, Call::Assigned(told))] =
             &effects[..]
         else {
@@ -175,7 +175,7 @@ fn a_cooperative_member_keeps_what_stays_and_joins_again_after_giving_up_the_res
     let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
     let [Effect::Join { ref owned, generation: Some(1), .. }] = effects[..] else { panic!("{effects:?}") };
     assert_eq!(*owned, partitions([0, 1]), "nothing is given up before");
-    let effects = one.join(effects, 2, partitions([1, 2]));
+    let effects = one.join(&effects, 2, partitions([1, 2]));
     let gone = Call::Revoked(partitions([0]), Reason::GivenAway);
     let [Effect::Stop(stopped), Effect::Tell(call, told)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!((stopped, told), (&partitions([0]), &gone));

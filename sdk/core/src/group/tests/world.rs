@@ -210,7 +210,7 @@ impl World {
         self.send(after, Message::In(at, incarnation, event));
     }
 
-    fn arrive(&mut self, at: usize, incarnation: u32, effect: Effect) {
+    fn arrive(&mut self, at: usize, incarnation: u32, effect: &Effect) {
         let now = self.now;
         let mut out = Answers::new();
         let waiter = |ticket| (at, ticket);
@@ -227,7 +227,7 @@ impl World {
                 self.coordinator.join(now, coordinator, waiter(ticket), &member_id, metadata, &mut out);
             }
             Effect::Lead { ticket, members, .. } => {
-                out.push((at, Event::Led(ticket, Ok(self.lead(&members)))))
+                out.push((at, Event::Led(ticket, Ok(self.lead(&members)))));
             }
             Effect::Sync { ticket, coordinator, member_id, generation, assignments, .. } => {
                 let waiter = waiter(ticket);
@@ -263,7 +263,7 @@ impl World {
         if request && out.iter().any(|(to, _)| *to == at) && self.lost() {
             // The coordinator did it, and the client never hears.
             out.retain(|(to, _)| *to != at);
-            self.unanswered(at, incarnation, &effect);
+            self.unanswered(at, incarnation, effect);
         }
         self.deliver(out);
     }
@@ -393,7 +393,7 @@ impl World {
         match message {
             Message::Out(at, incarnation, effect) => {
                 // What a dead client has sent still arrives; nobody hears the answer.
-                self.arrive(at, incarnation, effect);
+                self.arrive(at, incarnation, &effect);
             }
             Message::In(at, incarnation, event) => {
                 if self.clients[at].incarnation != incarnation {

@@ -1,0 +1,328 @@
+//! The group task: it carries out the effects of the [`Membership`] and tells it what came of them.
+//!
+//! [`Membership`]: klamm_core::group::Membership
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::FuturesUnordered;
+use klamm_core::assign::{
+    Assignment, Member, Subscription, Topics, read_subscription, write_assignment, write_subscription,
+};
+use klamm_core::group::{Call, Chosen, Effect, Event, Fatal, JoinedMember};
+use klamm_core::metadata::ClusterMetadata;
+use klamm_core::{Tick, TopicPartition};
+
+use super::listener::RebalanceContext;
+use super::{Group, Machine, SharedAssignor};
+use crate::consumer::ConsumerError;
+use crate::rt::Task;
+
+/// Version of subscriptions and assignments that are sent.
+const METADATA_VERSION: i16 = 3;
+
+struct Driver {
+    group: Arc<Group>,
+    asking: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
+    /// Listener calls under way.
+    calls: BTreeMap<u64, Task>,
+    /// Calls for records, when last looked at.
+    polls: u64,
+    commit_at: Option<Tick>,
+}
+
+/// Runs until it is aborted, or the membership is over.
+pub(super) async fn drive(group: Arc<Group>) {
+    let client = group.shared.client.clone();
+    let mut driver =
+        Driver { commit_at: None, calls: BTreeMap::new(), polls: 0, asking: FuturesUnordered::new(), group };
+    let mut seen = None;
+    while !driver.group.closed.load(Ordering::Acquire) {
+        let changed = client.changed();
+        let metadata = client.metadata();
+        if seen.replace(metadata.version) != Some(metadata.version) {
+            driver.group.step(Event::Counts(counts(&metadata)));
+        }
+        driver.keep_topics();
+        let deadline = driver.turn();
+        driver.group.ended.notify_waiters();
+        tokio::select! {
+            biased;
+            Some(event) = driver.asking.next(), if !driver.asking.is_empty() => {
+                event.into_iter().for_each(|event| driver.group.step(event));
+            }
+            () = driver.group.work.notified() => {}
+            () = changed => {}
+            () = client.rt().sleep_until(deadline) => {}
+        }
+    }
+    driver.group.ended.notify_waiters();
+}
+
+/// Partitions of every topic that is known.
+fn counts(metadata: &ClusterMetadata) -> BTreeMap<Arc<str>, usize> {
+    let known = metadata.topics.values().filter(|topic| topic.error.is_ok());
+    known.map(|topic| (topic.name.clone(), topic.partitions.len())).collect()
+}
+
+impl Driver {
+    /// Asks for topics that are not known yet, and keeps those that are from being forgotten.
+    fn keep_topics(&self) {
+        let topics = self.group.machine.lock().topics.clone();
+        for topic in topics {
+            let create = self.group.shared.settings.allow_auto_create;
+            if let Err(error) = self.group.shared.client.topic_now(&topic, create) {
+                tracing::debug!(topic = &*topic, %error, "no metadata for a subscribed topic");
+            }
+        }
+    }
+
+    /// Tells the machine the time and who polls, and carries out what it wants. Returns when to look again.
+    fn turn(&mut self) -> Tick {
+        let now = self.group.shared.now();
+        let polls = self.group.polls.load(Ordering::Relaxed);
+        let waits = self.group.waiting.load(Ordering::Relaxed) > 0;
+        let polled = std::mem::replace(&mut self.polls, polls) != polls;
+        let beat = now.saturating_add(self.group.config.heartbeat);
+        loop {
+            let (effects, deadline) = {
+                let Machine { membership, effects, .. } = &mut *self.group.machine.lock();
+                if waits || polled {
+                    membership.step(now, Event::Polled(if waits { None } else { Some(now) }), effects);
+                } else if membership.is_waited_for() {
+                    // The last call came back since: from here on the application has its time.
+                    membership.step(now, Event::Polled(Some(now)), effects);
+                }
+                membership.on_deadline(now, effects);
+                self.group.stalled.store(membership.is_stalled(), Ordering::Relaxed);
+                (std::mem::take(effects), membership.deadline())
+            };
+            if effects.is_empty() {
+                self.commit_by_itself(now);
+                let next = [deadline, self.commit_at].into_iter().flatten().min();
+                return next.map_or(beat, |next| next.min(beat));
+            }
+            for effect in effects {
+                self.carry_out(effect);
+            }
+        }
+    }
+
+    fn ask(&mut self, future: impl Future<Output = Event> + Send + 'static) {
+        self.asking.push(future.map(Some).boxed());
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let asker = self.group.asker();
+        match effect {
+            Effect::FindCoordinator => self.ask(asker.find()),
+            Effect::Join { ticket, coordinator, member_id, topics, owned, generation, limit } => {
+                let protocols = self.protocols(&topics.into_iter().collect::<Vec<_>>(), &owned, generation);
+                self.ask(asker.join(ticket, coordinator, member_id, protocols, limit));
+            }
+            Effect::Lead { ticket, assignor, members } => {
+                let group = self.group.clone();
+                self.ask(async move { Event::Led(ticket, lead(&group, &assignor, &members).await) });
+            }
+            Effect::Sync { ticket, coordinator, member_id, generation, assignor, assignments } => {
+                self.ask(asker.sync(ticket, coordinator, member_id, generation, assignor, assignments));
+            }
+            Effect::Heartbeat { ticket, coordinator, member_id, generation } => {
+                self.ask(asker.heartbeat(ticket, coordinator, member_id, generation));
+            }
+            Effect::Leave { coordinator, member_id, reason } => {
+                self.ask(asker.leave(coordinator, member_id, reason));
+            }
+            Effect::Commit { id, coordinator, member_id, generation, offsets } => {
+                self.ask(asker.commit(id, coordinator, member_id, generation, offsets));
+            }
+            Effect::FetchOffsets { ticket, coordinator, partitions } => self.ask(async move {
+                let found = asker.offsets(coordinator, &partitions).await;
+                Event::Offsets(ticket, found)
+            }),
+            Effect::CommitDone(id, result) => {
+                if let Some(reply) = self.group.machine.lock().replies.remove(&id) {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(result);
+                }
+            }
+            Effect::Adopt(assignor, assignment, generation) => self.adopt(&assignor, &assignment, generation),
+            Effect::Add(partitions) => {
+                self.group.machine.lock().committed.retain(|name, _| !partitions.contains(name));
+                self.group.shared.add(partitions);
+            }
+            Effect::Stop(partitions) => self.group.shared.stop(&partitions),
+            Effect::Start(found) => self.group.shared.begin(found),
+            Effect::Tell(id, call) => {
+                let told = tell(self.group.clone(), id, call);
+                self.calls.insert(id, self.group.shared.client.rt().spawn(told));
+            }
+            Effect::Abandon(id) => {
+                tracing::warn!("a rebalance listener took longer than max.poll.interval.ms and was given up");
+                self.calls.remove(&id);
+            }
+            Effect::Fail(why) => self.fail(why),
+            Effect::Closed => self.group.closed.store(true, Ordering::Release),
+        }
+        self.calls.retain(|_, task| !task.is_finished());
+    }
+
+    fn fail(&self, why: Fatal) {
+        tracing::error!(%why, "the group membership failed");
+        self.group
+            .shared
+            .stash(ConsumerError::Group { group: self.group.config.group_id.as_str().into(), why });
+        self.group.shared.arrived.notify_waiters();
+    }
+
+    fn adopt(&self, name: &str, assignment: &Assignment, generation: i32) {
+        if let Some(assignor) = assignor(&self.group, name) {
+            let told = || assignor.lock().on_assignment(assignment, generation);
+            if std::panic::catch_unwind(AssertUnwindSafe(told)).is_err() {
+                tracing::error!(assignor = name, "the assignor panicked in on_assignment");
+            }
+        }
+    }
+
+    /// What each assignor tells the leader.
+    fn protocols(
+        &self,
+        topics: &[Arc<str>],
+        owned: &[TopicPartition],
+        generation: Option<i32>,
+    ) -> Vec<(String, Bytes)> {
+        let told = self.group.assignors.iter().map(|(name, assignor)| {
+            let asked = || assignor.lock().user_data(topics);
+            let user_data = std::panic::catch_unwind(AssertUnwindSafe(asked)).unwrap_or_else(|_| {
+                tracing::error!(assignor = &**name, "the assignor panicked in user_data");
+                None
+            });
+            let subscription = Subscription {
+                topics: topics.to_vec(),
+                user_data,
+                owned: owned.to_vec(),
+                generation,
+                rack: None,
+            };
+            (name.to_string(), write_subscription(&subscription, METADATA_VERSION))
+        });
+        told.collect()
+    }
+
+    /// Commits what is done, every `auto.commit.interval.ms`.
+    fn commit_by_itself(&mut self, now: Tick) {
+        let Some(interval) = self.group.config.auto_commit else {
+            return;
+        };
+        if self.commit_at.is_some_and(|at| at > now) {
+            return;
+        }
+        let first = self.commit_at.replace(now.saturating_add(interval)).is_none();
+        let owned = self.group.owned();
+        let mut offsets = self.group.shared.committable(&owned, true);
+        let group = self.group.clone();
+        offsets.retain(|name, offset| group.machine.lock().committed.get(name) != Some(offset));
+        if first || offsets.is_empty() {
+            return;
+        }
+        let commit = async move {
+            match group.commit_once(offsets.clone()).await {
+                Some(Ok(())) => group.machine.lock().committed.extend(offsets),
+                Some(Err(why)) => tracing::debug!(?why, "positions not committed; the next time will do"),
+                None => {}
+            }
+            None
+        };
+        self.asking.push(commit.boxed());
+    }
+}
+
+/// Calls the listener, and says when it is done.
+async fn tell(group: Arc<Group>, id: u64, call: Call) {
+    let listener = group.machine.lock().listener.clone();
+    if let (Call::Revoked(partitions, _), true) = (&call, group.config.auto_commit.is_some()) {
+        let partitions: BTreeSet<_> = partitions.iter().cloned().collect();
+        let done = group.shared.committable(&partitions, true);
+        if let Err(error) = group.commit(done).await {
+            tracing::warn!(%error, "positions not committed before giving partitions up");
+        }
+    }
+    if let Some(listener) = listener {
+        let context = RebalanceContext::new(group.clone());
+        let told = async {
+            match &call {
+                Call::Assigned(partitions) => listener.assigned(&context, partitions).await,
+                Call::Revoked(partitions, reason) => listener.revoked(&context, partitions, *reason).await,
+                Call::Lost(partitions, reason) => listener.lost(&context, partitions, *reason).await,
+            }
+        };
+        if AssertUnwindSafe(told).catch_unwind().await.is_err() {
+            tracing::error!("a rebalance listener panicked");
+        }
+    }
+    group.step(Event::Told(id));
+}
+
+fn assignor(group: &Group, name: &str) -> Option<SharedAssignor> {
+    group.assignors.iter().find(|(known, _)| &**known == name).map(|(_, assignor)| assignor.clone())
+}
+
+/// Runs the assignor over what all members told.
+async fn lead(group: &Group, name: &str, told: &[JoinedMember]) -> Result<Chosen, String> {
+    let Some(assignor) = assignor(group, name) else {
+        return Err(format!("the coordinator chose {name:?}, which this member did not offer"));
+    };
+    let mut members = Vec::new();
+    for member in told {
+        let subscription = read_subscription(member.metadata.clone())
+            .map_err(|error| format!("subscription of member {}: {error}", member.id))?;
+        members.push(Member { id: member.id.clone(), instance: member.instance.clone(), subscription });
+    }
+    let wanted: BTreeSet<Arc<str>> =
+        members.iter().flat_map(|member| member.subscription.topics.iter().cloned()).collect();
+    let (topics, counts) = known_topics(group, &wanted).await;
+    let run = move || assignor.lock().assign(&topics, &members);
+    let given = match group.shared.client.rt().offload(run).await {
+        Some(given) => given.map_err(|error| error.to_string())?,
+        None => return Err(format!("assignor {name:?} panicked")),
+    };
+    let bytes = |(id, assignment)| (id, write_assignment(&assignment, METADATA_VERSION));
+    Ok(Chosen { assignments: given.into_iter().map(bytes).collect(), counts })
+}
+
+/// The topics as the brokers tell them; whatever they do not tell within `request.timeout.ms` has no partitions yet.
+async fn known_topics(group: &Group, wanted: &BTreeSet<Arc<str>>) -> (Topics, BTreeMap<Arc<str>, usize>) {
+    let client = &group.shared.client;
+    let deadline = group.shared.now().saturating_add(client.settings().request_timeout);
+    loop {
+        let changed = client.changed();
+        let mut missing = false;
+        for topic in wanted {
+            let known = client.topic_now(topic, group.shared.settings.allow_auto_create);
+            let refused = client.metadata().topics.get(topic).is_some_and(|told| !told.error.is_ok());
+            missing |= matches!(known, Ok(None)) && !refused;
+        }
+        if !missing || client.rt().before(deadline, changed).await.is_none() {
+            break;
+        }
+    }
+    let metadata = client.metadata();
+    let mut topics = Topics::default();
+    let mut counts: BTreeMap<_, _> = wanted.iter().map(|topic| (topic.clone(), 0)).collect();
+    for topic in metadata.topics.values().filter(|topic| topic.error.is_ok() && wanted.contains(&topic.name))
+    {
+        let rack = |broker: &i32| metadata.brokers.get(broker).and_then(|broker| broker.rack.as_deref());
+        let racks = topic
+            .partitions
+            .iter()
+            .map(|partition| partition.replicas.iter().filter_map(rack).map(Arc::from).collect());
+        topics.insert_with_racks(topic.name.clone(), racks.collect());
+        counts.insert(topic.name.clone(), topic.partitions.len());
+    }
+    (topics, counts)
+}

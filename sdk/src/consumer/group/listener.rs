@@ -1,0 +1,124 @@
+//! Hearing of partitions that come and go.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use klamm_core::TopicPartition;
+use klamm_core::consumer::StartOffset;
+use klamm_core::group::Reason;
+
+use super::Group;
+use super::error::CommitError;
+use crate::consumer::ConsumerError;
+
+/// Hears of partitions that come and go ([`Consumer::subscribe_with`](crate::Consumer::subscribe_with)).
+///
+/// Calls follow one another, on a task of their own: they may wait, commit and seek. One that has not returned within
+/// `max.poll.interval.ms` is dropped where it waits, and the group goes on. One that panics counts as returned.
+///
+/// ```
+/// use futures::FutureExt;
+/// use futures::future::BoxFuture;
+/// use klamm::{RebalanceContext, RebalanceListener, RebalanceReason, TopicPartition};
+///
+/// /// Commits what was done before others take over.
+/// struct Orderly;
+///
+/// impl RebalanceListener for Orderly {
+///     fn revoked<'a>(
+///         &'a self,
+///         context: &'a RebalanceContext,
+///         partitions: &'a [TopicPartition],
+///         reason: RebalanceReason,
+///     ) -> BoxFuture<'a, ()> {
+///         async move {
+///             println!("giving up {partitions:?}: {reason}");
+///             if let Err(error) = context.commit().await {
+///                 eprintln!("{error}");
+///             }
+///         }
+///         .boxed()
+///     }
+/// }
+/// ```
+pub trait RebalanceListener: Send + Sync + 'static {
+    /// These partitions are this member's now. Nothing of them is read before this returns; whoever keeps offsets elsewhere
+    /// seeks here.
+    fn assigned<'a>(
+        &'a self,
+        context: &'a RebalanceContext,
+        partitions: &'a [TopicPartition],
+    ) -> BoxFuture<'a, ()> {
+        let _ = (context, partitions);
+        Box::pin(std::future::ready(()))
+    }
+
+    /// These partitions are to be given up; nothing more of them is handed out. They can be committed until this returns, and
+    /// nobody else reads them before.
+    fn revoked<'a>(
+        &'a self,
+        context: &'a RebalanceContext,
+        partitions: &'a [TopicPartition],
+        reason: Reason,
+    ) -> BoxFuture<'a, ()> {
+        let _ = (context, partitions, reason);
+        Box::pin(std::future::ready(()))
+    }
+
+    /// These partitions are gone, and maybe read by others already: they cannot be committed any more.
+    fn lost<'a>(
+        &'a self,
+        context: &'a RebalanceContext,
+        partitions: &'a [TopicPartition],
+        reason: Reason,
+    ) -> BoxFuture<'a, ()> {
+        let _ = (context, partitions, reason);
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// What a [`RebalanceListener`] can do with its consumer.
+pub struct RebalanceContext {
+    group: Arc<Group>,
+}
+
+impl fmt::Debug for RebalanceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RebalanceContext").finish_non_exhaustive()
+    }
+}
+
+impl RebalanceContext {
+    pub(super) fn new(group: Arc<Group>) -> Self {
+        Self { group }
+    }
+
+    /// As [`Consumer::commit`](crate::Consumer::commit).
+    ///
+    /// # Errors
+    ///
+    /// See [`CommitError`].
+    pub async fn commit(&self) -> Result<(), CommitError> {
+        self.group.commit_positions().await
+    }
+
+    /// As [`Consumer::commit_offsets`](crate::Consumer::commit_offsets).
+    ///
+    /// # Errors
+    ///
+    /// See [`CommitError`].
+    pub async fn commit_offsets(&self, offsets: BTreeMap<TopicPartition, i64>) -> Result<(), CommitError> {
+        self.group.commit(offsets).await
+    }
+
+    /// As [`Consumer::seek`](crate::Consumer::seek).
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::NotAssigned`].
+    pub fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<(), ConsumerError> {
+        self.group.shared.seek(partition, to)
+    }
+}

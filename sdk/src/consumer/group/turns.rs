@@ -1,0 +1,115 @@
+//! What was handed out, and what of it is done: a record's turn is over when the application asks for more.
+
+use std::collections::BTreeMap;
+
+use klamm_core::TopicPartition;
+
+/// Offsets of one partition behind what is done, and behind what was handed out.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    over: i64,
+    handed: i64,
+}
+
+/// See the [module](self). Costs a comparison per record while records come from one partition.
+#[derive(Debug, Default)]
+pub(in crate::consumer) struct Turns {
+    pub(in crate::consumer) counts: bool,
+    current: Option<(TopicPartition, Turn)>,
+    others: BTreeMap<TopicPartition, Turn>,
+    /// Others whose last records are not done.
+    open: Vec<TopicPartition>,
+}
+
+impl Turns {
+    /// None handed out yet; counting as before.
+    pub(in crate::consumer) fn anew(before: &Self) -> Self {
+        Self { counts: before.counts, ..Self::default() }
+    }
+
+    /// A record was handed out.
+    pub(in crate::consumer) fn handed(&mut self, partition: &TopicPartition, offset: i64) {
+        if !self.counts {
+            return;
+        }
+        match &mut self.current {
+            Some((current, turn)) if current == partition => turn.handed = offset + 1,
+            _ => {
+                self.put_away();
+                let known = self.others.remove(partition);
+                let turn = known.unwrap_or(Turn { over: offset, handed: offset });
+                self.current = Some((partition.clone(), Turn { handed: offset + 1, ..turn }));
+            }
+        }
+    }
+
+    fn put_away(&mut self) {
+        if let Some((name, turn)) = self.current.take() {
+            if turn.over != turn.handed {
+                self.open.push(name.clone());
+            }
+            self.others.insert(name, turn);
+        }
+    }
+
+    /// The application asks for more: what it has is done.
+    pub(in crate::consumer) fn over(&mut self) {
+        if let Some((_, turn)) = &mut self.current {
+            turn.over = turn.handed;
+        }
+        for name in self.open.drain(..) {
+            if let Some(turn) = self.others.get_mut(&name) {
+                turn.over = turn.handed;
+            }
+        }
+    }
+
+    /// Nothing more is handed out of the partition, which stands at `offset`; counts if nothing was handed out before.
+    pub(in crate::consumer) fn stopped(&mut self, partition: &TopicPartition, offset: i64) {
+        if self.counts && self.offset(partition, true).is_none() {
+            self.others.insert(partition.clone(), Turn { over: offset, handed: offset });
+        }
+    }
+
+    /// The partition begins anew.
+    pub(in crate::consumer) fn forget(&mut self, partition: &TopicPartition) {
+        self.current.take_if(|(current, _)| current == partition);
+        self.others.remove(partition);
+        self.open.retain(|name| name != partition);
+    }
+
+    /// Offset behind what was handed out, or with `done` behind what is done; `None` if nothing was handed out.
+    pub(in crate::consumer) fn offset(&self, partition: &TopicPartition, done: bool) -> Option<i64> {
+        let current = self.current.as_ref().filter(|(current, _)| current == partition).map(|(_, turn)| turn);
+        let turn = current.or_else(|| self.others.get(partition))?;
+        Some(if done { turn.over } else { turn.handed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_records_turn_is_over_when_the_next_is_asked_for() {
+        let [a, b] = [0, 1].map(|partition| TopicPartition::new("t", partition));
+        let mut turns = Turns { counts: true, ..Turns::default() };
+        let seen = |turns: &Turns, of: &TopicPartition| (turns.offset(of, true), turns.offset(of, false));
+        assert_eq!(seen(&turns, &a), (None, None));
+        turns.handed(&a, 7);
+        assert_eq!(seen(&turns, &a), (Some(7), Some(8)), "it was handed out and is not done");
+        turns.over();
+        turns.handed(&a, 9);
+        turns.handed(&b, 3);
+        turns.handed(&a, 10);
+        assert_eq!((seen(&turns, &a), seen(&turns, &b)), ((Some(8), Some(11)), (Some(3), Some(4))));
+        turns.over();
+        assert_eq!((seen(&turns, &a), seen(&turns, &b)), ((Some(11), Some(11)), (Some(4), Some(4))));
+        turns.stopped(&a, 99);
+        assert_eq!(seen(&turns, &a), (Some(11), Some(11)), "what was handed out counts");
+        turns.forget(&a);
+        assert_eq!(seen(&turns, &a), (None, None));
+        turns.stopped(&a, 5);
+        assert_eq!(seen(&turns, &a), (Some(5), Some(5)), "others begin where this one began");
+    }
+}

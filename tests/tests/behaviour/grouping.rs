@@ -1,0 +1,381 @@
+//! What members of a consumer group promise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Error;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use klamm::{
+    AssignmentStrategy, CommitError, Consumer, ConsumerBuilder, ConsumerError, ErrorCode, GroupError,
+    NewPartitions, OffsetReset, Producer, RebalanceContext, RebalanceListener, RebalanceReason, Record,
+    TopicPartition,
+};
+use klamm_tests::backend::{BROKERS, Backend};
+use klamm_tests::suite::Outcome;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::tools::{SOON, next, number, write_numbers};
+
+/// What a member read, by partition and offset, and how often.
+type Seen = Arc<Mutex<BTreeMap<(i32, i64), usize>>>;
+
+/// A member that reads all the time.
+struct Member {
+    consumer: Arc<Consumer>,
+    seen: Seen,
+    reading: JoinHandle<()>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+fn builder(backend: &Backend, group: &str) -> Result<ConsumerBuilder, Error> {
+    Ok(Consumer::builder()
+        .client(&backend.client()?)
+        .group_id(group)
+        .auto_offset_reset(OffsetReset::Earliest))
+}
+
+impl Member {
+    fn start(builder: ConsumerBuilder, topic: &str) -> Result<Self, Error> {
+        let consumer: Arc<Consumer> = Arc::new(builder.build().map_err(Error::other)?);
+        consumer.subscribe([topic]);
+        let seen = Seen::default();
+        let (reader, noted) = (consumer.clone(), seen.clone());
+        let reading = tokio::spawn(async move {
+            while let Ok(record) = reader.recv().await {
+                let place = (record.partition, record.offset);
+                *noted.lock().expect("no panic").entry(place).or_default() += 1;
+            }
+        });
+        Ok(Self { consumer, seen, reading })
+    }
+
+    fn partitions(&self) -> BTreeSet<i32> {
+        self.consumer.assignment().into_iter().map(|name| name.partition).collect()
+    }
+
+    fn seen(&self) -> BTreeMap<(i32, i64), usize> {
+        self.seen.lock().expect("no panic").clone()
+    }
+}
+
+/// Waits for something to become true.
+async fn until(what: &str, mut done: impl FnMut() -> bool) -> Outcome {
+    let begun = Instant::now();
+    while !done() {
+        if begun.elapsed() > 3 * SOON {
+            return Err(format!("not within {:?}: {what}", 3 * SOON).into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Writes so many records into each partition.
+async fn write(backend: &Backend, topic: &str, partitions: i32, each: i64) -> Outcome {
+    let producer: Producer = Producer::builder().client(&backend.client()?).build()?;
+    for index in 0..each {
+        for partition in 0..partitions {
+            drop(producer.send(Record::new(topic).partition(partition).value(index.to_string())).await?);
+        }
+    }
+    producer.flush().await?;
+    producer.close(SOON).await?;
+    Ok(())
+}
+
+async fn share_and_take_over(backend: &Backend, strategy: AssignmentStrategy) -> Outcome {
+    let topic = backend.topic("shared", 4).await?;
+    let group = backend.fresh_topic("group");
+    write(backend, &topic, 4, 50).await?;
+    let member = || -> Result<Member, Error> {
+        let builder = builder(backend, &group)?.partition_assignment_strategy([strategy.clone()]);
+        Member::start(builder.enable_auto_commit(false), &topic)
+    };
+    let first = member()?;
+    until("one member reads everything", || first.seen().len() == 200).await?;
+    first.consumer.commit().await?;
+
+    let second = member()?;
+    until("two members share", || {
+        let (one, two) = (first.partitions(), second.partitions());
+        one.len() == 2 && two.len() == 2 && one.is_disjoint(&two)
+    })
+    .await?;
+    write(backend, &topic, 4, 50).await?;
+    until("both together read everything", || first.seen().len() + second.seen().len() == 400).await?;
+    assert!(second.seen().keys().all(|(_, offset)| *offset >= 50), "what was committed is not read again");
+    let shared: Vec<_> = second.seen().into_keys().filter(|place| first.seen().contains_key(place)).collect();
+    assert!(shared.is_empty(), "read twice: {shared:?}");
+    first.consumer.commit().await?;
+    second.consumer.commit().await?;
+
+    second.consumer.close().await?;
+    until("the one that stays takes over", || first.partitions().len() == 4).await?;
+    write(backend, &topic, 4, 50).await?;
+    let read = second.seen().len();
+    until("it reads everything", || first.seen().len() + read == 600).await?;
+    assert!(first.seen().values().chain(second.seen().values()).all(|times| *times == 1), "each record once");
+    first.consumer.commit().await?;
+    let all: Vec<_> = (0..4).map(|index| TopicPartition::new(topic.as_str(), index)).collect();
+    let committed = first.consumer.committed(&all).await?;
+    assert_eq!(committed.into_values().collect::<Vec<_>>(), [Some(150); 4]);
+    first.consumer.close().await?;
+    Ok(())
+}
+
+pub(crate) async fn two_members_share_and_one_takes_over_when_the_other_leaves(backend: &Backend) -> Outcome {
+    share_and_take_over(backend, AssignmentStrategy::Range).await
+}
+
+pub(crate) async fn cooperative_members_share_and_one_takes_over_when_the_other_leaves(
+    backend: &Backend,
+) -> Outcome {
+    share_and_take_over(backend, AssignmentStrategy::CooperativeSticky).await
+}
+
+pub(crate) async fn a_group_goes_on_where_it_committed(backend: &Backend) -> Outcome {
+    let topic = backend.topic("resumed", 1).await?;
+    let group = backend.fresh_topic("group");
+    write_numbers(backend, &topic, 100).await?;
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    let consumer: Consumer = builder(backend, &group)?.enable_auto_commit(false).build()?;
+    assert_eq!(consumer.commit().await, Err(CommitError::NoGroup));
+    assert_eq!(consumer.committed(std::slice::from_ref(&partition)).await?[&partition], None);
+    consumer.subscribe([topic.as_str()]);
+    next(&consumer, 40).await?;
+    consumer.commit_offsets([(partition.clone(), 30)]).await?;
+    let foreign = consumer.commit_offsets([((topic.as_str(), 9), 1)]).await;
+    assert!(matches!(foreign, Err(CommitError::NotOwned { .. })), "{foreign:?}");
+    consumer.close().await?;
+    assert!(matches!(consumer.recv().await, Err(ConsumerError::Closed)));
+
+    let consumer: Consumer = builder(backend, &group)?.build()?;
+    consumer.subscribe([topic.as_str()]);
+    assert_eq!(number(&consumer.recv().await?)?, 30);
+    let records = next(&consumer, 9).await?;
+    assert_eq!(number(&records[8])?, 39);
+    // Whoever asks for more is done with what came before: ten records, and not the eleventh.
+    assert_eq!(number(&consumer.recv().await?)?, 40);
+    consumer.close().await?;
+    assert_eq!(consumer.committed(std::slice::from_ref(&partition)).await, Err(CommitError::Closed));
+    let consumer: Consumer = builder(backend, &group)?.build()?;
+    assert_eq!(consumer.committed(std::slice::from_ref(&partition)).await?[&partition], Some(40));
+    consumer.close().await?;
+    Ok(())
+}
+
+pub(crate) async fn a_group_outlives_its_coordinator(backend: &Backend) -> Outcome {
+    let topic = backend.topic("outlived", 2).await?;
+    let group = backend.fresh_topic("group");
+    write(backend, &topic, 2, 50).await?;
+    let client = backend.impatient_client()?;
+    let member = || {
+        let builder = Consumer::builder().client(&client).group_id(&group);
+        let builder = builder.auto_offset_reset(OffsetReset::Earliest).enable_auto_commit(false);
+        let builder = builder.partition_assignment_strategy([AssignmentStrategy::CooperativeSticky]);
+        Member::start(builder.heartbeat_interval_ms(Duration::from_millis(300)), &topic)
+    };
+    let (one, two) = (member()?, member()?);
+    let seen = || {
+        let mut all = one.seen();
+        all.extend(two.seen());
+        all.len()
+    };
+    let share = || one.partitions().len() == 1 && two.partitions().len() == 1;
+    until("both share everything", || share() && seen() == 100).await?;
+    one.consumer.commit().await?;
+    two.consumer.commit().await?;
+
+    let offsets = "__consumer_offsets";
+    let partitions = backend.until_described(offsets, |told| Some(told.ok()?.partitions.len())).await?;
+    let hash =
+        group.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    let place = (hash & i32::MAX) as usize % partitions;
+    backend.until_in_sync(offsets, place, BROKERS).await?;
+    for partition in 0..2 {
+        backend.until_in_sync(&topic, partition, BROKERS).await?;
+    }
+    let coordinator = backend.leader_of(offsets, place).await?;
+    backend.kill(coordinator).await?;
+    backend.until_leader(offsets, place, |leader| leader != coordinator).await?;
+    write(backend, &topic, 2, 50).await?;
+    until("everything is read, nothing is left without an owner", || share() && seen() == 200).await?;
+    one.consumer.commit().await?;
+    two.consumer.commit().await?;
+    let again =
+        one.seen().into_iter().chain(two.seen()).filter(|((_, offset), times)| *offset < 50 && *times > 1);
+    assert_eq!(again.count(), 0, "what was committed is not read again");
+    two.consumer.close().await?;
+    until("the other takes over", || one.partitions().len() == 2).await?;
+    one.consumer.close().await?;
+    Ok(())
+}
+
+pub(crate) async fn others_take_over_from_a_member_that_vanished(backend: &Backend) -> Outcome {
+    let topic = backend.topic("vanished", 2).await?;
+    let group = backend.fresh_topic("group");
+    write(backend, &topic, 2, 20).await?;
+    let member = || -> Result<Member, Error> {
+        let session = Duration::from_secs(6);
+        Member::start(builder(backend, &group)?.session_timeout_ms(session).enable_auto_commit(false), &topic)
+    };
+    let (one, two) = (member()?, member()?);
+    until("both share", || one.partitions().len() == 1 && two.partitions().len() == 1).await?;
+    until("both read", || one.seen().len() + two.seen().len() >= 40).await?;
+    one.consumer.commit().await?;
+    // Aborting the reader drops the last hold on the consumer: nothing is said to the group.
+    two.reading.abort();
+    drop(two);
+    until("the session is over, and the other takes over", || one.partitions().len() == 2).await?;
+    until("it reads what was not committed", || one.seen().len() == 40).await?;
+    one.consumer.close().await?;
+    Ok(())
+}
+
+/// Notes what it hears, and commits in `revoked`.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<Vec<String>>>);
+
+impl Notes {
+    fn add(&self, what: String) {
+        self.0.lock().expect("no panic").push(what);
+    }
+
+    fn taken(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().expect("no panic"))
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().expect("no panic").len()
+    }
+}
+
+impl RebalanceListener for Notes {
+    fn assigned<'a>(
+        &'a self,
+        _: &'a RebalanceContext,
+        partitions: &'a [TopicPartition],
+    ) -> BoxFuture<'a, ()> {
+        self.add(format!("assigned {}", partitions.len()));
+        std::future::ready(()).boxed()
+    }
+
+    fn revoked<'a>(
+        &'a self,
+        context: &'a RebalanceContext,
+        partitions: &'a [TopicPartition],
+        reason: RebalanceReason,
+    ) -> BoxFuture<'a, ()> {
+        async move {
+            let committed = context.commit().await.is_ok();
+            self.add(format!("revoked {}: {reason:?}, committed: {committed}", partitions.len()));
+        }
+        .boxed()
+    }
+
+    fn lost<'a>(
+        &'a self,
+        context: &'a RebalanceContext,
+        partitions: &'a [TopicPartition],
+        reason: RebalanceReason,
+    ) -> BoxFuture<'a, ()> {
+        async move {
+            let first = partitions[0].clone();
+            let committed = context.commit_offsets([(first, 1)].into()).await.is_ok();
+            self.add(format!("lost {}: {reason:?}, committed: {committed}", partitions.len()));
+        }
+        .boxed()
+    }
+}
+
+pub(crate) async fn a_listener_hears_of_every_change_and_commits_while_it_can(backend: &Backend) -> Outcome {
+    let topic = backend.topic("heard", 3).await?;
+    let group = backend.fresh_topic("group");
+    write(backend, &topic, 3, 5).await?;
+    let notes = Notes::default();
+    let consumer: Consumer = builder(backend, &group)?
+        .enable_auto_commit(false)
+        .max_poll_interval_ms(Duration::from_secs(4))
+        .heartbeat_interval_ms(Duration::from_millis(500))
+        .build()?;
+    consumer.subscribe_with([topic.as_str()], notes.clone());
+    next(&consumer, 15).await?;
+    assert_eq!(notes.taken(), ["assigned 3"]);
+
+    // Nobody polls.
+    until("the member is stalled", || notes.len() == 1).await?;
+    assert_eq!(notes.taken(), ["lost 3: PollStalled, committed: false"]);
+    next(&consumer, 15).await?;
+    assert_eq!(notes.taken(), ["assigned 3"], "it is back, and reads again what was not committed");
+
+    consumer.unsubscribe().await;
+    assert_eq!(notes.taken(), ["revoked 3: Unsubscribed, committed: true"]);
+    assert!(consumer.assignment().is_empty());
+    consumer.subscribe_with([topic.as_str()], notes.clone());
+    write(backend, &topic, 3, 1).await?;
+    let more = next(&consumer, 3).await?;
+    assert!(more.iter().all(|record| record.offset == 5), "what was committed is not read again");
+    consumer.close().await?;
+    assert_eq!(notes.taken(), ["assigned 3", "revoked 3: Closed, committed: true"]);
+    Ok(())
+}
+
+pub(crate) async fn new_partitions_and_new_topics_are_shared_out(backend: &Backend) -> Outcome {
+    let topic = backend.topic("grown", 1).await?;
+    let group = backend.fresh_topic("group");
+    let client = backend.client_builder().metadata_max_age_ms(Duration::from_millis(500)).build()?;
+    let builder = Consumer::builder().client(&client).group_id(&group).allow_auto_create_topics(false);
+    let consumer: Consumer = builder.auto_offset_reset(OffsetReset::Earliest).build()?;
+    consumer.subscribe([topic.as_str()]);
+    let poll = || async {
+        let _ = consumer.poll(1, Duration::from_millis(50)).await;
+        consumer.assignment().len()
+    };
+    while poll().await != 1 {}
+    client.admin().create_partitions([NewPartitions::new(&topic, 3)]).await?.all()?;
+    while poll().await != 3 {}
+    consumer.close().await?;
+    Ok(())
+}
+
+pub(crate) async fn whoever_cannot_be_a_member_is_told_why(backend: &Backend) -> Outcome {
+    let topic = backend.topic("refused", 2).await?;
+    let group = backend.fresh_topic("group");
+    write(backend, &topic, 2, 5).await?;
+    let fixed = || -> Result<Consumer, Error> {
+        let builder = builder(backend, &group)?
+            .partition_assignment_strategy([AssignmentStrategy::Range])
+            .group_instance_id("one")
+            .heartbeat_interval_ms(Duration::from_millis(200));
+        let consumer: Consumer = builder.build().map_err(Error::other)?;
+        consumer.subscribe([topic.as_str()]);
+        Ok(consumer)
+    };
+    let first = fixed()?;
+    next(&first, 10).await?;
+    let other: Consumer =
+        builder(backend, &group)?.partition_assignment_strategy([AssignmentStrategy::Sticky]).build()?;
+    other.subscribe([topic.as_str()]);
+    let told = other.recv().await;
+    let expected = GroupError::Refused(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
+    assert!(matches!(&told, Err(ConsumerError::Group { why, .. }) if *why == expected), "{told:?}");
+
+    let second = fixed()?;
+    let told = tokio::time::timeout(3 * SOON, first.recv()).await?;
+    let expected = GroupError::Refused(ErrorCode::FENCED_INSTANCE_ID);
+    assert!(matches!(&told, Err(ConsumerError::Group { why, .. }) if *why == expected), "{told:?}");
+    assert!(first.assignment().is_empty());
+    while second.assignment().len() < 2 {
+        let _ = second.poll(1, Duration::from_millis(50)).await?;
+    }
+    second.close().await?;
+    Ok(())
+}

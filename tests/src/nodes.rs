@@ -339,7 +339,8 @@ impl Nodes {
         lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n")
     }
 
-    fn log_path(&self, id: i32) -> PathBuf {
+    /// Where a node's log is.
+    pub fn log_path(&self, id: i32) -> PathBuf {
         self.dir.path().join(format!("node-{id}.log"))
     }
 

@@ -430,15 +430,19 @@ impl Broker {
     ///
     /// The storage is released a moment later: who calls this may hold what that needs.
     fn go_offline(&self, cause: &str) {
-        if self.offline.swap(true, Ordering::SeqCst) || self.life.kill().is_none() {
+        if self.offline.swap(true, Ordering::SeqCst) || self.life.is_dead() {
             return;
         }
         let broker = self.id();
+        // First, as a process of its own ends with its node.
         tracing::error!(
             broker,
             cause,
             "the log directory is offline and the broker stops; end the fault of its disk, then restart it"
         );
+        if self.life.kill().is_none() {
+            return;
+        }
         self.journal.node_event(self.rt.now(), broker, NodeEvent::DiskFailed { cause: cause.to_owned() });
         if let Some(me) = self.me.upgrade() {
             self.rt.spawn(async move { me.release_storage() });

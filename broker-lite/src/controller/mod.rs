@@ -305,10 +305,14 @@ impl ControllerNode {
 
     /// Ends the process because its log cannot be written, or contradicts the quorum.
     fn fail(self: &Arc<Self>, cause: &str) {
+        if self.seat.life.is_dead() {
+            return;
+        }
+        // First, as a process of its own ends with its node.
+        tracing::error!(node = self.id(), cause, "the metadata log is offline and the controller stops");
         if self.seat.life.kill().is_none() {
             return;
         }
-        tracing::error!(node = self.id(), cause, "the metadata log is offline and the controller stops");
         let what = NodeEvent::DiskFailed { cause: cause.to_owned() };
         self.seat.journal.node_event(self.rt().now(), self.id(), what);
         let me = self.clone();

@@ -1,9 +1,11 @@
 //! Other people's programs, and ours as processes of their own. A child never outlives its handle.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Error, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::workspace;
 
@@ -223,17 +225,32 @@ impl Drop for ApacheKafka {
     }
 }
 
-/// Sends a signal to a process, for example `TERM`, `STOP` or `CONT`.
+/// Sends a signal to a process, for example `TERM`, `STOP` or `CONT`. After `STOP` none of its threads runs any more.
 ///
 /// # Errors
 ///
 /// There is no such process.
 pub fn signal(pid: u32, name: &str) -> Result<(), Error> {
     let script = format!("kill -{name} \"$0\"");
-    match Command::new("sh").args(["-c", &script, &pid.to_string()]).status()?.success() {
-        true => Ok(()),
-        false => Err(Error::other(format!("kill -{name} {pid} failed"))),
+    if !Command::new("sh").args(["-c", &script, &pid.to_string()]).status()?.success() {
+        return Err(Error::other(format!("kill -{name} {pid} failed")));
     }
+    // One thread has to be scheduled before the others hear of it: on a busy machine they go on for a while.
+    while name == "STOP" && !is_stopped(pid) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Whether no thread of a process runs, as far as `/proc` tells.
+fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // Behind the name, which may hold anything.
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        state.is_none_or(|state| "TtZXx".contains(state))
+    })
 }
 
 /// Runs one of Kafka's own tools, for example `org.apache.kafka.tools.TopicCommand`.

@@ -1,4 +1,4 @@
-//! Reads records from assigned partitions.
+//! Reads records of partitions that were chosen by hand, or that a consumer group gave.
 //!
 //! ```text
 //! assign, seek ─▶ Fetcher (klamm-core) ◀─ fetch task ◀─ brokers
@@ -46,7 +46,7 @@ pub use klamm_core::group::{Fatal as GroupError, Reason as RebalanceReason};
 pub use record::{ConsumerRecord, RecordHeader, TimestampType};
 pub use strategy::{AssignmentStrategy, CustomAssignor};
 
-/// Reads records of partitions that were assigned to it.
+/// Reads records of partitions chosen by hand ([`assign`](Self::assign)), or given by its group ([`subscribe`](Self::subscribe)).
 ///
 /// Share it by reference or in an `Arc`: every method takes `&self`, and tasks that read at the same time get
 /// different records. Fetching goes on in the background, bounded by

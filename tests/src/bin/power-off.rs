@@ -36,11 +36,13 @@ fn main() -> ExitCode {
     println!("power off, seed {}, {} rounds in virtual time", options.seed, options.rounds);
     let began = Instant::now();
     match run(&options) {
-        Ok(Outages { rounds, whole, brokers, single, controller, torn, again, killed, stats, .. }) => {
+        Ok(Outages {
+            rounds, whole, brokers, single, controller, midst, torn, again, killed, stats, ..
+        }) => {
             println!("rounds survived    {rounds}");
             println!(
                 "losses of power    {} ({whole} of everything, {brokers} of all brokers, {single} of one, {controller} of \
-                 one controller; {torn} with torn tails, {again} while nodes still started, \
+                 one controller, {midst} of a node amid changes to its files; {torn} with torn tails, {again} while nodes still started, \
                  {killed} after all brokers had died with unsynced records)",
                 stats.faults
             );
@@ -76,8 +78,7 @@ fn planted(options: &Options, names: &str) -> ExitCode {
     use klamm_wire::planted::{Bug, plant};
     let mut failed = false;
     for name in names.split(',') {
-        // Only many rounds find that one, no schedule of its own.
-        let all = || Bug::ALL.iter().chain(&[Bug::TrustUnsyncedVoter]);
+        let all = || Bug::ALL.iter().chain(Bug::OF_POWER);
         let Some(bug) = all().find(|bug| format!("{bug:?}").eq_ignore_ascii_case(name)) else {
             println!("no bug is called {name:?}");
             return ExitCode::FAILURE;

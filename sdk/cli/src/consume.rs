@@ -85,7 +85,10 @@ impl FromStr for Start {
             "beginning" => Ok(Self::Beginning),
             "end" => Ok(Self::End),
             _ => match text.strip_prefix('-') {
-                Some(digits) => number(digits).map(Self::Last),
+                // To kcat, no records before the end is offset 0.
+                Some(digits) => {
+                    number(digits).map(|count| if count == 0 { Self::At(0) } else { Self::Last(count) })
+                }
                 None => number(text).map(Self::At),
             }
             .ok_or_else(|| "must be beginning, end, an offset, or -N for the last N records".to_owned()),
@@ -343,6 +346,7 @@ mod tests {
         assert_eq!(parsed("end"), Ok(Start::End));
         assert_eq!(parsed("0"), Ok(Start::At(0)));
         assert_eq!(parsed("-5"), Ok(Start::Last(5)));
+        assert_eq!(parsed("-0"), Ok(Start::At(0)));
         for wrong in ["", "-", "--5", "1x", "begin", "9223372036854775808"] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }

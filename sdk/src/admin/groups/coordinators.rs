@@ -156,10 +156,10 @@ impl Attempts<'_> {
         groups: Vec<String>,
     ) -> Result<BTreeMap<String, Verdict<i32>>, AdminError> {
         let encode = |version: i16, groups: &[String]| {
-            let keys = groups.iter().map(|group| text(group));
+            let mut keys = groups.iter().map(|group| text(group));
             let request = match version {
                 SEVERAL_KEYS.. => FindCoordinatorRequest::default().with_coordinator_keys(keys.collect()),
-                _ => FindCoordinatorRequest::default().with_key(keys.last().unwrap_or_default()),
+                _ => FindCoordinatorRequest::default().with_key(keys.next().unwrap_or_default()),
             };
             codec::encode_request(version, &request)
         };

@@ -127,7 +127,10 @@ impl NodeProcess {
             listeners,
             log_dir: directory.meta.directory,
             incarnation: random_uuid(&mut rng),
-            previous_epoch: disk.open().unwrap_or(-1),
+            previous_epoch: disk
+                .open()
+                .map_err(|error| NodeError::Directory(error.to_string()))?
+                .unwrap_or(-1),
         };
         let voters = options.voters.iter().map(|voter| voter.id).collect();
         let broker = ground.boot_broker(identity, disk, listening, voters);

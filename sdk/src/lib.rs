@@ -94,9 +94,10 @@ pub use bytes::Bytes;
 pub use client::{Client, ClientBuilder};
 pub use config::MetadataRecovery;
 pub use consumer::{
-    AssignmentStrategy, CommitError, Consumer, ConsumerBuilder, ConsumerError, ConsumerRecord,
-    CustomAssignor, GroupError, Isolation, OffsetReset, RebalanceContext, RebalanceListener, RebalanceReason,
-    RecordHeader, StartOffset,
+    AssignmentStrategy, BatchView, CommitError, Consumer, ConsumerBuilder, ConsumerError,
+    ConsumerInterceptor, ConsumerRecord, CustomAssignor, GroupError, Isolation, OffsetReset, PartitionStream,
+    PoisonPolicy, RebalanceContext, RebalanceListener, RebalanceReason, RecordHeader, RecordView,
+    StartOffset,
 };
 pub use deserializer::Deserializer;
 pub use error::{ClientError, ConfigError, MetadataError, Recovery, RequestError};

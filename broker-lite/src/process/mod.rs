@@ -139,7 +139,10 @@ impl NodeProcess {
             listeners,
             log_dir: directory.meta.directory,
             incarnation: random_uuid(&mut rng),
-            previous_epoch: disk.open().unwrap_or(-1),
+            previous_epoch: disk
+                .open()
+                .map_err(|error| NodeError::Directory(error.to_string()))?
+                .unwrap_or(-1),
         };
         let broker = ground.boot_broker(identity, disk, listening, voters);
         Ok(Self { rt, address, broker, voter, network, directory: Mutex::new(directory) })

@@ -12,8 +12,10 @@ use klamm_core::consumer::{FetchSettings, Fetcher, Isolation, OffsetReset};
 use klamm_wire::{BoxConnector, Connector};
 
 use super::Consumer;
+use super::decode::{Decoder, PoisonPolicy};
 use super::drive::drive;
 use super::group::{Group, GroupConfig};
+use super::intercept::{Chain, ConsumerInterceptor, Teller};
 use super::shared::{ReadSettings, Shared};
 use super::strategy::AssignmentStrategy;
 use crate::client::{Client, ClientBuilder};
@@ -28,6 +30,7 @@ pub struct ConsumerBuilder<K = Bytes, V = Bytes> {
     connector: Option<BoxConnector>,
     key_deserializer: Arc<dyn Deserializer<K>>,
     value_deserializer: Arc<dyn Deserializer<V>>,
+    interceptors: Chain<K, V>,
 }
 
 impl<K, V> fmt::Debug for ConsumerBuilder<K, V> {
@@ -50,6 +53,7 @@ struct Options {
     decompressed_batch_max_bytes: usize,
     allow_auto_create: bool,
     max_poll_records: usize,
+    poison: PoisonPolicy,
     group_id: Option<String>,
     instance_id: Option<String>,
     session: Duration,
@@ -75,6 +79,7 @@ impl Default for Options {
             decompressed_batch_max_bytes: 134_217_728,
             allow_auto_create: true,
             max_poll_records: 500,
+            poison: PoisonPolicy::Fail,
             group_id: None,
             instance_id: None,
             session: Duration::from_secs(45),
@@ -142,6 +147,7 @@ impl ConsumerBuilder {
             connector: None,
             key_deserializer: Arc::new(Plain),
             value_deserializer: Arc::new(Plain),
+            interceptors: Chain::default(),
         }
     }
 
@@ -301,23 +307,44 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
         self
     }
 
-    /// Makes keys of another type.
+    /// What to do with records that a deserializer refuses. Not a property of Kafka. Default: [`PoisonPolicy::Fail`].
+    pub fn poison_policy(mut self, policy: PoisonPolicy) -> Self {
+        self.options.poison = policy;
+        self
+    }
+
+    /// Adds an interceptor behind the others (`interceptor.classes`). Each is shown a record that was cloned before, so that one
+    /// that panics leaves no trace.
+    pub fn interceptor(mut self, interceptor: impl ConsumerInterceptor<K, V>) -> Self
+    where
+        K: Clone,
+        V: Clone,
+    {
+        self.interceptors.push(interceptor);
+        self
+    }
+
+    /// Makes keys of another type. Call it before [`Self::interceptor`]: interceptors added before are dropped, because they
+    /// expect the old type.
     pub fn key_deserializer<T>(self, deserializer: impl Deserializer<T>) -> ConsumerBuilder<T, V> {
         ConsumerBuilder {
             options: self.options,
             connector: self.connector,
             key_deserializer: Arc::new(deserializer),
             value_deserializer: self.value_deserializer,
+            interceptors: Chain::default(),
         }
     }
 
-    /// Makes values of another type.
+    /// Makes values of another type. Call it before [`Self::interceptor`]: interceptors added before are dropped, because they
+    /// expect the old type.
     pub fn value_deserializer<T>(self, deserializer: impl Deserializer<T>) -> ConsumerBuilder<K, T> {
         ConsumerBuilder {
             options: self.options,
             connector: self.connector,
             key_deserializer: self.key_deserializer,
             value_deserializer: Arc::new(deserializer),
+            interceptors: Chain::default(),
         }
     }
 
@@ -344,10 +371,18 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
             isolation: options.isolation,
             max_poll_records: options.max_poll_records,
         };
-        let shared = Arc::new(Shared::new(client, settings, fetcher));
+        let interceptors = Arc::new(self.interceptors);
+        let commits = Teller::new(client.rt(), &interceptors);
+        let shared = Arc::new(Shared::new(client, settings, fetcher, commits));
         let task = shared.client.rt().spawn(drive(shared.clone()));
         let group = Group::new(shared.clone(), options.group(), assignors);
-        Ok(Consumer::start(shared, group, task, self.key_deserializer, self.value_deserializer))
+        let decoder = Decoder {
+            key: self.key_deserializer,
+            value: self.value_deserializer,
+            poison: options.poison,
+            interceptors,
+        };
+        Ok(Consumer::start(shared, group, task, decoder))
     }
 }
 

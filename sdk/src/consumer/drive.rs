@@ -109,7 +109,9 @@ impl Task {
                 let TopicPartition { topic, partition } = partition;
                 self.shared.client.apply_leader_hint(&topic, partition, (leader, epoch), None);
             }
-            Effect::Wake => self.shared.arrived.notify_waiters(),
+            Effect::Wake => self.shared.common.arrived.notify_waiters(),
+            Effect::WakeReader(partition) => self.shared.wake(&partition),
+            Effect::Unpin => self.shared.unpin(),
         }
     }
 

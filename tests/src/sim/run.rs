@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_lite::Cluster;
 use broker_lite::sim::{Played, Sim};
+use broker_lite::{Cluster, ClusterBuilder};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::task::{JoinError, JoinSet};
@@ -119,7 +119,11 @@ pub async fn run(sim: Sim, scenario: Scenario) -> Result<Stats, Broken> {
 }
 
 pub(super) async fn start(sim: &Sim, scenario: &Scenario) -> Result<Cluster, String> {
-    let cluster = sim.cluster().brokers(BROKERS as u32).start().await.map_err(|error| error.to_string())?;
+    start_on(sim.cluster(), scenario).await
+}
+
+pub(super) async fn start_on(cluster: ClusterBuilder, scenario: &Scenario) -> Result<Cluster, String> {
+    let cluster = cluster.brokers(BROKERS as u32).start().await.map_err(|error| error.to_string())?;
     let mut configs = vec![("min.insync.replicas", "2")];
     if scenario.sync {
         configs.push(("flush.messages", "1"));

@@ -109,6 +109,9 @@ pub enum Event {
     Pause(Vec<TopicPartition>),
     /// Go on with these.
     Resume(Vec<TopicPartition>),
+    /// With `true` the partition has a reader of its own, which takes by [`Fetcher::take_from`](super::Fetcher::take_from)
+    /// and holds back nobody else; with `false` it is read together with the others again.
+    SetApart(TopicPartition, bool),
     /// The metadata changed.
     Located(Vec<(TopicPartition, Location)>),
     /// A broker answered [`Effect::Fetch`].
@@ -184,6 +187,11 @@ pub enum Effect {
     },
     /// There is something to take, or a position became known: wake whoever waits.
     Wake,
+    /// There is something to take from this partition, which has a reader of its own.
+    WakeReader(TopicPartition),
+    /// Memory is short, and chunks that wait long keep answers alive that hold more than theirs: copy those that
+    /// [`Fetcher::pinned`](super::Fetcher::pinned) names.
+    Unpin,
 }
 
 /// One Fetch request.
@@ -195,6 +203,8 @@ pub struct FetchPlan {
     pub session_epoch: i32,
     /// Most bytes to answer with, not counting that one batch is always sent.
     pub max_bytes: i32,
+    /// How long the broker may wait for records.
+    pub max_wait: Duration,
     /// Partitions that are new to the session or changed.
     pub partitions: Vec<FetchTarget>,
     /// Partitions that leave the session.
@@ -294,6 +304,8 @@ pub struct Chunk {
     pub aborted: Vec<Aborted>,
     /// The batches.
     pub records: Bytes,
+    /// They lie in memory that holds records of other partitions, too.
+    pub shared: bool,
 }
 
 /// Something for the reader.

@@ -52,6 +52,10 @@ pub struct Fetcher {
     pub(crate) lookups: u64,
     generations: u64,
     wake: bool,
+    /// Partitions with readers of their own that got something to take.
+    woken: BTreeSet<TopicPartition>,
+    /// Somebody has to wait for memory that chunks keep which wait long.
+    pub(crate) unpin: bool,
 }
 
 impl Fetcher {
@@ -70,6 +74,8 @@ impl Fetcher {
             lookups: 0,
             generations: 0,
             wake: false,
+            woken: BTreeSet::new(),
+            unpin: false,
         }
     }
 
@@ -83,6 +89,7 @@ impl Fetcher {
             Event::Seek(partition, to) => self.seek(&partition, to),
             Event::Pause(partitions) => self.set_paused(&partitions, true),
             Event::Resume(partitions) => self.set_paused(&partitions, false),
+            Event::SetApart(partition, apart) => self.set_apart(&partition, apart),
             Event::Located(locations) => self.located(now, locations),
             Event::Fetched { broker, answer } => self.fetched(now, broker, answer, out),
             Event::FetchFailed { broker } => self.fetch_failed(now, broker),
@@ -106,6 +113,30 @@ impl Fetcher {
         self.starving = item.is_none();
         self.finish(now, out);
         item
+    }
+
+    /// As [`Self::take`], for the reader that one partition has for itself; without anything to take it waits until
+    /// [`Effect::WakeReader`].
+    pub fn take_from(&mut self, now: Tick, name: &TopicPartition, out: &mut Vec<Effect>) -> Option<Handout> {
+        let partition = self.partitions.get_mut(name).filter(|partition| partition.apart)?;
+        let item = if partition.paused { None } else { partition.pop() };
+        partition.starving = item.is_none() && !partition.paused;
+        self.finish(now, out);
+        item
+    }
+
+    /// A chunk that waits, because its partition is paused or its own reader is slow, in memory that it shares with others.
+    pub fn pinned(&self) -> Option<&Chunk> {
+        self.partitions.values().filter(|p| p.apart || p.paused).find_map(Partition::pinned)
+    }
+
+    /// The chunk that [`Self::pinned`] gave, and has a copy of its `records` now.
+    pub fn unpinned(&mut self, chunk: Chunk) {
+        let queue = self.partitions.get_mut(&chunk.partition).map(|partition| &mut partition.queue);
+        let same = |item: &&mut Handout| matches!(item, Handout::Chunk(old) if (old.generation, old.from) == (chunk.generation, chunk.from));
+        if let Some(item) = queue.and_then(|queue| queue.iter_mut().find(same)) {
+            *item = Handout::Chunk(chunk);
+        }
     }
 
     /// Gives the unread rest of a chunk back, when its partition is paused. `at` is the first record not read.
@@ -165,6 +196,10 @@ impl Fetcher {
         }
         if std::mem::take(&mut self.wake) {
             out.push(Effect::Wake);
+        }
+        out.extend(std::mem::take(&mut self.woken).into_iter().map(Effect::WakeReader));
+        if std::mem::take(&mut self.unpin) {
+            out.push(Effect::Unpin);
         }
     }
 
@@ -242,12 +277,25 @@ impl Fetcher {
         }
     }
 
-    fn mark_ready(&mut self, name: &TopicPartition) {
-        if self.is_paused(name) || self.ready.contains(name) {
-            return;
+    fn set_apart(&mut self, name: &TopicPartition, apart: bool) {
+        let Some(partition) = self.partitions.get_mut(name) else { return };
+        partition.apart = apart;
+        partition.starving = false;
+        let waits = !partition.queue.is_empty();
+        self.ready.retain(|ready| ready != name);
+        if waits {
+            self.mark_ready(name);
         }
-        self.ready.push_back(name.clone());
-        self.wake = true;
+    }
+
+    fn mark_ready(&mut self, name: &TopicPartition) {
+        let Some(partition) = self.partitions.get(name).filter(|partition| !partition.paused) else { return };
+        if partition.apart {
+            self.woken.insert(name.clone());
+        } else if !self.ready.contains(name) {
+            self.ready.push_back(name.clone());
+            self.wake = true;
+        }
     }
 
     pub(crate) fn fail(&mut self, name: &TopicPartition, failure: PartitionFailure) {
@@ -298,6 +346,7 @@ impl Fetcher {
         }
         broker.session.answered(answer.session_id);
         broker.retry.clear();
+        let shared = answer.partitions.iter().filter(|data| !data.records.is_empty()).count() > 1;
         let mut known = Vec::with_capacity(answer.partitions.len());
         for data in answer.partitions {
             if let Some(name) = broker.session.find(&data.topic, data.topic_id, data.partition) {
@@ -311,7 +360,7 @@ impl Fetcher {
                 (sent, current)
                 && (generation, offset) == (now_generation, now_offset)
             {
-                self.fetched_partition(now, &name, offset, data, out);
+                self.fetched_partition(now, &name, offset, data, shared, out);
             }
         }
     }
@@ -322,19 +371,27 @@ impl Fetcher {
         name: &TopicPartition,
         offset: i64,
         data: FetchedPartition,
+        shared: bool,
         out: &mut Vec<Effect>,
     ) {
         if let Some((leader, epoch)) = data.current_leader {
             out.push(Effect::LeaderHint { partition: name.clone(), leader, epoch });
         }
         match data.error {
-            None => self.fetched_records(now, name, offset, data),
+            None => self.fetched_records(now, name, offset, data, shared),
             Some(ErrorCode::OFFSET_OUT_OF_RANGE) => self.out_of_range(now, name, offset),
             Some(error) => self.partition_error(now, name, error),
         }
     }
 
-    fn fetched_records(&mut self, now: Tick, name: &TopicPartition, offset: i64, data: FetchedPartition) {
+    fn fetched_records(
+        &mut self,
+        now: Tick,
+        name: &TopicPartition,
+        offset: i64,
+        data: FetchedPartition,
+        shared: bool,
+    ) {
         let scan = scan(&data.records, offset);
         if scan.next == offset && !scan.sound {
             self.fail(name, PartitionFailure::Corrupt { offset });
@@ -352,6 +409,7 @@ impl Fetcher {
                 next: scan.next,
                 aborted: data.aborted,
                 records: data.records.slice(..scan.bytes),
+                shared,
             });
             self.mark_ready(name);
         }
@@ -488,9 +546,11 @@ impl Fetcher {
         if let Some(partition) = self.partitions.get_mut(name)
             && partition.generation == generation
         {
-            let failures = partition.retry.failures;
             partition.restart(next, StartOffset::Offset(from));
-            partition.retry.failures = failures;
+            // Counted by itself: the Fetch in between succeeds.
+            let before = partition.stuck.filter(|(at, _)| *at == from).map_or(0, |(_, times)| times);
+            partition.stuck = Some((from, before.saturating_add(1)));
+            partition.retry.failures = before;
             self.ready.retain(|ready| ready != name);
             self.partition_failed(now, name);
         }

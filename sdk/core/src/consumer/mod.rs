@@ -28,7 +28,7 @@ mod session;
 mod tests;
 mod wire;
 
-pub use chunk::{ChunkError, ChunkReader, ChunkRecord};
+pub use chunk::{ChunkBatch, ChunkBatchIter, ChunkError, ChunkReader, ChunkRecord};
 pub use event::{
     Aborted, Chunk, Effect, Event, FetchAnswer, FetchPlan, FetchSettings, FetchTarget, FetchedPartition,
     Handout, Isolation, Leader, ListedOffset, Location, Lookup, OffsetReset, PartitionFailure, StartOffset,

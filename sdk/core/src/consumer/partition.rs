@@ -94,12 +94,18 @@ pub(crate) struct Partition {
     pub(crate) stage: Stage,
     pub(crate) leader: Option<Leader>,
     pub(crate) paused: bool,
+    /// It has a reader of its own.
+    pub(crate) apart: bool,
+    /// That reader found nothing to take and waits.
+    pub(crate) starving: bool,
     pub(crate) retry: Retry,
     /// Since when there has been no leader, and what the metadata says about it.
     pub(crate) lost: Option<(Tick, ErrorCode)>,
     /// What the reader has not taken yet, in order.
     pub(crate) queue: VecDeque<Handout>,
     pub(crate) queued_bytes: usize,
+    /// Where the reader could not go on the last time, and how often in a row.
+    pub(crate) stuck: Option<(i64, u32)>,
 }
 
 impl Partition {
@@ -109,10 +115,13 @@ impl Partition {
             stage: Stage::start(start),
             leader: None,
             paused: false,
+            apart: false,
+            starving: false,
             retry: Retry::default(),
             lost: Some((now, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            stuck: None,
         }
     }
 
@@ -140,6 +149,14 @@ impl Partition {
     pub(crate) fn push(&mut self, chunk: Chunk) {
         self.queued_bytes += chunk.records.len();
         self.queue.push_back(Handout::Chunk(chunk));
+    }
+
+    /// The first chunk that waits in memory shared with other partitions.
+    pub(crate) fn pinned(&self) -> Option<&Chunk> {
+        self.queue.iter().find_map(|item| match item {
+            Handout::Chunk(chunk) if chunk.shared => Some(chunk),
+            _ => None,
+        })
     }
 
     /// Queues a failure, unless the application has not seen the last one yet.

@@ -71,6 +71,7 @@ fn fetch(broker: i32, session: (i32, i32), partitions: Vec<FetchTarget>, max_byt
         session_id: session.0,
         session_epoch: session.1,
         max_bytes,
+        max_wait: 500 * MS,
         partitions,
         forgotten: vec![],
     };
@@ -358,6 +359,7 @@ fn a_paused_partition_leaves_the_session_and_keeps_what_is_queued() {
         session_id: 9,
         session_epoch: 1,
         max_bytes: 1_000,
+        max_wait: 500 * MS,
         partitions: vec![],
         forgotten: vec![(tp(0), ID)],
     };

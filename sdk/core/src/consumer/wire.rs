@@ -39,7 +39,7 @@ fn failure(code: i16) -> Option<ErrorCode> {
 impl FetchPlan {
     /// The request. Topics carry both name and id; the version decides which one is sent.
     pub fn request(&self, settings: &FetchSettings) -> FetchRequest {
-        let max_wait_ms = i32::try_from(settings.max_wait.as_millis()).unwrap_or(i32::MAX);
+        let max_wait_ms = i32::try_from(self.max_wait.as_millis()).unwrap_or(i32::MAX);
         FetchRequest::default()
             .with_replica_id(BrokerId(-1))
             .with_max_wait_ms(max_wait_ms)

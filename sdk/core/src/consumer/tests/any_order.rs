@@ -173,7 +173,7 @@ impl World {
                     self.pending.push(Request::List(broker, lookup, partitions));
                 }
                 Effect::Wake => self.wake = true,
-                Effect::Refresh(_) | Effect::LeaderHint { .. } => {}
+                Effect::Refresh(_) | Effect::LeaderHint { .. } | Effect::WakeReader(_) | Effect::Unpin => {}
             }
         }
     }

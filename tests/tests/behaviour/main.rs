@@ -18,6 +18,7 @@ mod failing;
 mod grouping;
 mod growing;
 mod limits;
+mod overseeing;
 mod pacing;
 mod partitioning;
 mod presets;
@@ -123,6 +124,10 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
         CreateTopics,
         Replicate
     ],
+    overseeing::groups_are_listed_described_and_deleted[Groups, KeepRecords],
+    overseeing::offsets_of_groups_are_listed_altered_and_deleted[Groups, CreateTopics, KeepRecords],
+    overseeing::lag_is_what_is_left_between_commit_and_end[Groups, KeepRecords],
+    overseeing::members_are_removed_by_name_or_all_together[Groups, KeepRecords],
     configuring::settings_change_and_tell_where_they_come_from[AlterConfigs, CreateTopics],
     configuring::a_wrong_value_is_refused_and_its_resource_stays_as_it_was[AlterConfigs, CreateTopics],
     configuring::lists_grow_and_shrink[AlterConfigs, CreateTopics],

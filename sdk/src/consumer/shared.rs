@@ -439,6 +439,9 @@ impl Shared {
     fn failed(&self, partition: TopicPartition, failure: PartitionFailure) -> ConsumerError {
         match failure {
             PartitionFailure::OutOfRange { offset } => ConsumerError::OutOfRange { partition, offset },
+            PartitionFailure::Truncated { offset, diverges } => {
+                ConsumerError::Truncated { partition, offset, diverges }
+            }
             PartitionFailure::Corrupt { offset } => {
                 ConsumerError::Corrupt { partition, offset, next: None, cause: None }
             }

@@ -101,7 +101,7 @@ impl Consume {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let properties = self.consumer_properties()?;
         let consumer = Consumer::from_properties(properties.iter().copied());
-        let consumer = consumer.and_then(|builder| builder.build()).map_err(usage)?;
+        let consumer = consumer.and_then(|builder| builder.build()).map_err(|error| usage(&error))?;
         let commits = properties.iter().rfind(|(key, _)| *key == "enable.auto.commit");
         let interrupts = Interrupts::listen()
             .map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))?;

@@ -7,8 +7,8 @@ use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
 
 use super::event::{
-    Chunk, Effect, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset, Location,
-    PartitionFailure, StartOffset,
+    Chunk, Effect, EndOfEpoch, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset,
+    Location, PartitionFailure, StartOffset,
 };
 use super::partition::{Partition, Retry, Stage};
 use super::scan::scan;
@@ -52,6 +52,10 @@ pub struct Fetcher {
     pub(crate) lookups: u64,
     generations: u64,
     wake: bool,
+    /// Partitions with readers of their own that got something to take.
+    woken: BTreeSet<TopicPartition>,
+    /// Somebody has to wait for memory that chunks keep which wait long.
+    pub(crate) unpin: bool,
 }
 
 impl Fetcher {
@@ -70,6 +74,8 @@ impl Fetcher {
             lookups: 0,
             generations: 0,
             wake: false,
+            woken: BTreeSet::new(),
+            unpin: false,
         }
     }
 
@@ -83,10 +89,12 @@ impl Fetcher {
             Event::Seek(partition, to) => self.seek(&partition, to),
             Event::Pause(partitions) => self.set_paused(&partitions, true),
             Event::Resume(partitions) => self.set_paused(&partitions, false),
+            Event::SetApart(partition, apart) => self.set_apart(&partition, apart),
             Event::Located(locations) => self.located(now, locations),
             Event::Fetched { broker, answer } => self.fetched(now, broker, answer, out),
             Event::FetchFailed { broker } => self.fetch_failed(now, broker),
             Event::Listed { broker, lookup, offsets } => self.listed(now, broker, lookup, offsets),
+            Event::Ended { broker, lookup, ends } => self.ended(now, broker, lookup, ends, out),
             Event::ListFailed { broker, lookup } => self.list_failed(now, broker, lookup),
             Event::Held(bytes) => self.held = bytes,
             Event::Refetch { partition, generation, from } => self.refetch(now, &partition, generation, from),
@@ -106,6 +114,30 @@ impl Fetcher {
         self.starving = item.is_none();
         self.finish(now, out);
         item
+    }
+
+    /// As [`Self::take`], for the reader that one partition has for itself; without anything to take it waits until
+    /// [`Effect::WakeReader`].
+    pub fn take_from(&mut self, now: Tick, name: &TopicPartition, out: &mut Vec<Effect>) -> Option<Handout> {
+        let partition = self.partitions.get_mut(name).filter(|partition| partition.apart)?;
+        let item = if partition.paused { None } else { partition.pop() };
+        partition.starving = item.is_none() && !partition.paused;
+        self.finish(now, out);
+        item
+    }
+
+    /// A chunk that waits, because its partition is paused or its own reader is slow, in memory that it shares with others.
+    pub fn pinned(&self) -> Option<&Chunk> {
+        self.partitions.values().filter(|p| p.apart || p.paused).find_map(Partition::pinned)
+    }
+
+    /// The chunk that [`Self::pinned`] gave, and has a copy of its `records` now.
+    pub fn unpinned(&mut self, chunk: Chunk) {
+        let queue = self.partitions.get_mut(&chunk.partition).map(|partition| &mut partition.queue);
+        let same = |item: &&mut Handout| matches!(item, Handout::Chunk(old) if (old.generation, old.from) == (chunk.generation, chunk.from));
+        if let Some(item) = queue.and_then(|queue| queue.iter_mut().find(same)) {
+            *item = Handout::Chunk(chunk);
+        }
     }
 
     /// Gives the unread rest of a chunk back, when its partition is paused. `at` is the first record not read.
@@ -165,6 +197,10 @@ impl Fetcher {
         }
         if std::mem::take(&mut self.wake) {
             out.push(Effect::Wake);
+        }
+        out.extend(std::mem::take(&mut self.woken).into_iter().map(Effect::WakeReader));
+        if std::mem::take(&mut self.unpin) {
+            out.push(Effect::Unpin);
         }
     }
 
@@ -242,12 +278,25 @@ impl Fetcher {
         }
     }
 
-    fn mark_ready(&mut self, name: &TopicPartition) {
-        if self.is_paused(name) || self.ready.contains(name) {
-            return;
+    fn set_apart(&mut self, name: &TopicPartition, apart: bool) {
+        let Some(partition) = self.partitions.get_mut(name) else { return };
+        partition.apart = apart;
+        partition.starving = false;
+        let waits = !partition.queue.is_empty();
+        self.ready.retain(|ready| ready != name);
+        if waits {
+            self.mark_ready(name);
         }
-        self.ready.push_back(name.clone());
-        self.wake = true;
+    }
+
+    fn mark_ready(&mut self, name: &TopicPartition) {
+        let Some(partition) = self.partitions.get(name).filter(|partition| !partition.paused) else { return };
+        if partition.apart {
+            self.woken.insert(name.clone());
+        } else if !self.ready.contains(name) {
+            self.ready.push_back(name.clone());
+            self.wake = true;
+        }
     }
 
     pub(crate) fn fail(&mut self, name: &TopicPartition, failure: PartitionFailure) {
@@ -298,6 +347,7 @@ impl Fetcher {
         }
         broker.session.answered(answer.session_id);
         broker.retry.clear();
+        let shared = answer.partitions.iter().filter(|data| !data.records.is_empty()).count() > 1;
         let mut known = Vec::with_capacity(answer.partitions.len());
         for data in answer.partitions {
             if let Some(name) = broker.session.find(&data.topic, data.topic_id, data.partition) {
@@ -311,7 +361,7 @@ impl Fetcher {
                 (sent, current)
                 && (generation, offset) == (now_generation, now_offset)
             {
-                self.fetched_partition(now, &name, offset, data, out);
+                self.fetched_partition(now, &name, offset, data, shared, out);
             }
         }
     }
@@ -322,19 +372,33 @@ impl Fetcher {
         name: &TopicPartition,
         offset: i64,
         data: FetchedPartition,
+        shared: bool,
         out: &mut Vec<Effect>,
     ) {
         if let Some((leader, epoch)) = data.current_leader {
             out.push(Effect::LeaderHint { partition: name.clone(), leader, epoch });
         }
+        if let Some(replica) = data.preferred_replica
+            && let Some(partition) = self.partitions.get_mut(name)
+        {
+            partition.replica = now.checked_add(self.settings.replica_limit).map(|until| (replica, until));
+        }
         match data.error {
-            None => self.fetched_records(now, name, offset, data),
+            None => self.fetched_records(now, name, offset, data, shared),
+            Some(_) if self.leave_replica(name) => {} // only the leader's word counts
             Some(ErrorCode::OFFSET_OUT_OF_RANGE) => self.out_of_range(now, name, offset),
             Some(error) => self.partition_error(now, name, error),
         }
     }
 
-    fn fetched_records(&mut self, now: Tick, name: &TopicPartition, offset: i64, data: FetchedPartition) {
+    fn fetched_records(
+        &mut self,
+        now: Tick,
+        name: &TopicPartition,
+        offset: i64,
+        data: FetchedPartition,
+        shared: bool,
+    ) {
         let scan = scan(&data.records, offset);
         if scan.next == offset && !scan.sound {
             self.fail(name, PartitionFailure::Corrupt { offset });
@@ -345,6 +409,7 @@ impl Fetcher {
         partition.retry.clear();
         if scan.next > offset {
             partition.stage = Stage::Fetch { offset: scan.next };
+            partition.epoch = scan.epoch;
             partition.push(Chunk {
                 partition: name.clone(),
                 generation: partition.generation,
@@ -352,6 +417,7 @@ impl Fetcher {
                 next: scan.next,
                 aborted: data.aborted,
                 records: data.records.slice(..scan.bytes),
+                shared,
             });
             self.mark_ready(name);
         }
@@ -373,6 +439,11 @@ impl Fetcher {
                 self.partition_failed(now, name);
             }
         }
+    }
+
+    /// Goes back to the leader; `false` if the partition was read there.
+    fn leave_replica(&mut self, name: &TopicPartition) -> bool {
+        self.partitions.get_mut(name).is_some_and(|partition| partition.replica.take().is_some())
     }
 
     /// A broker refuses one partition: new leaders are looked for, the rest is told to the application.
@@ -404,7 +475,8 @@ impl Fetcher {
         let Some(broker) = self.brokers.get_mut(&id) else { return };
         broker.retry.failures = broker.retry.failures.saturating_add(1);
         broker.retry.at = Some(now + self.settings.backoff.delay(broker.retry.failures, &mut self.rng));
-        for (name, partition) in &self.partitions {
+        for (name, partition) in &mut self.partitions {
+            partition.replica.take_if(|(replica, _)| *replica == id);
             if partition.leader.is_some_and(|leader| leader.broker == id) {
                 self.refresh.insert(name.topic.clone());
             }
@@ -458,6 +530,62 @@ impl Fetcher {
         self.forget_lookup(now, lookup);
     }
 
+    fn ended(
+        &mut self,
+        now: Tick,
+        broker: i32,
+        lookup: u64,
+        ends: Option<Vec<EndOfEpoch>>,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(broker) = self.brokers.get_mut(&broker) {
+            broker.retry.clear();
+        }
+        let Some(ends) = ends else {
+            // A broker from before KIP-320: there is nothing to find out.
+            for partition in self.partitions.values_mut().filter(|p| p.stage.asked() == Some(lookup)) {
+                partition.validated();
+            }
+            return;
+        };
+        for EndOfEpoch { partition: name, error, epoch, end } in ends {
+            let generation = self.next_generation();
+            let Some(partition) = self.partitions.get_mut(&name) else { continue };
+            let Stage::Validate { offset, asked } = partition.stage else { continue };
+            if asked != Some(lookup) {
+                continue;
+            }
+            if !error.is_ok() {
+                partition.stage = Stage::Validate { offset, asked: None };
+                self.partition_error(now, &name, error);
+                continue;
+            }
+            let diverges = Some(end).filter(|_| epoch >= 0 && end >= 0);
+            if diverges.is_some_and(|end| end >= offset) {
+                partition.validated();
+                continue;
+            }
+            let reset = Stage::reset(self.settings.reset);
+            if reset.is_some() {
+                out.push(Effect::WasCut { partition: name.clone(), offset, diverges });
+            }
+            match (reset, diverges) {
+                (Some(_), Some(diverges)) => partition.cut(generation, diverges),
+                (Some(stage), None) => {
+                    partition.cut(generation, offset);
+                    partition.stage = stage;
+                }
+                (None, _) => {
+                    partition.stage = Stage::Validate { offset, asked: None };
+                    self.fail(&name, PartitionFailure::Truncated { offset, diverges });
+                    self.partition_failed(now, &name);
+                }
+            }
+        }
+        self.wake = true;
+        self.forget_lookup(now, lookup);
+    }
+
     fn list_failed(&mut self, now: Tick, broker: i32, lookup: u64) {
         if self.forget_lookup(now, lookup) {
             self.broker_failed(now, broker);
@@ -469,12 +597,12 @@ impl Fetcher {
         let waiting: Vec<_> = self
             .partitions
             .iter()
-            .filter(|(_, p)| matches!(p.stage, Stage::Locate { asked: Some(asked), .. } if asked == lookup))
+            .filter(|(_, p)| p.stage.asked() == Some(lookup))
             .map(|(name, _)| name.clone())
             .collect();
         for name in &waiting {
             if let Some(partition) = self.partitions.get_mut(name)
-                && let Stage::Locate { asked, .. } = &mut partition.stage
+                && let Stage::Locate { asked, .. } | Stage::Validate { asked, .. } = &mut partition.stage
             {
                 *asked = None;
             }
@@ -488,9 +616,11 @@ impl Fetcher {
         if let Some(partition) = self.partitions.get_mut(name)
             && partition.generation == generation
         {
-            let failures = partition.retry.failures;
             partition.restart(next, StartOffset::Offset(from));
-            partition.retry.failures = failures;
+            // Counted by itself: the Fetch in between succeeds.
+            let before = partition.stuck.filter(|(at, _)| *at == from).map_or(0, |(_, times)| times);
+            partition.stuck = Some((from, before.saturating_add(1)));
+            partition.retry.failures = before;
             self.ready.retain(|ready| ready != name);
             self.partition_failed(now, name);
         }

@@ -27,19 +27,40 @@ impl Turns {
         Self { counts: before.counts, ..Self::default() }
     }
 
-    /// A record was handed out.
-    pub(in crate::consumer) fn handed(&mut self, partition: &TopicPartition, offset: i64) {
+    /// Records from the first offset to before the second were handed out.
+    pub(in crate::consumer) fn handed(&mut self, partition: &TopicPartition, first: i64, next: i64) {
         if !self.counts {
             return;
         }
         match &mut self.current {
-            Some((current, turn)) if current == partition => turn.handed = offset + 1,
+            Some((current, turn)) if current == partition => turn.handed = next,
             _ => {
                 self.put_away();
                 let known = self.others.remove(partition);
-                let turn = known.unwrap_or(Turn { over: offset, handed: offset });
-                self.current = Some((partition.clone(), Turn { handed: offset + 1, ..turn }));
+                let turn = known.unwrap_or(Turn { over: first, handed: first });
+                self.current = Some((partition.clone(), Turn { handed: next, ..turn }));
             }
+        }
+    }
+
+    /// The record at `offset` was not handed out after all, and nothing behind it.
+    pub(in crate::consumer) fn retract(&mut self, partition: &TopicPartition, offset: i64) {
+        if let Some((_, turn)) = self.current.as_mut().filter(|(current, _)| current == partition) {
+            turn.handed = turn.handed.min(offset);
+            turn.over = turn.over.min(offset);
+        }
+    }
+
+    /// What is known of a partition that was counted elsewhere.
+    pub(in crate::consumer) fn take_over(&mut self, partition: &TopicPartition, elsewhere: &mut Self) {
+        elsewhere.put_away();
+        if let Some(turn) = elsewhere.others.remove(partition) {
+            elsewhere.open.retain(|name| name != partition);
+            self.forget(partition);
+            if turn.over != turn.handed {
+                self.open.push(partition.clone());
+            }
+            self.others.insert(partition.clone(), turn);
         }
     }
 
@@ -96,12 +117,12 @@ mod tests {
         let mut turns = Turns { counts: true, ..Turns::default() };
         let seen = |turns: &Turns, of: &TopicPartition| (turns.offset(of, true), turns.offset(of, false));
         assert_eq!(seen(&turns, &a), (None, None));
-        turns.handed(&a, 7);
+        turns.handed(&a, 7, 8);
         assert_eq!(seen(&turns, &a), (Some(7), Some(8)), "it was handed out and is not done");
         turns.over();
-        turns.handed(&a, 9);
-        turns.handed(&b, 3);
-        turns.handed(&a, 10);
+        turns.handed(&a, 9, 10);
+        turns.handed(&b, 3, 4);
+        turns.handed(&a, 10, 11);
         assert_eq!((seen(&turns, &a), seen(&turns, &b)), ((Some(8), Some(11)), (Some(3), Some(4))));
         turns.over();
         assert_eq!((seen(&turns, &a), seen(&turns, &b)), ((Some(11), Some(11)), (Some(4), Some(4))));
@@ -111,5 +132,29 @@ mod tests {
         assert_eq!(seen(&turns, &a), (None, None));
         turns.stopped(&a, 5);
         assert_eq!(seen(&turns, &a), (Some(5), Some(5)), "others begin where this one began");
+    }
+
+    #[test]
+    fn what_one_reader_counted_another_goes_on_with() {
+        let [a, b] = [0, 1].map(|partition| TopicPartition::new("t", partition));
+        let counting = || Turns { counts: true, ..Turns::default() };
+        let (mut all, mut own) = (counting(), counting());
+        all.handed(&a, 3, 4);
+        all.handed(&b, 7, 8);
+        own.take_over(&a, &mut all);
+        assert_eq!(all.offset(&a, false), None);
+        all.over();
+        assert_eq!(
+            (own.offset(&a, true), all.offset(&b, true)),
+            (Some(3), Some(8)),
+            "each has its own turns"
+        );
+        own.over();
+        own.handed(&a, 4, 6);
+        own.retract(&a, 5);
+        all.take_over(&a, &mut own);
+        assert_eq!((all.offset(&a, true), all.offset(&a, false)), (Some(4), Some(5)));
+        all.over();
+        assert_eq!(all.offset(&a, true), Some(5));
     }
 }

@@ -2,4 +2,5 @@
 
 mod coordinator;
 mod one;
+mod refused;
 mod world;

@@ -21,7 +21,9 @@ struct Options {
     /// Which moments, victims and tails chance gives
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Plant these bugs, one after the other, by name with commas between: each must break a promise
+    /// Plant these bugs, one after the other, by name with commas between: each must break a promise. Those that chance
+    /// seldom meets with (votes out of order, a recovery point that is lowered late), or under which nodes do not come to
+    /// rest (KeepTornBatch), have directed schedules in tests/tests/planted
     #[cfg(feature = "planted")]
     #[arg(long)]
     planted: Option<String>,

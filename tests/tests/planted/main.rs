@@ -125,7 +125,7 @@ proofs! {
 #[test]
 fn every_bug_has_its_proof() {
     let proven: Vec<_> = PROOFS.iter().map(|proof| proof.bug).collect();
-    // Rounds of lost power found that one on disks without files; with files none of 200 does, and it has no schedule yet.
+    // The quorum's model finds that one. Rounds of lost power did on disks without files; with files none of 200 does.
     let by_rounds = [Bug::TrustUnsyncedVoter];
     let all = || Bug::ALL.iter().chain(Bug::OF_POWER).filter(|bug| !by_rounds.contains(bug));
     let missing: Vec<_> =

@@ -123,6 +123,8 @@ pub(crate) enum Early {
     OwnVote,
     /// Count what is appended to the log.
     Log,
+    /// Say what the process before has left, as [`TrustUnsyncedVoter`](klamm_wire::planted::Bug::TrustUnsyncedVoter) does.
+    Inherited,
     /// Begin the fsync before the vote is written that it is for.
     Fsync,
 }
@@ -156,7 +158,8 @@ impl Node {
                 true => next,
                 false if driver.late_votes => {
                     let log = SmallLog { disk: self.log.disk.clone(), ..next.log.clone() };
-                    let unflushed = bound(self.kept) != bound(next.noted) || log.disk != log.entries;
+                    let left = bound(self.kept) != bound(next.noted) || log.disk != log.entries;
+                    let unflushed = left && driver.early != Some(Early::Inherited);
                     Self { kept: self.kept, log, unflushed, ..next }
                 }
                 false => Self { kept: self.kept, ..next },

@@ -94,9 +94,9 @@ pub use bytes::Bytes;
 pub use client::{Client, ClientBuilder};
 pub use config::MetadataRecovery;
 pub use consumer::{
-    AssignmentStrategy, CommitError, Consumer, ConsumerBuilder, ConsumerError, ConsumerRecord,
-    CustomAssignor, GroupError, Isolation, OffsetReset, RebalanceContext, RebalanceListener, RebalanceReason,
-    RecordHeader, StartOffset,
+    AssignmentStrategy, CommitError, CommittedOffset, Consumer, ConsumerBuilder, ConsumerError,
+    ConsumerRecord, CustomAssignor, GroupError, Isolation, OffsetReset, RebalanceContext, RebalanceListener,
+    RebalanceReason, RecordHeader, StartOffset,
 };
 pub use deserializer::Deserializer;
 pub use error::{ClientError, ConfigError, MetadataError, Recovery, RequestError};

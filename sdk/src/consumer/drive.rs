@@ -109,6 +109,9 @@ impl Task {
                 let TopicPartition { topic, partition } = partition;
                 self.shared.client.apply_leader_hint(&topic, partition, (leader, epoch), None);
             }
+            Effect::Truncated { partition, offset, at } => {
+                tracing::warn!(%partition, offset, at, "the log was truncated below what was read; going on there");
+            }
             Effect::Wake => self.shared.arrived.notify_waiters(),
         }
     }

@@ -58,6 +58,29 @@ pub enum ConsumerError {
         /// The position.
         offset: i64,
     },
+    /// The log was truncated below the position, after an unclean election for example, and `auto.offset.reset` is `none`
+    /// (KIP-320). What was read from `at` on is not in the log any more. Told again until the application seeks.
+    #[error(
+        "the log of {partition} was truncated to {at}, and it was read up to {offset}: seek, or set auto.offset.reset to \
+         go on at {at} by itself"
+    )]
+    Truncated {
+        /// The partition.
+        partition: TopicPartition,
+        /// The position.
+        offset: i64,
+        /// First offset where the log is not what was read.
+        at: i64,
+    },
+    /// The consumer is in a group that gives it partitions: what was to be assigned by hand was not.
+    #[error("the consumer has subscribed, and its group assigns: unsubscribe before assigning by hand")]
+    Subscribed,
+    /// A partition is to begin where its group committed, and no `group.id` is set.
+    #[error("{partition} is to begin where its group committed, and no group.id is set")]
+    NoGroup {
+        /// The first such partition.
+        partition: TopicPartition,
+    },
     /// The group has not committed an offset for the partition, and `auto.offset.reset` is `none`. Seek to begin.
     #[error("no offset of {partition} is committed and auto.offset.reset is none")]
     NoOffset {
@@ -135,6 +158,9 @@ impl ConsumerError {
         match self {
             Self::Deserialize { .. }
             | Self::OutOfRange { .. }
+            | Self::Truncated { .. }
+            | Self::Subscribed
+            | Self::NoGroup { .. }
             | Self::NoOffset { .. }
             | Self::Group { .. }
             | Self::NotAssigned { .. } => Recovery::Fix,

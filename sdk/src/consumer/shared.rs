@@ -14,12 +14,13 @@ use klamm_core::TopicPartition;
 use klamm_core::consumer::{
     ChunkReader, ChunkRecord, Effect, Event, Fetcher, Handout, Isolation, PartitionFailure, StartOffset,
 };
+use klamm_core::group::{CommittedOffset, Offsets};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::budget::Budget;
 use super::error::ConsumerError;
-use super::group::Turns;
+use super::group::{Place, Turns};
 use crate::client::Client;
 
 /// The fetcher and the effects that the fetch task has not carried out yet.
@@ -61,15 +62,16 @@ pub(super) struct Shared {
     closed: AtomicBool,
 }
 
-/// Where those of the partitions stand that have a position.
+/// Where those of the partitions stand that have a position, with the leader epoch of the record before.
 fn positions<'a>(
     reader: &Reader,
     machine: &Machine,
     partitions: impl IntoIterator<Item = &'a TopicPartition>,
-) -> impl Iterator<Item = (&'a TopicPartition, i64)> {
+) -> impl Iterator<Item = (&'a TopicPartition, Place)> {
     partitions.into_iter().filter_map(|name| {
-        let open = reader.open.as_ref().filter(|open| open.partition() == name).map(ChunkReader::position);
-        Some((name, open.or_else(|| machine.fetcher.position(name))?))
+        let open = reader.open.as_ref().filter(|open| open.partition() == name);
+        let place = open.map(|open| (open.position(), open.epoch()));
+        Some((name, place.or_else(|| machine.fetcher.place(name))?))
     })
 }
 
@@ -98,6 +100,11 @@ impl Shared {
         self.closed.store(true, Ordering::Release);
         self.assign(Vec::new());
         self.arrived.notify_waiters();
+    }
+
+    /// What is assigned at this moment.
+    pub(super) fn assigned(&self) -> BTreeSet<TopicPartition> {
+        self.machine().fetcher.assignment().cloned().collect()
     }
 
     pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
@@ -135,29 +142,31 @@ impl Shared {
     pub(super) fn stop(&self, partitions: &[TopicPartition]) {
         let reader = &mut *self.reader.lock();
         let stood: Vec<_> = positions(reader, &self.machine(), partitions).collect();
-        for (name, offset) in stood {
-            reader.turns.stopped(name, offset);
+        for (name, place) in stood {
+            reader.turns.stopped(name, place);
         }
         reader.open.take_if(|open| partitions.contains(open.partition()));
         self.step(Event::Remove(partitions.to_vec()));
     }
 
     /// Reads these from their committed offsets, or as `auto.offset.reset` says.
-    pub(super) fn begin(&self, found: BTreeMap<TopicPartition, Option<i64>>) {
-        self.step(Event::Begin(found.into_iter().collect()));
+    pub(super) fn begin(&self, found: BTreeMap<TopicPartition, Option<CommittedOffset>>) {
+        let place = |at: CommittedOffset| (at.offset, at.leader_epoch.unwrap_or(-1));
+        self.step(Event::Begin(found.into_iter().map(|(name, at)| (name, at.map(place))).collect()));
     }
 
     /// Offsets to commit: behind what was handed out, or with `done` behind what is done; where nothing was handed out yet,
     /// where reading begins, so that others begin there, too.
-    pub(super) fn committable(
-        &self,
-        partitions: &BTreeSet<TopicPartition>,
-        done: bool,
-    ) -> BTreeMap<TopicPartition, i64> {
+    pub(super) fn committable(&self, partitions: &BTreeSet<TopicPartition>, done: bool) -> Offsets {
         let reader = self.reader.lock();
         let begun: BTreeMap<_, _> = positions(&reader, &self.machine(), partitions).collect();
-        let offset = |name| reader.turns.offset(name, done).or_else(|| begun.get(name).copied());
-        partitions.iter().filter_map(|name| Some((name.clone(), offset(name)?))).collect()
+        let place =
+            |name: &TopicPartition| reader.turns.place(name, done).or_else(|| begun.get(name).copied());
+        let committed = |name: &TopicPartition| {
+            let (offset, epoch) = place(name)?;
+            Some((name.clone(), CommittedOffset::new(offset).leader_epoch(epoch)))
+        };
+        partitions.iter().filter_map(committed).collect()
     }
 
     pub(super) fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<(), ConsumerError> {
@@ -214,7 +223,7 @@ impl Shared {
             if let Some(open) = &mut reader.open {
                 match open.next(&keep) {
                     Ok(Some(record)) => {
-                        reader.turns.handed(open.partition(), record.offset);
+                        reader.turns.handed(open.partition(), record.offset, record.leader_epoch);
                         return Ok(Some((open.partition().clone(), record)));
                     }
                     Ok(None) => reader.open = None,
@@ -252,6 +261,7 @@ impl Shared {
         match failure {
             PartitionFailure::OutOfRange { offset } => ConsumerError::OutOfRange { partition, offset },
             PartitionFailure::Corrupt { offset } => ConsumerError::Corrupt { partition, offset, cause: None },
+            PartitionFailure::Truncated { offset, at } => ConsumerError::Truncated { partition, offset, at },
             PartitionFailure::NoOffset => ConsumerError::NoOffset { partition },
             PartitionFailure::Refused(code) => ConsumerError::Refused { partition, code },
             PartitionFailure::NoLeader(code) => ConsumerError::NoLeader {

@@ -61,6 +61,8 @@ pub struct ChunkReader {
     decompressed_limit: usize,
     open: Option<OpenBatch>,
     position: i64,
+    /// Epoch of the record before.
+    epoch: i32,
     /// Producers whose records at this place belong to an aborted transaction.
     aborting: BTreeSet<i64>,
 }
@@ -82,6 +84,7 @@ impl ChunkReader {
         Self {
             rest: chunk.records.clone(),
             position: chunk.from,
+            epoch: chunk.epoch,
             whole: chunk,
             aborted,
             check_crcs,
@@ -93,7 +96,7 @@ impl ChunkReader {
 
     /// The chunk without the records that were handed out, to be read later.
     pub fn into_rest(self) -> Chunk {
-        Chunk { from: self.position, ..self.whole }
+        Chunk { from: self.position, epoch: self.epoch, ..self.whole }
     }
 
     /// The partition.
@@ -109,6 +112,11 @@ impl ChunkReader {
     /// Offset to be handed out next.
     pub fn position(&self) -> i64 {
         self.position
+    }
+
+    /// Leader epoch of the record before; -1 if unknown.
+    pub fn epoch(&self) -> i32 {
+        self.epoch
     }
 
     /// Decodes the next record; `None` at the end of the chunk.
@@ -130,6 +138,7 @@ impl ChunkReader {
             let mut records = open.records.iter_from(open.at);
             let Some(record) = records.next() else {
                 self.position = self.position.max(open.header.next_offset());
+                self.epoch = open.header.partition_leader_epoch;
                 self.open = None;
                 continue;
             };
@@ -142,6 +151,7 @@ impl ChunkReader {
                 let out = open.materialize(&record);
                 open.at = at;
                 self.position = out.offset + 1;
+                self.epoch = out.leader_epoch;
                 return Ok(Some(out));
             }
             open.at = at;

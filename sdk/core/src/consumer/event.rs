@@ -23,6 +23,16 @@ pub enum StartOffset {
     /// The first record whose timestamp (milliseconds since the Unix epoch) is not earlier; the end if there
     /// is none.
     Timestamp(i64),
+    /// This offset, if the record before it is of this leader epoch still; if that was truncated away, where the logs part
+    /// (KIP-320). An epoch of -1 is not compared.
+    Checked {
+        /// Offset of the next record.
+        offset: i64,
+        /// Epoch of the record before.
+        leader_epoch: i32,
+    },
+    /// Where the group `group.id` committed; if it did not, `auto.offset.reset` applies.
+    Committed,
 }
 
 /// Which records of transactions are seen (`isolation.level`).
@@ -64,6 +74,10 @@ pub struct FetchSettings {
     pub reset: OffsetReset,
     /// Most bytes fetched, asked for, or held by records that the application still has.
     pub prefetch_bytes: usize,
+    /// `client.rack`: brokers may send the consumer to a replica in its rack (KIP-392).
+    pub rack: Option<Arc<str>>,
+    /// How long to fetch from there until the leader is asked again (`metadata.max.age.ms`).
+    pub preferred_max_age: Duration,
     /// `retry.backoff.ms`, `retry.backoff.max.ms`.
     pub backoff: Backoff,
     /// How long a partition may have no leader until the application is told (`default.api.timeout.ms`).
@@ -101,8 +115,9 @@ pub enum Event {
     Add(Vec<TopicPartition>),
     /// These are not assigned any more; the others go on.
     Remove(Vec<TopicPartition>),
-    /// Read these from here, or as `auto.offset.reset` says without an offset, unless they have a position already.
-    Begin(Vec<(TopicPartition, Option<i64>)>),
+    /// Read these from here, after a record of this epoch (-1 if unknown), or as `auto.offset.reset` says without an offset,
+    /// unless they have a position already.
+    Begin(Vec<(TopicPartition, Option<(i64, i32)>)>),
     /// The application wants to go on elsewhere.
     Seek(TopicPartition, StartOffset),
     /// Hand out nothing and fetch nothing of these until [`Event::Resume`].
@@ -182,6 +197,15 @@ pub enum Effect {
         /// Epoch of its leader.
         epoch: i32,
     },
+    /// The log has other records than those that were read: reading goes on where they part (KIP-320). To be logged.
+    Truncated {
+        /// The partition.
+        partition: TopicPartition,
+        /// Where it stood.
+        offset: i64,
+        /// Where it goes on.
+        at: i64,
+    },
     /// There is something to take, or a position became known: wake whoever waits.
     Wake,
 }
@@ -212,6 +236,8 @@ pub struct FetchTarget {
     pub leader_epoch: i32,
     /// First offset wanted.
     pub offset: i64,
+    /// Epoch of the record before; -1 if unknown. The broker tells when its log has another one (KIP-320).
+    pub last_epoch: i32,
 }
 
 /// One partition of a [`Effect::ListOffsets`].
@@ -264,10 +290,42 @@ pub struct FetchedPartition {
     pub error: Option<ErrorCode>,
     /// Leader and epoch, if the broker knows of a newer one (KIP-951).
     pub current_leader: Option<(i32, i32)>,
+    /// The log has another record before the offset asked for: end of the last epoch that both may share.
+    pub diverging: Option<LogEnd>,
+    /// Broker to fetch from instead (KIP-392).
+    pub preferred: Option<i32>,
+    /// Where the log begins and ends.
+    pub bounds: LogBounds,
     /// Transactions whose records are to be left out (only with read_committed).
     pub aborted: Vec<Aborted>,
     /// Batches, the last one often cut off.
     pub records: Bytes,
+}
+
+/// Where a log begins and ends; -1 where the broker did not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogBounds {
+    /// First offset there is.
+    pub start: i64,
+    /// Behind the last record that is replicated: the high watermark.
+    pub high: i64,
+    /// First offset of the oldest open transaction, or the high watermark.
+    pub stable: i64,
+}
+
+impl Default for LogBounds {
+    fn default() -> Self {
+        Self { start: -1, high: -1, stable: -1 }
+    }
+}
+
+/// Where an epoch ends in a broker's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The epoch.
+    pub epoch: i32,
+    /// Offset behind its last record.
+    pub offset: i64,
 }
 
 /// A transaction that was aborted (KIP-98).
@@ -288,6 +346,8 @@ pub struct Chunk {
     pub generation: u64,
     /// First offset to hand out; a compressed batch may begin before it.
     pub from: i64,
+    /// Epoch of the record before; -1 if unknown.
+    pub epoch: i32,
     /// Position once the chunk has been read to its end.
     pub next: i64,
     /// Transactions whose records are to be left out.
@@ -320,6 +380,13 @@ pub enum PartitionFailure {
     },
     /// The group has not committed an offset, and there is no policy for that.
     NoOffset,
+    /// The log was truncated below the position, and there is no policy for that.
+    Truncated {
+        /// The position.
+        offset: i64,
+        /// First offset that is not what it was.
+        at: i64,
+    },
     /// The broker refuses.
     Refused(ErrorCode),
     /// There has been no leader for `default.api.timeout.ms`.

@@ -8,7 +8,7 @@ use klamm_wire::planted::{Bug, planted};
 
 use super::event::{
     Chunk, Effect, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset, Location,
-    PartitionFailure, StartOffset,
+    LogBounds, LogEnd, OffsetReset, PartitionFailure, StartOffset,
 };
 use super::partition::{Partition, Retry, Stage};
 use super::scan::scan;
@@ -136,7 +136,17 @@ impl Fetcher {
 
     /// First offset that the reader has not taken; `None` while it is being looked up.
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.partitions.get(partition)?.position().map(|(offset, _)| offset)
+    }
+
+    /// As [`Self::position`], with the leader epoch of the record before; -1 if unknown.
+    pub fn place(&self, partition: &TopicPartition) -> Option<(i64, i32)> {
         self.partitions.get(partition)?.position()
+    }
+
+    /// Where the log of a partition begins and ends, as the last answer of a broker told.
+    pub fn bounds(&self, partition: &TopicPartition) -> Option<LogBounds> {
+        self.partitions.get(partition).map(|partition| partition.bounds)
     }
 
     /// Settings in force.
@@ -205,13 +215,15 @@ impl Fetcher {
         self.ready.retain(|ready| self.partitions.contains_key(ready));
     }
 
-    fn begin(&mut self, starts: Vec<(TopicPartition, Option<i64>)>) {
-        for (name, offset) in starts {
+    fn begin(&mut self, starts: Vec<(TopicPartition, Option<(i64, i32)>)>) {
+        for (name, place) in starts {
             let Some(partition) = self.partitions.get_mut(&name).filter(|p| p.stage == Stage::Wait) else {
                 continue;
             };
-            match offset.map(|offset| Stage::start(StartOffset::Offset(offset))) {
-                Some(stage) => partition.stage = stage,
+            match place {
+                Some((offset, epoch)) => {
+                    (partition.stage, partition.epoch) = (Stage::Fetch { offset }, epoch)
+                }
                 None => match Stage::reset(self.settings.reset) {
                     Some(stage) => partition.stage = stage,
                     None => self.fail(&name, PartitionFailure::NoOffset),
@@ -311,7 +323,7 @@ impl Fetcher {
                 (sent, current)
                 && (generation, offset) == (now_generation, now_offset)
             {
-                self.fetched_partition(now, &name, offset, data, out);
+                self.fetched_partition(now, id, &name, offset, data, out);
             }
         }
     }
@@ -319,6 +331,7 @@ impl Fetcher {
     fn fetched_partition(
         &mut self,
         now: Tick,
+        from: i32,
         name: &TopicPartition,
         offset: i64,
         data: FetchedPartition,
@@ -327,7 +340,23 @@ impl Fetcher {
         if let Some((leader, epoch)) = data.current_leader {
             out.push(Effect::LeaderHint { partition: name.clone(), leader, epoch });
         }
+        let Some(partition) = self.partitions.get_mut(name) else { return };
+        let by_follower = partition.leader.is_some_and(|leader| leader.broker != from);
+        if data.error.is_some() {
+            partition.preferred = None;
+        } else {
+            partition.bounds = data.bounds;
+            if let Some(broker) = data.preferred {
+                let until = now.saturating_add(self.settings.preferred_max_age);
+                partition.preferred = Some((broker, until)).filter(|_| broker != from);
+            }
+        }
         match data.error {
+            // A follower may not have that much yet, or not any more: the leader knows.
+            Some(ErrorCode::OFFSET_OUT_OF_RANGE) if by_follower => {}
+            None if data.diverging.is_some() => {
+                data.diverging.into_iter().for_each(|end| self.truncated(now, name, end, out));
+            }
             None => self.fetched_records(now, name, offset, data),
             Some(ErrorCode::OFFSET_OUT_OF_RANGE) => self.out_of_range(now, name, offset),
             Some(error) => self.partition_error(now, name, error),
@@ -344,17 +373,36 @@ impl Fetcher {
         let Some(partition) = self.partitions.get_mut(name) else { return };
         partition.retry.clear();
         if scan.next > offset {
+            let epoch = std::mem::replace(&mut partition.epoch, scan.epoch);
             partition.stage = Stage::Fetch { offset: scan.next };
             partition.push(Chunk {
                 partition: name.clone(),
                 generation: partition.generation,
                 from: offset,
+                epoch,
                 next: scan.next,
                 aborted: data.aborted,
                 records: data.records.slice(..scan.bytes),
             });
             self.mark_ready(name);
         }
+    }
+
+    /// The log has other records than those that were read (KIP-320): what was fetched and not handed out counts no more.
+    fn truncated(&mut self, now: Tick, name: &TopicPartition, end: LogEnd, out: &mut Vec<Effect>) {
+        let generation = self.next_generation();
+        let Some(partition) = self.partitions.get_mut(name) else { return };
+        let (Some((offset, _)), Some(start)) = (partition.position(), partition.parted(end)) else { return };
+        if end.offset < offset && self.settings.reset == OffsetReset::None {
+            self.fail(name, PartitionFailure::Truncated { offset, at: end.offset });
+            return self.partition_failed(now, name);
+        }
+        if end.offset < offset {
+            out.push(Effect::Truncated { partition: name.clone(), offset, at: end.offset });
+        }
+        partition.restart(generation, start);
+        self.ready.retain(|ready| ready != name);
+        self.wake = true;
     }
 
     fn out_of_range(&mut self, now: Tick, name: &TopicPartition, offset: i64) {
@@ -404,10 +452,11 @@ impl Fetcher {
         let Some(broker) = self.brokers.get_mut(&id) else { return };
         broker.retry.failures = broker.retry.failures.saturating_add(1);
         broker.retry.at = Some(now + self.settings.backoff.delay(broker.retry.failures, &mut self.rng));
-        for (name, partition) in &self.partitions {
-            if partition.leader.is_some_and(|leader| leader.broker == id) {
+        for (name, partition) in &mut self.partitions {
+            if partition.source() == Some(id) || partition.leader.is_some_and(|leader| leader.broker == id) {
                 self.refresh.insert(name.topic.clone());
             }
+            partition.preferred.take_if(|(broker, _)| *broker == id);
         }
     }
 

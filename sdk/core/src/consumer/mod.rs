@@ -31,7 +31,8 @@ mod wire;
 pub use chunk::{ChunkError, ChunkReader, ChunkRecord};
 pub use event::{
     Aborted, Chunk, Effect, Event, FetchAnswer, FetchPlan, FetchSettings, FetchTarget, FetchedPartition,
-    Handout, Isolation, Leader, ListedOffset, Location, Lookup, OffsetReset, PartitionFailure, StartOffset,
+    Handout, Isolation, Leader, ListedOffset, Location, LogBounds, LogEnd, Lookup, OffsetReset,
+    PartitionFailure, StartOffset,
 };
 pub use fetcher::Fetcher;
 pub use lookup::OffsetLookup;

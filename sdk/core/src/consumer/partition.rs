@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use klamm_wire::ErrorCode;
 
-use super::event::{Chunk, Handout, Leader, OffsetReset, PartitionFailure, StartOffset};
+use super::event::{Chunk, Handout, Leader, LogBounds, LogEnd, OffsetReset, PartitionFailure, StartOffset};
 use crate::{Tick, TopicPartition};
 
 /// ListOffsets timestamps with a meaning of their own.
@@ -23,7 +23,7 @@ pub(crate) enum Stage {
         /// Number of the lookup in flight.
         asked: Option<u64>,
     },
-    /// Known. KIP-320: the epoch of the last record belongs here too once positions are validated.
+    /// Known.
     Fetch {
         /// First offset that has not been fetched.
         offset: i64,
@@ -37,7 +37,8 @@ impl Stage {
             StartOffset::End => Self::locate(LATEST),
             // Negative ones would be taken for codes.
             StartOffset::Timestamp(ms) => Self::locate(ms.max(0)),
-            StartOffset::Offset(offset) => Self::Fetch { offset },
+            StartOffset::Offset(offset) | StartOffset::Checked { offset, .. } => Self::Fetch { offset },
+            StartOffset::Committed => Self::Wait,
         }
     }
 
@@ -62,6 +63,13 @@ impl Stage {
             ..0 => Self::locate(timestamp),
             _ => Self::Fetch { offset },
         }
+    }
+}
+
+fn epoch(start: StartOffset) -> i32 {
+    match start {
+        StartOffset::Checked { leader_epoch, .. } => leader_epoch,
+        _ => -1,
     }
 }
 
@@ -93,6 +101,12 @@ pub(crate) struct Partition {
     pub(crate) generation: u64,
     pub(crate) stage: Stage,
     pub(crate) leader: Option<Leader>,
+    /// Epoch of the record before the offset to fetch; -1 if unknown.
+    pub(crate) epoch: i32,
+    /// Replica that the leader sent this consumer to (KIP-392), and until when.
+    pub(crate) preferred: Option<(i32, Tick)>,
+    /// Of the log, when last told.
+    pub(crate) bounds: LogBounds,
     pub(crate) paused: bool,
     pub(crate) retry: Retry,
     /// Since when there has been no leader, and what the metadata says about it.
@@ -108,6 +122,9 @@ impl Partition {
             generation,
             stage: Stage::start(start),
             leader: None,
+            epoch: epoch(start),
+            preferred: None,
+            bounds: LogBounds::default(),
             paused: false,
             retry: Retry::default(),
             lost: Some((now, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)),
@@ -120,21 +137,35 @@ impl Partition {
     pub(crate) fn restart(&mut self, generation: u64, start: StartOffset) {
         self.generation = generation;
         self.stage = Stage::start(start);
+        self.epoch = epoch(start);
         self.retry.clear();
         self.queue.clear();
         self.queued_bytes = 0;
     }
 
-    /// Offset to be handed out next, as far as the queue tells; `None` while it is being looked up.
-    pub(crate) fn position(&self) -> Option<i64> {
+    /// Offset to be handed out next, as far as the queue tells, and epoch of the record before; `None` while it is being
+    /// looked up.
+    pub(crate) fn position(&self) -> Option<(i64, i32)> {
         let queued = self.queue.iter().find_map(|item| match item {
-            Handout::Chunk(chunk) => Some(chunk.from),
+            Handout::Chunk(chunk) => Some((chunk.from, chunk.epoch)),
             Handout::Failed { .. } => None,
         });
         queued.or(match self.stage {
-            Stage::Fetch { offset } => Some(offset),
+            Stage::Fetch { offset } => Some((offset, self.epoch)),
             Stage::Wait | Stage::Locate { .. } => None,
         })
+    }
+
+    /// Where to go on when the log has other records than those that were read: where it parts, or at the position if that
+    /// comes first.
+    pub(crate) fn parted(&self, end: LogEnd) -> Option<StartOffset> {
+        let (position, _) = self.position()?;
+        Some(StartOffset::Checked { offset: position.min(end.offset).max(0), leader_epoch: end.epoch })
+    }
+
+    /// Broker to fetch from.
+    pub(crate) fn source(&self) -> Option<i32> {
+        self.preferred.map(|(broker, _)| broker).or(self.leader.map(|leader| leader.broker))
     }
 
     pub(crate) fn push(&mut self, chunk: Chunk) {
@@ -170,6 +201,7 @@ impl Partition {
             return false;
         }
         self.leader = Some(leader);
+        self.preferred = None;
         self.retry.clear();
         true
     }

@@ -38,13 +38,18 @@ impl Fetcher {
         for broker in self.brokers.values_mut() {
             broker.retry.due(now);
         }
+        for partition in self.partitions.values_mut() {
+            partition.preferred.take_if(|(_, until)| *until <= now);
+        }
         self.plan_locations(now);
         self.plan_lookups(out);
         self.plan_fetches(out);
         let partitions = &self.partitions;
         self.brokers.retain(|id, broker| {
             broker.in_flight.is_some()
-                || partitions.values().any(|p| p.leader.is_some_and(|leader| leader.broker == *id))
+                || partitions
+                    .values()
+                    .any(|p| p.source() == Some(*id) || p.leader.is_some_and(|leader| leader.broker == *id))
         });
     }
 
@@ -135,8 +140,12 @@ impl Fetcher {
         let enough = (self.settings.prefetch_bytes / self.partitions.len().max(1)).max(1);
         let mut candidates: BTreeMap<i32, Candidate> = BTreeMap::new();
         for (name, partition) in &self.partitions {
-            let (Some(leader), false) = (partition.leader, partition.paused) else { continue };
-            let candidate = candidates.entry(leader.broker).or_default();
+            let (Some(leader), Some(source), false) =
+                (partition.leader, partition.source(), partition.paused)
+            else {
+                continue;
+            };
+            let candidate = candidates.entry(source).or_default();
             let Stage::Fetch { offset } = partition.stage else { continue };
             if partition.retry.at.is_some() || partition.has_failed() {
                 continue;
@@ -149,6 +158,7 @@ impl Fetcher {
                     topic_id: leader.topic_id,
                     leader_epoch: leader.epoch,
                     offset,
+                    last_epoch: partition.epoch,
                 },
             );
         }

@@ -2,6 +2,7 @@
 
 mod any_order;
 mod chunks;
+mod replicas;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +19,11 @@ use crate::{Tick, TopicPartition};
 
 const MS: Duration = Duration::from_millis(1);
 const ID: Uuid = Uuid::from_u128(7);
+
+/// Behind a record of epoch `last_epoch`.
+fn after(partition: i32, offset: i64, last_epoch: i32) -> FetchTarget {
+    FetchTarget { last_epoch, ..target(partition, 3, offset) }
+}
 
 /// A batch of `count` records at `base`, each holding its offset.
 pub(crate) fn batch(base: i64, count: i64) -> Bytes {
@@ -43,6 +49,8 @@ fn settings() -> FetchSettings {
         max_partition_bytes: 1_000,
         isolation: Isolation::ReadUncommitted,
         reset: OffsetReset::Latest,
+        rack: None,
+        preferred_max_age: 300_000 * MS,
         prefetch_bytes: 10_000,
         backoff: Backoff::new(100 * MS, 1_000 * MS),
         locate_limit: 60_000 * MS,
@@ -58,7 +66,7 @@ fn leader(broker: i32, epoch: i32) -> Location {
 }
 
 fn target(partition: i32, epoch: i32, offset: i64) -> FetchTarget {
-    FetchTarget { partition: tp(partition), topic_id: ID, leader_epoch: epoch, offset }
+    FetchTarget { partition: tp(partition), topic_id: ID, leader_epoch: epoch, offset, last_epoch: -1 }
 }
 
 fn refresh() -> Effect {
@@ -180,7 +188,7 @@ fn the_beginning_is_looked_up_at_the_leader_first() {
 fn records_are_queued_and_the_next_fetch_goes_on_behind_them() {
     let mut bench = Bench::fetching(settings(), 5);
     let effects = bench.step(answer(1, 9, vec![records(0, batch(5, 3))]));
-    assert_eq!(effects, [fetch(1, (9, 1), vec![target(0, 3, 8)], 1_000), Effect::Wake]);
+    assert_eq!(effects, [fetch(1, (9, 1), vec![after(0, 8, 3)], 1_000), Effect::Wake]);
     assert_eq!(bench.fetcher.position(&tp(0)), Some(5), "fetched is not handed out");
     let (item, _) = bench.take();
     let Some(Handout::Chunk(chunk)) = item else { panic!("no chunk") };
@@ -196,7 +204,7 @@ fn a_partition_with_enough_queued_holds_its_leader_back_until_it_is_taken() {
     let effects = bench.step(answer(1, 9, vec![records(0, data)]));
     assert_eq!(effects, [Effect::Wake]);
     let (_, effects) = bench.take();
-    assert_eq!(effects, [fetch(1, (9, 1), vec![target(0, 3, 10)], 150)]);
+    assert_eq!(effects, [fetch(1, (9, 1), vec![after(0, 10, 3)], 150)]);
 }
 
 #[test]
@@ -209,12 +217,12 @@ fn nothing_is_fetched_without_room_but_a_waiting_reader_is_served() {
     assert_eq!(effects, [], "the application may still drop what it holds");
     let (item, effects) = bench.take();
     assert_eq!(item, None);
-    assert_eq!(effects, [fetch(1, (9, 1), vec![target(0, 3, 1)], 1_000)]);
+    assert_eq!(effects, [fetch(1, (9, 1), vec![after(0, 1, 3)], 1_000)]);
 
     let mut bench = Bench::fetching(settings(), 0);
     bench.step(Event::Held(9_500));
     bench.step(answer(1, 9, vec![records(0, batch(0, 1))]));
-    assert_eq!(bench.step(Event::Held(9_000)), [fetch(1, (9, 1), vec![target(0, 3, 1)], 1_000)]);
+    assert_eq!(bench.step(Event::Held(9_000)), [fetch(1, (9, 1), vec![after(0, 1, 3)], 1_000)]);
 }
 
 #[test]
@@ -326,7 +334,7 @@ fn an_added_partition_waits_for_its_start_and_others_go_on() {
     bench.step(Event::Add(vec![tp(1), tp(2)]));
     bench.step(Event::Located(vec![(tp(0), leader(1, 3)), (tp(1), leader(2, 3)), (tp(2), leader(2, 3))]));
     assert!(matches!(bench.take().0, Some(Handout::Chunk(chunk)) if chunk.partition == tp(0)), "it is kept");
-    let effects = bench.step(Event::Begin(vec![(tp(1), Some(7)), (tp(0), Some(99))]));
+    let effects = bench.step(Event::Begin(vec![(tp(1), Some((7, -1))), (tp(0), Some((99, -1)))]));
     assert!(effects.contains(&fetch(2, (0, 0), vec![target(1, 3, 7)], 1_000)), "{effects:?}");
     assert_eq!(bench.fetcher.position(&tp(0)), Some(2), "who has a position keeps it");
     assert_eq!(bench.fetcher.position(&tp(2)), None);

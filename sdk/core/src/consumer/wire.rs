@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::event::{
     Aborted, FetchAnswer, FetchPlan, FetchSettings, FetchTarget, FetchedPartition, Isolation, ListedOffset,
-    Lookup,
+    LogBounds, LogEnd, Lookup,
 };
 use crate::TopicPartition;
 
@@ -28,8 +28,12 @@ impl Isolation {
     }
 }
 
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
 fn topic_name(name: &Arc<str>) -> TopicName {
-    TopicName(StrBytes::from_string(name.to_string()))
+    TopicName(text(name))
 }
 
 fn failure(code: i16) -> Option<ErrorCode> {
@@ -48,6 +52,7 @@ impl FetchPlan {
             .with_isolation_level(settings.isolation.code())
             .with_session_id(self.session_id)
             .with_session_epoch(self.session_epoch)
+            .with_rack_id(text(settings.rack.as_deref().unwrap_or_default()))
             .with_topics(self.topics(settings.max_partition_bytes))
             .with_forgotten_topics_data(self.forgotten_topics())
     }
@@ -60,6 +65,7 @@ impl FetchPlan {
                 .with_partition(target.partition.partition)
                 .with_current_leader_epoch(target.leader_epoch)
                 .with_fetch_offset(target.offset)
+                .with_last_fetched_epoch(target.last_epoch)
                 .with_partition_max_bytes(max_partition_bytes);
             match topics.last_mut() {
                 Some((first, partitions)) if first.partition.topic == target.partition.topic => {
@@ -106,12 +112,21 @@ impl From<FetchResponse> for FetchAnswer {
 fn fetched(topic: &str, topic_id: Uuid, data: PartitionData) -> FetchedPartition {
     let leader = data.current_leader;
     let aborted = data.aborted_transactions.unwrap_or_default();
+    let parted = data.diverging_epoch;
     FetchedPartition {
         topic: topic.to_owned(),
         topic_id,
         partition: data.partition_index,
         error: failure(data.error_code),
         current_leader: (leader.leader_id.0 >= 0).then_some((leader.leader_id.0, leader.leader_epoch)),
+        diverging: (parted.end_offset >= 0)
+            .then_some(LogEnd { epoch: parted.epoch, offset: parted.end_offset }),
+        preferred: Some(data.preferred_read_replica.0).filter(|id| *id >= 0),
+        bounds: LogBounds {
+            start: data.log_start_offset,
+            high: data.high_watermark,
+            stable: data.last_stable_offset,
+        },
         aborted: aborted
             .into_iter()
             .map(|t| Aborted { producer_id: t.producer_id.0, first_offset: t.first_offset })

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use klamm_core::TopicPartition;
 
-/// Offsets of one partition behind what is done, and behind what was handed out.
+/// An offset, and the leader epoch of the record before it; -1 if unknown.
+pub(in crate::consumer) type Place = (i64, i32);
+
+/// Places in one partition behind what is done, and behind what was handed out.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
-    over: i64,
-    handed: i64,
+    over: Place,
+    handed: Place,
 }
 
 /// See the [module](self). Costs a comparison per record while records come from one partition.
@@ -27,18 +30,18 @@ impl Turns {
         Self { counts: before.counts, ..Self::default() }
     }
 
-    /// A record was handed out.
-    pub(in crate::consumer) fn handed(&mut self, partition: &TopicPartition, offset: i64) {
+    /// A record of this leader epoch was handed out.
+    pub(in crate::consumer) fn handed(&mut self, partition: &TopicPartition, offset: i64, epoch: i32) {
         if !self.counts {
             return;
         }
         match &mut self.current {
-            Some((current, turn)) if current == partition => turn.handed = offset + 1,
+            Some((current, turn)) if current == partition => turn.handed = (offset + 1, epoch),
             _ => {
                 self.put_away();
                 let known = self.others.remove(partition);
-                let turn = known.unwrap_or(Turn { over: offset, handed: offset });
-                self.current = Some((partition.clone(), Turn { handed: offset + 1, ..turn }));
+                let turn = known.unwrap_or(Turn { over: (offset, -1), handed: (offset, -1) });
+                self.current = Some((partition.clone(), Turn { handed: (offset + 1, epoch), ..turn }));
             }
         }
     }
@@ -64,10 +67,10 @@ impl Turns {
         }
     }
 
-    /// Nothing more is handed out of the partition, which stands at `offset`; counts if nothing was handed out before.
-    pub(in crate::consumer) fn stopped(&mut self, partition: &TopicPartition, offset: i64) {
-        if self.counts && self.offset(partition, true).is_none() {
-            self.others.insert(partition.clone(), Turn { over: offset, handed: offset });
+    /// Nothing more is handed out of the partition, which stands here; counts if nothing was handed out before.
+    pub(in crate::consumer) fn stopped(&mut self, partition: &TopicPartition, place: Place) {
+        if self.counts && self.place(partition, true).is_none() {
+            self.others.insert(partition.clone(), Turn { over: place, handed: place });
         }
     }
 
@@ -78,8 +81,8 @@ impl Turns {
         self.open.retain(|name| name != partition);
     }
 
-    /// Offset behind what was handed out, or with `done` behind what is done; `None` if nothing was handed out.
-    pub(in crate::consumer) fn offset(&self, partition: &TopicPartition, done: bool) -> Option<i64> {
+    /// Place behind what was handed out, or with `done` behind what is done; `None` if nothing was handed out.
+    pub(in crate::consumer) fn place(&self, partition: &TopicPartition, done: bool) -> Option<Place> {
         let current = self.current.as_ref().filter(|(current, _)| current == partition).map(|(_, turn)| turn);
         let turn = current.or_else(|| self.others.get(partition))?;
         Some(if done { turn.over } else { turn.handed })
@@ -94,22 +97,28 @@ mod tests {
     fn a_records_turn_is_over_when_the_next_is_asked_for() {
         let [a, b] = [0, 1].map(|partition| TopicPartition::new("t", partition));
         let mut turns = Turns { counts: true, ..Turns::default() };
-        let seen = |turns: &Turns, of: &TopicPartition| (turns.offset(of, true), turns.offset(of, false));
+        let seen = |turns: &Turns, of: &TopicPartition| (turns.place(of, true), turns.place(of, false));
         assert_eq!(seen(&turns, &a), (None, None));
-        turns.handed(&a, 7);
-        assert_eq!(seen(&turns, &a), (Some(7), Some(8)), "it was handed out and is not done");
+        turns.handed(&a, 7, 4);
+        assert_eq!(seen(&turns, &a), (Some((7, -1)), Some((8, 4))), "it was handed out and is not done");
         turns.over();
-        turns.handed(&a, 9);
-        turns.handed(&b, 3);
-        turns.handed(&a, 10);
-        assert_eq!((seen(&turns, &a), seen(&turns, &b)), ((Some(8), Some(11)), (Some(3), Some(4))));
+        turns.handed(&a, 9, 4);
+        turns.handed(&b, 3, 4);
+        turns.handed(&a, 10, 4);
+        assert_eq!(
+            (seen(&turns, &a), seen(&turns, &b)),
+            ((Some((8, 4)), Some((11, 4))), (Some((3, -1)), Some((4, 4))))
+        );
         turns.over();
-        assert_eq!((seen(&turns, &a), seen(&turns, &b)), ((Some(11), Some(11)), (Some(4), Some(4))));
-        turns.stopped(&a, 99);
-        assert_eq!(seen(&turns, &a), (Some(11), Some(11)), "what was handed out counts");
+        assert_eq!(
+            (seen(&turns, &a), seen(&turns, &b)),
+            ((Some((11, 4)), Some((11, 4))), (Some((4, 4)), Some((4, 4))))
+        );
+        turns.stopped(&a, (99, 4));
+        assert_eq!(seen(&turns, &a), (Some((11, 4)), Some((11, 4))), "what was handed out counts");
         turns.forget(&a);
         assert_eq!(seen(&turns, &a), (None, None));
-        turns.stopped(&a, 5);
-        assert_eq!(seen(&turns, &a), (Some(5), Some(5)), "others begin where this one began");
+        turns.stopped(&a, (5, 2));
+        assert_eq!(seen(&turns, &a), (Some((5, 2)), Some((5, 2))), "others begin where this one began");
     }
 }

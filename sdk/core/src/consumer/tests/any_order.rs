@@ -174,6 +174,7 @@ impl World {
                 }
                 Effect::Wake => self.wake = true,
                 Effect::Refresh(_) | Effect::LeaderHint { .. } => {}
+                Effect::Truncated { .. } => panic!("nothing is truncated here: {effect:?}"),
             }
         }
     }

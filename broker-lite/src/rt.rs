@@ -152,9 +152,9 @@ pub(crate) async fn give_way() {
 /// What a [`Worker`] does.
 type Work = Box<dyn FnOnce() + Send>;
 
-/// A thread for what blocks, such as fsync: one piece of work after the other, in order. It ends with its owner.
-#[derive(Debug)]
-pub(crate) struct Worker(std::sync::mpsc::Sender<Work>);
+/// A thread for what blocks, such as fsync: one piece of work after the other, in order. It ends with its owners.
+#[derive(Debug, Clone)]
+pub(crate) struct Worker(Option<std::sync::mpsc::Sender<Work>>);
 
 impl Worker {
     /// Starts the thread.
@@ -166,13 +166,22 @@ impl Worker {
         let (sender, receiver) = std::sync::mpsc::channel::<Work>();
         let run = move || receiver.into_iter().for_each(|work| work());
         std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
-        Ok(Self(sender))
+        Ok(Self(Some(sender)))
+    }
+
+    /// No thread: for what does not block, and is done at once.
+    #[cfg(feature = "sim")]
+    pub(crate) fn inline() -> Self {
+        Self(None)
     }
 
     /// Has `work` done there, whenever that is.
     pub(crate) fn post(&self, work: impl FnOnce() + Send + 'static) {
-        // Without the thread nothing can be done any more.
-        let _ = self.0.send(Box::new(work));
+        match &self.0 {
+            // Without the thread nothing can be done any more.
+            Some(thread) => drop(thread.send(Box::new(work))),
+            None => work(),
+        }
     }
 
     /// Has `work` done there; `None` if the thread is gone.
@@ -184,9 +193,10 @@ impl Worker {
         &self,
         work: impl FnOnce() -> R + Send + 'static,
     ) -> Option<R> {
+        let Some(thread) = &self.0 else { return Some(work()) };
         let (answer, answered) = tokio::sync::oneshot::channel();
         let work = move || drop(answer.send(work()));
-        self.0.send(Box::new(work)).ok()?;
+        thread.send(Box::new(work)).ok()?;
         answered.await.ok()
     }
 }

@@ -9,6 +9,7 @@ pub mod fuzz;
 pub mod history;
 pub mod java;
 pub mod measure;
+pub mod members;
 pub mod nodes;
 pub mod process;
 pub mod proxy;

@@ -9,9 +9,7 @@ use klamm_wire::codec::CodecError;
 use klamm_wire::messages::{BrokerId, TopicName};
 use klamm_wire::seam::{Endpoint, Frame};
 
-use super::{
-    k01_fetch_metadata, k52_vote, k53_begin_quorum_epoch, k54_end_quorum_epoch, k59_fetch_snapshot, text,
-};
+use super::{k01_fetch, k52_vote, k53_begin_quorum_epoch, k54_end_quorum_epoch, k59_fetch_snapshot, text};
 use crate::controller::{Answered, ControllerNode, Seat};
 use crate::node::Party;
 
@@ -30,7 +28,7 @@ pub(crate) fn encode_request(
         Request::EndEpoch { leader, epoch, successors } => {
             k54_end_quorum_epoch::request(&seat.cluster_id, *leader, *epoch, successors)
         }
-        Request::Fetch(fetch) => k01_fetch_metadata::request(seat, fetch, wait),
+        Request::Fetch(fetch) => k01_fetch::metadata::request(seat, fetch, wait),
         Request::FetchSnapshot { epoch, id, position } => {
             let asker = k59_fetch_snapshot::Asker::Voter(seat.id);
             k59_fetch_snapshot::request(&seat.cluster_id, asker, *epoch, *id, *position)
@@ -44,7 +42,7 @@ pub(crate) fn decode_response(request: &Request, frame: Frame) -> Result<Answere
         Request::Vote(_) => k52_vote::response(frame),
         Request::BeginEpoch { .. } => k53_begin_quorum_epoch::response(frame),
         Request::EndEpoch { .. } => k54_end_quorum_epoch::response(frame),
-        Request::Fetch(_) => k01_fetch_metadata::response(frame),
+        Request::Fetch(_) => k01_fetch::metadata::response(frame),
         Request::FetchSnapshot { .. } => k59_fetch_snapshot::response(frame),
     }
 }

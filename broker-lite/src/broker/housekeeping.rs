@@ -117,7 +117,7 @@ async fn sync_names(broker: &Arc<Broker>, partition: &Arc<Partition>) -> Result<
     });
     let Some((unsynced, job)) = begun else { return Ok(None) };
     if let Some(job) = job
-        && let Err(error) = broker.disk.carry_out(job).await
+        && let Err(error) = broker.disk.carry_out(&broker.rt, job, Duration::ZERO).await
     {
         partition.with(broker, |replica, fx| replica.sync_failed(&error, fx));
         return Ok(None);

@@ -357,12 +357,12 @@ impl Broker {
         let (Some(broker), partition) = (self.me.upgrade(), partition.clone()) else { return };
         self.life.spawn(async move {
             let done = match sync.job.take() {
-                Some(job) => broker.disk.carry_out(job).await,
-                None => Ok(()),
+                Some(job) => broker.disk.carry_out(&broker.rt, job, sync.latency).await,
+                None => {
+                    broker.rt.sleep(sync.latency).await;
+                    Ok(())
+                }
             };
-            if !sync.latency.is_zero() {
-                broker.rt.sleep(sync.latency).await;
-            }
             partition.with(&broker, |replica, fx| broker.end_sync(&sync, done, replica, fx));
         });
     }

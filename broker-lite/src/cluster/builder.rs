@@ -89,6 +89,8 @@ pub struct ClusterBuilder {
     data_dir: Option<PathBuf>,
     #[cfg(feature = "sim")]
     recorder: Option<Arc<crate::sim::Recorder>>,
+    #[cfg(feature = "sim")]
+    with_files: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -117,6 +119,8 @@ impl Default for ClusterBuilder {
             data_dir: None,
             #[cfg(feature = "sim")]
             recorder: None,
+            #[cfg(feature = "sim")]
+            with_files: false,
         }
     }
 }
@@ -222,6 +226,24 @@ impl ClusterBuilder {
         self.config("controller.socket.timeout.ms", "1000")
     }
 
+    /// Each node has a disk with all the files of a real one, in memory, written and read by the same code, and as forgetful:
+    /// a process knows what its files say, nothing else, and a loss of power takes whatever was not synced of files and of
+    /// names. See also [`DiskFaults::fail_power_after`](crate::DiskFaults::fail_power_after).
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn with_files(mut self) -> Self {
+        self.with_files = true;
+        self
+    }
+
+    fn empty_disk(&self, rt: &Rt, node: i32, _of_voter: bool) -> Result<Arc<Disk>, ClusterError> {
+        #[cfg(feature = "sim")]
+        if self.with_files {
+            return Disk::simulated(rt, node, _of_voter).map_err(ClusterError::Directory);
+        }
+        Ok(Disk::new(rt, node))
+    }
+
     /// Starts the cluster; returns once every broker serves complete metadata and every topic
     /// asked for has leaders.
     ///
@@ -268,7 +290,7 @@ impl ClusterBuilder {
             let home = homes.as_ref().and_then(|homes| homes.brokers.get(&id));
             let disk = match home {
                 Some(home) => on_disk(Disk::on(&rt, id, home.path()))?,
-                None => Disk::new(&rt, id),
+                None => self.empty_disk(&rt, id, false)?,
             };
             #[allow(unused_mut, reason = "only a simulation changes it")]
             let mut slot = Slot::new(host, port, listening, disk, rt.of_node());
@@ -292,7 +314,7 @@ impl ClusterBuilder {
         };
         let disk_of = |id: i32| match homes.as_ref().and_then(|homes| homes.controllers.get(&id)) {
             Some(home) => on_disk(Disk::of_voter(&started.rt, id, home.path())),
-            None => Ok(Disk::new(&started.rt, id)),
+            None => self.empty_disk(&started.rt, id, true),
         };
         let controller = Quorum::start(&started, disk_of, slow)?;
         let cluster = Cluster {

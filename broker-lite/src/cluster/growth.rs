@@ -65,7 +65,13 @@ impl Cluster {
             self.started.network.name(&host, port, id);
             let rt = &self.started.rt;
             #[allow(unused_mut, reason = "only a simulation changes it")]
-            let mut slot = Slot::new(host, port, listening, Disk::new(rt, id), rt.of_node());
+            let mut disk = Disk::new(rt, id);
+            #[cfg(feature = "sim")]
+            if slots.values().any(|other| other.disk.is_simulated()) {
+                disk = Disk::simulated(rt, id, false).map_err(ClusterError::Directory)?;
+            }
+            #[allow(unused_mut, reason = "only a simulation changes it")]
+            let mut slot = Slot::new(host, port, listening, disk, rt.of_node());
             #[cfg(feature = "sim")]
             if slots.values().any(|other| other.simulated_disk.is_some()) {
                 slot.simulated_disk = Some(slot.disk.faults().sync_latency(super::builder::SIMULATED_SYNC));

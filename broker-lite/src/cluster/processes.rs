@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_lite_core::metadata::Image;
+use broker_lite_core::storage::StorageError;
 use klamm_wire::seam::Endpoint;
 
 use super::builder::random_uuid;
@@ -405,6 +406,7 @@ impl Cluster {
             return Err(ClusterError::Broker { broker: id, state: "running" });
         }
         let Started { cluster_id, network, journal, config, limits, .. } = &self.started;
+        let unreadable = |error: StorageError| ClusterError::Directory(error.to_string());
         let rt = slot.rt.clone();
         let identity = BrokerIdentity {
             id,
@@ -421,7 +423,7 @@ impl Cluster {
             )],
             log_dir: slot.directory.unwrap_or_else(|| log_dir(id)),
             incarnation,
-            previous_epoch: slot.disk.open().unwrap_or(-1),
+            previous_epoch: slot.disk.open().map_err(unreadable)?.unwrap_or(-1),
         };
         let life = Life::new(rt.clone());
         let surroundings = Surroundings {

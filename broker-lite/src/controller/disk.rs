@@ -22,7 +22,7 @@ impl VoterDisk {
 
     /// What the last process has left.
     pub(super) fn open(&self) -> Result<(MetadataStore<Stored>, Option<QuorumState>), StorageError> {
-        self.disk.open();
+        self.disk.open()?;
         MetadataStore::open(self.disk.take((METADATA_TOPIC_ID, 0), &Arc::from(METADATA_TOPIC))?)
     }
 

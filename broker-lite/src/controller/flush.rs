@@ -188,12 +188,12 @@ impl ControllerNode {
             let me = self.clone();
             self.seat.life.spawn(async move {
                 let done = match job {
-                    Some(job) => me.seat.disk.disk.carry_out(job).await,
-                    None => Ok(()),
+                    Some(job) => me.seat.disk.disk.carry_out(me.rt(), job, latency).await,
+                    None => {
+                        me.rt().sleep(latency).await;
+                        Ok(())
+                    }
                 };
-                if !latency.is_zero() {
-                    me.seat.rt.sleep(latency).await;
-                }
                 me.step_then(|me, state| {
                     state.flushes.under_way = false;
                     state.flushes.took = me.rt().now().saturating_sub(began);

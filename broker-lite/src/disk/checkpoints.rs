@@ -7,14 +7,14 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use broker_lite_core::storage::{Checkpoint, StorageError};
 
 use super::directory::{failed, sync_directory};
+use super::fs::{Fs, read_text};
 
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
@@ -41,12 +41,12 @@ const FILES: [(&str, Field); 3] = [
 /// # Errors
 ///
 /// One that is there but cannot be read, or is malformed.
-pub(super) fn load(path: &Path) -> Result<(Offsets, bool), StorageError> {
+pub(super) fn load(fs: &dyn Fs, path: &Path) -> Result<(Offsets, bool), StorageError> {
     let mut all = Offsets::new();
     let mut has_recovery_points = false;
     for (name, field) in FILES {
         let path = path.join(name);
-        let text = match fs::read_to_string(&path) {
+        let text = match read_text(fs, &path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(failed("read", &path, &error)),
@@ -64,9 +64,9 @@ pub(super) fn load(path: &Path) -> Result<(Offsets, bool), StorageError> {
 }
 
 /// How far the logs are compacted, by partition. What cannot be read is not known, as in Kafka: it is done again.
-pub(super) fn load_cleaned(path: &Path) -> BTreeMap<Key, i64> {
+pub(super) fn load_cleaned(fs: &dyn Fs, path: &Path) -> BTreeMap<Key, i64> {
     let path = path.join(CLEANED);
-    let lines = match fs::read_to_string(&path) {
+    let lines = match read_text(fs, &path) {
         Ok(text) => parse(&text).map_err(str::to_owned),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error.to_string()),
@@ -83,9 +83,13 @@ pub(super) fn load_cleaned(path: &Path) -> BTreeMap<Key, i64> {
 /// # Errors
 ///
 /// What the operating system says.
-pub(super) fn store_cleaned(path: &Path, cleaned: &BTreeMap<Key, i64>) -> Result<(), StorageError> {
-    replace(&path.join(CLEANED), &written(cleaned.iter().map(|(key, offset)| (key, *offset)).collect()))?;
-    sync_directory(path)
+pub(super) fn store_cleaned(
+    fs: &dyn Fs,
+    path: &Path,
+    cleaned: &BTreeMap<Key, i64>,
+) -> Result<(), StorageError> {
+    replace(fs, &path.join(CLEANED), &written(cleaned.iter().map(|(key, offset)| (key, *offset)).collect()))?;
+    sync_directory(fs, path)
 }
 
 fn written(lines: Vec<(&Key, i64)>) -> String {
@@ -119,41 +123,44 @@ fn parse(text: &str) -> Result<Vec<(Key, i64)>, &'static str> {
 /// # Errors
 ///
 /// What the operating system says.
-pub(super) fn store(path: &Path, offsets: &Offsets) -> Result<(), StorageError> {
+pub(super) fn store(fs: &dyn Fs, path: &Path, offsets: &Offsets) -> Result<(), StorageError> {
     for (name, field) in FILES {
         // Kafka has no line for a log that begins at 0.
         let shown = |(_, offset): &(&Key, i64)| name != LOG_STARTS || *offset > 0;
         let all = offsets.iter().map(|(key, checkpoint)| (key, *field(&mut checkpoint.clone())));
-        replace(&path.join(name), &written(all.filter(shown).collect()))?;
+        replace(fs, &path.join(name), &written(all.filter(shown).collect()))?;
     }
-    sync_directory(path)
+    sync_directory(fs, path)
 }
 
 /// Writes a file that takes the old one's place as a whole; its name is durable with the directory.
-pub(super) fn replace(path: &Path, text: &str) -> Result<(), StorageError> {
+pub(super) fn replace(fs: &dyn Fs, path: &Path, text: &str) -> Result<(), StorageError> {
     let temporary = path.with_extension("tmp");
     let write = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_data()?;
-        fs::rename(&temporary, path)
+        let file = fs.create(&temporary)?;
+        file.write_all_at(text.as_bytes(), 0)?;
+        file.sync(text.len() as u64)?;
+        fs.rename(&temporary, path)
     };
     write().map_err(|error| failed("write", path, &error))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::disk::fs::RealFs;
 
     #[test]
     fn what_is_stored_is_loaded_and_looks_like_kafkas() {
         let temp = tempfile::tempdir().unwrap();
-        assert_eq!(load(temp.path()), Ok((Offsets::new(), false)));
+        assert_eq!(load(&RealFs, temp.path()), Ok((Offsets::new(), false)));
         let checkpoint = Checkpoint { high_watermark: 7, log_start_offset: 0, recovery_point: 9 };
         let other = Checkpoint { log_start_offset: 3, ..checkpoint };
         let offsets: Offsets = [(("a.b".into(), 0), checkpoint), (("a.b".into(), 11), other)].into();
-        store(temp.path(), &offsets).unwrap();
-        assert_eq!(load(temp.path()), Ok((offsets, true)));
+        store(&RealFs, temp.path(), &offsets).unwrap();
+        assert_eq!(load(&RealFs, temp.path()), Ok((offsets, true)));
         let text = |name| fs::read_to_string(temp.path().join(name)).unwrap();
         assert_eq!(text(HIGH_WATERMARKS), "0\n2\na.b 0 7\na.b 11 7\n");
         assert_eq!(text(LOG_STARTS), "0\n1\na.b 11 3\n");
@@ -162,14 +169,14 @@ mod tests {
     #[test]
     fn how_far_logs_are_compacted_is_kept_as_kafka_keeps_it() {
         let temp = tempfile::tempdir().unwrap();
-        assert_eq!(load_cleaned(temp.path()), BTreeMap::new());
+        assert_eq!(load_cleaned(&RealFs, temp.path()), BTreeMap::new());
         let cleaned: BTreeMap<Key, i64> = [(("a".into(), 1), 5), (("b.c".into(), 0), 70)].into();
-        store_cleaned(temp.path(), &cleaned).unwrap();
+        store_cleaned(&RealFs, temp.path(), &cleaned).unwrap();
         let file = temp.path().join("cleaner-offset-checkpoint");
         assert_eq!(fs::read_to_string(&file).unwrap(), "0\n2\na 1 5\nb.c 0 70\n");
-        assert_eq!(load_cleaned(temp.path()), cleaned);
+        assert_eq!(load_cleaned(&RealFs, temp.path()), cleaned);
         fs::write(&file, "1\n").unwrap();
-        assert_eq!(load_cleaned(temp.path()), BTreeMap::new(), "it is done again");
+        assert_eq!(load_cleaned(&RealFs, temp.path()), BTreeMap::new(), "it is done again");
     }
 
     #[test]
@@ -179,7 +186,7 @@ mod tests {
         }
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join(RECOVERY_POINTS), "1\n").unwrap();
-        let told = load(temp.path()).unwrap_err().to_string();
+        let told = load(&RealFs, temp.path()).unwrap_err().to_string();
         assert!(told.contains(RECOVERY_POINTS) && told.ends_with("version is not 0"), "{told}");
     }
 }

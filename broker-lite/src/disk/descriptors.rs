@@ -2,13 +2,14 @@
 //!
 //! Invariant: a file that is being used stays open until its last user is done.
 
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+
+use super::fs::{Fs, OpenFile};
 
 /// Most files that stay open in one log directory; with three brokers in a process it fits the usual limit of 1024.
 const MOST_OPEN: usize = 256;
@@ -17,8 +18,9 @@ const MOST_OPEN: usize = 256;
 #[derive(Debug)]
 pub(super) struct Slot {
     path: PathBuf,
-    file: Mutex<Option<Arc<File>>>,
+    file: Mutex<Option<Arc<dyn OpenFile>>>,
     used: AtomicU64,
+    fs: Arc<dyn Fs>,
     all: Weak<Descriptors>,
 }
 
@@ -28,14 +30,14 @@ impl Slot {
     }
 
     /// The file, opened if it is not.
-    pub(super) fn open(self: &Arc<Self>) -> io::Result<Arc<File>> {
+    pub(super) fn open(self: &Arc<Self>) -> io::Result<Arc<dyn OpenFile>> {
         let all = self.all.upgrade();
         let now = all.as_ref().map_or(0, |all| all.clock.fetch_add(1, Ordering::Relaxed));
         self.used.store(now, Ordering::Relaxed);
         if let Some(open) = &*self.file.lock() {
             return Ok(open.clone());
         }
-        let opened = Arc::new(OpenOptions::new().read(true).write(true).open(&self.path)?);
+        let opened = self.fs.open(&self.path)?;
         *self.file.lock() = Some(opened.clone());
         if let Some(all) = all {
             all.opened(self);
@@ -45,19 +47,25 @@ impl Slot {
 }
 
 /// The files of a log directory that are open.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Descriptors {
+    fs: Arc<dyn Fs>,
     open: Mutex<Vec<Weak<Slot>>>,
     clock: AtomicU64,
 }
 
 impl Descriptors {
+    /// None yet.
+    pub(super) fn new(fs: Arc<dyn Fs>) -> Arc<Self> {
+        Arc::new(Self { fs, open: Mutex::default(), clock: AtomicU64::new(0) })
+    }
+
     /// A place for a file, which may be open already.
-    pub(super) fn slot(self: &Arc<Self>, path: PathBuf, file: Option<File>) -> Arc<Slot> {
+    pub(super) fn slot(self: &Arc<Self>, path: PathBuf, file: Option<Arc<dyn OpenFile>>) -> Arc<Slot> {
         let is_open = file.is_some();
         let used = AtomicU64::new(self.clock.fetch_add(1, Ordering::Relaxed));
-        let file = Mutex::new(file.map(Arc::new));
-        let slot = Arc::new(Slot { path, file, used, all: Arc::downgrade(self) });
+        let (file, fs) = (Mutex::new(file), self.fs.clone());
+        let slot = Arc::new(Slot { path, file, used, fs, all: Arc::downgrade(self) });
         if is_open {
             self.opened(&slot);
         }

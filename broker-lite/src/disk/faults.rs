@@ -10,6 +10,8 @@ use std::time::Duration;
 use broker_lite_core::storage::StorageError;
 use parking_lot::Mutex;
 
+#[cfg(feature = "sim")]
+use super::fs::SimulatedFs;
 use crate::rt::Rt;
 
 /// What is common to all files of a disk.
@@ -18,11 +20,17 @@ pub(super) struct Medium {
     faults: Mutex<Faults>,
     /// How many faults say that there is no space left.
     full: AtomicUsize,
+    #[cfg(feature = "sim")]
+    simulated: Option<Arc<SimulatedFs>>,
 }
 
 impl Medium {
     /// Without faults.
-    pub(super) fn new(rt: &Rt, broker: i32) -> Arc<Self> {
+    pub(super) fn new(
+        rt: &Rt,
+        broker: i32,
+        #[cfg(feature = "sim")] simulated: Option<Arc<SimulatedFs>>,
+    ) -> Arc<Self> {
         let faults = Faults {
             next: 0,
             slow: BTreeMap::new(),
@@ -30,7 +38,12 @@ impl Medium {
             lost_unsynced: false,
             chance: rt.rng(&format!("disk of broker {broker}")),
         };
-        Arc::new(Self { faults: Mutex::new(faults), full: AtomicUsize::new(0) })
+        Arc::new(Self {
+            faults: Mutex::new(faults),
+            full: AtomicUsize::new(0),
+            #[cfg(feature = "sim")]
+            simulated,
+        })
     }
 
     /// How long the fsync takes that begins now.
@@ -64,8 +77,12 @@ impl Medium {
         }
     }
 
-    /// Whether an fsync has failed since this was asked last.
+    /// Whether an fsync has failed since this was asked last, or the power.
     pub(super) fn take_lost(&self) -> bool {
+        #[cfg(feature = "sim")]
+        if self.simulated.as_ref().is_some_and(|fs| fs.has_failed()) {
+            return true;
+        }
         std::mem::take(&mut self.faults.lock().lost_unsynced)
     }
 }
@@ -158,6 +175,19 @@ impl DiskFaults {
         let number = faults.number();
         faults.failing.insert(number);
         self.fault(number, false)
+    }
+
+    /// The power of this disk fails after so many more changes to its files or names, whatever they are in the midst of:
+    /// from there on every change fails, so that the node stops, and what was not synced is gone. `None` calls it off, as
+    /// any other loss of power does. Only a disk with files can do so, see
+    /// [`with_files`](crate::ClusterBuilder::with_files); others ignore it.
+    ///
+    /// Finds steps that must be durable in an order, and are not.
+    #[cfg(feature = "sim")]
+    pub fn fail_power_after(&self, changes: Option<u64>) {
+        if let Some(fs) = &self.0.simulated {
+            fs.fail_after(changes);
+        }
     }
 
     fn fault(&self, number: u64, full: bool) -> DiskFault {

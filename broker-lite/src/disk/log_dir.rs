@@ -10,7 +10,6 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +23,7 @@ use uuid::Uuid;
 use super::checkpoints::{self, Key, Offsets};
 use super::descriptors::Descriptors;
 use super::directory::{SEGMENT, failed, sync_directory};
+use super::fs::{Fs, read_text};
 use super::read_buffers::ReadBuffers;
 use crate::cluster::{base64, from_base64};
 use crate::rt::Worker;
@@ -40,6 +40,7 @@ pub(super) type Held = (Arc<str>, i32, Option<Uuid>);
 /// A log directory.
 #[derive(Debug)]
 pub(crate) struct LogDir {
+    fs: Arc<dyn Fs>,
     path: PathBuf,
     descriptors: Arc<Descriptors>,
     read_buffers: Arc<ReadBuffers>,
@@ -87,22 +88,24 @@ impl LogDir {
     ///
     /// If a checkpoint cannot be read.
     pub(super) fn open(
+        fs: Arc<dyn Fs>,
         path: PathBuf,
         metadata_only: bool,
         worker: Worker,
     ) -> Result<Arc<Self>, StorageError> {
         let (offsets, has_recovery_points) = match metadata_only {
             true => (Offsets::new(), true),
-            false => checkpoints::load(&path)?,
+            false => checkpoints::load(&*fs, &path)?,
         };
         // Segments of somebody who has left no checkpoint may have gaps anywhere.
-        let foreign = !has_recovery_points && !partitions(&path)?.is_empty();
+        let foreign = !has_recovery_points && !partitions(&*fs, &path)?.is_empty();
         let unknown = Checkpoint { recovery_point: if foreign { -1 } else { 0 }, ..Checkpoint::default() };
-        let cleaned = if metadata_only { BTreeMap::new() } else { checkpoints::load_cleaned(&path) };
+        let cleaned = if metadata_only { BTreeMap::new() } else { checkpoints::load_cleaned(&*fs, &path) };
         Ok(Arc::new(Self {
             path,
+            descriptors: Descriptors::new(fs.clone()),
+            fs,
             cleaned: Mutex::new((cleaned, false)),
-            descriptors: Arc::default(),
             read_buffers: Arc::default(),
             table: Mutex::new(Table { stored: offsets.clone(), offsets, unknown }),
             writing: Mutex::new(()),
@@ -114,6 +117,10 @@ impl LogDir {
             metadata_only,
             worker,
         }))
+    }
+
+    pub(super) fn fs(&self) -> &dyn Fs {
+        &*self.fs
     }
 
     pub(super) fn read_buffers(&self) -> &Arc<ReadBuffers> {
@@ -133,11 +140,6 @@ impl LogDir {
         &self.worker
     }
 
-    /// The directory itself.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     pub(super) fn path_of(&self, topic: &str, partition: i32) -> PathBuf {
         self.path.join(format!("{topic}-{partition}"))
     }
@@ -150,19 +152,19 @@ impl LogDir {
     /// What the operating system says.
     pub(super) fn prepare(&self, id: Uuid, topic: &str, partition: i32) -> Result<(), StorageError> {
         let path = self.path_of(topic, partition);
-        if path.exists() {
-            match topic_id(&path)? {
+        if self.fs.exists(&path) {
+            match topic_id(&*self.fs, &path)? {
                 Some(found) if found != id => self.delete(&path)?,
                 Some(_) => return Ok(()),
                 // Its place says whose log it is.
-                None if self.metadata_only => return write_topic_id(&path, id),
+                None if self.metadata_only => return write_topic_id(&*self.fs, &path, id),
                 None => self.set_aside(topic, partition)?,
             }
         }
         self.forget_for_good(topic, partition)?;
-        fs::create_dir(&path).map_err(|error| failed("create", &path, &error))?;
+        self.fs.create_dir(&path).map_err(|error| failed("create", &path, &error))?;
         self.names_version.fetch_add(1, Ordering::SeqCst);
-        write_topic_id(&path, id)
+        write_topic_id(&*self.fs, &path, id)
     }
 
     /// The partitions that are here.
@@ -172,8 +174,8 @@ impl LogDir {
     /// What the operating system says.
     pub(super) fn partitions(&self) -> Result<Vec<Held>, StorageError> {
         let mut found = Vec::new();
-        for (topic, partition) in partitions(&self.path)? {
-            let id = topic_id(&self.path_of(&topic, partition))?;
+        for (topic, partition) in partitions(&*self.fs, &self.path)? {
+            let id = topic_id(&*self.fs, &self.path_of(&topic, partition))?;
             found.push((topic, partition, id));
         }
         Ok(found)
@@ -183,7 +185,7 @@ impl LogDir {
     /// are not mixed up with those of whichever topic has that name now.
     pub(super) fn set_aside(&self, topic: &str, partition: i32) -> Result<(), StorageError> {
         let path = self.path_of(topic, partition);
-        if !holds_records(&path)? {
+        if !holds_records(&*self.fs, &path)? {
             return self.delete(&path);
         }
         let named = |number: u64| {
@@ -191,12 +193,12 @@ impl LogDir {
             stray.push(format!(".{number:032x}{STRAY}"));
             PathBuf::from(stray)
         };
-        let Some(stray) = (0..).map(named).find(|stray| !stray.exists()) else { return Ok(()) };
+        let Some(stray) = (0..).map(named).find(|stray| !self.fs.exists(stray)) else { return Ok(()) };
         tracing::error!(
             replica = %path.display(), set_aside_as = %stray.display(),
             "{PARTITION_METADATA} does not tell the topic's id, as after a loss of power: the replica begins anew"
         );
-        fs::rename(&path, &stray).map_err(|error| failed("rename", &path, &error))?;
+        self.fs.rename(&path, &stray).map_err(|error| failed("rename", &path, &error))?;
         self.names_version.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
@@ -206,27 +208,25 @@ impl LogDir {
         let mut doomed = path.as_os_str().to_owned();
         doomed.push(format!(".{:016x}{DELETE}", self.names_version.fetch_add(1, Ordering::Relaxed)));
         let doomed = PathBuf::from(doomed);
-        match fs::rename(path, &doomed) {
+        match self.fs.rename(path, &doomed) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed("rename", path, &error)),
         }
-        fs::remove_dir_all(&doomed).map_err(|error| failed("remove", &doomed, &error))
+        self.fs.remove_dir_all(&doomed).map_err(|error| failed("remove", &doomed, &error))
     }
 
     /// Removes what a process had no time to.
     pub(super) fn tidy(&self) -> Result<(), StorageError> {
-        let list = fs::read_dir(&self.path).map_err(|error| failed("list", &self.path, &error))?;
-        for entry in list.flatten() {
-            let is_doomed = entry.file_name().to_str().is_some_and(|name| name.ends_with(DELETE));
-            if is_doomed && entry.path().is_dir() {
-                match fs::remove_dir_all(entry.path()) {
-                    // The thread of an earlier cluster in this process may be at it.
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(failed("remove", &entry.path(), &error));
-                    }
-                    _ => {}
+        let list = self.fs.list(&self.path).map_err(|error| failed("list", &self.path, &error))?;
+        for entry in list.iter().filter(|entry| entry.is_dir && entry.name.ends_with(DELETE)) {
+            let path = self.path.join(&entry.name);
+            match self.fs.remove_dir_all(&path) {
+                // The thread of an earlier cluster in this process may be at it.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", &path, &error));
                 }
+                _ => {}
             }
         }
         Ok(())
@@ -246,7 +246,7 @@ impl LogDir {
     pub(super) fn sync_names(&self) -> Result<(), StorageError> {
         let version = self.names_version.load(Ordering::SeqCst);
         if self.names_synced.load(Ordering::SeqCst) < version {
-            sync_directory(&self.path)?;
+            sync_directory(&*self.fs, &self.path)?;
             self.names_synced.fetch_max(version, Ordering::SeqCst);
         }
         Ok(())
@@ -276,7 +276,7 @@ impl LogDir {
             let mut cleaned = self.cleaned.lock();
             std::mem::take(&mut cleaned.1).then(|| cleaned.0.clone())
         };
-        changed.map_or(Ok(()), |cleaned| checkpoints::store_cleaned(&self.path, &cleaned))
+        changed.map_or(Ok(()), |cleaned| checkpoints::store_cleaned(&*self.fs, &self.path, &cleaned))
     }
 
     /// Remembers offsets; a recovery point or a log start below that in the file is in the file when this returns.
@@ -329,7 +329,7 @@ impl LogDir {
             return Ok(());
         }
         let offsets = self.table.lock().begin_to_store();
-        if let Err(error) = checkpoints::store(&self.path, &offsets) {
+        if let Err(error) = checkpoints::store(&*self.fs, &self.path, &offsets) {
             self.changed.store(true, Ordering::SeqCst);
             return Err(error);
         }
@@ -348,12 +348,12 @@ impl LogDir {
             return Ok(None);
         }
         let path = self.path.join(CLEAN_SHUTDOWN);
-        let text = match fs::read_to_string(&path) {
+        let text = match read_text(&*self.fs, &path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("read", &path, &error)),
         };
-        fs::remove_file(&path).map_err(|error| failed("remove", &path, &error))?;
+        self.fs.remove_file(&path).map_err(|error| failed("remove", &path, &error))?;
         self.names_version.fetch_add(1, Ordering::SeqCst);
         Ok(Some(broker_epoch(&text).unwrap_or(-1)))
     }
@@ -375,8 +375,8 @@ impl LogDir {
             return Ok(());
         }
         let text = format!("{{\"version\":0,\"brokerEpoch\":{epoch}}}");
-        checkpoints::replace(&self.path.join(CLEAN_SHUTDOWN), &text)?;
-        sync_directory(&self.path)
+        checkpoints::replace(&*self.fs, &self.path.join(CLEAN_SHUTDOWN), &text)?;
+        sync_directory(&*self.fs, &self.path)
     }
 }
 
@@ -389,15 +389,13 @@ fn broker_epoch(text: &str) -> Option<i64> {
 }
 
 /// Directories that are named `TOPIC-PARTITION`.
-fn partitions(path: &Path) -> Result<BTreeSet<(Arc<str>, i32)>, StorageError> {
-    let list = fs::read_dir(path).map_err(|error| failed("list", path, &error))?;
+fn partitions(fs: &dyn Fs, path: &Path) -> Result<BTreeSet<(Arc<str>, i32)>, StorageError> {
     let mut found = BTreeSet::new();
-    for entry in list {
-        let entry = entry.map_err(|error| failed("list", path, &error))?;
-        if let Some((topic, partition)) = entry.file_name().to_str().and_then(|name| name.rsplit_once('-'))
+    for entry in fs.list(path).map_err(|error| failed("list", path, &error))? {
+        if let Some((topic, partition)) = entry.name.rsplit_once('-')
             && let Ok(partition) = partition.parse()
             && !topic.is_empty()
-            && entry.path().is_dir()
+            && entry.is_dir
         {
             found.insert((Arc::from(topic), partition));
         }
@@ -406,9 +404,9 @@ fn partitions(path: &Path) -> Result<BTreeSet<(Arc<str>, i32)>, StorageError> {
 }
 
 /// The topic that a partition's directory belongs to, if it says so.
-fn topic_id(path: &Path) -> Result<Option<Uuid>, StorageError> {
+fn topic_id(fs: &dyn Fs, path: &Path) -> Result<Option<Uuid>, StorageError> {
     let path = path.join(PARTITION_METADATA);
-    match fs::read_to_string(&path) {
+    match read_text(fs, &path) {
         Ok(text) => Ok(text.lines().find_map(|line| from_base64(line.strip_prefix("topic_id:")?.trim()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("read", &path, &error)),
@@ -416,26 +414,29 @@ fn topic_id(path: &Path) -> Result<Option<Uuid>, StorageError> {
 }
 
 /// Whether there is anything in a segment.
-fn holds_records(path: &Path) -> Result<bool, StorageError> {
-    let list = fs::read_dir(path).map_err(|error| failed("list", path, &error))?;
-    let is_log =
-        |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|name| name.ends_with(SEGMENT));
-    Ok(list.flatten().any(|entry| is_log(&entry) && entry.metadata().is_ok_and(|found| found.len() > 0)))
+fn holds_records(fs: &dyn Fs, path: &Path) -> Result<bool, StorageError> {
+    let list = fs.list(path).map_err(|error| failed("list", path, &error))?;
+    let mut segments = list.iter().filter(|entry| entry.name.ends_with(SEGMENT));
+    Ok(segments.any(|entry| fs.len(&path.join(&entry.name)).is_ok_and(|len| len > 0)))
 }
 
 /// Durable before the first segment is made, and so is the name of its directory.
-fn write_topic_id(path: &Path, id: Uuid) -> Result<(), StorageError> {
+fn write_topic_id(fs: &dyn Fs, path: &Path, id: Uuid) -> Result<(), StorageError> {
     let path = path.join(PARTITION_METADATA);
     let text = format!("version: 0\ntopic_id: {}", base64(id));
-    fs::write(&path, text).map_err(|error| failed("write", &path, &error))
+    let written = fs.create(&path).and_then(|file| file.write_all_at(text.as_bytes(), 0));
+    written.map_err(|error| failed("write", &path, &error))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::disk::fs::RealFs;
 
     fn opened(path: &Path) -> Arc<LogDir> {
-        LogDir::open(path.to_owned(), false, Worker::start("test").unwrap()).unwrap()
+        LogDir::open(Arc::new(RealFs), path.to_owned(), false, Worker::start("test").unwrap()).unwrap()
     }
 
     fn at(log_start_offset: i64, recovery_point: i64) -> Checkpoint {
@@ -487,8 +488,8 @@ mod tests {
             fs::write(path.join("00000000000000000000.log"), format!("records {round}")).unwrap();
             fs::write(path.join(PARTITION_METADATA), "").unwrap();
             log_dir.prepare(second, "t", 0).unwrap();
-            assert_eq!(topic_id(&path).unwrap(), Some(second));
-            assert!(!holds_records(&path).unwrap());
+            assert_eq!(topic_id(&RealFs, &path).unwrap(), Some(second));
+            assert!(!holds_records(&RealFs, &path).unwrap());
             let stray = temp.path().join(format!("t-0.{round:032x}-stray/00000000000000000000.log"));
             assert_eq!(fs::read_to_string(stray).unwrap(), format!("records {round}"));
             log_dir.delete(&path).unwrap();
@@ -496,7 +497,7 @@ mod tests {
         assert_eq!(log_dir.partitions().unwrap(), [], "a stray one is none");
         fs::create_dir(&path).unwrap();
         log_dir.prepare(first, "t", 0).unwrap();
-        assert_eq!(topic_id(&path).unwrap(), Some(first));
+        assert_eq!(topic_id(&RealFs, &path).unwrap(), Some(first));
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 3, "what holds nothing is not kept");
     }
 

@@ -16,6 +16,7 @@ mod checkpoints;
 mod descriptors;
 mod directory;
 mod faults;
+mod fs;
 mod log_dir;
 mod read_buffers;
 mod stored;
@@ -25,7 +26,7 @@ pub use faults::{DiskFault, DiskFaults};
 pub(crate) use stored::Stored;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,9 @@ use uuid::Uuid;
 use crate::rt::{Rt, Worker, give_way};
 use directory::DiskDirectory;
 use faults::Medium;
+#[cfg(feature = "sim")]
+use fs::SimulatedFs;
+use fs::{Fs, RealFs};
 use log_dir::LogDir;
 use stored::Files;
 
@@ -67,11 +71,21 @@ pub(crate) enum Leave {
 #[derive(Debug)]
 pub(crate) struct Disk {
     medium: Arc<Medium>,
-    /// The directory on a real disk; `None` in memory.
-    log_dir: Option<Arc<LogDir>>,
+    /// Where its files are, unless in memory without a file system.
+    mount: Option<Mount>,
     /// Does on a real disk what may take long: one thing after the other.
     chores: Option<Worker>,
     state: Mutex<State>,
+}
+
+/// A log directory in a file system.
+#[derive(Debug)]
+struct Mount {
+    path: PathBuf,
+    /// What is known of it. On a simulated disk only as long as the process lives.
+    log_dir: Mutex<Arc<LogDir>>,
+    #[cfg(feature = "sim")]
+    simulated: Option<Arc<SimulatedFs>>,
 }
 
 #[derive(Debug)]
@@ -114,10 +128,7 @@ impl Disk {
         let worker = Worker::start(&format!("disk-{broker}"));
         let worker = worker.map_err(|error| format!("cannot start a thread for the disk: {error}"))?;
         let log_dir =
-            LogDir::open(path.to_owned(), metadata_only, worker).map_err(|error| error.to_string())?;
-        if !metadata_only {
-            log_dir.tidy().map_err(|error| error.to_string())?;
-        }
+            opened(Arc::new(RealFs), path, metadata_only, worker).map_err(|error| error.to_string())?;
         let chores = match metadata_only {
             true => None,
             false => {
@@ -125,21 +136,57 @@ impl Disk {
                 Some(chores.map_err(|error| format!("cannot start a thread for the logs: {error}"))?)
             }
         };
-        let disk = Self::of(rt, broker, Some(log_dir.clone()), chores);
+        let mount = Mount {
+            path: path.to_owned(),
+            log_dir: Mutex::new(log_dir.clone()),
+            #[cfg(feature = "sim")]
+            simulated: None,
+        };
+        let disk = Self::of(rt, broker, Some(mount), chores);
         let closed_by = log_dir.take_clean_shutdown().map_err(|error| error.to_string())?;
         disk.state.lock().closed_by = closed_by;
         Ok(disk)
     }
 
-    fn of(rt: &Rt, broker: i32, log_dir: Option<Arc<LogDir>>, chores: Option<Worker>) -> Arc<Self> {
+    /// An empty disk in memory, with the files and the weaknesses of a real one; a voter's or a broker's.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated(rt: &Rt, node: i32, metadata_only: bool) -> Result<Arc<Self>, String> {
+        let fs = SimulatedFs::new();
+        let path = PathBuf::from("/");
+        let log_dir = opened(fs.clone(), &path, metadata_only, Worker::inline());
+        let log_dir = Mutex::new(log_dir.map_err(|error| error.to_string())?);
+        Ok(Self::of(rt, node, Some(Mount { path, log_dir, simulated: Some(fs) }), None))
+    }
+
+    fn of(rt: &Rt, broker: i32, mount: Option<Mount>, chores: Option<Worker>) -> Arc<Self> {
         let chance = rt.rng(&format!("power of broker {broker}"));
         let state = State { held: BTreeMap::new(), closed_by: None, was_closed: false, chance };
-        Arc::new(Self { medium: Medium::new(rt, broker), log_dir, chores, state: Mutex::new(state) })
+        let medium = Medium::new(
+            rt,
+            broker,
+            #[cfg(feature = "sim")]
+            mount.as_ref().and_then(|mount| mount.simulated.clone()),
+        );
+        Arc::new(Self { medium, mount, chores, state: Mutex::new(state) })
+    }
+
+    /// Whether it has the files and the weaknesses of a real one, in memory.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.mount.as_ref().is_some_and(|mount| mount.simulated.is_some())
+    }
+
+    fn log_dir(&self) -> Option<Arc<LogDir>> {
+        self.mount.as_ref().map(|mount| mount.log_dir.lock().clone())
     }
 
     /// Where it is, unless in memory.
     pub(crate) fn path(&self) -> Option<&Path> {
-        self.log_dir.as_ref().map(|log_dir| log_dir.path())
+        self.mount.as_ref().map(|mount| &*mount.path)
     }
 
     /// Directory of a replica, empty if it is new.
@@ -158,7 +205,7 @@ impl Disk {
             }
             return Ok(held);
         }
-        let files = match &self.log_dir {
+        let files = match self.log_dir() {
             None => Files::Memory(MemoryDirectory::new()),
             Some(log_dir) => {
                 log_dir.prepare(key.0, topic, key.1)?;
@@ -181,7 +228,7 @@ impl Disk {
         for (_, stored) in gone {
             self.delete(stored)?;
         }
-        let Some(log_dir) = &self.log_dir else { return Ok(()) };
+        let Some(log_dir) = self.log_dir() else { return Ok(()) };
         // The metadata's own log is not in the metadata.
         for (topic, partition, id) in
             log_dir.partitions()?.into_iter().filter(|held| *held.0 != *METADATA_TOPIC)
@@ -202,7 +249,7 @@ impl Disk {
     ///
     /// What the operating system says.
     pub(crate) fn delete(&self, mut stored: Stored) -> Result<(), StorageError> {
-        match (&self.log_dir, stored.on_disk()) {
+        match (self.log_dir(), stored.on_disk()) {
             (Some(log_dir), Some(directory)) => {
                 directory.forget();
                 log_dir.delete(directory.path())
@@ -213,40 +260,44 @@ impl Disk {
 
     /// As [`Self::delete`], after what was asked of this disk before, and before what is asked later.
     pub(crate) fn delete_later(self: &Arc<Self>, stored: Stored) {
-        let Some(chores) = &self.chores else { return };
         let disk = self.clone();
-        chores.post(move || {
+        let delete = move || {
             if let Err(error) = disk.delete(stored) {
                 tracing::warn!(%error, "cannot remove what was deleted");
             }
-        });
+        };
+        match &self.chores {
+            Some(chores) => chores.post(delete),
+            None => delete(),
+        }
     }
 
     /// Takes the directories back from a process that is over.
     pub(crate) fn put_back(&self, directories: impl Iterator<Item = ((Uuid, i32), Stored)>, leave: Leave) {
-        let lost = self.medium.take_lost();
+        let leave = if self.medium.take_lost() { Leave::PowerOff(PowerLoss::Unsynced) } else { leave };
         let mut state = self.state.lock();
         let State { held, closed_by, chance, .. } = &mut *state;
         let mut durable = Ok(());
         for (key, mut stored) in directories {
             match leave {
-                _ if lost => stored.lose_power(PowerLoss::Unsynced, chance),
                 Leave::Killed => {}
                 Leave::PowerOff(loss) => stored.lose_power(loss, chance),
                 Leave::Clean { .. } => durable = durable.and_then(|()| stored.close()),
             }
             held.insert(key, stored);
         }
-        if let (Leave::Clean { epoch }, false) = (leave, lost) {
-            match durable.and_then(|()| self.set_clean_shutdown(epoch)) {
+        match leave {
+            Leave::Killed => {}
+            Leave::PowerOff(loss) => self.lose_files(loss, &mut state),
+            Leave::Clean { epoch } => match durable.and_then(|()| self.set_clean_shutdown(epoch)) {
                 Ok(()) => *closed_by = Some(epoch),
                 Err(error) => tracing::error!(%error, "the logs could not be closed in order"),
-            }
+            },
         }
     }
 
     fn set_clean_shutdown(&self, epoch: i64) -> Result<(), StorageError> {
-        let Some(log_dir) = &self.log_dir else { return Ok(()) };
+        let Some(log_dir) = self.log_dir() else { return Ok(()) };
         log_dir.write_checkpoints()?;
         log_dir.set_clean_shutdown(epoch)
     }
@@ -256,21 +307,52 @@ impl Disk {
         let mut state = self.state.lock();
         let State { held, chance, .. } = &mut *state;
         held.values_mut().for_each(|stored| stored.lose_power(loss, chance));
+        self.lose_files(loss, &mut state);
+    }
+
+    /// What a simulated disk loses of its files. Nobody can take from a real one what the operating system has taken over.
+    fn lose_files(&self, _loss: PowerLoss, _state: &mut State) {
+        #[cfg(feature = "sim")]
+        if let Some(mount) = &self.mount
+            && let Some(fs) = &mount.simulated
+        {
+            let State { held, chance, .. } = _state;
+            fs.lose_power(&mut |most| match _loss {
+                PowerLoss::Unsynced => 0,
+                PowerLoss::Torn => chance.u64(0..=most),
+            });
+            held.clear();
+            if let Err(error) = mount.find_anew(&self.medium, held) {
+                tracing::error!(%error, "cannot be read after the loss of power");
+            }
+        }
     }
 
     /// Begins the next process on this disk. Returns the epoch of the one before if that has closed its logs in order.
-    pub(crate) fn open(&self) -> Option<i64> {
+    ///
+    /// # Errors
+    ///
+    /// If a simulated disk cannot be read any more.
+    pub(crate) fn open(&self) -> Result<Option<i64>, StorageError> {
         self.medium.take_lost();
         let mut state = self.state.lock();
-        let closed_by = state.closed_by.take();
+        #[allow(unused_mut, reason = "only a simulation changes it")]
+        let mut closed_by = state.closed_by.take();
+        #[cfg(feature = "sim")]
+        if let Some(mount) = self.mount.as_ref().filter(|mount| mount.simulated.is_some()) {
+            // It knows what the files say, nothing else.
+            state.held.clear();
+            mount.find_anew(&self.medium, &mut BTreeMap::new())?;
+            closed_by = mount.log_dir.lock().take_clean_shutdown()?;
+        }
         state.was_closed = closed_by.is_some();
-        if let Some(log_dir) = &self.log_dir
+        if let Some(log_dir) = self.log_dir()
             && let Err(error) = log_dir.take_clean_shutdown()
         {
             tracing::error!(%error, "the logs count as not closed in order");
             state.was_closed = false;
         }
-        closed_by
+        Ok(closed_by)
     }
 
     /// Looks at the directory of a replica while no process has it.
@@ -298,15 +380,27 @@ impl Disk {
         self.medium.sync()
     }
 
-    /// Has a real disk do its part of an fsync.
+    /// Has a disk with files do its part of an fsync, which takes `latency` more.
     ///
     /// # Errors
     ///
     /// As [`Self::sync`].
-    pub(crate) async fn carry_out(&self, job: Job) -> Result<(), StorageError> {
+    pub(crate) async fn carry_out(&self, rt: &Rt, job: Job, latency: Duration) -> Result<(), StorageError> {
         let gone = || StorageError::Failed("the thread of the disk is gone".into());
-        let log_dir = self.log_dir.as_ref().ok_or_else(gone)?;
-        log_dir.worker().run(|| job.run()).await.unwrap_or_else(|| Err(gone()))
+        let log_dir = self.log_dir().ok_or_else(gone)?;
+        if log_dir.fs().is_simulated() {
+            // Nothing is durable before its time, or if it fails.
+            if !latency.is_zero() {
+                rt.sleep(latency).await;
+            }
+            self.medium.sync()?;
+            return job.run();
+        }
+        let done = log_dir.worker().run(|| job.run()).await.unwrap_or_else(|| Err(gone()));
+        if !latency.is_zero() {
+            rt.sleep(latency).await;
+        }
+        done
     }
 
     /// Makes durable what the directory is called and marked with. Nothing may be written to a log before: a process that is
@@ -316,7 +410,7 @@ impl Disk {
     ///
     /// As [`Self::sync`].
     pub(crate) async fn settle(&self) -> Result<(), StorageError> {
-        let Some(log_dir) = self.log_dir.clone() else { return Ok(()) };
+        let Some(log_dir) = self.log_dir() else { return Ok(()) };
         let gone = || StorageError::Failed("the thread of the disk is gone".into());
         let names = log_dir.clone();
         log_dir.worker().run(move || names.sync_names()).await.unwrap_or_else(|| Err(gone()))
@@ -349,7 +443,7 @@ impl Disk {
 
     /// Whether there are checkpoint files to be written from time to time.
     pub(crate) fn has_checkpoints(&self) -> bool {
-        self.log_dir.is_some()
+        self.mount.is_some()
     }
 
     /// Writes the checkpoint files.
@@ -358,17 +452,49 @@ impl Disk {
     ///
     /// As [`Self::sync`].
     pub(crate) async fn write_checkpoints(&self) -> Result<(), StorageError> {
-        let Some(log_dir) = self.log_dir.clone() else { return Ok(()) };
-        let written =
-            self.log_dir.as_ref().map(|found| found.worker().run(move || log_dir.write_checkpoints()));
-        match written {
-            Some(written) => written.await.unwrap_or(Ok(())),
-            None => Ok(()),
-        }
+        let Some(log_dir) = self.log_dir() else { return Ok(()) };
+        let files = log_dir.clone();
+        log_dir.worker().run(move || files.write_checkpoints()).await.unwrap_or(Ok(()))
     }
 
     /// What can be done to this disk.
     pub(crate) fn faults(self: &Arc<Self>) -> DiskFaults {
         DiskFaults(self.medium.clone())
+    }
+}
+
+/// Opens a log directory, and removes what the last process had no time to.
+fn opened(
+    fs: Arc<dyn Fs>,
+    path: &Path,
+    metadata_only: bool,
+    worker: Worker,
+) -> Result<Arc<LogDir>, StorageError> {
+    let log_dir = LogDir::open(fs, path.to_owned(), metadata_only, worker)?;
+    if !metadata_only {
+        log_dir.tidy()?;
+    }
+    Ok(log_dir)
+}
+
+#[cfg(feature = "sim")]
+impl Mount {
+    /// Forgets all that is known, looks at what the files say, and holds the partitions that are there.
+    fn find_anew(
+        &self,
+        medium: &Arc<Medium>,
+        held: &mut BTreeMap<(Uuid, i32), Stored>,
+    ) -> Result<(), StorageError> {
+        let Some(fs) = self.simulated.clone() else { return Ok(()) };
+        let metadata_only = self.log_dir.lock().is_metadata_only();
+        let found = opened(fs, &self.path, metadata_only, Worker::inline())?;
+        for (topic, partition, id) in found.partitions()? {
+            if let Some(id) = id {
+                let directory = DiskDirectory::new(found.clone(), topic, partition, false)?;
+                held.insert((id, partition), Stored::new(Files::Disk(directory), medium.clone()));
+            }
+        }
+        *self.log_dir.lock() = found;
+        Ok(())
     }
 }

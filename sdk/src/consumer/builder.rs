@@ -12,12 +12,14 @@ use klamm_core::consumer::{FetchSettings, Fetcher, Isolation, OffsetReset};
 use klamm_wire::{BoxConnector, Connector};
 
 use super::Consumer;
+use super::decode::{Decoder, PoisonPolicy};
 use super::drive::drive;
 use super::group::{Group, GroupConfig};
+use super::intercept::{Chain, ConsumerInterceptor, Teller};
 use super::shared::{ReadSettings, Shared};
 use super::strategy::AssignmentStrategy;
 use crate::client::{Client, ClientBuilder};
-use crate::config::{ClientSettings, HasClient, Kind, Property, apply, client_settings, property};
+use crate::config::{ClientSettings, HasClient, Kind, Property, apply, client_settings, iso_8601, property};
 use crate::deserializer::{Deserializer, Plain};
 use crate::error::ConfigError;
 
@@ -28,6 +30,7 @@ pub struct ConsumerBuilder<K = Bytes, V = Bytes> {
     connector: Option<BoxConnector>,
     key_deserializer: Arc<dyn Deserializer<K>>,
     value_deserializer: Arc<dyn Deserializer<V>>,
+    interceptors: Chain<K, V>,
 }
 
 impl<K, V> fmt::Debug for ConsumerBuilder<K, V> {
@@ -50,6 +53,7 @@ struct Options {
     decompressed_batch_max_bytes: usize,
     allow_auto_create: bool,
     max_poll_records: usize,
+    poison: PoisonPolicy,
     group_id: Option<String>,
     instance_id: Option<String>,
     session: Duration,
@@ -77,6 +81,7 @@ impl Default for Options {
             decompressed_batch_max_bytes: 134_217_728,
             allow_auto_create: true,
             max_poll_records: 500,
+            poison: PoisonPolicy::Fail,
             group_id: None,
             instance_id: None,
             session: Duration::from_secs(45),
@@ -110,7 +115,13 @@ const PROPERTIES: &[Property<Options>] = &[
     }),
     property("fetch.max.bytes", |o, v| v.bytes(0).map(|bytes| o.max_bytes = bytes)),
     property("max.partition.fetch.bytes", |o, v| v.bytes(0).map(|bytes| o.max_partition_bytes = bytes)),
-    property("auto.offset.reset", |o, v| v.one_of(RESETS).map(|reset| o.reset = reset)),
+    property("auto.offset.reset", |o, v| match v.text().strip_prefix("by_duration:") {
+        Some(text) => {
+            let must = || v.must_be("by_duration: and a duration of ISO 8601, for example by_duration:PT1H");
+            iso_8601(text).ok_or_else(must).map(|ago| o.reset = OffsetReset::ByDuration(ago))
+        }
+        None => v.one_of(RESETS).map(|reset| o.reset = reset),
+    }),
     property("isolation.level", |o, v| v.one_of(ISOLATIONS).map(|isolation| o.isolation = isolation)),
     property("check.crcs", |o, v| v.flag().map(|on| o.check_crcs = on)),
     property("allow.auto.create.topics", |o, v| v.flag().map(|on| o.allow_auto_create = on)),
@@ -151,6 +162,7 @@ impl ConsumerBuilder {
             connector: None,
             key_deserializer: Arc::new(Plain),
             value_deserializer: Arc::new(Plain),
+            interceptors: Chain::default(),
         }
     }
 
@@ -215,7 +227,7 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
         self
     }
 
-    /// What to do when a position does not exist in the log (`auto.offset.reset`).
+    /// What to do when a position does not exist in the log (`auto.offset.reset`; `by_duration:PT1H` is KIP-1106).
     /// Default: [`OffsetReset::Latest`].
     pub fn auto_offset_reset(mut self, policy: OffsetReset) -> Self {
         self.options.reset = policy;
@@ -324,23 +336,44 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
         self
     }
 
-    /// Makes keys of another type.
+    /// What to do with records that a deserializer refuses. Not a property of Kafka. Default: [`PoisonPolicy::Fail`].
+    pub fn poison_policy(mut self, policy: PoisonPolicy) -> Self {
+        self.options.poison = policy;
+        self
+    }
+
+    /// Adds an interceptor behind the others (`interceptor.classes`). Each is shown a record that was cloned before, so that one
+    /// that panics leaves no trace.
+    pub fn interceptor(mut self, interceptor: impl ConsumerInterceptor<K, V>) -> Self
+    where
+        K: Clone,
+        V: Clone,
+    {
+        self.interceptors.push(interceptor);
+        self
+    }
+
+    /// Makes keys of another type. Call it before [`Self::interceptor`]: interceptors added before are dropped, because they
+    /// expect the old type.
     pub fn key_deserializer<T>(self, deserializer: impl Deserializer<T>) -> ConsumerBuilder<T, V> {
         ConsumerBuilder {
             options: self.options,
             connector: self.connector,
             key_deserializer: Arc::new(deserializer),
             value_deserializer: self.value_deserializer,
+            interceptors: Chain::default(),
         }
     }
 
-    /// Makes values of another type.
+    /// Makes values of another type. Call it before [`Self::interceptor`]: interceptors added before are dropped, because they
+    /// expect the old type.
     pub fn value_deserializer<T>(self, deserializer: impl Deserializer<T>) -> ConsumerBuilder<K, T> {
         ConsumerBuilder {
             options: self.options,
             connector: self.connector,
             key_deserializer: self.key_deserializer,
             value_deserializer: Arc::new(deserializer),
+            interceptors: Chain::default(),
         }
     }
 
@@ -367,10 +400,18 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
             isolation: options.isolation,
             max_poll_records: options.max_poll_records,
         };
-        let shared = Arc::new(Shared::new(client, settings, fetcher));
+        let interceptors = Arc::new(self.interceptors);
+        let commits = Teller::new(client.rt(), &interceptors);
+        let shared = Arc::new(Shared::new(client, settings, fetcher, commits));
         let task = shared.client.rt().spawn(drive(shared.clone()));
         let group = Group::new(shared.clone(), options.group(), assignors);
-        Ok(Consumer::start(shared, group, task, self.key_deserializer, self.value_deserializer))
+        let decoder = Decoder {
+            key: self.key_deserializer,
+            value: self.value_deserializer,
+            poison: options.poison,
+            interceptors,
+        };
+        Ok(Consumer::start(shared, group, task, decoder))
     }
 }
 
@@ -461,10 +502,10 @@ impl Options {
             isolation: self.isolation,
             reset: self.reset,
             prefetch_bytes: self.prefetch_bytes,
-            rack: self.rack.as_deref().map(Arc::from),
-            preferred_max_age: self.client.metadata_max_age,
             backoff: Backoff::new(self.client.retry_backoff, self.client.retry_backoff_max),
             locate_limit: self.client.api_timeout(),
+            rack: self.rack.clone().unwrap_or_default(),
+            replica_limit: self.client.metadata_max_age,
         }
     }
 }

@@ -8,6 +8,7 @@ use klamm_core::consumer::ChunkError;
 use klamm_core::group::Fatal;
 use klamm_wire::ErrorCode;
 
+use super::record::ConsumerRecord;
 use crate::error::{Recovery, RequestError};
 
 /// Which part of a record an error is about.
@@ -32,9 +33,9 @@ impl std::fmt::Display for RecordPart {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConsumerError {
-    /// A record's key or value is not what its deserializer expects. The position lies behind the record;
-    /// [`seek`](crate::Consumer::seek) to `offset` reads it again.
-    #[error("{part} ({type_name}) of {topic}-{partition} at offset {offset}: {cause}")]
+    /// A record's key or value is not what its deserializer expects. What comes next is the matter of the
+    /// [`PoisonPolicy`](crate::PoisonPolicy).
+    #[error("{part} ({type_name}) of {topic}-{partition} at offset {offset}: {cause}{}", way_out(*.held, *.offset))]
     Deserialize {
         /// Topic of the record.
         topic: Arc<str>,
@@ -48,6 +49,16 @@ pub enum ConsumerError {
         type_name: &'static str,
         /// What the deserializer said.
         cause: Arc<dyn std::error::Error + Send + Sync>,
+        /// The record as bytes. It shares the fetched buffer.
+        raw: Arc<ConsumerRecord>,
+        /// The partition does not go on before the application [seeks](crate::Consumer::seek) to `offset + 1`, or elsewhere.
+        held: bool,
+    },
+    /// The partition has a [`PartitionStream`](crate::PartitionStream) already.
+    #[error("{partition} is read by a stream of its own already; drop that one first")]
+    ReadApart {
+        /// The partition.
+        partition: TopicPartition,
     },
     /// The position does not exist in the log, and `auto.offset.reset` is `none`. Told again until the
     /// application seeks.
@@ -58,19 +69,17 @@ pub enum ConsumerError {
         /// The position.
         offset: i64,
     },
-    /// The log was truncated below the position, after an unclean election for example, and `auto.offset.reset` is `none`
-    /// (KIP-320). What was read from `at` on is not in the log any more. Told again until the application seeks.
-    #[error(
-        "the log of {partition} was truncated to {at}, and it was read up to {offset}: seek, or set auto.offset.reset to \
-         go on at {at} by itself"
-    )]
+    /// The log was cut before the position, because a leader was elected that did not have all of it (KIP-320), and
+    /// `auto.offset.reset` is `none`. With another policy reading goes on at `diverges`, with a warning in the log. Told again until
+    /// the application seeks.
+    #[error("the log of {partition} was cut before offset {offset}, and auto.offset.reset is none{}", .diverges.map(|at| format!("; it differs from offset {at} on: seek there")).unwrap_or_default())]
     Truncated {
         /// The partition.
         partition: TopicPartition,
         /// The position.
         offset: i64,
-        /// First offset where the log is not what was read.
-        at: i64,
+        /// First offset at which the log differs from what was read, if the leader knows.
+        diverges: Option<i64>,
     },
     /// The consumer is in a group that gives it partitions: what was to be assigned by hand was not.
     #[error("the consumer has subscribed, and its group assigns: unsubscribe before assigning by hand")]
@@ -96,13 +105,15 @@ pub enum ConsumerError {
         why: Fatal,
     },
     /// A batch is damaged, or expands beyond `decompressed_batch_max_bytes`. It is fetched again, and told
-    /// again while it stays damaged; seek behind it to give it up.
-    #[error("batch of {partition} at offset {offset}: {}", .cause.as_ref().map_or_else(|| "not a record batch".to_owned(), ToString::to_string))]
+    /// again, more and more slowly, while it stays damaged; seek to `next` to give it up. Other partitions go on.
+    #[error("batch of {partition} at offset {offset}: {}{}", .cause.as_ref().map_or_else(|| "not a record batch".to_owned(), ToString::to_string), .next.map(|next| format!("; seek to {next} to give it up")).unwrap_or_default())]
     Corrupt {
         /// The partition.
         partition: TopicPartition,
         /// First offset that cannot be read.
         offset: i64,
+        /// Offset behind the batch, if its header tells.
+        next: Option<i64>,
         /// What is wrong with it, if it is a batch at all.
         cause: Option<ChunkError>,
     },
@@ -152,17 +163,33 @@ fn unreachable(causes: &[(String, RequestError)]) -> String {
     causes.iter().map(|(address, cause)| format!("; {address}: {cause}")).collect()
 }
 
+fn way_out(held: bool, offset: i64) -> String {
+    match held {
+        true => format!("; seek to {} to leave it out", offset.saturating_add(1)),
+        false => String::new(),
+    }
+}
+
 impl ConsumerError {
+    /// The record that could not be deserialized, as bytes.
+    pub fn poison(&self) -> Option<&ConsumerRecord> {
+        match self {
+            Self::Deserialize { raw, .. } => Some(raw),
+            _ => None,
+        }
+    }
+
     /// Returns the one sensible reaction to this error.
     pub fn recovery(&self) -> Recovery {
         match self {
             Self::Deserialize { .. }
             | Self::OutOfRange { .. }
-            | Self::Truncated { .. }
             | Self::Subscribed
             | Self::NoGroup { .. }
             | Self::NoOffset { .. }
+            | Self::Truncated { .. }
             | Self::Group { .. }
+            | Self::ReadApart { .. }
             | Self::NotAssigned { .. } => Recovery::Fix,
             Self::Refused { code, .. } if !code.is_retriable() => Recovery::Fix,
             Self::Refused { .. } | Self::Corrupt { .. } | Self::NoLeader { .. } | Self::TimedOut { .. } => {

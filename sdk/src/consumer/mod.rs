@@ -11,17 +11,20 @@
 
 mod budget;
 mod builder;
+mod decode;
 mod drive;
 mod error;
 mod group;
+mod intercept;
 mod offsets;
 mod record;
 mod shared;
 mod strategy;
+mod stream;
 #[cfg(test)]
 mod tests;
+mod view;
 
-use std::any::type_name;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -30,21 +33,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 use klamm_core::TopicPartition;
-use klamm_core::consumer::{ChunkRecord, Event};
+use klamm_core::consumer::Event;
 
+use self::decode::Decoder;
 use self::group::Group;
-use self::shared::Shared;
-use crate::deserializer::{DeserializeError, Deserializer};
+use self::shared::{Lane, Shared};
 use crate::error::ConfigError;
 use crate::rt::Task;
 
 pub use builder::ConsumerBuilder;
+pub use decode::PoisonPolicy;
 pub use error::{ConsumerError, RecordPart};
 pub use group::{CommitError, RebalanceContext, RebalanceListener};
+pub use intercept::ConsumerInterceptor;
 pub use klamm_core::consumer::{ChunkError, Isolation, OffsetReset, StartOffset};
 pub use klamm_core::group::{CommittedOffset, Fatal as GroupError, Reason as RebalanceReason};
 pub use record::{ConsumerRecord, RecordHeader, TimestampType};
 pub use strategy::{AssignmentStrategy, CustomAssignor};
+pub use stream::PartitionStream;
+pub use view::{BatchView, RecordView, RecordViews};
 
 /// Reads records of partitions chosen by hand ([`assign`](Self::assign)), or given by its group ([`subscribe`](Self::subscribe)).
 ///
@@ -70,8 +77,7 @@ pub struct Consumer<K = Bytes, V = Bytes> {
     group: Arc<Group>,
     /// Ends with the consumer.
     _task: Task,
-    key: Arc<dyn Deserializer<K>>,
-    value: Arc<dyn Deserializer<V>>,
+    decoder: Arc<Decoder<K, V>>,
 }
 
 impl<K: 'static, V: 'static> fmt::Debug for Consumer<K, V> {
@@ -103,18 +109,14 @@ impl<K, V> Drop for Consumer<K, V> {
     fn drop(&mut self) {
         // The task holds the group, which holds the task.
         self.group.abandon();
+        // Streams of single partitions may outlive the consumer, and end here.
+        self.shared.close();
     }
 }
 
 impl<K: 'static, V: 'static> Consumer<K, V> {
-    fn start(
-        shared: Arc<Shared>,
-        group: Arc<Group>,
-        task: Task,
-        key: Arc<dyn Deserializer<K>>,
-        value: Arc<dyn Deserializer<V>>,
-    ) -> Self {
-        Self { shared, group, _task: task, key, value }
+    fn start(shared: Arc<Shared>, group: Arc<Group>, task: Task, decoder: Decoder<K, V>) -> Self {
+        Self { shared, group, _task: task, decoder: Arc::new(decoder) }
     }
 
     /// Reads exactly these partitions from now on, each from the start given. Replaces what was assigned
@@ -136,7 +138,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         });
         if let Err(error) = taken {
             self.shared.stash(error);
-            self.shared.arrived.notify_waiters();
+            self.shared.common.arrived.notify_waiters();
         }
     }
 
@@ -260,7 +262,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         let waited = self.shared.client.settings().api_timeout();
         let deadline = rt.now().saturating_add(waited);
         loop {
-            let arrived = self.shared.arrived.notified();
+            let arrived = self.shared.common.arrived.notified();
             match self.shared.position(partition) {
                 None => return Err(ConsumerError::NotAssigned { partition: partition.clone() }),
                 Some(Some(offset)) => return Ok(offset),
@@ -351,19 +353,23 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// Nothing is lost: a record is taken only in the moment it is returned.
     pub async fn recv(&self) -> Result<ConsumerRecord<K, V>, ConsumerError> {
-        // A reader that always finds records must leave room for the fetch task on the same thread.
-        tokio::task::coop::consume_budget().await;
-        self.group.polled();
-        let mut waiting = None;
-        loop {
-            let mut arrived = std::pin::pin!(self.shared.arrived.notified());
-            arrived.as_mut().enable();
-            if let Some((partition, record)) = self.shared.next(true)? {
-                return self.deserialize(partition, record);
-            }
-            waiting.get_or_insert_with(|| self.group.wait());
-            arrived.await;
-        }
+        receive(&self.shared, &self.group, &self.shared.common, &self.decoder).await
+    }
+
+    /// Waits for the next batch as its producer wrote it, or for what is left of it: the cheapest way to read. Its records are
+    /// decoded when they are looked at, and neither deserialized nor shown to interceptors.
+    ///
+    /// The position moves behind the whole batch when this returns it. May be mixed with [`Self::recv`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::recv`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost: a batch is taken only in the moment it is returned.
+    pub async fn recv_batch(&self) -> Result<BatchView, ConsumerError> {
+        receive_batch(&self.shared, &self.group, &self.shared.common).await
     }
 
     /// Returns up to `max_records` records as soon as there is at least one; none after `wait`.
@@ -390,14 +396,15 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
             None => return Ok(records),
             Some(first) => records.push(first?),
         }
+        let common = &self.shared.common;
         while records.len() < max_records {
-            let next = match self.shared.next(false) {
-                Ok(Some((partition, record))) => self.deserialize(partition, record),
+            let next = match self.shared.next_record(common, false) {
+                Ok(Some(found)) => self.decoder.decode(&self.shared, common, found),
                 Ok(None) => break,
                 Err(error) => Err(error),
             };
             match next {
-                Ok(record) => records.push(record),
+                Ok(record) => records.extend(record),
                 Err(error) => {
                     self.shared.stash(error);
                     break;
@@ -453,35 +460,117 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         Ok(())
     }
 
-    fn deserialize(
+    /// The records of one assigned partition, apart from the others: what is read together leaves it out as long as the stream
+    /// lives. The stream is a task's own, so that partitions are processed in parallel.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::NotAssigned`]; [`ConsumerError::ReadApart`] if it has a stream already.
+    pub fn partition_stream(
         &self,
-        partition: TopicPartition,
-        record: ChunkRecord,
-    ) -> Result<ConsumerRecord<K, V>, ConsumerError> {
-        let TopicPartition { topic, partition } = partition;
-        let offset = record.offset;
-        let failed = |part, type_name, cause: DeserializeError| ConsumerError::Deserialize {
-            topic: topic.clone(),
-            partition,
-            offset,
-            part,
-            type_name,
-            cause: Arc::from(cause),
-        };
-        let key = record.key.map(|key| self.key.deserialize(&topic, key)).transpose();
-        let value = record.value.map(|value| self.value.deserialize(&topic, value)).transpose();
-        let key = key.map_err(|cause| failed(RecordPart::Key, type_name::<K>(), cause))?;
-        let value = value.map_err(|cause| failed(RecordPart::Value, type_name::<V>(), cause))?;
-        Ok(ConsumerRecord {
-            key,
-            value,
-            partition,
-            offset,
-            timestamp_ms: record.timestamp_ms,
-            timestamp_type: record.timestamp_type.into(),
-            leader_epoch: record.leader_epoch,
-            headers: record.headers.into_iter().map(|(name, value)| RecordHeader { name, value }).collect(),
-            topic,
+        partition: &TopicPartition,
+    ) -> Result<PartitionStream<K, V>, ConsumerError> {
+        let partition = partition.clone();
+        match self.shared.set_apart(&partition) {
+            None => Err(ConsumerError::NotAssigned { partition }),
+            Some(None) => Err(ConsumerError::ReadApart { partition }),
+            Some(Some(lane)) => {
+                let (shared, group) = (self.shared.clone(), self.group.clone());
+                Ok(PartitionStream::new(shared, group, self.decoder.clone(), lane, partition))
+            }
+        }
+    }
+
+    /// A stream for each assigned partition that has none, now and whenever one is assigned. It ends when the consumer is closed.
+    ///
+    /// A partition whose stream is dropped is offered again, so that nothing is left unread; whoever gives one up for good
+    /// [pauses](Self::pause) it and leaves the stream alive.
+    ///
+    /// ```no_run
+    /// # async fn run(consumer: klamm::Consumer) {
+    /// use futures::StreamExt;
+    ///
+    /// let mut partitions = std::pin::pin!(consumer.partition_streams());
+    /// while let Some(mut records) = partitions.next().await {
+    ///     tokio::spawn(async move {
+    ///         while let Some(record) = records.next().await {
+    ///             println!("{record:?}");
+    ///         }
+    ///     });
+    /// }
+    /// # }
+    /// ```
+    pub fn partition_streams(&self) -> impl Stream<Item = PartitionStream<K, V>> + Send + '_ {
+        futures::stream::unfold(self, |consumer| async move {
+            let shared = &consumer.shared;
+            loop {
+                let mut arrived = std::pin::pin!(shared.common.arrived.notified());
+                arrived.as_mut().enable();
+                if shared.is_closed() {
+                    return None;
+                }
+                match shared.undivided().map(|partition| consumer.partition_stream(&partition)) {
+                    Some(Ok(stream)) => return Some((stream, consumer)),
+                    Some(Err(_)) => {} // it went meanwhile
+                    None => {
+                        let _waiting = consumer.group.wait();
+                        arrived.await;
+                    }
+                }
+            }
         })
+    }
+
+    /// Whole batches as a stream, which ends when the consumer is closed: see [`Self::recv_batch`].
+    pub fn batch_views(&self) -> impl Stream<Item = Result<BatchView, ConsumerError>> + Send + '_ {
+        futures::stream::unfold(self, |consumer| async move {
+            match consumer.recv_batch().await {
+                Err(ConsumerError::Closed) => None,
+                item => Some((item, consumer)),
+            }
+        })
+    }
+}
+
+/// Waits for the next record of a lane.
+async fn receive<K: 'static, V: 'static>(
+    shared: &Shared,
+    group: &Group,
+    lane: &Lane,
+    decoder: &Decoder<K, V>,
+) -> Result<ConsumerRecord<K, V>, ConsumerError> {
+    loop {
+        let found = wait_for(group, lane, || shared.next_record(lane, true)).await?;
+        if let Some(record) = decoder.decode(shared, lane, found)? {
+            return Ok(record);
+        }
+    }
+}
+
+/// Waits for the next batch of a lane.
+async fn receive_batch(shared: &Shared, group: &Group, lane: &Lane) -> Result<BatchView, ConsumerError> {
+    wait_for(group, lane, || shared.next_batch(lane)).await.map(BatchView::new)
+}
+
+/// Waits until `next` finds something.
+async fn wait_for<T>(
+    group: &Group,
+    lane: &Lane,
+    next: impl Fn() -> Result<Option<T>, ConsumerError>,
+) -> Result<T, ConsumerError> {
+    // A reader that always finds records must leave room for the fetch task on the same thread.
+    tokio::task::coop::consume_budget().await;
+    group.polled();
+    if let Some(found) = next()? {
+        return Ok(found);
+    }
+    let _waiting = group.wait();
+    loop {
+        let mut arrived = std::pin::pin!(lane.arrived.notified());
+        arrived.as_mut().enable();
+        if let Some(found) = next()? {
+            return Ok(found);
+        }
+        arrived.await;
     }
 }

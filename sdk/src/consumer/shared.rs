@@ -1,8 +1,8 @@
 //! What the application's calls and the fetch task share.
 //!
-//! Two short locks, taken in this order: `reader` (decoding) and `machine` (deciding). Neither is held while
-//! waiting or while code of the application runs, and the fetch task never takes the first: decompression does
-//! not delay fetching.
+//! Short locks, taken in this order: that of the common [`Lane`] (decoding), those of partitions that have a lane of their own,
+//! `own` (which have), and `machine` (deciding). None is held while waiting or while code of the application runs, and the
+//! fetch task never takes one of a lane: decompression does not delay fetching.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use bytes::Bytes;
 use klamm_core::Tick;
 use klamm_core::TopicPartition;
 use klamm_core::consumer::{
-    ChunkReader, ChunkRecord, Effect, Event, Fetcher, Handout, Isolation, PartitionFailure, StartOffset,
+    ChunkBatch, ChunkError, ChunkReader, ChunkRecord, Effect, Event, Fetcher, Handout, Isolation,
+    PartitionFailure, StartOffset,
 };
 use klamm_core::group::{CommittedOffset, Offsets};
 use parking_lot::{Mutex, MutexGuard};
@@ -21,6 +22,7 @@ use tokio::sync::Notify;
 use super::budget::Budget;
 use super::error::ConsumerError;
 use super::group::{Place, Turns};
+use super::intercept::Teller;
 use crate::client::Client;
 
 /// The fetcher and the effects that the fetch task has not carried out yet.
@@ -28,6 +30,28 @@ use crate::client::Client;
 pub(super) struct Machine {
     pub(super) fetcher: Fetcher,
     pub(super) effects: Vec<Effect>,
+}
+
+/// Where records come from: all partitions in turn, or one that is read for itself.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    partition: Option<TopicPartition>,
+    reader: Mutex<Reader>,
+    /// Wakes whoever waits for records; at the common lane also for positions and partitions.
+    pub(super) arrived: Arc<Notify>,
+    /// The partition was taken away, or is read together with the others again.
+    ended: AtomicBool,
+}
+
+impl Lane {
+    fn own(partition: TopicPartition) -> Self {
+        Self { partition: Some(partition), ..Self::default() }
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.arrived.notify_waiters();
+    }
 }
 
 /// What is being read.
@@ -55,35 +79,32 @@ pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) settings: ReadSettings,
     pub(super) budget: Arc<Budget>,
+    /// Who hears of commits.
+    pub(super) commits: Teller,
     machine: Mutex<Machine>,
-    reader: Mutex<Reader>,
-    /// Wakes whoever waits for records or positions.
-    pub(super) arrived: Notify,
+    pub(super) common: Lane,
+    own: Mutex<BTreeMap<TopicPartition, Arc<Lane>>>,
     closed: AtomicBool,
 }
 
-/// Where those of the partitions stand that have a position, with the leader epoch of the record before.
-fn positions<'a>(
-    reader: &Reader,
-    machine: &Machine,
-    partitions: impl IntoIterator<Item = &'a TopicPartition>,
-) -> impl Iterator<Item = (&'a TopicPartition, Place)> {
-    partitions.into_iter().filter_map(|name| {
-        let open = reader.open.as_ref().filter(|open| open.partition() == name);
-        let place = open.map(|open| (open.position(), open.epoch()));
-        Some((name, place.or_else(|| machine.fetcher.place(name))?))
-    })
+impl Reader {
+    /// Where the partition stands, if it has a position.
+    fn place(&self, machine: &Machine, name: &TopicPartition) -> Option<Place> {
+        let open = self.open.as_ref().filter(|open| open.partition() == name);
+        open.map(|open| (open.position(), open.epoch())).or_else(|| machine.fetcher.place(name))
+    }
 }
 
 impl Shared {
-    pub(super) fn new(client: Client, settings: ReadSettings, fetcher: Fetcher) -> Self {
+    pub(super) fn new(client: Client, settings: ReadSettings, fetcher: Fetcher, commits: Teller) -> Self {
         Self {
             client,
             settings,
             budget: Arc::default(),
+            commits,
             machine: Mutex::new(Machine { fetcher, effects: Vec::new() }),
-            reader: Mutex::default(),
-            arrived: Notify::new(),
+            common: Lane::default(),
+            own: Mutex::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -99,7 +120,7 @@ impl Shared {
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.assign(Vec::new());
-        self.arrived.notify_waiters();
+        self.common.arrived.notify_waiters();
     }
 
     /// What is assigned at this moment.
@@ -120,33 +141,127 @@ impl Shared {
     }
 
     pub(super) fn assign(&self, partitions: Vec<(TopicPartition, StartOffset)>) {
-        let mut reader = self.reader.lock();
+        let mut reader = self.common.reader.lock();
         let turns = Turns::anew(&reader.turns);
         *reader = Reader { turns, ..Reader::default() };
+        for lane in std::mem::take(&mut *self.own.lock()).into_values() {
+            let _reading = lane.reader.lock();
+            lane.end();
+        }
         self.step(Event::Assign(partitions));
     }
 
     /// From now on what was handed out is told from what is done, for commits.
     pub(super) fn count_turns(&self) {
-        self.reader.lock().turns.counts = true;
+        self.common.reader.lock().turns.counts = true;
     }
 
     /// Assigns these, too; they are read once it is known from where.
     pub(super) fn add(&self, partitions: Vec<TopicPartition>) {
-        let mut reader = self.reader.lock();
+        let mut reader = self.common.reader.lock();
         partitions.iter().for_each(|name| reader.turns.forget(name));
         self.step(Event::Add(partitions));
     }
 
     /// Hands out nothing more of these. What was handed out of them stays known until they are added again.
     pub(super) fn stop(&self, partitions: &[TopicPartition]) {
-        let reader = &mut *self.reader.lock();
-        let stood: Vec<_> = positions(reader, &self.machine(), partitions).collect();
-        for (name, place) in stood {
-            reader.turns.stopped(name, place);
+        let reader = &mut *self.common.reader.lock();
+        for name in partitions {
+            if let Some(lane) = self.lane(name) {
+                self.end_lane(reader, name, &lane);
+            }
+        }
+        {
+            let machine = self.machine();
+            for name in partitions {
+                if let Some(place) = reader.place(&machine, name) {
+                    reader.turns.stopped(name, place);
+                }
+            }
         }
         reader.open.take_if(|open| partitions.contains(open.partition()));
         self.step(Event::Remove(partitions.to_vec()));
+    }
+
+    /// Reads a partition for itself from now on; the inner `None` if it is read so already, the outer one if it is not assigned.
+    pub(super) fn set_apart(&self, partition: &TopicPartition) -> Option<Option<Arc<Lane>>> {
+        let mut reader = self.common.reader.lock();
+        if !self.machine().fetcher.is_assigned(partition) {
+            return None;
+        }
+        if self.lane(partition).is_some() {
+            return Some(None);
+        }
+        let lane = Arc::new(Lane::own(partition.clone()));
+        {
+            let own = &mut *lane.reader.lock();
+            own.turns.counts = reader.turns.counts;
+            own.turns.take_over(partition, &mut reader.turns);
+            own.open = reader.open.take_if(|open| open.partition() == partition);
+        }
+        self.own.lock().insert(partition.clone(), lane.clone());
+        self.step(Event::SetApart(partition.clone(), true));
+        Some(Some(lane))
+    }
+
+    /// A partition that was read for itself is read together with the others again; nothing of it is lost.
+    pub(super) fn rejoin(&self, lane: &Arc<Lane>) {
+        let Some(partition) = &lane.partition else { return };
+        let mut reader = self.common.reader.lock();
+        let current = self.lane(partition).is_some_and(|current| Arc::ptr_eq(&current, lane));
+        if current {
+            self.end_lane(&mut reader, partition, lane);
+            self.step(Event::SetApart(partition.clone(), false));
+        }
+        // Whoever makes a stream of each partition may take it again.
+        self.common.arrived.notify_waiters();
+    }
+
+    /// Ends a lane: its unread rest goes back to the queue, and what it handed out is known to the common one.
+    fn end_lane(&self, common: &mut Reader, name: &TopicPartition, lane: &Lane) {
+        let own = &mut *lane.reader.lock();
+        common.turns.take_over(name, &mut own.turns);
+        if let Some(open) = own.open.take() {
+            self.machine().fetcher.give_back(open.into_rest());
+        }
+        self.own.lock().remove(name);
+        lane.end();
+    }
+
+    /// The lane that a partition has for itself.
+    fn lane(&self, partition: &TopicPartition) -> Option<Arc<Lane>> {
+        self.own.lock().get(partition).cloned()
+    }
+
+    /// An assigned partition that has no lane of its own.
+    pub(super) fn undivided(&self) -> Option<TopicPartition> {
+        let assigned: Vec<_> = self.machine().fetcher.assignment().cloned().collect();
+        let own = self.own.lock();
+        assigned.into_iter().find(|name| !own.contains_key(name))
+    }
+
+    /// Wakes the reader that a partition has for itself.
+    pub(super) fn wake(&self, partition: &TopicPartition) {
+        if let Some(lane) = self.lane(partition) {
+            lane.arrived.notify_waiters();
+        }
+    }
+
+    /// Gives chunks that wait long memory of their own, so that the rest of their answers is free.
+    pub(super) fn unpin(&self) {
+        loop {
+            // Copied without the lock.
+            let Some(mut chunk) = self.machine().fetcher.pinned().cloned() else { return };
+            let copy = Bytes::copy_from_slice(&chunk.records);
+            chunk.records = self.keep(copy);
+            chunk.shared = false;
+            self.machine().fetcher.unpinned(chunk);
+        }
+    }
+
+    /// Counts memory until its last slice is dropped.
+    fn keep(&self, bytes: Bytes) -> Bytes {
+        self.budget.charge(bytes.len()).attach(bytes)
     }
 
     /// Reads these from their committed offsets, or as `auto.offset.reset` says.
@@ -158,85 +273,134 @@ impl Shared {
     /// Offsets to commit: behind what was handed out, or with `done` behind what is done; where nothing was handed out yet,
     /// where reading begins, so that others begin there, too.
     pub(super) fn committable(&self, partitions: &BTreeSet<TopicPartition>, done: bool) -> Offsets {
-        let reader = self.reader.lock();
-        let begun: BTreeMap<_, _> = positions(&reader, &self.machine(), partitions).collect();
-        let place =
-            |name: &TopicPartition| reader.turns.place(name, done).or_else(|| begun.get(name).copied());
+        let common = self.common.reader.lock();
+        let place = |reader: &Reader, name: &TopicPartition| {
+            let turn = reader.turns.place(name, done);
+            turn.or_else(|| reader.place(&self.machine(), name))
+        };
         let committed = |name: &TopicPartition| {
-            let (offset, epoch) = place(name)?;
+            let (offset, epoch) = match self.lane(name) {
+                Some(lane) => place(&lane.reader.lock(), name),
+                None => place(&common, name),
+            }?;
             Some((name.clone(), CommittedOffset::new(offset).leader_epoch(epoch)))
         };
         partitions.iter().filter_map(committed).collect()
     }
 
-    pub(super) fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<(), ConsumerError> {
-        let mut reader = self.reader.lock();
-        if !self.machine().fetcher.is_assigned(partition) {
-            return Err(ConsumerError::NotAssigned { partition: partition.clone() });
+    /// Does something with the reader of a partition.
+    fn with_reader<T>(&self, partition: &TopicPartition, act: impl FnOnce(&mut Reader) -> T) -> T {
+        let mut common = self.common.reader.lock();
+        match self.lane(partition) {
+            Some(lane) => act(&mut lane.reader.lock()),
+            None => act(&mut common),
         }
-        reader.open.take_if(|open| open.partition() == partition);
-        reader.turns.forget(partition);
-        self.step(Event::Seek(partition.clone(), to));
-        Ok(())
+    }
+
+    pub(super) fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<(), ConsumerError> {
+        self.with_reader(partition, |reader| {
+            if !self.machine().fetcher.is_assigned(partition) {
+                return Err(ConsumerError::NotAssigned { partition: partition.clone() });
+            }
+            reader.open.take_if(|open| open.partition() == partition);
+            reader.turns.forget(partition);
+            self.step(Event::Seek(partition.clone(), to));
+            Ok(())
+        })
     }
 
     pub(super) fn pause(&self, partitions: Vec<TopicPartition>) {
-        let mut reader = self.reader.lock();
-        let open = reader.open.take_if(|open| partitions.contains(open.partition()));
-        self.step(Event::Pause(partitions));
-        if let Some(open) = open {
-            self.machine().fetcher.give_back(open.into_rest());
+        for partition in partitions {
+            self.with_reader(&partition, |reader| {
+                let open = reader.open.take_if(|open| *open.partition() == partition);
+                self.step(Event::Pause(vec![partition.clone()]));
+                if let Some(open) = open {
+                    self.machine().fetcher.give_back(open.into_rest());
+                }
+            });
         }
     }
 
     /// Offset to be handed out next; the outer `None` if the partition is not assigned.
     pub(super) fn position(&self, partition: &TopicPartition) -> Option<Option<i64>> {
-        let reader = self.reader.lock();
-        let machine = self.machine();
-        if !machine.fetcher.is_assigned(partition) {
-            return None;
-        }
-        let open = reader.open.as_ref().filter(|open| open.partition() == partition);
-        Some(open.map(ChunkReader::position).or_else(|| machine.fetcher.position(partition)))
+        self.with_reader(partition, |reader| {
+            let machine = self.machine();
+            let offset = || reader.place(&machine, partition).map(|(offset, _)| offset);
+            machine.fetcher.is_assigned(partition).then(offset)
+        })
     }
 
     /// Keeps an error for the next call.
     pub(super) fn stash(&self, error: ConsumerError) {
-        self.reader.lock().stashed = Some(error);
+        self.common.reader.lock().stashed = Some(error);
     }
 
     /// The next record, or `None` if there is nothing to hand out now. With `anew` the application is done with what it got
     /// before.
-    pub(super) fn next(&self, anew: bool) -> Result<Option<(TopicPartition, ChunkRecord)>, ConsumerError> {
-        let reader = &mut *self.reader.lock();
+    pub(super) fn next_record(
+        &self,
+        lane: &Lane,
+        anew: bool,
+    ) -> Result<Option<(TopicPartition, ChunkRecord)>, ConsumerError> {
+        let keep = |bytes: Bytes| self.keep(bytes);
+        self.next(lane, anew, |open| {
+            let record = open.next(&keep)?;
+            Ok(record.map(|record| (record.offset, record.offset + 1, record)))
+        })
+    }
+
+    /// As [`Self::next_record`], for a whole batch or what is left of one.
+    pub(super) fn next_batch(
+        &self,
+        lane: &Lane,
+    ) -> Result<Option<(TopicPartition, ChunkBatch)>, ConsumerError> {
+        let keep = |bytes: Bytes| self.keep(bytes);
+        self.next(lane, true, |open| {
+            let batch = open.next_batch(&keep)?;
+            Ok(batch.map(|batch| (batch.from(), batch.header().next_offset(), batch)))
+        })
+    }
+
+    /// What `decode` finds next; it says also at which offset that begins and where it ends.
+    fn next<T>(
+        &self,
+        lane: &Lane,
+        anew: bool,
+        decode: impl Fn(&mut ChunkReader) -> Result<Option<(i64, i64, T)>, ChunkError>,
+    ) -> Result<Option<(TopicPartition, T)>, ConsumerError> {
+        let reader = &mut *lane.reader.lock();
         if anew {
             reader.turns.over();
         }
         if self.is_closed() {
             return Err(ConsumerError::Closed);
         }
+        if lane.ended.load(Ordering::Acquire)
+            && let Some(partition) = lane.partition.clone()
+        {
+            return Err(ConsumerError::NotAssigned { partition });
+        }
         if let Some(error) = reader.stashed.take() {
             return Err(error);
         }
-        let keep = |bytes: Bytes| self.budget.charge(bytes.len()).attach(bytes);
         loop {
             if let Some(open) = &mut reader.open {
-                match open.next(&keep) {
-                    Ok(Some(record)) => {
-                        reader.turns.handed(open.partition(), record.offset, record.leader_epoch);
-                        return Ok(Some((open.partition().clone(), record)));
+                match decode(open) {
+                    Ok(Some((first, next, found))) => {
+                        reader.turns.handed(open.partition(), first, (next, open.epoch()));
+                        return Ok(Some((open.partition().clone(), found)));
                     }
                     Ok(None) => reader.open = None,
                     Err(cause) => {
                         let (partition, offset) = (open.partition().clone(), open.position());
-                        let generation = open.generation();
+                        let (generation, next) = (open.generation(), open.behind_failure());
                         reader.open = None;
                         self.step(Event::Refetch { partition: partition.clone(), generation, from: offset });
-                        return Err(ConsumerError::Corrupt { partition, offset, cause: Some(cause) });
+                        return Err(ConsumerError::Corrupt { partition, offset, next, cause: Some(cause) });
                     }
                 }
             }
-            match self.take() {
+            match self.take(lane) {
                 None => return Ok(None),
                 Some(Handout::Failed { partition, failure }) => return Err(self.failed(partition, failure)),
                 Some(Handout::Chunk(chunk)) => {
@@ -247,10 +411,24 @@ impl Shared {
         }
     }
 
-    fn take(&self) -> Option<Handout> {
+    /// A record that was just handed out shall be handed out again, later; `false` if others have gone on behind it.
+    pub(super) fn hold_at(&self, lane: &Lane, partition: &TopicPartition, offset: i64) -> bool {
+        let reader = &mut *lane.reader.lock();
+        let last = |open: &mut ChunkReader| open.partition() == partition && open.position() == offset + 1;
+        let Some(open) = reader.open.take_if(last) else { return false };
+        reader.turns.retract(partition, offset);
+        let generation = open.generation();
+        self.step(Event::Refetch { partition: partition.clone(), generation, from: offset });
+        true
+    }
+
+    fn take(&self, lane: &Lane) -> Option<Handout> {
         let now = self.now();
         let Machine { fetcher, effects } = &mut *self.machine();
-        let item = fetcher.take(now, effects);
+        let item = match &lane.partition {
+            Some(partition) => fetcher.take_from(now, partition, effects),
+            None => fetcher.take(now, effects),
+        };
         if !effects.is_empty() {
             self.budget.work.notify_one();
         }
@@ -260,8 +438,12 @@ impl Shared {
     fn failed(&self, partition: TopicPartition, failure: PartitionFailure) -> ConsumerError {
         match failure {
             PartitionFailure::OutOfRange { offset } => ConsumerError::OutOfRange { partition, offset },
-            PartitionFailure::Corrupt { offset } => ConsumerError::Corrupt { partition, offset, cause: None },
-            PartitionFailure::Truncated { offset, at } => ConsumerError::Truncated { partition, offset, at },
+            PartitionFailure::Truncated { offset, diverges } => {
+                ConsumerError::Truncated { partition, offset, diverges }
+            }
+            PartitionFailure::Corrupt { offset } => {
+                ConsumerError::Corrupt { partition, offset, next: None, cause: None }
+            }
             PartitionFailure::NoOffset => ConsumerError::NoOffset { partition },
             PartitionFailure::Refused(code) => ConsumerError::Refused { partition, code },
             PartitionFailure::NoLeader(code) => ConsumerError::NoLeader {

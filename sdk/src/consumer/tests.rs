@@ -1,6 +1,7 @@
 //! The whole consumer against brokers in this process, under virtual time.
 
 mod cluster;
+mod reading;
 
 use futures::{FutureExt, StreamExt};
 use klamm_core::Tick;
@@ -60,23 +61,6 @@ async fn records_are_handed_out_as_written_with_null_and_empty_kept_apart() {
         let headers: Vec<_> = full.headers.iter().map(|h| (h.name_str().unwrap(), h.value.clone())).collect();
         assert_eq!(headers, [("h", Some(Bytes::new())), ("n", None)]);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_record_that_does_not_deserialize_is_named_and_passed_over() {
-    let cluster = Cluster::default();
-    let good = 7i32.to_be_bytes();
-    cluster.append(0, Compression::None, &[(None, Some(&good)), (None, Some(b"no")), (None, Some(&good))]);
-    let consumer = builder(&cluster).value_deserializer::<i32>(Plain).build().unwrap();
-    consumer.assign([(tp(0), StartOffset::Beginning)]);
-    let first = consumer.poll(10, S).await.unwrap();
-    assert_eq!(first.iter().map(|r| r.value).collect::<Vec<_>>(), [Some(7)]);
-    let error = consumer.poll(10, S).await.unwrap_err();
-    assert_eq!(error.to_string(), "value (i32) of t-0 at offset 1: 2 bytes where i32 needs 4");
-    assert_eq!(error.recovery(), Recovery::Fix);
-    assert_eq!(consumer.recv().await.unwrap().offset, 2);
-    consumer.seek(&tp(0), StartOffset::Offset(1)).unwrap();
-    assert!(matches!(consumer.recv().await, Err(ConsumerError::Deserialize { offset: 1, .. })));
 }
 
 #[tokio::test(start_paused = true)]

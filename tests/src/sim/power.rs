@@ -23,7 +23,7 @@ use tokio::sync::broadcast;
 use tokio::time::{sleep, timeout};
 
 use super::clients::{Shared, TOPIC, Writer, consume};
-use super::run::{BROKERS, REST_LIMIT, all, come_to_rest, judge, start, stuck, until_led};
+use super::run::{BROKERS, REST_LIMIT, all, come_to_rest, judge, start_on, stuck, until_led};
 use super::scenario::{Scenario, Workload};
 use super::{Broken, Stats};
 use crate::history::History;
@@ -90,9 +90,10 @@ pub async fn power_off(sim: Sim, rounds: u32) -> Result<Outages, Broken> {
         linger_ms: 2,
         sync: true,
         producing: None,
+        grouping: None,
         schedule: Schedule::default(),
     };
-    let cluster = start(&sim, &scenario).await?;
+    let cluster = start_on(sim.cluster().with_files(), &scenario).await?;
     let mut history = History::new();
     let partitions: Vec<_> = (0..PARTITIONS).map(|index| history.partition(TOPIC, index)).collect();
     let shared = Shared {

@@ -157,7 +157,7 @@ pub(crate) async fn a_committed_leader_epoch_tells_that_the_log_was_truncated(ba
     let strict: Consumer = builder(backend, &group)?.auto_offset_reset(OffsetReset::None).build()?;
     strict.assign(start());
     let told = strict.recv().await;
-    let expected = matches!(&told, Err(ConsumerError::Truncated { offset: 50, at: 11, .. }));
+    let expected = matches!(&told, Err(ConsumerError::Truncated { offset: 50, diverges: Some(11), .. }));
     assert!(expected, "{told:?}");
     Ok(())
 }

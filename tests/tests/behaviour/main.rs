@@ -20,6 +20,7 @@ mod grouping;
 mod growing;
 mod limits;
 mod members;
+mod overseeing;
 mod pacing;
 mod partitioning;
 mod presets;
@@ -100,6 +101,9 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     consuming::a_batch_larger_than_the_fetch_limit_still_makes_progress[KeepRecords],
     consuming::a_new_assignment_hands_out_nothing_of_the_old_one[KeepRecords],
     consuming::every_partition_is_read_however_many_there_are[KeepRecords],
+    consuming::batches_are_read_where_they_lie[KeepRecords],
+    consuming::partitions_are_read_by_tasks_of_their_own_and_a_slow_one_holds_up_no_other[KeepRecords],
+    consuming::a_poison_record_does_what_the_policy_says[KeepRecords],
     grouping::two_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
     grouping::cooperative_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
     grouping::a_group_outlives_its_coordinator[Groups, KeepRecords, Replicate, Kill],
@@ -125,6 +129,10 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
         CreateTopics,
         Replicate
     ],
+    overseeing::groups_are_listed_described_and_deleted[Groups, KeepRecords],
+    overseeing::offsets_of_groups_are_listed_altered_and_deleted[Groups, CreateTopics, KeepRecords],
+    overseeing::lag_is_what_is_left_between_commit_and_end[Groups, KeepRecords],
+    overseeing::members_are_removed_by_name_or_all_together[Groups, KeepRecords],
     configuring::settings_change_and_tell_where_they_come_from[AlterConfigs, CreateTopics],
     configuring::a_wrong_value_is_refused_and_its_resource_stays_as_it_was[AlterConfigs, CreateTopics],
     configuring::lists_grow_and_shrink[AlterConfigs, CreateTopics],

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use klamm_wire::batch::{BatchHeader, HeaderRef, Records, RecordsPosition, TimestampType};
+use klamm_wire::batch::{BatchHeader, HeaderRef, Records, RecordsIter, RecordsPosition, TimestampType};
 use klamm_wire::{BatchError, Compression, RawBatch, RecordRef};
 
 use super::event::{Aborted, Chunk};
@@ -59,21 +59,26 @@ pub struct ChunkReader {
     aborted: Vec<Aborted>,
     check_crcs: bool,
     decompressed_limit: usize,
-    open: Option<OpenBatch>,
+    open: Option<ChunkBatch>,
     position: i64,
     /// Epoch of the record before.
     epoch: i32,
+    /// Offset behind the batch that cannot be read.
+    behind_failure: Option<i64>,
     /// Producers whose records at this place belong to an aborted transaction.
     aborting: BTreeSet<i64>,
 }
 
-#[derive(Debug)]
-struct OpenBatch {
+/// One batch, its records not decoded yet.
+#[derive(Debug, Clone)]
+pub struct ChunkBatch {
     header: BatchHeader,
     records: Records,
     at: RecordsPosition,
     /// The bytes records are sliced from: those of the chunk, or the decompressed ones.
     body: Bytes,
+    /// First offset to hand out.
+    from: i64,
 }
 
 impl ChunkReader {
@@ -90,6 +95,7 @@ impl ChunkReader {
             check_crcs,
             decompressed_limit,
             open: None,
+            behind_failure: None,
             aborting: BTreeSet::new(),
         }
     }
@@ -117,6 +123,11 @@ impl ChunkReader {
     /// Leader epoch of the record before; -1 if unknown.
     pub fn epoch(&self) -> i32 {
         self.epoch
+    }
+
+    /// After an error: the offset behind the batch that cannot be read, if its header can be believed that far.
+    pub fn behind_failure(&self) -> Option<i64> {
+        self.behind_failure.or_else(|| self.open.as_ref().map(|open| open.header.next_offset()))
     }
 
     /// Decodes the next record; `None` at the end of the chunk.
@@ -158,24 +169,46 @@ impl ChunkReader {
         }
     }
 
+    /// Takes the next batch whole, or what is left of the one being read; `None` at the end of the chunk. The position moves
+    /// behind it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::next`]; what is wrong with single records turns up when they are decoded.
+    pub fn next_batch(&mut self, keep: &impl Fn(Bytes) -> Bytes) -> Result<Option<ChunkBatch>, ChunkError> {
+        if self.open.is_none() && !self.open_next(keep)? {
+            self.position = self.position.max(self.whole.next);
+            return Ok(None);
+        }
+        let batch = self.open.take().map(|batch| ChunkBatch { from: self.position, ..batch });
+        if let Some(batch) = &batch {
+            self.position = self.position.max(batch.header.next_offset());
+            self.epoch = batch.header.partition_leader_epoch;
+        }
+        Ok(batch)
+    }
+
     /// Opens the next batch that has records for the application; `false` if there is none.
     fn open_next(&mut self, keep: &impl Fn(Bytes) -> Bytes) -> Result<bool, ChunkError> {
         while let Some(batch) = RawBatch::split(&mut self.rest) {
             let batch = batch?;
+            let header = *batch.header();
+            self.behind_failure = Some(header.next_offset());
             if self.check_crcs {
                 batch.verify_crc()?;
             }
-            let header = *batch.header();
             if self.skips(&batch)? {
                 self.position = self.position.max(header.next_offset());
                 continue;
             }
             let records = batch.records(self.decompressed_limit)?;
+            self.behind_failure = None;
             let body = match header.compression()? {
                 Compression::None => records.body().clone(),
                 _ => keep(records.body().clone()),
             };
-            self.open = Some(OpenBatch { header, records, at: RecordsPosition::default(), body });
+            let from = self.position;
+            self.open = Some(ChunkBatch { header, records, at: RecordsPosition::default(), body, from });
             return Ok(true);
         }
         Ok(false)
@@ -207,9 +240,27 @@ impl ChunkReader {
     }
 }
 
-impl OpenBatch {
+impl ChunkBatch {
+    /// Its header.
+    pub fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
+    /// First offset to hand out; records before it are left out.
+    pub fn from(&self) -> i64 {
+        self.from.max(self.header.base_offset)
+    }
+
+    /// Decodes one record after the other, borrowed from the batch, and ends after the first error.
+    #[inline]
+    pub fn iter(&self) -> ChunkBatchIter<'_> {
+        let (from, last) = (self.from, self.header.last_offset());
+        ChunkBatchIter { records: self.records.iter_from(self.at), from, last }
+    }
+
+    /// A record of this batch that shares its memory.
     #[inline] // into the reader's crate: the record is built where it is handed out
-    fn materialize(&self, record: &RecordRef<'_>) -> ChunkRecord {
+    pub fn materialize(&self, record: &RecordRef<'_>) -> ChunkRecord {
         let slice = |bytes: &[u8]| self.body.slice_ref(bytes);
         ChunkRecord {
             offset: record.offset,
@@ -222,6 +273,39 @@ impl OpenBatch {
                 .headers()
                 .map(|HeaderRef { name, value }| (slice(name), value.map(slice)))
                 .collect(),
+        }
+    }
+}
+
+/// Iterator over the records of a [`ChunkBatch`].
+#[derive(Debug, Clone)]
+pub struct ChunkBatchIter<'a> {
+    records: RecordsIter<'a>,
+    from: i64,
+    last: i64,
+}
+
+impl<'a> Iterator for ChunkBatchIter<'a> {
+    type Item = Result<RecordRef<'a>, ChunkError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if self.last == i64::MIN {
+                return None;
+            }
+            let record = match self.records.next()? {
+                Ok(record) => record,
+                Err(error) => return Some(Err(error.into())),
+            };
+            if record.offset > self.last {
+                self.last = i64::MIN;
+                return Some(Err(ChunkError::Offset { offset: record.offset }));
+            }
+            if record.offset >= self.from {
+                self.from = record.offset + 1;
+                return Some(Ok(record));
+            }
         }
     }
 }

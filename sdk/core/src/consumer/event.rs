@@ -53,6 +53,9 @@ pub enum OffsetReset {
     /// Go to the end.
     #[default]
     Latest,
+    /// Go to the first record of the last so many (KIP-1106), by the clock of this machine and the records' timestamps; to the end
+    /// if there is none.
+    ByDuration(Duration),
     /// Tell the application.
     None,
 }
@@ -74,14 +77,14 @@ pub struct FetchSettings {
     pub reset: OffsetReset,
     /// Most bytes fetched, asked for, or held by records that the application still has.
     pub prefetch_bytes: usize,
-    /// `client.rack`: brokers may send the consumer to a replica in its rack (KIP-392).
-    pub rack: Option<Arc<str>>,
-    /// How long to fetch from there until the leader is asked again (`metadata.max.age.ms`).
-    pub preferred_max_age: Duration,
     /// `retry.backoff.ms`, `retry.backoff.max.ms`.
     pub backoff: Backoff,
     /// How long a partition may have no leader until the application is told (`default.api.timeout.ms`).
     pub locate_limit: Duration,
+    /// `client.rack`; empty without one.
+    pub rack: String,
+    /// How long a follower is read before its leader is asked again (`metadata.max.age.ms`).
+    pub replica_limit: Duration,
 }
 
 /// Leader of a partition, as the metadata tells.
@@ -124,6 +127,9 @@ pub enum Event {
     Pause(Vec<TopicPartition>),
     /// Go on with these.
     Resume(Vec<TopicPartition>),
+    /// With `true` the partition has a reader of its own, which takes by [`Fetcher::take_from`](super::Fetcher::take_from)
+    /// and holds back nobody else; with `false` it is read together with the others again.
+    SetApart(TopicPartition, bool),
     /// The metadata changed.
     Located(Vec<(TopicPartition, Location)>),
     /// A broker answered [`Effect::Fetch`].
@@ -137,6 +143,15 @@ pub enum Event {
     FetchFailed {
         /// The broker.
         broker: i32,
+    },
+    /// A broker answered [`Effect::EndsOfEpochs`]; without an answer comes [`Event::ListFailed`].
+    Ended {
+        /// The broker.
+        broker: i32,
+        /// Number of the lookup.
+        lookup: u64,
+        /// Its answer; `None` if it does not know the question.
+        ends: Option<Vec<EndOfEpoch>>,
     },
     /// A broker answered [`Effect::ListOffsets`].
     Listed {
@@ -186,6 +201,25 @@ pub enum Effect {
         /// What to ask for.
         partitions: Vec<Lookup>,
     },
+    /// Ask where leader epochs end (KIP-320); answer with [`Event::Ended`] or [`Event::ListFailed`].
+    EndsOfEpochs {
+        /// The broker.
+        broker: i32,
+        /// Number to give back.
+        lookup: u64,
+        /// What to ask for.
+        partitions: Vec<EpochLookup>,
+    },
+    /// Say that the log of a partition was cut before its position, and that reading goes on where it differs, or as
+    /// `auto.offset.reset` says if nobody knows where that is.
+    WasCut {
+        /// The partition.
+        partition: TopicPartition,
+        /// The position.
+        offset: i64,
+        /// First offset at which the log differs.
+        diverges: Option<i64>,
+    },
     /// Ask for metadata of these topics, then report [`Event::Located`] when it changed.
     Refresh(BTreeSet<Arc<str>>),
     /// A broker told of a newer leader (KIP-951).
@@ -197,17 +231,13 @@ pub enum Effect {
         /// Epoch of its leader.
         epoch: i32,
     },
-    /// The log has other records than those that were read: reading goes on where they part (KIP-320). To be logged.
-    Truncated {
-        /// The partition.
-        partition: TopicPartition,
-        /// Where it stood.
-        offset: i64,
-        /// Where it goes on.
-        at: i64,
-    },
     /// There is something to take, or a position became known: wake whoever waits.
     Wake,
+    /// There is something to take from this partition, which has a reader of its own.
+    WakeReader(TopicPartition),
+    /// Memory is short, and chunks that wait long keep answers alive that hold more than theirs: copy those that
+    /// [`Fetcher::pinned`](super::Fetcher::pinned) names.
+    Unpin,
 }
 
 /// One Fetch request.
@@ -219,6 +249,8 @@ pub struct FetchPlan {
     pub session_epoch: i32,
     /// Most bytes to answer with, not counting that one batch is always sent.
     pub max_bytes: i32,
+    /// How long the broker may wait for records.
+    pub max_wait: Duration,
     /// Partitions that are new to the session or changed.
     pub partitions: Vec<FetchTarget>,
     /// Partitions that leave the session.
@@ -236,8 +268,6 @@ pub struct FetchTarget {
     pub leader_epoch: i32,
     /// First offset wanted.
     pub offset: i64,
-    /// Epoch of the record before; -1 if unknown. The broker tells when its log has another one (KIP-320).
-    pub last_epoch: i32,
 }
 
 /// One partition of a [`Effect::ListOffsets`].
@@ -247,8 +277,36 @@ pub struct Lookup {
     pub partition: TopicPartition,
     /// Epoch of the leader that is asked; -1 if unknown.
     pub leader_epoch: i32,
-    /// Milliseconds since the Unix epoch, or one of Kafka's negative codes.
+    /// Milliseconds since the Unix epoch, or one of Kafka's negative codes. [`BY_DURATION`]: as long ago as
+    /// [`OffsetReset::ByDuration`] says, for whoever has a clock.
     pub timestamp: i64,
+}
+
+/// See [`Lookup::timestamp`].
+pub const BY_DURATION: i64 = i64::MIN;
+
+/// One partition of an [`Effect::EndsOfEpochs`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochLookup {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Epoch of the leader that is asked.
+    pub leader_epoch: i32,
+    /// Epoch of the last record that was fetched.
+    pub epoch: i32,
+}
+
+/// Where an epoch ends, as a leader says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndOfEpoch {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// What went wrong, if anything.
+    pub error: ErrorCode,
+    /// The epoch asked for, or the largest one before it; -1 if the leader has none.
+    pub epoch: i32,
+    /// First offset behind that epoch; -1 if the leader has none.
+    pub end: i64,
 }
 
 /// One partition of a ListOffsets answer.
@@ -290,42 +348,12 @@ pub struct FetchedPartition {
     pub error: Option<ErrorCode>,
     /// Leader and epoch, if the broker knows of a newer one (KIP-951).
     pub current_leader: Option<(i32, i32)>,
-    /// The log has another record before the offset asked for: end of the last epoch that both may share.
-    pub diverging: Option<LogEnd>,
-    /// Broker to fetch from instead (KIP-392).
-    pub preferred: Option<i32>,
-    /// Where the log begins and ends.
-    pub bounds: LogBounds,
+    /// Follower that is nearer to this client (KIP-392).
+    pub preferred_replica: Option<i32>,
     /// Transactions whose records are to be left out (only with read_committed).
     pub aborted: Vec<Aborted>,
     /// Batches, the last one often cut off.
     pub records: Bytes,
-}
-
-/// Where a log begins and ends; -1 where the broker did not tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogBounds {
-    /// First offset there is.
-    pub start: i64,
-    /// Behind the last record that is replicated: the high watermark.
-    pub high: i64,
-    /// First offset of the oldest open transaction, or the high watermark.
-    pub stable: i64,
-}
-
-impl Default for LogBounds {
-    fn default() -> Self {
-        Self { start: -1, high: -1, stable: -1 }
-    }
-}
-
-/// Where an epoch ends in a broker's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogEnd {
-    /// The epoch.
-    pub epoch: i32,
-    /// Offset behind its last record.
-    pub offset: i64,
 }
 
 /// A transaction that was aborted (KIP-98).
@@ -354,6 +382,8 @@ pub struct Chunk {
     pub aborted: Vec<Aborted>,
     /// The batches.
     pub records: Bytes,
+    /// They lie in memory that holds records of other partitions, too.
+    pub shared: bool,
 }
 
 /// Something for the reader.
@@ -380,17 +410,17 @@ pub enum PartitionFailure {
     },
     /// The group has not committed an offset, and there is no policy for that.
     NoOffset,
-    /// The log was truncated below the position, and there is no policy for that.
-    Truncated {
-        /// The position.
-        offset: i64,
-        /// First offset that is not what it was.
-        at: i64,
-    },
     /// The broker refuses.
     Refused(ErrorCode),
     /// There has been no leader for `default.api.timeout.ms`.
     NoLeader(ErrorCode),
+    /// The log was cut before the position: a leader that did not have all of it was elected (KIP-320).
+    Truncated {
+        /// The position.
+        offset: i64,
+        /// First offset at which the log differs from what was fetched, if the leader knows.
+        diverges: Option<i64>,
+    },
     /// What the broker sent is not a batch at or after this offset.
     Corrupt {
         /// The position.

@@ -7,8 +7,8 @@ use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
 
 use super::event::{
-    Chunk, Effect, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset, Location,
-    LogBounds, LogEnd, OffsetReset, PartitionFailure, StartOffset,
+    Chunk, Effect, EndOfEpoch, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset,
+    Location, PartitionFailure, StartOffset,
 };
 use super::partition::{Partition, Retry, Stage};
 use super::scan::scan;
@@ -52,6 +52,10 @@ pub struct Fetcher {
     pub(crate) lookups: u64,
     generations: u64,
     wake: bool,
+    /// Partitions with readers of their own that got something to take.
+    woken: BTreeSet<TopicPartition>,
+    /// Somebody has to wait for memory that chunks keep which wait long.
+    pub(crate) unpin: bool,
 }
 
 impl Fetcher {
@@ -70,6 +74,8 @@ impl Fetcher {
             lookups: 0,
             generations: 0,
             wake: false,
+            woken: BTreeSet::new(),
+            unpin: false,
         }
     }
 
@@ -83,10 +89,12 @@ impl Fetcher {
             Event::Seek(partition, to) => self.seek(&partition, to),
             Event::Pause(partitions) => self.set_paused(&partitions, true),
             Event::Resume(partitions) => self.set_paused(&partitions, false),
+            Event::SetApart(partition, apart) => self.set_apart(&partition, apart),
             Event::Located(locations) => self.located(now, locations),
             Event::Fetched { broker, answer } => self.fetched(now, broker, answer, out),
             Event::FetchFailed { broker } => self.fetch_failed(now, broker),
             Event::Listed { broker, lookup, offsets } => self.listed(now, broker, lookup, offsets),
+            Event::Ended { broker, lookup, ends } => self.ended(now, broker, lookup, ends, out),
             Event::ListFailed { broker, lookup } => self.list_failed(now, broker, lookup),
             Event::Held(bytes) => self.held = bytes,
             Event::Refetch { partition, generation, from } => self.refetch(now, &partition, generation, from),
@@ -106,6 +114,30 @@ impl Fetcher {
         self.starving = item.is_none();
         self.finish(now, out);
         item
+    }
+
+    /// As [`Self::take`], for the reader that one partition has for itself; without anything to take it waits until
+    /// [`Effect::WakeReader`].
+    pub fn take_from(&mut self, now: Tick, name: &TopicPartition, out: &mut Vec<Effect>) -> Option<Handout> {
+        let partition = self.partitions.get_mut(name).filter(|partition| partition.apart)?;
+        let item = if partition.paused { None } else { partition.pop() };
+        partition.starving = item.is_none() && !partition.paused;
+        self.finish(now, out);
+        item
+    }
+
+    /// A chunk that waits, because its partition is paused or its own reader is slow, in memory that it shares with others.
+    pub fn pinned(&self) -> Option<&Chunk> {
+        self.partitions.values().filter(|p| p.apart || p.paused).find_map(Partition::pinned)
+    }
+
+    /// The chunk that [`Self::pinned`] gave, and has a copy of its `records` now.
+    pub fn unpinned(&mut self, chunk: Chunk) {
+        let queue = self.partitions.get_mut(&chunk.partition).map(|partition| &mut partition.queue);
+        let same = |item: &&mut Handout| matches!(item, Handout::Chunk(old) if (old.generation, old.from) == (chunk.generation, chunk.from));
+        if let Some(item) = queue.and_then(|queue| queue.iter_mut().find(same)) {
+            *item = Handout::Chunk(chunk);
+        }
     }
 
     /// Gives the unread rest of a chunk back, when its partition is paused. `at` is the first record not read.
@@ -136,17 +168,12 @@ impl Fetcher {
 
     /// First offset that the reader has not taken; `None` while it is being looked up.
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
-        self.partitions.get(partition)?.position().map(|(offset, _)| offset)
+        self.partitions.get(partition)?.position()
     }
 
     /// As [`Self::position`], with the leader epoch of the record before; -1 if unknown.
     pub fn place(&self, partition: &TopicPartition) -> Option<(i64, i32)> {
-        self.partitions.get(partition)?.position()
-    }
-
-    /// Where the log of a partition begins and ends, as the last answer of a broker told.
-    pub fn bounds(&self, partition: &TopicPartition) -> Option<LogBounds> {
-        self.partitions.get(partition).map(|partition| partition.bounds)
+        self.partitions.get(partition)?.place()
     }
 
     /// Settings in force.
@@ -175,6 +202,10 @@ impl Fetcher {
         }
         if std::mem::take(&mut self.wake) {
             out.push(Effect::Wake);
+        }
+        out.extend(std::mem::take(&mut self.woken).into_iter().map(Effect::WakeReader));
+        if std::mem::take(&mut self.unpin) {
+            out.push(Effect::Unpin);
         }
     }
 
@@ -222,7 +253,8 @@ impl Fetcher {
             };
             match place {
                 Some((offset, epoch)) => {
-                    (partition.stage, partition.epoch) = (Stage::Fetch { offset }, epoch)
+                    partition.epoch = epoch;
+                    partition.stage = Stage::start(StartOffset::Checked { offset, leader_epoch: epoch });
                 }
                 None => match Stage::reset(self.settings.reset) {
                     Some(stage) => partition.stage = stage,
@@ -254,12 +286,25 @@ impl Fetcher {
         }
     }
 
-    fn mark_ready(&mut self, name: &TopicPartition) {
-        if self.is_paused(name) || self.ready.contains(name) {
-            return;
+    fn set_apart(&mut self, name: &TopicPartition, apart: bool) {
+        let Some(partition) = self.partitions.get_mut(name) else { return };
+        partition.apart = apart;
+        partition.starving = false;
+        let waits = !partition.queue.is_empty();
+        self.ready.retain(|ready| ready != name);
+        if waits {
+            self.mark_ready(name);
         }
-        self.ready.push_back(name.clone());
-        self.wake = true;
+    }
+
+    fn mark_ready(&mut self, name: &TopicPartition) {
+        let Some(partition) = self.partitions.get(name).filter(|partition| !partition.paused) else { return };
+        if partition.apart {
+            self.woken.insert(name.clone());
+        } else if !self.ready.contains(name) {
+            self.ready.push_back(name.clone());
+            self.wake = true;
+        }
     }
 
     pub(crate) fn fail(&mut self, name: &TopicPartition, failure: PartitionFailure) {
@@ -310,6 +355,7 @@ impl Fetcher {
         }
         broker.session.answered(answer.session_id);
         broker.retry.clear();
+        let shared = answer.partitions.iter().filter(|data| !data.records.is_empty()).count() > 1;
         let mut known = Vec::with_capacity(answer.partitions.len());
         for data in answer.partitions {
             if let Some(name) = broker.session.find(&data.topic, data.topic_id, data.partition) {
@@ -323,7 +369,7 @@ impl Fetcher {
                 (sent, current)
                 && (generation, offset) == (now_generation, now_offset)
             {
-                self.fetched_partition(now, id, &name, offset, data, out);
+                self.fetched_partition(now, &name, offset, data, shared, out);
             }
         }
     }
@@ -331,39 +377,36 @@ impl Fetcher {
     fn fetched_partition(
         &mut self,
         now: Tick,
-        from: i32,
         name: &TopicPartition,
         offset: i64,
         data: FetchedPartition,
+        shared: bool,
         out: &mut Vec<Effect>,
     ) {
         if let Some((leader, epoch)) = data.current_leader {
             out.push(Effect::LeaderHint { partition: name.clone(), leader, epoch });
         }
-        let Some(partition) = self.partitions.get_mut(name) else { return };
-        let by_follower = partition.leader.is_some_and(|leader| leader.broker != from);
-        if data.error.is_some() {
-            partition.preferred = None;
-        } else {
-            partition.bounds = data.bounds;
-            if let Some(broker) = data.preferred {
-                let until = now.saturating_add(self.settings.preferred_max_age);
-                partition.preferred = Some((broker, until)).filter(|_| broker != from);
-            }
+        if let Some(replica) = data.preferred_replica
+            && let Some(partition) = self.partitions.get_mut(name)
+        {
+            partition.replica = now.checked_add(self.settings.replica_limit).map(|until| (replica, until));
         }
         match data.error {
-            // A follower may not have that much yet, or not any more: the leader knows.
-            Some(ErrorCode::OFFSET_OUT_OF_RANGE) if by_follower => {}
-            None if data.diverging.is_some() => {
-                data.diverging.into_iter().for_each(|end| self.truncated(now, name, end, out));
-            }
-            None => self.fetched_records(now, name, offset, data),
+            None => self.fetched_records(now, name, offset, data, shared),
+            Some(_) if self.leave_replica(name) => {} // only the leader's word counts
             Some(ErrorCode::OFFSET_OUT_OF_RANGE) => self.out_of_range(now, name, offset),
             Some(error) => self.partition_error(now, name, error),
         }
     }
 
-    fn fetched_records(&mut self, now: Tick, name: &TopicPartition, offset: i64, data: FetchedPartition) {
+    fn fetched_records(
+        &mut self,
+        now: Tick,
+        name: &TopicPartition,
+        offset: i64,
+        data: FetchedPartition,
+        shared: bool,
+    ) {
         let scan = scan(&data.records, offset);
         if scan.next == offset && !scan.sound {
             self.fail(name, PartitionFailure::Corrupt { offset });
@@ -373,8 +416,8 @@ impl Fetcher {
         let Some(partition) = self.partitions.get_mut(name) else { return };
         partition.retry.clear();
         if scan.next > offset {
-            let epoch = std::mem::replace(&mut partition.epoch, scan.epoch);
             partition.stage = Stage::Fetch { offset: scan.next };
+            let epoch = std::mem::replace(&mut partition.epoch, scan.epoch);
             partition.push(Chunk {
                 partition: name.clone(),
                 generation: partition.generation,
@@ -383,26 +426,10 @@ impl Fetcher {
                 next: scan.next,
                 aborted: data.aborted,
                 records: data.records.slice(..scan.bytes),
+                shared,
             });
             self.mark_ready(name);
         }
-    }
-
-    /// The log has other records than those that were read (KIP-320): what was fetched and not handed out counts no more.
-    fn truncated(&mut self, now: Tick, name: &TopicPartition, end: LogEnd, out: &mut Vec<Effect>) {
-        let generation = self.next_generation();
-        let Some(partition) = self.partitions.get_mut(name) else { return };
-        let (Some((offset, _)), Some(start)) = (partition.position(), partition.parted(end)) else { return };
-        if end.offset < offset && self.settings.reset == OffsetReset::None {
-            self.fail(name, PartitionFailure::Truncated { offset, at: end.offset });
-            return self.partition_failed(now, name);
-        }
-        if end.offset < offset {
-            out.push(Effect::Truncated { partition: name.clone(), offset, at: end.offset });
-        }
-        partition.restart(generation, start);
-        self.ready.retain(|ready| ready != name);
-        self.wake = true;
     }
 
     fn out_of_range(&mut self, now: Tick, name: &TopicPartition, offset: i64) {
@@ -421,6 +448,11 @@ impl Fetcher {
                 self.partition_failed(now, name);
             }
         }
+    }
+
+    /// Goes back to the leader; `false` if the partition was read there.
+    fn leave_replica(&mut self, name: &TopicPartition) -> bool {
+        self.partitions.get_mut(name).is_some_and(|partition| partition.replica.take().is_some())
     }
 
     /// A broker refuses one partition: new leaders are looked for, the rest is told to the application.
@@ -453,10 +485,10 @@ impl Fetcher {
         broker.retry.failures = broker.retry.failures.saturating_add(1);
         broker.retry.at = Some(now + self.settings.backoff.delay(broker.retry.failures, &mut self.rng));
         for (name, partition) in &mut self.partitions {
-            if partition.source() == Some(id) || partition.leader.is_some_and(|leader| leader.broker == id) {
+            partition.replica.take_if(|(replica, _)| *replica == id);
+            if partition.leader.is_some_and(|leader| leader.broker == id) {
                 self.refresh.insert(name.topic.clone());
             }
-            partition.preferred.take_if(|(broker, _)| *broker == id);
         }
     }
 
@@ -507,6 +539,62 @@ impl Fetcher {
         self.forget_lookup(now, lookup);
     }
 
+    fn ended(
+        &mut self,
+        now: Tick,
+        broker: i32,
+        lookup: u64,
+        ends: Option<Vec<EndOfEpoch>>,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(broker) = self.brokers.get_mut(&broker) {
+            broker.retry.clear();
+        }
+        let Some(ends) = ends else {
+            // A broker from before KIP-320: there is nothing to find out.
+            for partition in self.partitions.values_mut().filter(|p| p.stage.asked() == Some(lookup)) {
+                partition.validated();
+            }
+            return;
+        };
+        for EndOfEpoch { partition: name, error, epoch, end } in ends {
+            let generation = self.next_generation();
+            let Some(partition) = self.partitions.get_mut(&name) else { continue };
+            let Stage::Validate { offset, asked } = partition.stage else { continue };
+            if asked != Some(lookup) {
+                continue;
+            }
+            if !error.is_ok() {
+                partition.stage = Stage::Validate { offset, asked: None };
+                self.partition_error(now, &name, error);
+                continue;
+            }
+            let diverges = Some(end).filter(|_| epoch >= 0 && end >= 0);
+            if diverges.is_some_and(|end| end >= offset) {
+                partition.validated();
+                continue;
+            }
+            let reset = Stage::reset(self.settings.reset);
+            if reset.is_some() {
+                out.push(Effect::WasCut { partition: name.clone(), offset, diverges });
+            }
+            match (reset, diverges) {
+                (Some(_), Some(diverges)) => partition.cut(generation, diverges),
+                (Some(stage), None) => {
+                    partition.cut(generation, offset);
+                    partition.stage = stage;
+                }
+                (None, _) => {
+                    partition.stage = Stage::Validate { offset, asked: None };
+                    self.fail(&name, PartitionFailure::Truncated { offset, diverges });
+                    self.partition_failed(now, &name);
+                }
+            }
+        }
+        self.wake = true;
+        self.forget_lookup(now, lookup);
+    }
+
     fn list_failed(&mut self, now: Tick, broker: i32, lookup: u64) {
         if self.forget_lookup(now, lookup) {
             self.broker_failed(now, broker);
@@ -518,12 +606,12 @@ impl Fetcher {
         let waiting: Vec<_> = self
             .partitions
             .iter()
-            .filter(|(_, p)| matches!(p.stage, Stage::Locate { asked: Some(asked), .. } if asked == lookup))
+            .filter(|(_, p)| p.stage.asked() == Some(lookup))
             .map(|(name, _)| name.clone())
             .collect();
         for name in &waiting {
             if let Some(partition) = self.partitions.get_mut(name)
-                && let Stage::Locate { asked, .. } = &mut partition.stage
+                && let Stage::Locate { asked, .. } | Stage::Validate { asked, .. } = &mut partition.stage
             {
                 *asked = None;
             }
@@ -537,9 +625,11 @@ impl Fetcher {
         if let Some(partition) = self.partitions.get_mut(name)
             && partition.generation == generation
         {
-            let failures = partition.retry.failures;
             partition.restart(next, StartOffset::Offset(from));
-            partition.retry.failures = failures;
+            // Counted by itself: the Fetch in between succeeds.
+            let before = partition.stuck.filter(|(at, _)| *at == from).map_or(0, |(_, times)| times);
+            partition.stuck = Some((from, before.saturating_add(1)));
+            partition.retry.failures = before;
             self.ready.retain(|ready| ready != name);
             self.partition_failed(now, name);
         }

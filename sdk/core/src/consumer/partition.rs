@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use klamm_wire::ErrorCode;
 
-use super::event::{Chunk, Handout, Leader, LogBounds, LogEnd, OffsetReset, PartitionFailure, StartOffset};
+use super::event::{BY_DURATION, Chunk, Handout, Leader, OffsetReset, PartitionFailure, StartOffset};
 use crate::{Tick, TopicPartition};
 
 /// ListOffsets timestamps with a meaning of their own.
@@ -23,6 +23,13 @@ pub(crate) enum Stage {
         /// Number of the lookup in flight.
         asked: Option<u64>,
     },
+    /// Known, but not from this leader: ask it whether its log still has what was fetched before (KIP-320).
+    Validate {
+        /// First offset that has not been fetched.
+        offset: i64,
+        /// Number of the lookup in flight.
+        asked: Option<u64>,
+    },
     /// Known.
     Fetch {
         /// First offset that has not been fetched.
@@ -37,6 +44,7 @@ impl Stage {
             StartOffset::End => Self::locate(LATEST),
             // Negative ones would be taken for codes.
             StartOffset::Timestamp(ms) => Self::locate(ms.max(0)),
+            StartOffset::Checked { offset, leader_epoch: 0.. } => Self::Validate { offset, asked: None },
             StartOffset::Offset(offset) | StartOffset::Checked { offset, .. } => Self::Fetch { offset },
             StartOffset::Committed => Self::Wait,
         }
@@ -51,7 +59,16 @@ impl Stage {
         match policy {
             OffsetReset::Earliest => Some(Self::locate(EARLIEST)),
             OffsetReset::Latest => Some(Self::locate(LATEST)),
+            OffsetReset::ByDuration(_) => Some(Self::locate(BY_DURATION)),
             OffsetReset::None => None,
+        }
+    }
+
+    /// Number of the lookup in flight.
+    pub(crate) fn asked(self) -> Option<u64> {
+        match self {
+            Self::Locate { asked, .. } | Self::Validate { asked, .. } => asked,
+            Self::Wait | Self::Fetch { .. } => None,
         }
     }
 
@@ -59,7 +76,7 @@ impl Stage {
     pub(crate) fn located(timestamp: i64, offset: i64) -> Self {
         match offset {
             // No record is that young: go on with what will be written.
-            ..0 if timestamp >= 0 => Self::locate(LATEST),
+            ..0 if timestamp >= 0 || timestamp == BY_DURATION => Self::locate(LATEST),
             ..0 => Self::locate(timestamp),
             _ => Self::Fetch { offset },
         }
@@ -68,7 +85,7 @@ impl Stage {
 
 fn epoch(start: StartOffset) -> i32 {
     match start {
-        StartOffset::Checked { leader_epoch, .. } => leader_epoch,
+        StartOffset::Checked { leader_epoch, .. } => leader_epoch.max(-1),
         _ => -1,
     }
 }
@@ -101,19 +118,23 @@ pub(crate) struct Partition {
     pub(crate) generation: u64,
     pub(crate) stage: Stage,
     pub(crate) leader: Option<Leader>,
+    /// Follower to read from instead, until then (KIP-392).
+    pub(crate) replica: Option<(i32, Tick)>,
     /// Epoch of the record before the offset to fetch; -1 if unknown.
     pub(crate) epoch: i32,
-    /// Replica that the leader sent this consumer to (KIP-392), and until when.
-    pub(crate) preferred: Option<(i32, Tick)>,
-    /// Of the log, when last told.
-    pub(crate) bounds: LogBounds,
     pub(crate) paused: bool,
+    /// It has a reader of its own.
+    pub(crate) apart: bool,
+    /// That reader found nothing to take and waits.
+    pub(crate) starving: bool,
     pub(crate) retry: Retry,
     /// Since when there has been no leader, and what the metadata says about it.
     pub(crate) lost: Option<(Tick, ErrorCode)>,
     /// What the reader has not taken yet, in order.
     pub(crate) queue: VecDeque<Handout>,
     pub(crate) queued_bytes: usize,
+    /// Where the reader could not go on the last time, and how often in a row.
+    pub(crate) stuck: Option<(i64, u32)>,
 }
 
 impl Partition {
@@ -122,14 +143,16 @@ impl Partition {
             generation,
             stage: Stage::start(start),
             leader: None,
+            replica: None,
             epoch: epoch(start),
-            preferred: None,
-            bounds: LogBounds::default(),
             paused: false,
+            apart: false,
+            starving: false,
             retry: Retry::default(),
             lost: Some((now, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            stuck: None,
         }
     }
 
@@ -143,34 +166,34 @@ impl Partition {
         self.queued_bytes = 0;
     }
 
-    /// Offset to be handed out next, as far as the queue tells, and epoch of the record before; `None` while it is being
-    /// looked up.
-    pub(crate) fn position(&self) -> Option<(i64, i32)> {
+    /// Offset to be handed out next, as far as the queue tells; `None` while it is being looked up.
+    pub(crate) fn position(&self) -> Option<i64> {
+        self.place().map(|(offset, _)| offset)
+    }
+
+    /// As [`Self::position`], with the epoch of the record before; -1 if unknown.
+    pub(crate) fn place(&self) -> Option<(i64, i32)> {
         let queued = self.queue.iter().find_map(|item| match item {
             Handout::Chunk(chunk) => Some((chunk.from, chunk.epoch)),
             Handout::Failed { .. } => None,
         });
         queued.or(match self.stage {
-            Stage::Fetch { offset } => Some((offset, self.epoch)),
+            Stage::Fetch { offset } | Stage::Validate { offset, .. } => Some((offset, self.epoch)),
             Stage::Wait | Stage::Locate { .. } => None,
         })
-    }
-
-    /// Where to go on when the log has other records than those that were read: where it parts, or at the position if that
-    /// comes first.
-    pub(crate) fn parted(&self, end: LogEnd) -> Option<StartOffset> {
-        let (position, _) = self.position()?;
-        Some(StartOffset::Checked { offset: position.min(end.offset).max(0), leader_epoch: end.epoch })
-    }
-
-    /// Broker to fetch from.
-    pub(crate) fn source(&self) -> Option<i32> {
-        self.preferred.map(|(broker, _)| broker).or(self.leader.map(|leader| leader.broker))
     }
 
     pub(crate) fn push(&mut self, chunk: Chunk) {
         self.queued_bytes += chunk.records.len();
         self.queue.push_back(Handout::Chunk(chunk));
+    }
+
+    /// The first chunk that waits in memory shared with other partitions.
+    pub(crate) fn pinned(&self) -> Option<&Chunk> {
+        self.queue.iter().find_map(|item| match item {
+            Handout::Chunk(chunk) if chunk.shared => Some(chunk),
+            _ => None,
+        })
     }
 
     /// Queues a failure, unless the application has not seen the last one yet.
@@ -201,8 +224,33 @@ impl Partition {
             return false;
         }
         self.leader = Some(leader);
-        self.preferred = None;
+        self.replica = None;
         self.retry.clear();
+        if let Stage::Fetch { offset } | Stage::Validate { offset, .. } = self.stage
+            && self.epoch >= 0
+            && leader.epoch > self.epoch
+        {
+            self.stage = Stage::Validate { offset, asked: None };
+        }
         true
+    }
+
+    /// The leader's log still has what was fetched.
+    pub(crate) fn validated(&mut self) {
+        if let Stage::Validate { offset, .. } = self.stage {
+            self.stage = Stage::Fetch { offset };
+        }
+    }
+
+    /// The broker to fetch from.
+    pub(crate) fn source(&self) -> Option<i32> {
+        let leader = self.leader?.broker;
+        Some(self.replica.map_or(leader, |(broker, _)| broker))
+    }
+
+    /// The new leader's log ends before what was fetched: goes on where it differs, and drops what was not handed out behind.
+    pub(crate) fn cut(&mut self, generation: u64, diverges: i64) {
+        let at = self.position().map_or(diverges, |position| position.min(diverges));
+        self.restart(generation, StartOffset::Offset(at));
     }
 }

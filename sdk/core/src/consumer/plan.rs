@@ -3,10 +3,14 @@
 //! A leader is asked when nothing is in flight to it, none of its partitions has enough queued already, and
 //! the budget has room. Its Fetch then names every partition it leads, so that one with nothing new never
 //! holds up one that has: a long poll over the rest would.
+//!
+//! Where partitions have readers of their own, one that has enough queued holds nobody up: it is left out, and the broker
+//! asked not to wait long, so that it is soon back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::event::{Effect, FetchPlan, FetchTarget, Lookup, PartitionFailure, Wanted};
+use super::event::{Effect, EpochLookup, FetchPlan, FetchTarget, Lookup, PartitionFailure, Wanted};
 use super::fetcher::{Fetcher, InFlight};
 use super::partition::{Partition, Stage};
 use crate::{Tick, TopicPartition};
@@ -17,7 +21,14 @@ struct Candidate {
     wanted: Wanted,
     /// A partition has enough queued: wait until the reader has taken some of it.
     full: bool,
+    /// A partition with enough queued is left out.
+    held_back: bool,
+    /// A partition's own reader waits for it.
+    starving: bool,
 }
+
+/// How long a broker may wait when a partition is left out that will want more soon.
+const HELD_BACK_WAIT: Duration = Duration::from_millis(50);
 
 impl Fetcher {
     /// When [`Self::on_deadline`] wants to run.
@@ -38,12 +49,10 @@ impl Fetcher {
         for broker in self.brokers.values_mut() {
             broker.retry.due(now);
         }
-        for partition in self.partitions.values_mut() {
-            partition.preferred.take_if(|(_, until)| *until <= now);
-        }
         self.plan_locations(now);
         self.plan_lookups(out);
-        self.plan_fetches(out);
+        self.plan_validations(out);
+        self.plan_fetches(now, out);
         let partitions = &self.partitions;
         self.brokers.retain(|id, broker| {
             broker.in_flight.is_some()
@@ -112,7 +121,42 @@ impl Fetcher {
         }
     }
 
-    fn plan_fetches(&mut self, out: &mut Vec<Effect>) {
+    /// Asks new leaders whether their logs still have what was fetched from others.
+    fn plan_validations(&mut self, out: &mut Vec<Effect>) {
+        let mut by_leader: BTreeMap<i32, Vec<EpochLookup>> = BTreeMap::new();
+        for (name, partition) in &self.partitions {
+            let (Some(leader), Stage::Validate { asked: None, .. }) = (partition.leader, partition.stage)
+            else {
+                continue;
+            };
+            let waits = self.brokers.get(&leader.broker).is_some_and(|broker| broker.retry.at.is_some());
+            if partition.retry.at.is_none() && !partition.has_failed() && !waits {
+                by_leader.entry(leader.broker).or_default().push(EpochLookup {
+                    partition: name.clone(),
+                    leader_epoch: leader.epoch,
+                    epoch: partition.epoch,
+                });
+            }
+        }
+        for (broker, partitions) in by_leader {
+            self.lookups += 1;
+            let lookup = self.lookups;
+            for wanted in &partitions {
+                if let Some(partition) = self.partitions.get_mut(&wanted.partition)
+                    && let Stage::Validate { asked, .. } = &mut partition.stage
+                {
+                    *asked = Some(lookup);
+                }
+            }
+            self.brokers.entry(broker).or_default();
+            out.push(Effect::EndsOfEpochs { broker, lookup, partitions });
+        }
+    }
+
+    fn plan_fetches(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        for partition in self.partitions.values_mut() {
+            partition.replica.take_if(|(_, until)| *until <= now);
+        }
         let candidates = self.candidates();
         let leaders = candidates.len().max(1);
         let share = (self.settings.prefetch_bytes / leaders).min(bytes(self.settings.max_bytes)).max(1);
@@ -129,8 +173,9 @@ impl Fetcher {
             {
                 continue;
             }
-            if let Some(reserved) = self.grant(candidate.wanted.len(), share, starving) {
-                self.fetch(id, candidate.wanted, reserved, out);
+            match self.grant(candidate.wanted.len(), share, starving || candidate.starving) {
+                Some(reserved) => self.fetch(id, candidate, reserved, out),
+                None => self.unpin |= self.pinned().is_some(),
             }
         }
     }
@@ -138,6 +183,9 @@ impl Fetcher {
     /// Every leader of an assigned partition, with what it could be asked for now.
     fn candidates(&self) -> BTreeMap<i32, Candidate> {
         let enough = (self.settings.prefetch_bytes / self.partitions.len().max(1)).max(1);
+        let apart = self.partitions.values().filter(|p| p.apart);
+        let apart: BTreeSet<i32> = apart.filter_map(Partition::source).collect();
+        let next = bytes(self.settings.max_partition_bytes);
         let mut candidates: BTreeMap<i32, Candidate> = BTreeMap::new();
         for (name, partition) in &self.partitions {
             let (Some(leader), Some(source), false) =
@@ -150,7 +198,13 @@ impl Fetcher {
             if partition.retry.at.is_some() || partition.has_failed() {
                 continue;
             }
-            candidate.full |= partition.queued_bytes >= enough;
+            let queued = partition.queued_bytes;
+            if apart.contains(&source) && queued > 0 && queued.saturating_add(next) > enough {
+                candidate.held_back = true;
+                continue;
+            }
+            candidate.full |= queued >= enough;
+            candidate.starving |= partition.starving && partition.queue.is_empty();
             candidate.wanted.insert(
                 name.clone(),
                 FetchTarget {
@@ -158,7 +212,6 @@ impl Fetcher {
                     topic_id: leader.topic_id,
                     leader_epoch: leader.epoch,
                     offset,
-                    last_epoch: partition.epoch,
                 },
             );
         }
@@ -182,7 +235,10 @@ impl Fetcher {
         }
     }
 
-    fn fetch(&mut self, id: i32, wanted: Wanted, reserved: usize, out: &mut Vec<Effect>) {
+    fn fetch(&mut self, id: i32, candidate: Candidate, reserved: usize, out: &mut Vec<Effect>) {
+        let Candidate { wanted, held_back, .. } = candidate;
+        let max_wait = self.settings.max_wait;
+        let max_wait = if held_back { max_wait.min(HELD_BACK_WAIT) } else { max_wait };
         let generation = |name: &TopicPartition| self.partitions.get(name).map(|p| p.generation);
         let sent = wanted
             .values()
@@ -198,6 +254,7 @@ impl Fetcher {
                 session_id: delta.id,
                 session_epoch: delta.epoch,
                 max_bytes: i32::try_from(reserved).unwrap_or(i32::MAX),
+                max_wait,
                 partitions: delta.send,
                 forgotten: delta.forget,
             },

@@ -10,7 +10,7 @@ pub struct Scan {
     pub next: i64,
     /// Bytes of the whole batches; a cut-off batch behind them is not counted.
     pub bytes: usize,
-    /// Leader epoch of the last whole batch; -1 if there is none.
+    /// Epoch of the last whole batch; -1 if there is none.
     pub epoch: i32,
     /// `false` if something that is not a batch, or no later batch, came first or ended the walk.
     pub sound: bool,
@@ -34,8 +34,8 @@ pub fn scan(records: &Bytes, from: i64) -> Scan {
             return Scan { sound: false, ..scan };
         }
         scan.next = end + 1;
-        scan.bytes += batch.bytes().len();
         scan.epoch = header.partition_leader_epoch;
+        scan.bytes += batch.bytes().len();
     }
     // A broker always sends the first batch whole, however large (KIP-74).
     scan.sound = records.is_empty() || scan.bytes > 0;

@@ -117,7 +117,6 @@ mod tests {
             partition: TopicPartition::new("t", partition),
             topic_id: Uuid::from_u128(7),
             leader_epoch: 1,
-            last_epoch: -1,
             offset,
         }
     }

@@ -2,7 +2,6 @@
 
 mod any_order;
 mod chunks;
-mod replicas;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,11 +18,6 @@ use crate::{Tick, TopicPartition};
 
 const MS: Duration = Duration::from_millis(1);
 const ID: Uuid = Uuid::from_u128(7);
-
-/// Behind a record of epoch `last_epoch`.
-fn after(partition: i32, offset: i64, last_epoch: i32) -> FetchTarget {
-    FetchTarget { last_epoch, ..target(partition, 3, offset) }
-}
 
 /// A batch of `count` records at `base`, each holding its offset.
 pub(crate) fn batch(base: i64, count: i64) -> Bytes {
@@ -49,11 +43,11 @@ fn settings() -> FetchSettings {
         max_partition_bytes: 1_000,
         isolation: Isolation::ReadUncommitted,
         reset: OffsetReset::Latest,
-        rack: None,
-        preferred_max_age: 300_000 * MS,
         prefetch_bytes: 10_000,
         backoff: Backoff::new(100 * MS, 1_000 * MS),
         locate_limit: 60_000 * MS,
+        rack: String::new(),
+        replica_limit: 300_000 * MS,
     }
 }
 
@@ -66,7 +60,7 @@ fn leader(broker: i32, epoch: i32) -> Location {
 }
 
 fn target(partition: i32, epoch: i32, offset: i64) -> FetchTarget {
-    FetchTarget { partition: tp(partition), topic_id: ID, leader_epoch: epoch, offset, last_epoch: -1 }
+    FetchTarget { partition: tp(partition), topic_id: ID, leader_epoch: epoch, offset }
 }
 
 fn refresh() -> Effect {
@@ -79,6 +73,7 @@ fn fetch(broker: i32, session: (i32, i32), partitions: Vec<FetchTarget>, max_byt
         session_id: session.0,
         session_epoch: session.1,
         max_bytes,
+        max_wait: 500 * MS,
         partitions,
         forgotten: vec![],
     };
@@ -188,7 +183,7 @@ fn the_beginning_is_looked_up_at_the_leader_first() {
 fn records_are_queued_and_the_next_fetch_goes_on_behind_them() {
     let mut bench = Bench::fetching(settings(), 5);
     let effects = bench.step(answer(1, 9, vec![records(0, batch(5, 3))]));
-    assert_eq!(effects, [fetch(1, (9, 1), vec![after(0, 8, 3)], 1_000), Effect::Wake]);
+    assert_eq!(effects, [fetch(1, (9, 1), vec![target(0, 3, 8)], 1_000), Effect::Wake]);
     assert_eq!(bench.fetcher.position(&tp(0)), Some(5), "fetched is not handed out");
     let (item, _) = bench.take();
     let Some(Handout::Chunk(chunk)) = item else { panic!("no chunk") };
@@ -204,7 +199,7 @@ fn a_partition_with_enough_queued_holds_its_leader_back_until_it_is_taken() {
     let effects = bench.step(answer(1, 9, vec![records(0, data)]));
     assert_eq!(effects, [Effect::Wake]);
     let (_, effects) = bench.take();
-    assert_eq!(effects, [fetch(1, (9, 1), vec![after(0, 10, 3)], 150)]);
+    assert_eq!(effects, [fetch(1, (9, 1), vec![target(0, 3, 10)], 150)]);
 }
 
 #[test]
@@ -217,12 +212,12 @@ fn nothing_is_fetched_without_room_but_a_waiting_reader_is_served() {
     assert_eq!(effects, [], "the application may still drop what it holds");
     let (item, effects) = bench.take();
     assert_eq!(item, None);
-    assert_eq!(effects, [fetch(1, (9, 1), vec![after(0, 1, 3)], 1_000)]);
+    assert_eq!(effects, [fetch(1, (9, 1), vec![target(0, 3, 1)], 1_000)]);
 
     let mut bench = Bench::fetching(settings(), 0);
     bench.step(Event::Held(9_500));
     bench.step(answer(1, 9, vec![records(0, batch(0, 1))]));
-    assert_eq!(bench.step(Event::Held(9_000)), [fetch(1, (9, 1), vec![after(0, 1, 3)], 1_000)]);
+    assert_eq!(bench.step(Event::Held(9_000)), [fetch(1, (9, 1), vec![target(0, 3, 1)], 1_000)]);
 }
 
 #[test]
@@ -366,6 +361,7 @@ fn a_paused_partition_leaves_the_session_and_keeps_what_is_queued() {
         session_id: 9,
         session_epoch: 1,
         max_bytes: 1_000,
+        max_wait: 500 * MS,
         partitions: vec![],
         forgotten: vec![(tp(0), ID)],
     };
@@ -437,4 +433,64 @@ fn a_new_assignment_keeps_known_leaders_and_drops_the_rest() {
     assert_eq!(effects, [fetch(1, (9, 2), vec![target(0, 3, 1)], 1_000)]);
     assert_eq!(bench.step(Event::Assign(vec![])), [Effect::Wake]);
     assert_eq!(bench.step(answer(1, 9, vec![])), []);
+}
+
+/// Goal: KIP-392. The leader names a follower, which is read until it refuses, the leader changes or the time is over.
+#[test]
+fn a_follower_that_the_leader_names_is_read_until_it_refuses_or_the_time_is_over() {
+    let mut bench = Bench::fetching(settings(), 5);
+    let nearer = |to| FetchedPartition { preferred_replica: Some(to), ..records(0, Bytes::new()) };
+    let there = |effects: &[Effect]| match effects {
+        [Effect::Fetch { broker, .. }, ..] => *broker,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(there(&bench.step(answer(1, 9, vec![nearer(2)]))), 2);
+    assert_eq!(there(&bench.step(answer(2, 8, vec![records(0, batch(5, 2))]))), 2);
+    // What a follower says is not the last word.
+    let back = bench.step(answer(2, 8, vec![error(0, ErrorCode::OFFSET_OUT_OF_RANGE)]));
+    assert_eq!(there(&back), 1);
+    assert_eq!(there(&bench.step(answer(1, 9, vec![nearer(2)]))), 2);
+    let effects = bench.step(Event::FetchFailed { broker: 2 });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Fetch { broker: 1, .. })), "{effects:?}");
+    assert_eq!(there(&bench.step(answer(1, 9, vec![nearer(3)]))), 3);
+    bench.now += 300_000 * MS;
+    assert_eq!(there(&bench.step(answer(3, 7, vec![records(0, Bytes::new())]))), 1, "after so long");
+    assert_eq!(bench.fetcher.position(&tp(0)), Some(5), "what was fetched is there to be taken");
+}
+
+#[test]
+fn a_new_leader_is_asked_whether_it_has_what_was_fetched_before_it_is_read() {
+    let mut bench = Bench::fetching(settings(), 5);
+    bench.step(answer(1, 9, vec![records(0, batch(5, 2))]));
+    bench.take();
+    let effects = bench.step(Event::Located(vec![(tp(0), leader(2, 4))]));
+    let partitions = vec![EpochLookup { partition: tp(0), leader_epoch: 4, epoch: 3 }];
+    assert_eq!(effects, [Effect::EndsOfEpochs { broker: 2, lookup: 1, partitions }]);
+    // The former leader's late answer counts no more.
+    assert_eq!(bench.step(answer(1, 9, vec![records(0, batch(7, 2))])), []);
+    let end = |end| EndOfEpoch { partition: tp(0), error: ErrorCode::NONE, epoch: 3, end };
+    let effects = bench.step(Event::Ended { broker: 2, lookup: 1, ends: Some(vec![end(7)]) });
+    assert!(
+        matches!(&effects[..], [Effect::Fetch { broker: 2, plan }, Effect::Wake] if plan.partitions[0].offset == 7)
+    );
+    // The next one has less.
+    bench.step(answer(2, 8, vec![records(0, batch(7, 3))]));
+    let effects = bench.step(Event::Located(vec![(tp(0), leader(1, 6))]));
+    assert!(matches!(effects[..], [Effect::EndsOfEpochs { broker: 1, lookup: 2, .. }]), "{effects:?}");
+    let effects = bench.step(Event::Ended { broker: 1, lookup: 2, ends: Some(vec![end(6)]) });
+    let cut = Effect::WasCut { partition: tp(0), offset: 10, diverges: Some(6) };
+    assert_eq!(effects[0], cut);
+    assert_eq!(bench.fetcher.position(&tp(0)), Some(6), "what was not handed out behind it is dropped");
+    // One from before KIP-320 cannot tell.
+    bench.step(answer(1, 9, vec![records(0, batch(6, 2))]));
+    bench.step(Event::Located(vec![(tp(0), leader(2, 7))]));
+    assert_eq!(
+        bench.step(Event::Ended { broker: 2, lookup: 3, ends: None }),
+        [],
+        "a Fetch is under way there"
+    );
+    let effects = bench.step(answer(2, 8, vec![]));
+    assert!(
+        matches!(&effects[..], [Effect::Fetch { broker: 2, plan }, ..] if plan.partitions[0].offset == 8)
+    );
 }

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use klamm_wire::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use klamm_wire::messages::fetch_response::PartitionData;
 use klamm_wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use klamm_wire::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use klamm_wire::messages::{
-    BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse, TopicName,
+    BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, TopicName,
 };
 use klamm_wire::{ErrorCode, StrBytes};
 use uuid::Uuid;
 
 use super::event::{
-    Aborted, FetchAnswer, FetchPlan, FetchSettings, FetchTarget, FetchedPartition, Isolation, ListedOffset,
-    LogBounds, LogEnd, Lookup,
+    Aborted, EndOfEpoch, EpochLookup, FetchAnswer, FetchPlan, FetchSettings, FetchTarget, FetchedPartition,
+    Isolation, ListedOffset, Lookup,
 };
 use crate::TopicPartition;
 
@@ -28,12 +30,8 @@ impl Isolation {
     }
 }
 
-fn text(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
-}
-
 fn topic_name(name: &Arc<str>) -> TopicName {
-    TopicName(text(name))
+    TopicName(StrBytes::from_string(name.to_string()))
 }
 
 fn failure(code: i16) -> Option<ErrorCode> {
@@ -43,16 +41,16 @@ fn failure(code: i16) -> Option<ErrorCode> {
 impl FetchPlan {
     /// The request. Topics carry both name and id; the version decides which one is sent.
     pub fn request(&self, settings: &FetchSettings) -> FetchRequest {
-        let max_wait_ms = i32::try_from(settings.max_wait.as_millis()).unwrap_or(i32::MAX);
+        let max_wait_ms = i32::try_from(self.max_wait.as_millis()).unwrap_or(i32::MAX);
         FetchRequest::default()
             .with_replica_id(BrokerId(-1))
             .with_max_wait_ms(max_wait_ms)
             .with_min_bytes(settings.min_bytes)
             .with_max_bytes(self.max_bytes)
             .with_isolation_level(settings.isolation.code())
+            .with_rack_id(StrBytes::from_string(settings.rack.clone()))
             .with_session_id(self.session_id)
             .with_session_epoch(self.session_epoch)
-            .with_rack_id(text(settings.rack.as_deref().unwrap_or_default()))
             .with_topics(self.topics(settings.max_partition_bytes))
             .with_forgotten_topics_data(self.forgotten_topics())
     }
@@ -65,7 +63,6 @@ impl FetchPlan {
                 .with_partition(target.partition.partition)
                 .with_current_leader_epoch(target.leader_epoch)
                 .with_fetch_offset(target.offset)
-                .with_last_fetched_epoch(target.last_epoch)
                 .with_partition_max_bytes(max_partition_bytes);
             match topics.last_mut() {
                 Some((first, partitions)) if first.partition.topic == target.partition.topic => {
@@ -112,21 +109,13 @@ impl From<FetchResponse> for FetchAnswer {
 fn fetched(topic: &str, topic_id: Uuid, data: PartitionData) -> FetchedPartition {
     let leader = data.current_leader;
     let aborted = data.aborted_transactions.unwrap_or_default();
-    let parted = data.diverging_epoch;
     FetchedPartition {
         topic: topic.to_owned(),
         topic_id,
         partition: data.partition_index,
         error: failure(data.error_code),
         current_leader: (leader.leader_id.0 >= 0).then_some((leader.leader_id.0, leader.leader_epoch)),
-        diverging: (parted.end_offset >= 0)
-            .then_some(LogEnd { epoch: parted.epoch, offset: parted.end_offset }),
-        preferred: Some(data.preferred_read_replica.0).filter(|id| *id >= 0),
-        bounds: LogBounds {
-            start: data.log_start_offset,
-            high: data.high_watermark,
-            stable: data.last_stable_offset,
-        },
+        preferred_replica: Some(data.preferred_read_replica.0).filter(|broker| *broker >= 0),
         aborted: aborted
             .into_iter()
             .map(|t| Aborted { producer_id: t.producer_id.0, first_offset: t.first_offset })
@@ -173,4 +162,37 @@ pub fn listed_offsets(response: ListOffsetsResponse) -> Vec<ListedOffset> {
         }));
     }
     offsets
+}
+
+/// The OffsetForLeaderEpoch request for `partitions`.
+pub fn ends_of_epochs_request(partitions: &[EpochLookup]) -> OffsetForLeaderEpochRequest {
+    let mut topics: BTreeMap<&Arc<str>, Vec<OffsetForLeaderPartition>> = BTreeMap::new();
+    for lookup in partitions {
+        let partition = OffsetForLeaderPartition::default()
+            .with_partition(lookup.partition.partition)
+            .with_current_leader_epoch(lookup.leader_epoch)
+            .with_leader_epoch(lookup.epoch);
+        topics.entry(&lookup.partition.topic).or_default().push(partition);
+    }
+    let topic = |(name, partitions)| {
+        OffsetForLeaderTopic::default().with_topic(topic_name(name)).with_partitions(partitions)
+    };
+    OffsetForLeaderEpochRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_topics(topics.into_iter().map(topic).collect())
+}
+
+/// What an OffsetForLeaderEpoch response says.
+pub fn ends_of_epochs(response: OffsetForLeaderEpochResponse) -> Vec<EndOfEpoch> {
+    let mut ends = Vec::new();
+    for topic in response.topics {
+        let name: Arc<str> = Arc::from(topic.topic.as_str());
+        ends.extend(topic.partitions.into_iter().map(|partition| EndOfEpoch {
+            partition: TopicPartition { topic: name.clone(), partition: partition.partition },
+            error: ErrorCode(partition.error_code),
+            epoch: partition.leader_epoch,
+            end: partition.end_offset,
+        }));
+    }
+    ends
 }

@@ -23,6 +23,10 @@ enum Cure {
     Stop(ErrorCode),
 }
 
+/// Attempts to join that came to nothing and are followed by the next one at once: one rebalance overtakes another, or a
+/// member id is required. Whatever goes on for longer does not go away by hurrying.
+const AT_ONCE: u32 = 3;
+
 fn cure(refusal: Refusal) -> Cure {
     let code = match refusal {
         Refusal::NoAnswer => return Cure::Find,
@@ -64,6 +68,15 @@ impl Membership {
         self.retry_at = Some(now.saturating_add(self.settings.backoff.delay(self.failures, &mut self.rng)));
     }
 
+    /// An attempt to join came to nothing, and nothing speaks against the next one but that it may be as vain.
+    fn in_vain(&mut self, now: Tick) {
+        self.vain = self.vain.saturating_add(1);
+        if let Some(failures) = self.vain.checked_sub(AT_ONCE).filter(|failures| *failures > 0) {
+            let pause = self.settings.backoff.delay(failures, &mut self.rng);
+            self.retry_at = Some(now.saturating_add(pause)).max(self.retry_at);
+        }
+    }
+
     /// Applies what a refusal of a join, sync or heartbeat asks for.
     fn refused(&mut self, now: Tick, refusal: Refusal, out: &mut Vec<Effect>) {
         match cure(refusal) {
@@ -101,17 +114,17 @@ impl Membership {
             JoinAnswer::MemberIdRequired(id) => {
                 self.member_id = id;
                 self.prepare(Reason::Rebalance);
-                return;
+                return self.in_vain(now);
             }
             JoinAnswer::Refused(refusal) => {
                 self.prepare(Reason::Rebalance);
                 if matches!(cure(refusal), Cure::Rejoin) {
                     self.back_off(now);
                 }
+                self.in_vain(now);
                 return self.refused(now, refusal, out);
             }
         };
-        self.failures = 0;
         self.generation = Some(joined.generation);
         self.member_id = joined.member_id;
         self.assignor = joined.assignor;
@@ -166,13 +179,18 @@ impl Membership {
             return;
         }
         match answer {
-            Ok(Ok(assignment)) => self.phase = Phase::Adopting(assignment),
+            Ok(Ok(assignment)) => {
+                self.failures = 0;
+                self.vain = 0;
+                self.phase = Phase::Adopting(assignment);
+            }
             Ok(Err(reason)) => {
                 self.leave(Reason::Failed, out);
                 self.fail(Fatal::Assignment(reason), out);
             }
             Err(refusal) => {
                 self.prepare(Reason::Rebalance);
+                self.in_vain(now);
                 self.refused(now, refusal, out);
             }
         }
@@ -259,6 +277,12 @@ impl Membership {
         out.push(Effect::CommitDone(id, Err(why)));
     }
 
+    fn ask_offsets_later(&mut self, now: Tick) {
+        self.starting.failures = self.starting.failures.saturating_add(1);
+        let pause = self.settings.backoff.delay(self.starting.failures, &mut self.rng);
+        self.starting.retry_at = Some(now.saturating_add(pause));
+    }
+
     pub(super) fn offsets(
         &mut self,
         now: Tick,
@@ -271,6 +295,8 @@ impl Membership {
         }
         self.starting.asked = None;
         match answer {
+            // It left out what it was asked for.
+            Ok(found) if found.is_empty() => self.ask_offsets_later(now),
             Ok(mut found) => {
                 self.starting.failures = 0;
                 found.retain(|name, _| self.starting.wanted.remove(name) && !self.going.contains(name));
@@ -279,9 +305,7 @@ impl Membership {
                 }
             }
             Err(refusal) => {
-                self.starting.failures = self.starting.failures.saturating_add(1);
-                let pause = self.settings.backoff.delay(self.starting.failures, &mut self.rng);
-                self.starting.retry_at = Some(now.saturating_add(pause));
+                self.ask_offsets_later(now);
                 match cure(refusal) {
                     Cure::Find if self.known().is_some() => {
                         self.coordinator = Coordinator::Unknown;

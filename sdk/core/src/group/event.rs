@@ -224,7 +224,7 @@ pub enum Call {
 #[non_exhaustive]
 pub enum Fatal {
     /// The coordinator refuses this member.
-    #[error("the group coordinator refuses: {0}")]
+    #[error("the group coordinator refuses: {_0}{}", cure(*_0))]
     Refused(ErrorCode),
     /// The assignor of this member, which leads, failed.
     #[error("the assignor failed: {0}")]
@@ -232,6 +232,29 @@ pub enum Fatal {
     /// The leader sent an assignment that cannot be read.
     #[error("the leader's assignment cannot be read: {0}")]
     Assignment(String),
+}
+
+/// What helps against a refusal.
+fn cure(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::FENCED_INSTANCE_ID => {
+            ": another consumer has joined with this group.instance.id since; give each its own"
+        }
+        ErrorCode::INCONSISTENT_GROUP_PROTOCOL => {
+            ": the members of the group have no assignor in common with this one, or the group is of another protocol; offer \
+             one of theirs in partition.assignment.strategy, or use another group.id"
+        }
+        ErrorCode::INVALID_GROUP_ID => ": group.id must not be empty",
+        ErrorCode::INVALID_SESSION_TIMEOUT => {
+            ": session.timeout.ms must lie between the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms"
+        }
+        ErrorCode::GROUP_MAX_SIZE_REACHED => {
+            ": the group has as many members as the brokers' group.max.size allows; let one leave, or raise it"
+        }
+        ErrorCode::GROUP_AUTHORIZATION_FAILED => ": the client needs READ on the group",
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED => ": the client needs READ on the topics",
+        _ => "",
+    }
 }
 
 /// Why a commit was not carried out.

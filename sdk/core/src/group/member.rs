@@ -94,6 +94,8 @@ pub struct Membership {
     polled: Option<Tick>,
     pub(super) retry_at: Option<Tick>,
     pub(super) failures: u32,
+    /// Attempts to join in a row that came to no assignment.
+    pub(super) vain: u32,
     tickets: u64,
 }
 
@@ -127,6 +129,7 @@ impl Membership {
             polled: Some(Tick::ZERO),
             retry_at: None,
             failures: 0,
+            vain: 0,
             tickets: 0,
         }
     }

@@ -139,7 +139,15 @@ impl Driver {
                 self.ask(asker.leave(coordinator, member_id, reason));
             }
             Effect::Commit { id, coordinator, member_id, generation, offsets } => {
-                self.ask(asker.commit(id, coordinator, member_id, generation, offsets));
+                let shared = self.group.shared.clone();
+                let told = shared.commits.listens().then(|| offsets.clone());
+                self.ask(async move {
+                    let event = asker.commit(id, coordinator, member_id, generation, offsets).await;
+                    if let (Some(offsets), Event::Committed(_, Ok(()))) = (told, &event) {
+                        shared.commits.committed(offsets);
+                    }
+                    event
+                });
             }
             Effect::FetchOffsets { ticket, coordinator, partitions } => self.ask(async move {
                 let found = asker.offsets(coordinator, &partitions).await;
@@ -177,7 +185,7 @@ impl Driver {
         self.group
             .shared
             .stash(ConsumerError::Group { group: self.group.config.group_id.as_str().into(), why });
-        self.group.shared.arrived.notify_waiters();
+        self.group.shared.common.arrived.notify_waiters();
     }
 
     fn adopt(&self, name: &str, assignment: &Assignment, generation: i32) {

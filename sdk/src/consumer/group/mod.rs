@@ -56,6 +56,7 @@ pub(super) struct GroupConfig {
     /// `client.rack`.
     pub(super) rack: Option<Arc<str>>,
     /// `exclude.internal.topics`.
+    #[allow(dead_code, reason = "patterns are next")]
     pub(super) exclude_internal: bool,
 }
 

@@ -30,19 +30,40 @@ impl Turns {
         Self { counts: before.counts, ..Self::default() }
     }
 
-    /// A record of this leader epoch was handed out.
-    pub(in crate::consumer) fn handed(&mut self, partition: &TopicPartition, offset: i64, epoch: i32) {
+    /// Records from the offset to before the place were handed out.
+    pub(in crate::consumer) fn handed(&mut self, partition: &TopicPartition, first: i64, next: Place) {
         if !self.counts {
             return;
         }
         match &mut self.current {
-            Some((current, turn)) if current == partition => turn.handed = (offset + 1, epoch),
+            Some((current, turn)) if current == partition => turn.handed = next,
             _ => {
                 self.put_away();
                 let known = self.others.remove(partition);
-                let turn = known.unwrap_or(Turn { over: (offset, -1), handed: (offset, -1) });
-                self.current = Some((partition.clone(), Turn { handed: (offset + 1, epoch), ..turn }));
+                let turn = known.unwrap_or(Turn { over: (first, -1), handed: (first, -1) });
+                self.current = Some((partition.clone(), Turn { handed: next, ..turn }));
             }
+        }
+    }
+
+    /// The record at `offset` was not handed out after all, and nothing behind it.
+    pub(in crate::consumer) fn retract(&mut self, partition: &TopicPartition, offset: i64) {
+        if let Some((_, turn)) = self.current.as_mut().filter(|(current, _)| current == partition) {
+            turn.handed = turn.handed.min((offset, -1));
+            turn.over = turn.over.min((offset, -1));
+        }
+    }
+
+    /// What is known of a partition that was counted elsewhere.
+    pub(in crate::consumer) fn take_over(&mut self, partition: &TopicPartition, elsewhere: &mut Self) {
+        elsewhere.put_away();
+        if let Some(turn) = elsewhere.others.remove(partition) {
+            elsewhere.open.retain(|name| name != partition);
+            self.forget(partition);
+            if turn.over != turn.handed {
+                self.open.push(partition.clone());
+            }
+            self.others.insert(partition.clone(), turn);
         }
     }
 
@@ -99,12 +120,12 @@ mod tests {
         let mut turns = Turns { counts: true, ..Turns::default() };
         let seen = |turns: &Turns, of: &TopicPartition| (turns.place(of, true), turns.place(of, false));
         assert_eq!(seen(&turns, &a), (None, None));
-        turns.handed(&a, 7, 4);
+        turns.handed(&a, 7, (8, 4));
         assert_eq!(seen(&turns, &a), (Some((7, -1)), Some((8, 4))), "it was handed out and is not done");
         turns.over();
-        turns.handed(&a, 9, 4);
-        turns.handed(&b, 3, 4);
-        turns.handed(&a, 10, 4);
+        turns.handed(&a, 9, (10, 4));
+        turns.handed(&b, 3, (4, 4));
+        turns.handed(&a, 10, (11, 4));
         assert_eq!(
             (seen(&turns, &a), seen(&turns, &b)),
             ((Some((8, 4)), Some((11, 4))), (Some((3, -1)), Some((4, 4))))
@@ -120,5 +141,29 @@ mod tests {
         assert_eq!(seen(&turns, &a), (None, None));
         turns.stopped(&a, (5, 2));
         assert_eq!(seen(&turns, &a), (Some((5, 2)), Some((5, 2))), "others begin where this one began");
+    }
+
+    #[test]
+    fn what_one_reader_counted_another_goes_on_with() {
+        let [a, b] = [0, 1].map(|partition| TopicPartition::new("t", partition));
+        let counting = || Turns { counts: true, ..Turns::default() };
+        let (mut all, mut own) = (counting(), counting());
+        all.handed(&a, 3, (4, 4));
+        all.handed(&b, 7, (8, 4));
+        own.take_over(&a, &mut all);
+        assert_eq!(all.place(&a, false), None);
+        all.over();
+        assert_eq!(
+            (own.place(&a, true), all.place(&b, true)),
+            (Some((3, -1)), Some((8, 4))),
+            "each has its own turns"
+        );
+        own.over();
+        own.handed(&a, 4, (6, 4));
+        own.retract(&a, 5);
+        all.take_over(&a, &mut own);
+        assert_eq!((all.place(&a, true), all.place(&a, false)), (Some((4, 4)), Some((5, -1))));
+        all.over();
+        assert_eq!(all.place(&a, true), Some((5, -1)));
     }
 }

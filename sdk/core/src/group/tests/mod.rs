@@ -3,4 +3,5 @@
 mod alone;
 mod coordinator;
 mod one;
+mod refused;
 mod world;

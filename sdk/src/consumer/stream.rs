@@ -1,0 +1,147 @@
+//! One partition read for itself: by a task of its own, beside the others.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::{FutureExt, Stream};
+use klamm_core::TopicPartition;
+use tokio::sync::futures::OwnedNotified;
+
+use super::decode::Decoder;
+use super::error::ConsumerError;
+use super::group::Group;
+use super::record::ConsumerRecord;
+use super::shared::{Lane, Shared};
+use super::view::BatchView;
+use super::{receive, receive_batch};
+
+/// The records of one assigned partition, apart from those of the others ([`Consumer::partition_stream`]).
+///
+/// It belongs to nobody: give it to a task, and partitions are decoded, deserialized and processed in parallel. One that is
+/// slow holds back its own fetches only. It keeps at most its share of `prefetch_max_bytes` queued (at least one answer of
+/// `max.partition.fetch.bytes`), and no memory of others waits for it.
+///
+/// Dropping it loses nothing: the partition is read by [`Consumer::recv`] and its like again, from the record behind the last
+/// one that this stream gave. To read no more of it, [pause](Consumer::pause) it.
+///
+/// It ends when the partition is taken away by a rebalance, [`Consumer::assign`], [`Consumer::unassign`] or
+/// [`Consumer::unsubscribe`], and when the consumer is closed or dropped. Errors do not end it.
+///
+/// With automatic commits, a record is done when *this* stream is asked for the next one.
+///
+/// [`Consumer::partition_stream`]: crate::Consumer::partition_stream
+/// [`Consumer::recv`]: crate::Consumer::recv
+/// [`Consumer::pause`]: crate::Consumer::pause
+/// [`Consumer::assign`]: crate::Consumer::assign
+/// [`Consumer::unassign`]: crate::Consumer::unassign
+/// [`Consumer::unsubscribe`]: crate::Consumer::unsubscribe
+#[must_use = "the partition is read together with the others again when this is dropped"]
+pub struct PartitionStream<K = Bytes, V = Bytes> {
+    shared: Arc<Shared>,
+    group: Arc<Group>,
+    decoder: Arc<Decoder<K, V>>,
+    lane: Arc<Lane>,
+    partition: TopicPartition,
+    /// Set while the stream is polled and has nothing.
+    arrived: Option<Pin<Box<OwnedNotified>>>,
+}
+
+impl<K, V> fmt::Debug for PartitionStream<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PartitionStream({})", self.partition)
+    }
+}
+
+impl<K, V> Drop for PartitionStream<K, V> {
+    fn drop(&mut self) {
+        self.shared.rejoin(&self.lane);
+    }
+}
+
+impl<K: 'static, V: 'static> PartitionStream<K, V> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        group: Arc<Group>,
+        decoder: Arc<Decoder<K, V>>,
+        lane: Arc<Lane>,
+        partition: TopicPartition,
+    ) -> Self {
+        Self { shared, group, decoder, lane, partition, arrived: None }
+    }
+
+    /// Topic and partition.
+    pub fn topic_partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// As [`Consumer::recv`](crate::Consumer::recv), for this partition.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::NotAssigned`] or [`ConsumerError::Closed`] once the stream has ended; else as
+    /// [`Consumer::recv`](crate::Consumer::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost: a record is taken only in the moment it is returned.
+    pub async fn recv(&self) -> Result<ConsumerRecord<K, V>, ConsumerError> {
+        receive(&self.shared, &self.group, &self.lane, &self.decoder).await
+    }
+
+    /// As [`Consumer::recv_batch`](crate::Consumer::recv_batch), for this partition.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::recv`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost: a batch is taken only in the moment it is returned.
+    pub async fn recv_batch(&self) -> Result<BatchView, ConsumerError> {
+        receive_batch(&self.shared, &self.group, &self.lane).await
+    }
+}
+
+impl<K: 'static, V: 'static> Stream for PartitionStream<K, V> {
+    type Item = Result<ConsumerRecord<K, V>, ConsumerError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let stream = &mut *self;
+        let budget = std::task::ready!(tokio::task::coop::poll_proceed(cx));
+        stream.group.polled();
+        loop {
+            let found = stream.shared.next_record(&stream.lane, true);
+            let found = found.and_then(|found| match found {
+                Some(found) => stream.decoder.decode(&stream.shared, &stream.lane, found).map(Some),
+                None => Ok(None),
+            });
+            match found {
+                Ok(Some(Some(record))) => {
+                    budget.made_progress();
+                    return Poll::Ready(Some(Ok(record)));
+                }
+                Ok(Some(None)) => {}
+                Ok(None) => {
+                    let waits = stream.arrived.is_some();
+                    let lane = &stream.lane;
+                    let arrived =
+                        stream.arrived.get_or_insert_with(|| Box::pin(lane.arrived.clone().notified_owned()));
+                    // Once it is registered, what came meanwhile must be looked for again.
+                    match arrived.poll_unpin(cx) {
+                        Poll::Ready(()) => stream.arrived = None,
+                        Poll::Pending if waits => return Poll::Pending,
+                        Poll::Pending => {}
+                    }
+                }
+                Err(ConsumerError::Closed | ConsumerError::NotAssigned { .. }) => return Poll::Ready(None),
+                Err(error) => {
+                    budget.made_progress();
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+    }
+}

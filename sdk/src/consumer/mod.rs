@@ -47,7 +47,7 @@ pub use error::{ConsumerError, RecordPart};
 pub use group::{CommitError, RebalanceContext, RebalanceListener};
 pub use intercept::ConsumerInterceptor;
 pub use klamm_core::consumer::{ChunkError, Isolation, OffsetReset, StartOffset};
-pub use klamm_core::group::{Fatal as GroupError, Reason as RebalanceReason};
+pub use klamm_core::group::{CommittedOffset, Fatal as GroupError, Reason as RebalanceReason};
 pub use record::{ConsumerRecord, RecordHeader, TimestampType};
 pub use strategy::{AssignmentStrategy, CustomAssignor};
 pub use stream::PartitionStream;
@@ -121,10 +121,24 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
 
     /// Reads exactly these partitions from now on, each from the start given. Replaces what was assigned
     /// before; what was fetched and not handed out is dropped.
+    ///
+    /// No group shares the partitions out, but with a `group.id` its offsets can be used: [`StartOffset::Committed`] begins
+    /// there, [`Self::commit`] and automatic commits write them. The group must have no members then. Of a consumer that has
+    /// subscribed the next call for records says [`ConsumerError::Subscribed`], and the group's assignment stays.
     pub fn assign<P: Into<TopicPartition>>(&self, partitions: impl IntoIterator<Item = (P, StartOffset)>) {
-        if !self.shared.is_closed() {
-            let partitions = partitions.into_iter().map(|(name, start)| (name.into(), start));
-            self.shared.assign(partitions.collect());
+        if self.shared.is_closed() {
+            return;
+        }
+        let partitions: Vec<_> = partitions.into_iter().map(|(name, start)| (name.into(), start)).collect();
+        let committed = partitions.iter().filter(|(_, start)| *start == StartOffset::Committed);
+        let committed: Vec<_> = committed.map(|(name, _): &(TopicPartition, _)| name.clone()).collect();
+        let taken = self.group.take_by_hand().and_then(|()| {
+            self.shared.assign(partitions);
+            self.group.want(committed)
+        });
+        if let Err(error) = taken {
+            self.shared.stash(error);
+            self.shared.common.arrived.notify_waiters();
         }
     }
 
@@ -135,7 +149,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     /// committed, else as `auto.offset.reset` says. Topics that do not exist yet are read once they do. As long as nobody
     /// calls [`Self::recv`], [`Self::poll`] or a stream for `max.poll.interval.ms`, others get the partitions.
     ///
-    /// Do not mix with [`Self::assign`]: the group takes away what was assigned by hand.
+    /// What was assigned by hand is dropped.
     pub fn subscribe<T: Into<Arc<str>>>(&self, topics: impl IntoIterator<Item = T>) {
         self.subscribe_to(topics, None);
     }
@@ -157,9 +171,6 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         if self.shared.is_closed() {
             return;
         }
-        if !self.group.is_active() {
-            self.shared.assign(Vec::new());
-        }
         let topics: BTreeSet<Arc<str>> = topics.into_iter().map(Into::into).collect();
         self.group.subscribe(topics, listener);
     }
@@ -174,12 +185,13 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         self.group.unsubscribe().await;
     }
 
-    /// Commits the positions of all partitions that this member owns: behind every record that was handed out. Call it when
-    /// you are done with what you were given.
+    /// Commits the positions of all partitions that are assigned or owned: behind every record that was handed out, with the
+    /// leader epoch of the last one (KIP-320). Call it when you are done with what you were given.
     ///
     /// # Errors
     ///
-    /// See [`CommitError::recovery`]. After [`CommitError::NotOwned`] and [`CommitError::Expelled`] others read again what was
+    /// See [`CommitError::recovery`]. Without membership [`CommitError::NoGroup`] if no `group.id` is set, and
+    /// [`CommitError::HasMembers`] if others subscribed under it. After [`CommitError::NotOwned`] and [`CommitError::Expelled`] others read again what was
     /// not committed.
     ///
     /// # Cancel safety
@@ -189,7 +201,8 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         self.group.commit_positions().await
     }
 
-    /// Commits these offsets, each of the next record to be read. The partitions have to be this member's.
+    /// Commits these offsets, each of the next record to be read, as numbers or as [`CommittedOffset`]s with leader epoch and
+    /// metadata. The partitions have to be this member's; without membership any will do.
     ///
     /// # Errors
     ///
@@ -198,15 +211,15 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     /// # Cancel safety
     ///
     /// As [`Self::commit`].
-    pub async fn commit_offsets<P: Into<TopicPartition>>(
+    pub async fn commit_offsets<P: Into<TopicPartition>, O: Into<CommittedOffset>>(
         &self,
-        offsets: impl IntoIterator<Item = (P, i64)>,
+        offsets: impl IntoIterator<Item = (P, O)>,
     ) -> Result<(), CommitError> {
-        let offsets = offsets.into_iter().map(|(name, offset)| (name.into(), offset)).collect();
+        let offsets = offsets.into_iter().map(|(name, at)| (name.into(), at.into())).collect();
         self.group.commit(offsets).await
     }
 
-    /// The offsets that the group has committed, also of partitions that other members have; `None` where there is none.
+    /// What the group has committed, also of partitions that other members have; `None` where there is nothing.
     ///
     /// # Errors
     ///
@@ -214,13 +227,13 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     pub async fn committed(
         &self,
         partitions: &[TopicPartition],
-    ) -> Result<BTreeMap<TopicPartition, Option<i64>>, CommitError> {
+    ) -> Result<BTreeMap<TopicPartition, Option<CommittedOffset>>, CommitError> {
         self.group.committed(partitions).await
     }
 
     /// Stops reading. [`Self::recv`] then waits until something is assigned again.
     pub fn unassign(&self) {
-        self.shared.assign(Vec::new());
+        self.assign(Vec::<(TopicPartition, StartOffset)>::new());
     }
 
     /// The assigned partitions.
@@ -232,9 +245,10 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// # Errors
     ///
-    /// Returns [`ConsumerError::NotAssigned`] if it is not assigned.
+    /// Returns [`ConsumerError::NotAssigned`] if it is not assigned, and [`ConsumerError::NoGroup`] for
+    /// [`StartOffset::Committed`] without `group.id`.
     pub fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<(), ConsumerError> {
-        self.shared.seek(partition, to)
+        self.group.seek(partition, to)
     }
 
     /// Offset of the record that is handed out next. Waits until it is known, at most

@@ -245,13 +245,19 @@ fn hanging(
     let coordinators: Vec<_> = (0..world.grouping.groups.len())
         .map(|group| format!("{} at {:?}", group_id(group), cluster.coordinator_of(&group_id(group))))
         .collect();
-    let done: Vec<_> = world.done.lock().iter().map(|(place, done)| format!("{place:?}: {}", done.len())).collect();
+    let done: Vec<_> =
+        world.done.lock().iter().map(|(place, done)| format!("{place:?}: {}", done.len())).collect();
     let told = format!("{}; {}; done {}", logs.join("; "), coordinators.join(", "), done.join(", "));
     failed.map_or(told.clone(), |failed| format!("{failed}; {told}"))
 }
 
 /// Asks each group what it has committed, and judges everything.
-async fn judge(world: &Arc<World>, cluster: &Cluster, topics: &[Shared], ends: &[Vec<i64>]) -> Result<(), Broken> {
+async fn judge(
+    world: &Arc<World>,
+    cluster: &Cluster,
+    topics: &[Shared],
+    ends: &[Vec<i64>],
+) -> Result<(), Broken> {
     let mut behind = Vec::new();
     for group in 0..world.grouping.groups.len() {
         let (me, handle) = (world.register(group, "judge"), cluster.handle());
@@ -389,7 +395,11 @@ impl Mine {
 struct Listener(Arc<Mine>);
 
 impl RebalanceListener for Listener {
-    fn assigned<'a>(&'a self, _: &'a RebalanceContext, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
+    fn assigned<'a>(
+        &'a self,
+        _: &'a RebalanceContext,
+        partitions: &'a [TopicPartition],
+    ) -> BoxFuture<'a, ()> {
         let mine = &self.0;
         async move {
             let (now, me) = (mine.world.sim.now(), mine.ear.me);
@@ -612,9 +622,9 @@ impl Member {
         match timeout(HANG, self.consumer.commit()).await {
             Ok(Ok(())) => Ok(()),
             // Others work on it again.
-            Ok(Err(CommitError::NotOwned { .. } | CommitError::Expelled { .. } | CommitError::TimedOut { .. })) => {
-                Ok(())
-            }
+            Ok(Err(
+                CommitError::NotOwned { .. } | CommitError::Expelled { .. } | CommitError::TimedOut { .. },
+            )) => Ok(()),
             Ok(Err(error)) => Err(format!("commit: {error}")),
             Err(_) => Err(format!("a commit takes longer than {HANG:?}")),
         }

@@ -149,12 +149,14 @@ impl Checker<'_> {
         let known = walk.synced.get(&group).map(Vec::as_slice).unwrap_or_default();
         let before = known.iter().rev().find(|(_, event)| self.at_ns(*event) < asked_ns).copied();
         if let Some((from, event)) = before.filter(|(from, _)| *from > to) {
-            self.found(Rule::GenerationMovedBack, self.at_ns(number), |names| Violation::GenerationMovedBack {
-                group: names.group(group),
-                before: names.seen(event),
-                from,
-                after: names.seen(number),
-                to,
+            self.found(Rule::GenerationMovedBack, self.at_ns(number), |names| {
+                Violation::GenerationMovedBack {
+                    group: names.group(group),
+                    before: names.seen(event),
+                    from,
+                    after: names.seen(number),
+                    to,
+                }
             });
         }
     }

@@ -145,7 +145,8 @@ async fn refused(
     consumer.subscribe([topic.as_str()]);
     let kept = row(name, &consumer, options).await?;
     drop(rule);
-    consumer.close().await?;
+    // A conversation that fell silent stays so; how long close waits for it is not what is measured here.
+    let _ = tokio::time::timeout(Duration::from_secs(1), consumer.close()).await;
     Ok(kept)
 }
 

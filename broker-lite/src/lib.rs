@@ -24,6 +24,7 @@ mod controller;
 mod disk;
 mod group;
 mod handle;
+mod identity;
 mod journal;
 mod node;
 mod process;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | sending records | [`Producer`] |
 //! | reading partitions | [`Consumer`] |
-//! | topics, partitions, settings, brokers | [`Admin`], from [`Client::admin`] |
+//! | topics, partitions, settings, brokers, groups | [`Admin`], from [`Client::admin`] |
 //! | sharing connections, health checks | [`Client`], [`Client::ready`] |
 //! | code that is tested without a broker | [`RecordSink`], [`RecordSource`], and `mock` (a feature) |
 //! | which partition a record goes to | [`partitioner`] |
@@ -84,11 +84,14 @@ pub use admin::{
     Admin, AdminError, BrokerDescription, BrokerError, BrokerResults, ClusterDescription, ConfigEntry,
     ConfigKind, ConfigResource, ConfigResults, ConfigSource, ConfigSynonym, ConfigUpdate, ConfigsError,
     CreatedTopic, DescribeConfigs, Drain, DrainError, DrainProgress, Drained, Elected, Election,
-    FeatureError, FeatureLevels, FeatureResults, FeatureUpdate, Features, FinalizedFeature, ListedOffset,
-    LogDirDescription, NewPartitions, NewTopic, OffsetSpec, PartitionDescription, PartitionError,
-    PartitionResults, ProducerOnPartition, QuorumDescription, QuorumNode, QuorumReplica, Reassignment,
-    ReassignmentUnderWay, RecordsBefore, ReplicaOnDisk, Results, TopicDescription, TopicError, TopicIdError,
-    TopicIdResults, TopicListing, TopicResults, Validate,
+    FeatureError, FeatureLevels, FeatureResults, FeatureUpdate, Features, FinalizedFeature, GroupAdminError,
+    GroupDescription, GroupLag, GroupListing, GroupListings, GroupMember, GroupOffset, GroupOffsets,
+    GroupResults, GroupState, GroupType, ListGroups, ListedOffset, LogDirDescription, MemberError,
+    MemberResults, MembersToRemove, NewPartitions, NewTopic, OffsetSpec, OffsetsOfGroup,
+    PartitionDescription, PartitionError, PartitionLag, PartitionResults, ProducerOnPartition,
+    QuorumDescription, QuorumNode, QuorumReplica, Reassignment, ReassignmentUnderWay, RecordsBefore,
+    ReplicaOnDisk, Results, TopicDescription, TopicError, TopicIdError, TopicIdResults, TopicListing,
+    TopicResults, Validate,
 };
 pub use bytes::Bytes;
 pub use client::{Client, ClientBuilder};

@@ -1,8 +1,8 @@
-//! DescribeConfigs (32): versions 1 to 4, for topics and for the broker asked.
+//! DescribeConfigs (32): versions 1 to 4, for topics and for the node asked.
 
 use std::sync::Arc;
 
-use broker_lite_core::config::{DescribedConfig, TopicConfig};
+use broker_lite_core::config::{BrokerConfig, DescribedConfig, TopicConfig};
 use broker_lite_core::metadata::{ConfigResource, Image};
 use klamm_wire::codec::decode_request;
 use klamm_wire::messages::describe_configs_request::DescribeConfigsResource;
@@ -16,6 +16,7 @@ use klamm_wire::{ErrorCode, StrBytes};
 use super::k03_metadata::is_topic_name;
 use super::{Handled, now, text};
 use crate::broker::Broker;
+use crate::controller::ControllerNode;
 
 /// Resource type codes.
 const TOPIC: i8 = 2;
@@ -25,32 +26,53 @@ const UNKNOWN_TYPE: i8 = 0;
 
 /// Answers from the image and this broker's own settings.
 pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
+    answer(frame, |request| {
+        broker.image(|image| respond(broker.id(), image, &broker.settings(image), request))
+    })
+}
+
+/// At a controller: from what it knows committed and its own settings, whether it leads or not.
+pub(super) fn handle_at_controller(controller: &Arc<ControllerNode>, frame: Frame) -> Handled {
+    answer(frame, |request| {
+        controller.settings(|image, settings| respond(controller.seat.id, image, settings, request))
+    })
+}
+
+fn answer(frame: Frame, respond: impl FnOnce(&DescribeConfigsRequest) -> DescribeConfigsResponse) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<DescribeConfigsRequest>(frame)?;
+    now::<DescribeConfigsRequest>(version, &respond(&request))
+}
+
+fn respond(
+    node: i32,
+    image: &Image,
+    settings: &BrokerConfig,
+    request: &DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
     let results = request.resources.iter().map(|resource| {
-        let described = broker.image(|image| describe(broker, image, resource));
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match described {
+        match describe(node, image, settings, resource) {
             Ok(configs) => {
                 let wanted = |config: &DescribedConfig| {
                     let keys = resource.configuration_keys.as_ref();
                     keys.is_none_or(|keys| keys.is_empty() || keys.iter().any(|key| **key == config.name))
                 };
-                let shown = configs.into_iter().filter(wanted).map(|config| show(config, &request));
+                let shown = configs.into_iter().filter(wanted).map(|config| show(config, request));
                 result.with_configs(shown.collect())
             }
             Err((code, message)) => result.with_error_code(code.0).with_error_message(Some(text(&message))),
         }
     });
-    let response = DescribeConfigsResponse::default().with_results(results.collect());
-    now::<DescribeConfigsRequest>(version, &response)
+    DescribeConfigsResponse::default().with_results(results.collect())
 }
 
 fn describe(
-    broker: &Broker,
+    node: i32,
     image: &Image,
+    settings: &BrokerConfig,
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<DescribedConfig>, (ErrorCode, String)> {
     let name = &*resource.resource_name;
@@ -60,14 +82,13 @@ fn describe(
         }
         TOPIC if image.topic(name).is_some() => {
             let own = image.configs(&ConfigResource::Topic(name.to_owned()));
-            Ok(TopicConfig::new(own, &broker.settings(image)).describe())
+            Ok(TopicConfig::new(own, settings).describe())
         }
         TOPIC => Err((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("topic {name} does not exist"))),
-        BROKER if name == broker.id().to_string() => Ok(broker.settings(image).describe()),
-        BROKER if name.is_empty() => Ok(broker.settings(image).describe_all_brokers()),
+        BROKER if name == node.to_string() => Ok(settings.describe()),
+        BROKER if name.is_empty() => Ok(settings.describe_all_brokers()),
         BROKER => {
-            let own = broker.id();
-            Err((ErrorCode::INVALID_REQUEST, format!("unexpected broker id {name:?}, this is broker {own}")))
+            Err((ErrorCode::INVALID_REQUEST, format!("unexpected broker id {name:?}, this is broker {node}")))
         }
         other => Err((ErrorCode::INVALID_REQUEST, format!("resource type {other} has no settings here"))),
     }

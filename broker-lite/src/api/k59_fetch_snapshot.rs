@@ -13,7 +13,7 @@ use klamm_wire::messages::{
 use klamm_wire::seam::Frame;
 use uuid::Uuid;
 
-use super::k01_fetch_metadata::replica;
+use super::k01_fetch::metadata::replica;
 use super::quorum::{head, head_with, leader_endpoint, leader_id, topic};
 use super::{Handled, now, text};
 use crate::cluster_id::ClusterId;
@@ -108,23 +108,24 @@ pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled 
     let who = replica(controller, request.replica_id.0, asked.replica_directory_id);
     let max_bytes = usize::try_from(request.max_bytes.min(MAX_BYTES)).unwrap_or(0);
     let part = controller.snapshot_part(who, asked.current_leader_epoch, id, position, max_bytes);
-    let (size, bytes, head): (u64, _, Head) = match part {
-        Ok(part) => part,
-        Err(head) => (0, bytes::Bytes::new(), head),
+    let head: &Head = match &part {
+        Ok((.., head)) | Err(head) => head,
     };
     let leader = fetch_snapshot_response::LeaderIdAndEpoch::default()
-        .with_leader_id(leader_id(&head))
+        .with_leader_id(leader_id(head))
         .with_leader_epoch(head.epoch);
-    let snapshot =
-        fetch_snapshot_response::SnapshotId::default().with_end_offset(id.end_offset).with_epoch(id.epoch);
-    let partition = fetch_snapshot_response::PartitionSnapshot::default()
+    let mut partition = fetch_snapshot_response::PartitionSnapshot::default()
         .with_error_code(head.error.0)
-        .with_snapshot_id(snapshot)
-        .with_current_leader(leader)
-        .with_size(i64::try_from(size).unwrap_or(i64::MAX))
-        .with_position(asked.position)
-        .with_unaligned_records(bytes);
-    now::<FetchSnapshotRequest>(version, &answer(controller, version, &head, self::topic(), partition))
+        .with_current_leader(leader);
+    if let Ok((size, bytes, _)) = &part {
+        let snapshot = fetch_snapshot_response::SnapshotId::default();
+        partition = partition
+            .with_snapshot_id(snapshot.with_end_offset(id.end_offset).with_epoch(id.epoch))
+            .with_size(i64::try_from(*size).unwrap_or(i64::MAX))
+            .with_position(asked.position)
+            .with_unaligned_records(bytes.clone());
+    }
+    now::<FetchSnapshotRequest>(version, &answer(controller, version, head, self::topic(), partition))
 }
 
 fn answer(

@@ -4,12 +4,10 @@
 //! In: a request frame. Out: an answer now or later, or a refusal that closes the connection.
 //! What must happen in order of arrival happens before a handler returns.
 
+mod alter_configs;
 mod groups;
 mod k00_produce;
-mod k01_fetch;
-mod k01_fetch_answer;
-pub(crate) mod k01_fetch_metadata;
-mod k01_fetch_wanted;
+pub(crate) mod k01_fetch;
 mod k02_list_offsets;
 mod k03_metadata;
 mod k08_offset_commit;
@@ -130,6 +128,7 @@ pub(crate) const CONTROLLER: &[Advertised] = &[
     api(18, 0, 4),
     api(19, 2, 7),
     api(20, 1, 6),
+    api(32, 1, 4),
     api(33, 0, 2),
     api(37, 0, 3),
     api(43, 0, 2),
@@ -240,9 +239,10 @@ pub(crate) fn controller(controller: &Arc<ControllerNode>, frame: Frame) -> Hand
     }
     offered(CONTROLLER, &frame)?;
     match frame.api_key {
-        1 => k01_fetch_metadata::handle(controller, frame),
+        1 => k01_fetch::metadata::handle(controller, frame),
         19 => k19_create_topics::handle(controller, frame),
         20 => k20_delete_topics::handle(controller, frame),
+        32 => k32_describe_configs::handle_at_controller(controller, frame),
         33 => k33_alter_configs::handle(controller, frame),
         37 => k37_create_partitions::handle(controller, frame),
         43 => k43_elect_leaders::handle(controller, frame),

@@ -9,9 +9,7 @@ use klamm_wire::codec::CodecError;
 use klamm_wire::messages::{BrokerId, TopicName};
 use klamm_wire::seam::{Endpoint, Frame};
 
-use super::{
-    k01_fetch_metadata, k52_vote, k53_begin_quorum_epoch, k54_end_quorum_epoch, k59_fetch_snapshot, text,
-};
+use super::{k01_fetch, k52_vote, k53_begin_quorum_epoch, k54_end_quorum_epoch, k59_fetch_snapshot, text};
 use crate::controller::{Answered, ControllerNode, Seat};
 use crate::node::Party;
 
@@ -30,7 +28,7 @@ pub(crate) fn encode_request(
         Request::EndEpoch { leader, epoch, successors } => {
             k54_end_quorum_epoch::request(&seat.cluster_id, *leader, *epoch, successors)
         }
-        Request::Fetch(fetch) => k01_fetch_metadata::request(seat, fetch, wait),
+        Request::Fetch(fetch) => k01_fetch::metadata::request(seat, fetch, wait),
         Request::FetchSnapshot { epoch, id, position } => {
             let asker = k59_fetch_snapshot::Asker::Voter(seat.id);
             k59_fetch_snapshot::request(&seat.cluster_id, asker, *epoch, *id, *position)
@@ -44,7 +42,7 @@ pub(crate) fn decode_response(request: &Request, frame: Frame) -> Result<Answere
         Request::Vote(_) => k52_vote::response(frame),
         Request::BeginEpoch { .. } => k53_begin_quorum_epoch::response(frame),
         Request::EndEpoch { .. } => k54_end_quorum_epoch::response(frame),
-        Request::Fetch(_) => k01_fetch_metadata::response(frame),
+        Request::Fetch(_) => k01_fetch::metadata::response(frame),
         Request::FetchSnapshot { .. } => k59_fetch_snapshot::response(frame),
     }
 }
@@ -73,6 +71,31 @@ pub(super) fn leader_endpoint(controller: &ControllerNode, head: &Head) -> Optio
     let endpoint = controller.seat.network.remotes()?.endpoint(&Party::Controller(leader))?;
     Some((BrokerId(leader), endpoint))
 }
+
+/// `answer`, for the two requests about epochs, whose answers have the same fields in types of their own.
+macro_rules! epoch_answer {
+    ($answer:ident, $parts:ident) => {
+        fn answer(
+            controller: &ControllerNode,
+            version: i16,
+            head: &broker_lite_core::quorum::Head,
+        ) -> $answer {
+            use klamm_wire::messages::$parts::{NodeEndpoint, PartitionData, TopicData};
+            let partition = PartitionData::default()
+                .with_error_code(head.error.0)
+                .with_leader_id($crate::api::quorum::leader_id(head))
+                .with_leader_epoch(head.epoch);
+            let topic = TopicData::default().with_topic_name(topic()).with_partitions(vec![partition]);
+            let leader = $crate::api::quorum::leader_endpoint(controller, head).filter(|_| version >= 1);
+            let endpoint = leader.map(|(leader, at)| {
+                let endpoint = NodeEndpoint::default().with_node_id(leader);
+                endpoint.with_host($crate::api::text(&at.host)).with_port(at.port)
+            });
+            $answer::default().with_topics(vec![topic]).with_node_endpoints(endpoint.into_iter().collect())
+        }
+    };
+}
+pub(super) use epoch_answer;
 
 /// The one element of a list that may have no other.
 pub(super) fn only<T>(list: &[T]) -> Option<&T> {

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::{Broker, CopySide, LISTENER, Partition};
 use crate::api::k59_fetch_snapshot::Asker;
-use crate::api::{k01_fetch_metadata, k59_fetch_snapshot};
+use crate::api::{k01_fetch, k59_fetch_snapshot};
 use crate::cluster_id::ClusterId;
 use crate::disk::Stored;
 use crate::node::{Listener, Party};
@@ -84,7 +84,7 @@ async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result
                 // 0 where there is none yet: a negative one is refused.
                 let (last_epoch, high_watermark) = (broker.last_metadata_epoch().max(0), i64::MAX);
                 let fetch = Fetch { epoch, offset: from, last_epoch, high_watermark };
-                k01_fetch_metadata::encode(&cluster_id, id, directory, &fetch, WAIT.min(limit * 3 / 4))
+                k01_fetch::metadata::encode(&cluster_id, id, directory, &fetch, WAIT.min(limit * 3 / 4))
             }
         };
         let frame = frame.map_err(|error| malformed(error.to_string()))?;
@@ -92,7 +92,7 @@ async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result
         let answer = broker.network.within(limit, link.call(frame)).await?;
         let answer = match &download {
             Some(_) => k59_fetch_snapshot::response(answer),
-            None => k01_fetch_metadata::response(answer),
+            None => k01_fetch::metadata::response(answer),
         };
         let answer = answer.map_err(|error| malformed(error.to_string()))?;
         let head = *answer.head();

@@ -40,8 +40,9 @@ pub(crate) use sessions::Bell;
 use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, Leave, PowerLoss};
 use crate::group::Groups;
+use crate::identity::{NodeIdentity, addresses};
 use crate::journal::{Journal, NodeEvent};
-use crate::node::{Life, Network, Party};
+use crate::node::{Life, Network};
 use crate::rt::{Rt, Tick};
 use controllers::Controllers;
 use fetcher::Fetchers;
@@ -97,28 +98,15 @@ pub(crate) struct BrokerIdentity {
 }
 
 impl BrokerIdentity {
-    /// Settings that follow from who the broker is; DescribeConfigs shows them as given at the start.
-    fn settings(&self, disk: &Disk, voters: String) -> Vec<(&'static str, String)> {
-        let id = self.id.to_string();
-        let listener = format!("{LISTENER}://{}", Endpoint::new(self.host.clone(), self.port));
-        let listeners: Vec<_> = self.listeners.iter().map(|(name, at)| format!("{name}://{at}")).collect();
-        let votes = self.listeners.iter().any(|(name, _)| *name == CONTROLLER_LISTENER);
-        let mut settings = vec![
-            ("broker.id", id.clone()),
-            ("node.id", id),
-            ("listeners", listeners.join(",")),
-            ("advertised.listeners", listener),
-            ("log.dirs", log_dir_name(self.id, disk)),
-            ("process.roles", if votes { "broker,controller" } else { "broker" }.to_owned()),
-            ("controller.listener.names", CONTROLLER_LISTENER.to_owned()),
-            (
-                "listener.security.protocol.map",
-                format!("{CONTROLLER_LISTENER}:PLAINTEXT,{LISTENER}:PLAINTEXT"),
-            ),
-        ];
-        settings.extend(Some(("controller.quorum.voters", voters)).filter(|(_, voters)| !voters.is_empty()));
-        settings.extend(self.rack.clone().map(|rack| ("broker.rack", rack)));
-        settings
+    fn node(&self, disk: &Disk, voters: String) -> NodeIdentity<'_> {
+        NodeIdentity {
+            id: self.id,
+            listeners: &self.listeners,
+            advertised: Some(Endpoint::new(self.host.clone(), self.port)),
+            log_dir: log_dir_name(self.id, disk),
+            voters,
+            rack: self.rack.as_deref(),
+        }
     }
 }
 
@@ -134,15 +122,8 @@ fn volume(_: &Path) -> Option<(i64, i64)> {
     None
 }
 
-/// `ID@HOST:PORT` of each voter; empty where they are reached without ports.
-fn addresses(network: &Network, voters: &[i32]) -> String {
-    let endpoint = |voter: &i32| network.remotes()?.endpoint(&Party::Controller(*voter));
-    let address = |voter: &i32| Some(format!("{voter}@{}", endpoint(voter)?));
-    voters.iter().filter_map(address).collect::<Vec<_>>().join(",")
-}
-
 /// What DescribeLogDirs and `log.dirs` call the one log directory.
-fn log_dir_name(id: i32, disk: &Disk) -> String {
+pub(crate) fn log_dir_name(id: i32, disk: &Disk) -> String {
     disk.path().map_or_else(|| format!("/memory/broker-{id}"), |path| path.display().to_string())
 }
 
@@ -233,8 +214,7 @@ impl Broker {
     ) -> Arc<Self> {
         let Surroundings { network, config, disk, committed, journal, voters } = surroundings;
         let sessions = FetchSessions::new(&config, rt.rng("fetch sessions"));
-        let config =
-            Arc::new((*config).clone().running_with(identity.settings(&disk, addresses(&network, &voters))));
+        let config = identity.node(&disk, addresses(&network, voters.iter().copied())).running(&config);
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             identity,

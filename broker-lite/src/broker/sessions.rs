@@ -97,7 +97,12 @@ impl FetchSessions {
     }
 
     /// Opens a session with the answer to a whole request: its id, or 0.
-    pub(crate) fn create(&self, now: Tick, request: &SessionRequest, told: &[Found]) -> i32 {
+    pub(crate) fn create(
+        &self,
+        now: Tick,
+        request: &SessionRequest,
+        told: &[(SessionPartition, Found)],
+    ) -> i32 {
         let mut ended = Vec::new();
         let id = {
             let mut chance = self.chance.lock();

@@ -12,9 +12,11 @@ use tokio::sync::Notify;
 
 use super::{Cluster, ClusterError, Started};
 use crate::broker::CONTROLLER_ID;
+use crate::broker::log_dir_name;
 use crate::cluster_id::ClusterId;
 use crate::controller::{ControllerNode, Seat, VoterDisk};
 use crate::disk::{Disk, Leave};
+use crate::identity::NodeIdentity;
 use crate::journal::NodeEvent;
 use crate::node::{Life, Node, Role};
 
@@ -115,6 +117,15 @@ impl Quorum {
 fn boot(started: &Started, disk: &Arc<VoterDisk>, id: i32, starts: u32) -> Result<Current, ClusterError> {
     let Started { rt, cluster_id, network, journal, config, limits, voters, all_former } = started;
     let (rt, life) = (rt.clone(), Life::new(rt.clone()));
+    let who = NodeIdentity {
+        id,
+        listeners: &[],
+        advertised: None,
+        log_dir: log_dir_name(id, &disk.disk),
+        voters: String::new(),
+        rack: None,
+    };
+    let config = who.running(config);
     let seat = Seat {
         id,
         voters: voters.clone(),
@@ -122,7 +133,7 @@ fn boot(started: &Started, disk: &Arc<VoterDisk>, id: i32, starts: u32) -> Resul
         life: life.clone(),
         network: network.clone(),
         cluster_id: ClusterId::new(Some(cluster_id)),
-        config: config.clone(),
+        config,
         journal: journal.clone(),
         disk: disk.clone(),
         start: starts,

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use broker_lite_core::config::BrokerConfig;
 use broker_lite_core::controller::{Controller, Outcome};
-use broker_lite_core::metadata::{Checkpoint, Delta, Image};
+use broker_lite_core::metadata::{Checkpoint, ConfigResource, Delta, Image};
 use broker_lite_core::quorum::{
     Described, Effect, Fetch, Head, MetadataStore, Now, QuorumLog, Replica, Request, Response, Settings,
     SnapshotId, Voter, VoterError,
@@ -59,6 +59,7 @@ pub(crate) struct Seat {
     pub(crate) life: Arc<Life>,
     pub(crate) network: Arc<Network>,
     pub(crate) cluster_id: ClusterId,
+    /// With what follows from who this node is.
     pub(crate) config: Arc<BrokerConfig>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) disk: Arc<VoterDisk>,
@@ -727,6 +728,14 @@ impl ControllerNode {
     pub(crate) fn finalized(&self) -> (BTreeMap<String, i16>, i64) {
         let state = self.state.lock();
         (state.image.features().clone(), state.image.next_offset() - 1)
+    }
+
+    /// Looks at what this voter knows committed, with the settings that are in force here by that.
+    pub(crate) fn settings<T>(&self, look: impl FnOnce(&Image, &BrokerConfig) -> T) -> T {
+        let state = self.state.lock();
+        let own = state.image.configs(&ConfigResource::Broker(Some(self.seat.id)));
+        let all = state.image.configs(&ConfigResource::Broker(None));
+        look(&state.image, &self.seat.config.under(own, all))
     }
 
     /// The quorum as this voter sees it, if it leads; or else who does, as far as it knows.

@@ -28,6 +28,7 @@ use crate::broker::{Broker, BrokerIdentity, CONTROLLER_LISTENER, Committed, LIST
 use crate::cluster::{limits, random_uuid};
 use crate::cluster_id::ClusterId;
 use crate::disk::{Disk, Leave};
+use crate::identity::{NodeIdentity, addresses};
 use crate::journal::Journal;
 use crate::node::{Life, Limits, Listening, Network, Node, Patience, Remotes, Role, serve};
 use crate::rt::Rt;
@@ -110,10 +111,21 @@ impl NodeProcess {
         let mut listeners =
             vec![(LISTENER, Endpoint::new(options.listen.host.clone(), listening.address.port()))];
         listeners.extend(controller_listen.as_ref().map(|address| (CONTROLLER_LISTENER, address.endpoint())));
+        let mut voters: Vec<i32> = options.voters.iter().map(|voter| voter.id).collect();
+        voters.sort_unstable();
         let voter = match &controller_listen {
-            Some(address) => {
-                let listening = bind(address).await?;
-                Some(voter::Running::start(&ground, &options, &directory, &cluster_id, listening)?)
+            Some(at) => {
+                let listening = bind(at).await?;
+                let who = NodeIdentity {
+                    id: options.id,
+                    listeners: &listeners,
+                    advertised: Some(address.endpoint()),
+                    log_dir: directory.path().display().to_string(),
+                    voters: addresses(&network, voters.iter().copied()),
+                    rack: ground.config.get("broker.rack"),
+                };
+                let config = who.running(&ground.config);
+                Some(voter::Running::start(&ground, &options, &directory, &cluster_id, listening, config)?)
             }
             None => None,
         };
@@ -132,7 +144,6 @@ impl NodeProcess {
                 .map_err(|error| NodeError::Directory(error.to_string()))?
                 .unwrap_or(-1),
         };
-        let voters = options.voters.iter().map(|voter| voter.id).collect();
         let broker = ground.boot_broker(identity, disk, listening, voters);
         Ok(Self { rt, address, broker, voter, network, directory: Mutex::new(directory) })
     }
@@ -258,9 +269,8 @@ impl Ground {
         identity: BrokerIdentity,
         disk: Arc<Disk>,
         listening: Listening,
-        mut voters: Vec<i32>,
+        voters: Vec<i32>,
     ) -> Arc<Broker> {
-        voters.sort_unstable();
         let Self { rt, config, limits, network } = self;
         let (id, life) = (identity.id, Life::new(rt.clone()));
         let surroundings = Surroundings {

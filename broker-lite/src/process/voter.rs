@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_lite_core::config::BrokerConfig;
+
 use super::directory::Directory;
 use super::options::NodeOptions;
 use super::{Ground, NodeError};
@@ -38,8 +40,9 @@ impl Running {
         directory: &Directory,
         cluster_id: &ClusterId,
         listening: Listening,
+        config: Arc<BrokerConfig>,
     ) -> Result<Self, NodeError> {
-        let Ground { rt, config, limits, network } = ground;
+        let Ground { rt, limits, network, .. } = ground;
         let life = Life::new(rt.clone());
         let disk = Disk::of_voter(rt, options.id, directory.path()).map_err(NodeError::Directory)?;
         let seat = Seat {
@@ -49,7 +52,7 @@ impl Running {
             life: life.clone(),
             network: network.clone(),
             cluster_id: cluster_id.clone(),
-            config: config.clone(),
+            config,
             journal: Arc::new(Journal::default()),
             disk: VoterDisk::new(disk),
             start: 0,

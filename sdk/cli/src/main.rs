@@ -1,11 +1,17 @@
 //! The binary `klamm`: Kafka from a shell. A contract that scripts rely on.
 //!
 //! Data on standard input and output, everything else on standard error. Status 0: all done; 1: something was not;
-//! 2: wrong usage, found before anything was sent.
+//! 2: wrong usage, found before anything was
+//! sent. Whoever no longer reads standard output ends a command quietly.
 
+mod consume;
+mod format;
+mod groups;
 mod interrupt;
 mod lines;
+mod output;
 mod produce;
+mod properties;
 mod tally;
 
 use std::fmt;
@@ -28,6 +34,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Produce(produce::Produce),
+    Consume(consume::Consume),
+    /// Looks at consumer groups and sets what they have committed.
+    #[command(subcommand)]
+    Groups(groups::Groups),
 }
 
 /// How a command ended, unless all was done.
@@ -35,6 +45,8 @@ enum Command {
 enum Failure {
     /// Something was not done; it is told already.
     Told,
+    /// Whoever read standard output has gone.
+    NobodyReads,
     /// Something was not done.
     Failed(String),
     /// The command line asks for something impossible.
@@ -49,7 +61,7 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .init();
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::NobodyReads) => ExitCode::SUCCESS,
         Err(Failure::Told) => ExitCode::FAILURE,
         Err(Failure::Failed(reason)) => {
             say(reason);
@@ -71,6 +83,8 @@ fn run(command: Command) -> Result<(), Failure> {
     let outcome = runtime.block_on(async {
         match command {
             Command::Produce(produce) => produce.run().await,
+            Command::Consume(consume) => consume.run().await,
+            Command::Groups(groups) => groups.run().await,
         }
     });
     // A thread may still wait for standard input, which nobody will write to any more.

@@ -14,6 +14,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::interrupt::Interrupts;
 use crate::lines::{Line, Lines};
+use crate::properties::{parse_property, usage, with_own};
 use crate::tally::Tally;
 use crate::{Failure, say};
 
@@ -64,14 +65,8 @@ type Delimiter = Arc<[u8]>;
 impl Produce {
     /// Sends what comes on standard input until its end, or until it is interrupted.
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let given = self.properties.iter().map(|(key, value)| (&**key, &**value));
-        if given.clone().any(|(key, _)| key == "bootstrap.servers") {
-            return Err(Failure::Usage("bootstrap.servers is given by -b".into()));
-        }
-        let own = [("bootstrap.servers", &*self.bootstrap), ("client.id", "klamm")];
-        let producer = Producer::from_properties(own.into_iter().chain(given));
-        let producer = producer.and_then(|builder| builder.build());
-        let producer = producer.map_err(|error| Failure::Usage(error.to_string()))?;
+        let producer = Producer::from_properties(with_own(&self.bootstrap, &self.properties)?);
+        let producer = producer.and_then(|builder| builder.build()).map_err(|error| usage(&error))?;
         let interrupts = Interrupts::listen()
             .map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))?;
 
@@ -262,11 +257,6 @@ fn split(line: &Bytes, delimiter: &[u8]) -> Option<(Bytes, Bytes)> {
     Some((line.slice(..at), line.slice(at + delimiter.len()..)))
 }
 
-fn parse_property(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
-    Ok((key.trim().to_owned(), value.trim().to_owned()))
-}
-
 /// Reads `\t`, `\\` and `\xHH`; everything else stands for itself.
 fn parse_delimiter(text: &str) -> Result<Delimiter, String> {
     let wrong = || format!("{text:?} holds a \\ that begins none of \\t, \\\\ and \\xHH");
@@ -317,11 +307,5 @@ mod tests {
         assert_eq!(split("::"), Some((vec![], vec![])));
         assert_eq!(split(":"), None);
         assert_eq!(split(""), None);
-    }
-
-    #[test]
-    fn the_value_of_a_property_may_contain_an_equals_sign() {
-        assert_eq!(parse_property("a.b = c=d"), Ok(("a.b".into(), "c=d".into())));
-        assert!(parse_property("a.b").is_err());
     }
 }

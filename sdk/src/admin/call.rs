@@ -35,7 +35,7 @@ pub(super) enum Repeat {
 }
 
 impl Repeat {
-    fn allows(self, error: &RequestError) -> bool {
+    pub(super) fn allows(self, error: &RequestError) -> bool {
         error.recovery() == Recovery::Retry && (self == Self::Harmless || !error.maybe_written())
     }
 }
@@ -97,10 +97,15 @@ impl Admin {
 
 impl Attempts<'_> {
     /// Sends a request once.
-    async fn once<R: Request>(&self, how: &How, encode: &Encode<'_>) -> Result<R::Response, AdminError> {
+    pub(super) async fn once<R: Request>(
+        &self,
+        how: &How,
+        encode: &Encode<'_>,
+    ) -> Result<R::Response, AdminError> {
         let client = &self.admin.client;
-        if how.to == Target::Controller && client.metadata().brokers.is_empty() {
-            // A new client does not know yet who that is. If it does not hear of it soon, any broker hands it on.
+        if how.to != Target::Any && client.metadata().brokers.is_empty() {
+            // A new client does not know yet who that is. If it does not hear of it soon, any broker hands on what is
+            // the controller's, and a broker is looked for again.
             let _ = client.ready(client.settings().retry_backoff_max).await;
         }
         let limit = client.settings().request_timeout.min(self.deadline.saturating_sub(client.rt().now()));
@@ -183,7 +188,7 @@ impl Attempts<'_> {
         Err(self.judged(how, refused).into())
     }
 
-    fn judged(&self, how: &How, refused: Refused) -> Refused {
+    pub(super) fn judged(&self, how: &How, refused: Refused) -> Refused {
         let maybe_done = refused.maybe_done || self.lost && how.already.contains(&refused.code);
         Refused { maybe_done, ..refused }
     }

@@ -8,6 +8,7 @@ use klamm_wire::messages::ApiKey;
 use uuid::Uuid;
 
 use super::configs::ConfigResource;
+use super::groups::{GroupDescription, GroupState};
 use crate::error::{Recovery, RequestError};
 
 /// Why a whole call failed.
@@ -26,6 +27,16 @@ pub enum AdminError {
         message: Option<String>,
         /// An earlier attempt of the same call, whose answer was lost, may have done it.
         maybe_done: bool,
+    },
+    /// The group has members, which commit for themselves: its offsets are as they were.
+    #[error("group {group:?} is {state} with {}: stop them or remove them, and ask again", in_words(.members))]
+    GroupActive {
+        /// The group.
+        group: String,
+        /// Its state.
+        state: GroupState,
+        /// Its members: client id and host.
+        members: Vec<(String, String)>,
     },
     /// The broker offers the api, but not in a version that can say what was asked.
     #[error(
@@ -57,7 +68,7 @@ impl AdminError {
         match self {
             Self::Request(error) => error.recovery(),
             Self::Refused { code, .. } => recovery(*code),
-            Self::TooOld { .. } | Self::Senseless { .. } => Recovery::Fix,
+            Self::GroupActive { .. } | Self::TooOld { .. } | Self::Senseless { .. } => Recovery::Fix,
         }
     }
 
@@ -66,7 +77,7 @@ impl AdminError {
         match self {
             Self::Request(error) => error.maybe_written(),
             Self::Refused { code, maybe_done, .. } => *maybe_done || *code == ErrorCode::REQUEST_TIMED_OUT,
-            Self::TooOld { .. } => false,
+            Self::GroupActive { .. } | Self::TooOld { .. } => false,
             Self::Senseless { .. } => true,
         }
     }
@@ -100,6 +111,7 @@ impl Refused {
     pub(super) fn unanswered(error: &AdminError) -> Self {
         let code = match error {
             AdminError::Refused { code, .. } => *code,
+            AdminError::GroupActive { .. } => ErrorCode::NON_EMPTY_GROUP,
             AdminError::TooOld { .. } => ErrorCode::UNSUPPORTED_VERSION,
             AdminError::Senseless { .. } => ErrorCode::UNKNOWN_SERVER_ERROR,
             AdminError::Request(RequestError::TimedOut { .. }) => ErrorCode::REQUEST_TIMED_OUT,
@@ -113,6 +125,14 @@ impl Refused {
 impl From<Refused> for AdminError {
     fn from(Refused { code, message, maybe_done }: Refused) -> Self {
         Self::Refused { code, message, maybe_done }
+    }
+}
+
+impl From<GroupDescription> for AdminError {
+    /// Says that the group has these members, which commit for themselves.
+    fn from(GroupDescription { id, state, members, .. }: GroupDescription) -> Self {
+        let members = members.into_iter().map(|member| (member.client_id, member.client_host)).collect();
+        Self::GroupActive { group: id, state, members }
     }
 }
 
@@ -166,6 +186,10 @@ item_errors! {
     FeatureError(feature: String, /** Name of the feature. */ "feature {:?}: {}");
     /// Why one broker told nothing.
     BrokerError(broker: i32, /** Id of the broker. */ "broker {}: {}");
+    /// Why nothing was done for one group, or nothing is known of it.
+    GroupAdminError(group: String, /** Its id. */ "group {:?}: {}");
+    /// Why one member still is in its group.
+    MemberError(member: String, /** Its `group.instance.id`, or its id if it has none. */ "member {:?}: {}");
 }
 
 fn recovery(code: ErrorCode) -> Recovery {
@@ -191,12 +215,27 @@ fn cure(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::ELIGIBLE_LEADERS_NOT_AVAILABLE => "no replica that could lead is live: start one",
         ErrorCode::THROTTLING_QUOTA_EXCEEDED => "wait, or ask for less at once",
         ErrorCode::REQUEST_TIMED_OUT => "it may have been done all the same: look before you ask again",
+        ErrorCode::NON_EMPTY_GROUP => "stop its members or remove them first",
+        ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC => "its members still read the topic: stop them first",
         ErrorCode::TOPIC_DELETION_DISABLED => "set delete.topic.enable=true on the brokers",
-        ErrorCode::CLUSTER_AUTHORIZATION_FAILED | ErrorCode::TOPIC_AUTHORIZATION_FAILED => {
-            "this client's principal needs the right to do it"
-        }
+        ErrorCode::CLUSTER_AUTHORIZATION_FAILED
+        | ErrorCode::GROUP_AUTHORIZATION_FAILED
+        | ErrorCode::TOPIC_AUTHORIZATION_FAILED => "this client's principal needs the right to do it",
         _ => return None,
     })
+}
+
+/// The first members of a group, in words.
+fn in_words(all: &[(String, String)]) -> String {
+    const NAMED: usize = 3;
+    let named: Vec<_> = all.iter().take(NAMED).map(|(client, host)| format!("{client} at {host}")).collect();
+    let more = match all.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let noun = if all.len() == 1 { "member" } else { "members" };
+    let named = if named.is_empty() { String::new() } else { format!(" ({}{more})", named.join(", ")) };
+    format!("{} {noun}{named}", all.len())
 }
 
 /// A code with everything that helps.

@@ -1,11 +1,11 @@
-//! Administration: topics, partitions, settings, brokers, records.
+//! Administration: topics, partitions, settings, brokers, records, consumer groups.
 //!
 //! In: what shall be, or what is asked. Out: one result per thing named. Who is asked, and what may be asked twice, is
 //! decided in `call`; each other file knows one family of requests.
 //!
 //! ```text
-//! topics  partitions  reassignments  configs  records  cluster  log_dirs  quorum  features
-//!     └────────┴────────────┴───────────┴────────┴────────┴────────┴────────┴────────┘
+//! topics  partitions  reassignments  configs  records  cluster  log_dirs  quorum  features  groups
+//!     └────────┴────────────┴───────────┴────────┴────────┴────────┴────────┴────────┴────────┘
 //!                            call: attempts within default.api.timeout.ms        drain: reassigns until nothing is left
 //! ```
 
@@ -15,6 +15,7 @@ mod configs;
 mod drain;
 mod error;
 mod features;
+mod groups;
 mod log_dirs;
 mod partitions;
 mod quorum;
@@ -34,16 +35,22 @@ pub use configs::{
 };
 pub use drain::{Drain, DrainError, DrainProgress, Drained};
 pub use error::{
-    AdminError, BrokerError, ConfigsError, FeatureError, PartitionError, TopicError, TopicIdError,
+    AdminError, BrokerError, ConfigsError, FeatureError, GroupAdminError, MemberError, PartitionError,
+    TopicError, TopicIdError,
 };
 pub use features::{FeatureLevels, FeatureUpdate, Features, FinalizedFeature};
+pub use groups::{
+    GroupDescription, GroupLag, GroupListing, GroupListings, GroupMember, GroupOffset, GroupOffsets,
+    GroupState, GroupType, ListGroups, MembersToRemove, OffsetsOfGroup, PartitionLag,
+};
 pub use log_dirs::{LogDirDescription, ReplicaOnDisk};
 pub use partitions::{Elected, Election, NewPartitions};
 pub use quorum::{QuorumDescription, QuorumNode, QuorumReplica};
 pub use reassignments::{Reassignment, ReassignmentUnderWay};
 pub use records::{ListedOffset, OffsetSpec, ProducerOnPartition, RecordsBefore};
 pub use results::{
-    BrokerResults, ConfigResults, FeatureResults, PartitionResults, Results, TopicIdResults, TopicResults,
+    BrokerResults, ConfigResults, FeatureResults, GroupResults, MemberResults, PartitionResults, Results,
+    TopicIdResults, TopicResults,
 };
 pub use topics::{CreatedTopic, NewTopic, PartitionDescription, TopicDescription, TopicListing};
 

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::configs::ConfigResource;
 use super::error::{
-    BrokerError, ConfigsError, FeatureError, ItemError, PartitionError, Refused, TopicError, TopicIdError,
+    BrokerError, ConfigsError, FeatureError, GroupAdminError, ItemError, MemberError, PartitionError,
+    Refused, TopicError, TopicIdError,
 };
 
 /// One result per thing asked for, in the order asked for.
@@ -30,6 +31,10 @@ pub type ConfigResults<T> = Results<ConfigResource, T, ConfigsError>;
 pub type FeatureResults<T> = Results<String, T, FeatureError>;
 /// One result per broker.
 pub type BrokerResults<T> = Results<i32, T, BrokerError>;
+/// One result per group.
+pub type GroupResults<T> = Results<String, T, GroupAdminError>;
+/// One result per member of a group.
+pub type MemberResults<T> = Results<String, T, MemberError>;
 
 impl<K, T, E> Results<K, T, E> {
     /// All values, or the first error.
@@ -78,6 +83,11 @@ impl<K, T, E> Results<K, T, E> {
             let told = told.get(&item).cloned().unwrap_or_else(|| Err(Refused::unnamed()));
             (item, told)
         }))
+    }
+
+    /// One result each.
+    pub(super) fn of_each(results: impl IntoIterator<Item = (K, Result<T, E>)>) -> Self {
+        Self { results: results.into_iter().collect() }
     }
 
     /// One verdict each.

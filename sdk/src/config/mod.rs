@@ -16,6 +16,7 @@
 //! ```
 
 mod client;
+mod duration;
 mod names;
 mod value;
 
@@ -23,6 +24,7 @@ use crate::error::ConfigError;
 
 pub use client::MetadataRecovery;
 pub(crate) use client::{ClientSettings, DEFAULT_RESPONSE_LIMIT_BYTES, client_settings, endpoints};
+pub(crate) use duration::iso_8601;
 pub(crate) use value::Value;
 
 /// Whose properties are read; a name that belongs to another kind is refused as such.

@@ -19,7 +19,7 @@ use super::intercept::{Chain, ConsumerInterceptor, Teller};
 use super::shared::{ReadSettings, Shared};
 use super::strategy::AssignmentStrategy;
 use crate::client::{Client, ClientBuilder};
-use crate::config::{ClientSettings, HasClient, Kind, Property, apply, client_settings, property};
+use crate::config::{ClientSettings, HasClient, Kind, Property, apply, client_settings, iso_8601, property};
 use crate::deserializer::{Deserializer, Plain};
 use crate::error::ConfigError;
 
@@ -111,7 +111,13 @@ const PROPERTIES: &[Property<Options>] = &[
     }),
     property("fetch.max.bytes", |o, v| v.bytes(0).map(|bytes| o.max_bytes = bytes)),
     property("max.partition.fetch.bytes", |o, v| v.bytes(0).map(|bytes| o.max_partition_bytes = bytes)),
-    property("auto.offset.reset", |o, v| v.one_of(RESETS).map(|reset| o.reset = reset)),
+    property("auto.offset.reset", |o, v| match v.text().strip_prefix("by_duration:") {
+        Some(text) => {
+            let must = || v.must_be("by_duration: and a duration of ISO 8601, for example by_duration:PT1H");
+            iso_8601(text).ok_or_else(must).map(|ago| o.reset = OffsetReset::ByDuration(ago))
+        }
+        None => v.one_of(RESETS).map(|reset| o.reset = reset),
+    }),
     property("isolation.level", |o, v| v.one_of(ISOLATIONS).map(|isolation| o.isolation = isolation)),
     property("check.crcs", |o, v| v.flag().map(|on| o.check_crcs = on)),
     property("allow.auto.create.topics", |o, v| v.flag().map(|on| o.allow_auto_create = on)),
@@ -212,7 +218,7 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
         self
     }
 
-    /// What to do when a position does not exist in the log (`auto.offset.reset`).
+    /// What to do when a position does not exist in the log (`auto.offset.reset`; `by_duration:PT1H` is KIP-1106).
     /// Default: [`OffsetReset::Latest`].
     pub fn auto_offset_reset(mut self, policy: OffsetReset) -> Self {
         self.options.reset = policy;
@@ -473,6 +479,8 @@ impl Options {
             prefetch_bytes: self.prefetch_bytes,
             backoff: Backoff::new(self.client.retry_backoff, self.client.retry_backoff_max),
             locate_limit: self.client.api_timeout(),
+            rack: String::new(), // set by `client.rack`
+            replica_limit: self.client.metadata_max_age,
         }
     }
 }

@@ -10,15 +10,17 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
 use klamm_core::consumer::{
-    Effect, Event, FetchAnswer, FetchPlan, Leader, Location, Lookup, list_offsets_request, listed_offsets,
+    BY_DURATION, Effect, EpochLookup, Event, FetchAnswer, FetchPlan, Leader, Location, Lookup, OffsetReset,
+    ends_of_epochs, ends_of_epochs_request, list_offsets_request, listed_offsets,
 };
 use klamm_core::metadata::ClusterMetadata;
 use klamm_core::{Tick, TopicPartition};
 use klamm_wire::ErrorCode;
-use klamm_wire::messages::{FetchRequest, ListOffsetsRequest};
+use klamm_wire::messages::{FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest};
 
 use super::shared::{Machine, Shared};
 use crate::client::{Lane, Target};
+use crate::error::RequestError;
 
 /// What became of something the task waited for.
 enum Outcome {
@@ -103,6 +105,19 @@ impl Task {
             Effect::ListOffsets { broker, lookup, partitions } => {
                 let listed = list(self.shared.clone(), broker, lookup, partitions);
                 self.asking.push(listed.map(Outcome::Event).boxed());
+            }
+            Effect::EndsOfEpochs { broker, lookup, partitions } => {
+                let ended = ends(self.shared.clone(), broker, lookup, partitions);
+                self.asking.push(ended.map(Outcome::Event).boxed());
+            }
+            Effect::WasCut { partition: TopicPartition { topic, partition }, offset, diverges } => {
+                tracing::warn!(
+                    topic = &*topic,
+                    partition,
+                    offset,
+                    diverges,
+                    "the log was cut before the position"
+                );
             }
             Effect::Refresh(topics) => topics.into_iter().for_each(|topic| self.refresh(topic)),
             Effect::LeaderHint { partition, leader, epoch } => {
@@ -192,13 +207,32 @@ async fn fetch(shared: Arc<Shared>, broker: i32, plan: FetchPlan) -> Event {
     }
 }
 
-async fn list(shared: Arc<Shared>, broker: i32, lookup: u64, partitions: Vec<Lookup>) -> Event {
+async fn list(shared: Arc<Shared>, broker: i32, lookup: u64, mut partitions: Vec<Lookup>) -> Event {
+    let reset = shared.machine().fetcher.settings().reset;
+    if let OffsetReset::ByDuration(ago) = reset {
+        let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+        let since = shared.client.rt().wall_ms().saturating_sub(ago).max(0);
+        partitions.iter_mut().filter(|p| p.timestamp == BY_DURATION).for_each(|p| p.timestamp = since);
+    }
     let timeout_ms = i32::try_from(shared.client.settings().request_timeout.as_millis()).unwrap_or(i32::MAX);
     let request = list_offsets_request(&partitions, shared.settings.isolation, timeout_ms);
     match shared.client.call::<ListOffsetsRequest>(Target::Broker(broker), Lane::Main, &request).await {
         Ok(response) => Event::Listed { broker, lookup, offsets: listed_offsets(response) },
         Err(error) => {
             tracing::debug!(broker.id = broker, %error, "offsets not listed");
+            Event::ListFailed { broker, lookup }
+        }
+    }
+}
+
+async fn ends(shared: Arc<Shared>, broker: i32, lookup: u64, partitions: Vec<EpochLookup>) -> Event {
+    let request = ends_of_epochs_request(&partitions);
+    let target = Target::Broker(broker);
+    match shared.client.call::<OffsetForLeaderEpochRequest>(target, Lane::Main, &request).await {
+        Ok(response) => Event::Ended { broker, lookup, ends: Some(ends_of_epochs(response)) },
+        Err(RequestError::Version(_)) => Event::Ended { broker, lookup, ends: None },
+        Err(error) => {
+            tracing::debug!(broker.id = broker, %error, "ends of epochs are not known");
             Event::ListFailed { broker, lookup }
         }
     }

@@ -69,6 +69,18 @@ pub enum ConsumerError {
         /// The position.
         offset: i64,
     },
+    /// The log was cut before the position, because a leader was elected that did not have all of it (KIP-320), and
+    /// `auto.offset.reset` is `none`. With another policy reading goes on at `diverges`, with a warning in the log. Told again until
+    /// the application seeks.
+    #[error("the log of {partition} was cut before offset {offset}, and auto.offset.reset is none{}", .diverges.map(|at| format!("; it differs from offset {at} on: seek there")).unwrap_or_default())]
+    Truncated {
+        /// The partition.
+        partition: TopicPartition,
+        /// The position.
+        offset: i64,
+        /// First offset at which the log differs from what was read, if the leader knows.
+        diverges: Option<i64>,
+    },
     /// The group has not committed an offset for the partition, and `auto.offset.reset` is `none`. Seek to begin.
     #[error("no offset of {partition} is committed and auto.offset.reset is none")]
     NoOffset {
@@ -164,6 +176,7 @@ impl ConsumerError {
             Self::Deserialize { .. }
             | Self::OutOfRange { .. }
             | Self::NoOffset { .. }
+            | Self::Truncated { .. }
             | Self::Group { .. }
             | Self::ReadApart { .. }
             | Self::NotAssigned { .. } => Recovery::Fix,

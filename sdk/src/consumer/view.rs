@@ -84,6 +84,11 @@ impl BatchView {
         self.batch.header().timestamp_type().into()
     }
 
+    /// Bytes of the batch as it was fetched, with its header: of the compressed records if they are.
+    pub fn size_bytes(&self) -> usize {
+        self.batch.header().size_bytes()
+    }
+
     /// The records in order, each decoded when it is asked for. It can be called again.
     ///
     /// An item is [`ConsumerError::Corrupt`] if a record is malformed in a batch whose checksum is right, which a broker does

@@ -15,6 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Error;
 
+/// Members of a group get their partitions at once: how long the first one waits for others is not measured.
+const NO_DELAY: &str = "group.initial.rebalance.delay.ms=0";
+
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Which broker.
@@ -134,7 +137,8 @@ pub(crate) fn cluster() -> Command {
 fn start_kafka() -> Result<(String, Process), Error> {
     let dir = tempfile::tempdir()?;
     let output = cluster()
-        .args(["start", "--nodes", "1", "--config", "log.segment.delete.delay.ms=1000", "--dir"])
+        .args(["start", "--nodes", "1", "--config", "log.segment.delete.delay.ms=1000"])
+        .args(["--config", NO_DELAY, "--dir"])
         .arg(dir.path())
         .stderr(Stdio::inherit())
         .output()?;
@@ -169,6 +173,9 @@ fn stop_when_told(dir: PathBuf) -> Result<(), Error> {
 }
 
 fn start_lite() -> Result<(String, Process), Error> {
+    if let Some(program) = std::env::var_os("BROKER_LITE") {
+        return run_lite(Path::new(&program));
+    }
     let build =
         ["build", "-q", "--release", "-p", "broker-lite", "--features", "cli", "--bin", "broker-lite"];
     let status = Command::new("cargo").args(build).current_dir(root()).status()?;
@@ -176,8 +183,12 @@ fn start_lite() -> Result<(String, Process), Error> {
         return Err("broker-lite was not built".into());
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let mut child = Command::new(target.join("release/broker-lite"))
-        .args(["up", "--brokers", "1", "--port", "0"])
+    run_lite(&target.join("release/broker-lite"))
+}
+
+fn run_lite(program: &Path) -> Result<(String, Process), Error> {
+    let mut child = Command::new(program)
+        .args(["up", "--brokers", "1", "--port", "0", "--config", NO_DELAY])
         .env("RUST_LOG", "error")
         .stdout(Stdio::piped())
         .spawn()?;

@@ -45,6 +45,20 @@ pub(crate) const ALL: [Client; 9] = [
     Client { name: "ceiling", how: How::Cargo("bench-ceiling"), mode: "" },
 ];
 
+/// What they read by.
+pub(crate) const READERS: [Client; 10] = [
+    Client { name: "klamm", how: How::Cargo("bench-klamm"), mode: "consume" },
+    Client { name: "klamm-stream", how: How::Cargo("bench-klamm"), mode: "consume-stream" },
+    Client { name: "klamm-batches", how: How::Cargo("bench-klamm"), mode: "consume-batches" },
+    Client { name: "franz-go", how: How::Go("franz-go"), mode: "consume" },
+    Client { name: "confluent-kafka", how: How::Cargo("bench-confluent-kafka"), mode: "consume" },
+    Client { name: "kacrab", how: How::Cargo("bench-kacrab"), mode: "consume" },
+    Client { name: "krafka", how: How::Cargo("bench-krafka"), mode: "consume" },
+    Client { name: "java", how: How::Java, mode: "consume" },
+    Client { name: "rdkafka", how: How::Cargo("bench-rdkafka"), mode: "consume" },
+    Client { name: "rdkafka-stream", how: How::Cargo("bench-rdkafka"), mode: "consume-stream" },
+];
+
 /// A client that hangs is a failure, not a benchmark.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -59,6 +73,8 @@ pub(crate) struct Report {
     pub(crate) cpu_user_s: f64,
     pub(crate) cpu_sys_s: f64,
     pub(crate) rss_peak_bytes: u64,
+    /// Until the first record was handed out; of readers.
+    pub(crate) first_s: Option<f64>,
     pub(crate) p50_us: Option<f64>,
     pub(crate) p99_us: Option<f64>,
     pub(crate) p999_us: Option<f64>,
@@ -150,6 +166,7 @@ fn javac(jars: &str, classes: &Path) -> Result<(), Error> {
 }
 
 /// What a client is given besides the workload.
+#[derive(Clone, Copy)]
 pub(crate) struct Setting<'a> {
     pub(crate) broker: &'a Broker,
     /// Directory with the files of values, named by their size.
@@ -158,6 +175,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) workers: usize,
     /// Instead of the client's own mode.
     pub(crate) mode: Option<&'static str>,
+    /// To read in.
+    pub(crate) group: &'a str,
 }
 
 /// Most deliveries that are not awaited yet.
@@ -205,14 +224,14 @@ impl Built {
 }
 
 /// A client's process; killed when dropped before its end.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: mpsc::Receiver<String>,
     stderr: File,
 }
 
 impl Running {
-    fn start(built: &Built, workload: &Workload, setting: &Setting<'_>, topic: &str) -> Result<Self, Error> {
+    pub(crate) fn start(built: &Built, workload: &Workload, setting: &Setting<'_>, topic: &str) -> Result<Self, Error> {
         let stderr = tempfile::tempfile()?;
         let values = setting.values.join(workload.size.to_string());
         let mut command = Command::new(&built.command[0]);
@@ -229,6 +248,7 @@ impl Running {
             format!("rate={}", workload.rate),
             format!("window={WINDOW}"),
             format!("workers={}", setting.workers),
+            format!("group={}", setting.group),
         ]);
         command.args(setting.mode.map(|mode| format!("mode={mode}")));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr.try_clone()?);
@@ -246,7 +266,7 @@ impl Running {
     }
 
     /// The next line that starts so.
-    fn line(&mut self, start: &str) -> Result<String, Error> {
+    pub(crate) fn line(&mut self, start: &str) -> Result<String, Error> {
         loop {
             match self.lines.recv_timeout(LIMIT) {
                 Ok(line) if line.starts_with(start) => return Ok(line),
@@ -261,12 +281,17 @@ impl Running {
         }
     }
 
-    fn go(&mut self) -> Result<(), Error> {
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn go(&mut self) -> Result<(), Error> {
         let stdin = self.child.stdin.as_mut().ok_or("no input")?;
         Ok(stdin.write_all(b"go\n")?)
     }
 
-    fn end(&mut self) -> Result<(), Error> {
+    pub(crate) fn end(&mut self) -> Result<(), Error> {
         let status = self.child.wait()?;
         if status.success() { Ok(()) } else { Err(format!("{status}: {}", self.said()).into()) }
     }

@@ -37,7 +37,7 @@ impl Growth {
         for round in 0..self.rounds {
             let run = |partitions, mode, workload: &Workload| {
                 let (values, workers) = (values.path(), self.workers);
-                let setting = Setting { broker: &broker, values, partitions, workers, mode };
+                let setting = Setting { broker: &broker, values, partitions, workers, mode, group: "" };
                 one(
                     &klamm,
                     workload,

@@ -1,4 +1,4 @@
-//! Compares producers of several Kafka clients: CPU, throughput, memory, latency.
+//! Compares producers and consumers of several Kafka clients: CPU, throughput, memory, latency.
 //!
 //! ```text
 //! this program ──starts──▶ broker (a process)
@@ -11,6 +11,7 @@
 
 mod broker;
 mod client;
+mod consume;
 mod growth;
 mod run;
 mod table;
@@ -34,6 +35,8 @@ struct Options {
 enum What {
     /// Every client over every workload, medians of the rounds
     Peers(Peers),
+    /// Every client reads what was written before, in a group of its own
+    Consume(Peers),
     /// What klamm costs at 6 and at 1,000 partitions, and idle
     Growth(growth::Growth),
     /// Names of clients and workloads
@@ -72,10 +75,13 @@ struct Peers {
 fn main() -> ExitCode {
     let outcome = match Options::parse().what {
         What::Peers(peers) => run::peers(&peers),
+        What::Consume(peers) => consume::peers(&peers),
         What::Growth(growth) => growth.run(),
         What::List => {
             println!("clients: {}", client::ALL.map(|client| client.name).join(", "));
             println!("workloads: {}", workload::ALL.map(|workload| workload.name).join(", "));
+            println!("clients that consume: {}", client::READERS.map(|client| client.name).join(", "));
+            println!("workloads of consume: {}", consume::ALL.map(|workload| workload.name).join(", "));
             Ok(true)
         }
     };

@@ -12,7 +12,7 @@ use crate::workload::{self, Workload};
 use crate::{Error, Peers, table};
 
 /// Partitions of every topic.
-const PARTITIONS: i32 = 6;
+pub(crate) const PARTITIONS: i32 = 6;
 
 /// A row as `--json` prints it: medians of the rounds that count.
 #[derive(Debug, Serialize)]
@@ -62,7 +62,7 @@ pub(crate) fn peers(options: &Peers) -> Result<bool, Error> {
     let broker = Broker::start(options.broker)?;
     write_values(values.path(), &workload::ALL)?;
     let (values, workers) = (values.path(), options.workers);
-    let setting = Setting { broker: &broker, values, partitions: PARTITIONS, workers, mode: None };
+    let setting = Setting { broker: &broker, values, partitions: PARTITIONS, workers, mode: None, group: "" };
     warm_up(&clients, &setting);
 
     let mut cells: Vec<Cell> = Vec::new();
@@ -103,7 +103,7 @@ fn wants(options: &Peers, client: &str) -> bool {
     options.clients.is_empty() || options.clients.iter().any(|wanted| wanted == client)
 }
 
-fn pick<T: Copy>(all: &[T], name: impl Fn(&T) -> &'static str, wanted: &[String]) -> Result<Vec<T>, Error> {
+pub(crate) fn pick<T: Copy>(all: &[T], name: impl Fn(&T) -> &'static str, wanted: &[String]) -> Result<Vec<T>, Error> {
     if let Some(unknown) = wanted.iter().find(|wanted| all.iter().all(|one| name(one) != wanted.as_str())) {
         let known: Vec<_> = all.iter().map(name).collect();
         return Err(format!("there is no {unknown}; there are {}", known.join(", ")).into());
@@ -147,7 +147,7 @@ pub(crate) fn about() -> String {
     format!("{date}, {cores} cores of {model}, {}, load average {}", run("uname", &["-sr"]), load_average())
 }
 
-fn load_average() -> String {
+pub(crate) fn load_average() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or("?").to_owned()
 }

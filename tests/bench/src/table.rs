@@ -80,7 +80,7 @@ fn memory(row: &Row) -> f64 {
     row.rss_peak_bytes as f64 / f64::from(1 << 20)
 }
 
-fn thousands(number: f64) -> String {
+pub(crate) fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {

@@ -131,6 +131,8 @@ struct Totals {
     retries: u64,
     failed: u64,
     truncations: u64,
+    rebalances: u64,
+    coordinator_moves: u64,
     time: Duration,
 }
 
@@ -143,6 +145,8 @@ impl Totals {
         self.retries += stats.retries;
         self.failed += stats.failed;
         self.truncations += stats.truncations;
+        self.rebalances += stats.rebalances;
+        self.coordinator_moves += stats.coordinator_moves;
         self.time += stats.time;
     }
 }
@@ -243,6 +247,13 @@ fn report(
         each(totals.failed),
         each(totals.truncations)
     );
+    if workload == Workload::Groups {
+        println!(
+            "    and {:.2} rebalances, {:.2} moves of a coordinator",
+            each(totals.rebalances),
+            each(totals.coordinator_moves)
+        );
+    }
     // A run in which nothing went wrong proves nothing.
     let busy = [totals.elections, totals.retries, totals.truncations].iter().all(|count| count * 100 >= runs);
     let enough = wanted == 0 || busy && totals.full >= wanted && distinct == runs;

@@ -1,21 +1,14 @@
 //! Runs the cases on both sides, compares, and reports.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::case::Case;
 use super::compare::{Difference, differences};
 use super::damage::beyond;
+use super::program::Arguments;
 use super::side::{Seen, Side};
-use super::verdict::{Allowed, Open};
-
-/// Prints a line; whoever does not listen misses it.
-macro_rules! tell {
-    ($where:ident, $($text:tt)*) => {{
-        let _ = writeln!(std::io::$where(), $($text)*);
-    }};
-}
+use super::verdict::Allowed;
 
 /// Everything that is compared, and what is known about it.
 #[derive(Debug)]
@@ -26,64 +19,14 @@ pub struct Suite {
     pub cases: Vec<Case>,
     /// Differences that may be.
     pub allowed: Vec<Allowed>,
-    /// Differences that are defects.
-    pub open: Vec<Open>,
     /// APIs that Kafka advertises and broker-lite does not: key, reason.
     pub not_advertised: Vec<(i16, &'static str)>,
     /// Features that Kafka tells and broker-lite does not, or tells otherwise: name, reason.
     pub other_features: Vec<(&'static str, &'static str)>,
 }
 
-/// Which cases are run.
-#[derive(Debug, Default)]
-pub struct Arguments {
-    filters: Vec<String>,
-    exact: bool,
-    /// Only name them.
-    pub list: bool,
-    /// Print every answer.
-    verbose: bool,
-    /// Open differences fail like any other.
-    strict: bool,
-    ignored: bool,
-}
-
-impl Arguments {
-    /// Reads a command line as libtest has it; `--answers` prints every answer, and with `--strict` open differences
-    /// fail, too.
-    pub fn parse(words: impl IntoIterator<Item = String>) -> Self {
-        let mut arguments = Self::default();
-        let mut words = words.into_iter();
-        while let Some(word) = words.next() {
-            match word.as_str() {
-                "--list" => arguments.list = true,
-                "--exact" => arguments.exact = true,
-                "--answers" => arguments.verbose = true,
-                "--strict" => arguments.strict = true,
-                "--ignored" => arguments.ignored = true,
-                "--test-threads" | "--color" | "--format" | "--skip" | "-Z" => drop(words.next()),
-                option if option.starts_with('-') => {}
-                _ => arguments.filters.push(word),
-            }
-        }
-        arguments
-    }
-
-    fn choose(&self, case: &str) -> bool {
-        let fits = |filter: &String| if self.exact { case == filter } else { case.contains(filter.as_str()) };
-        !self.ignored && (self.filters.is_empty() || self.filters.iter().any(fits))
-    }
-
-    fn everything(&self) -> bool {
-        self.filters.is_empty() && !self.ignored
-    }
-}
-
 /// Differences of one case that are told where all cases are run.
 const MOST_TOLD: usize = 8;
-
-/// How the reason of an API begins that is being built: its entry may be outdated for a while.
-const COMING: &str = "coming";
 
 /// What takes longer is told at once: something waits in vain.
 const SLOW: Duration = Duration::from_secs(5);
@@ -109,7 +52,7 @@ struct Totals {
 }
 
 /// Names the cases as libtest does.
-pub fn list(suite: &Suite, arguments: &Arguments) {
+pub(super) fn list(suite: &Suite, arguments: &Arguments) {
     let chosen = suite.cases.iter().filter(|case| arguments.choose(&case.name));
     let count = chosen.map(|case| tell!(stdout, "{}: test", case.name)).count();
     tell!(stdout, "\n{count} tests, 0 benchmarks");
@@ -120,7 +63,7 @@ pub fn list(suite: &Suite, arguments: &Arguments) {
 /// # Errors
 ///
 /// One of the clusters does not answer at all.
-pub fn run(
+pub(super) fn run(
     mut suite: Suite,
     arguments: &Arguments,
     kafka: &mut Side,
@@ -139,7 +82,6 @@ pub fn run(
     let plan = plan(&suite, &chosen, &mine, &mut totals);
     let pairs = observe(&suite, &plan, kafka, ours)?;
     let mut used = BTreeSet::new();
-    let mut still_open = BTreeSet::new();
     let mut at = 0;
     for &case in &chosen {
         let from = at;
@@ -147,7 +89,7 @@ pub fn run(
             at += 1;
         }
         if from < at {
-            judge(&suite, case, &pairs[from..at], arguments, &mut totals, &mut used, &mut still_open);
+            judge(&suite, case, &pairs[from..at], arguments, &mut totals, &mut used);
         }
     }
     if arguments.everything() {
@@ -160,7 +102,7 @@ pub fn run(
             ));
         }
     }
-    Ok(report(&suite, arguments, &totals, &used, &still_open, begun))
+    Ok(report(&suite, &totals, &used, begun))
 }
 
 /// Which case in which version.
@@ -244,7 +186,6 @@ fn judge(
     arguments: &Arguments,
     totals: &mut Totals,
     used: &mut BTreeSet<usize>,
-    still_open: &mut BTreeSet<usize>,
 ) {
     let name = &suite.cases[case].name;
     // The same difference is told once, with its versions.
@@ -273,11 +214,6 @@ fn judge(
                 let covering: Vec<_> = suite.allowed.iter().enumerate().filter(allowed).collect();
                 used.extend(covering.iter().map(|(index, _)| *index));
                 if !covering.is_empty() {
-                    continue;
-                }
-                let mut open = suite.open.iter().enumerate().filter(|_| !arguments.strict);
-                if let Some((index, _)) = open.find(|(_, open)| open.covers(name, &difference)) {
-                    still_open.insert(index);
                     continue;
                 }
                 let Difference { path, kafka, ours } = difference;
@@ -340,9 +276,6 @@ fn inventory(
                     mine.1
                 );
             }
-            (Some(_), Some(reason)) if reason.starts_with(COMING) => {
-                tell!(stdout, "CLOSED (take it out of the list) {key:>3} {}: {reason}", name(*key));
-            }
             (Some(_), Some(_)) => totals.failures.push(format!(
                 "api {key} ({}) is advertised by now: take it out of the list of those that are missing",
                 name(*key)
@@ -389,33 +322,11 @@ fn inventory(
     }
 }
 
-fn report(
-    suite: &Suite,
-    arguments: &Arguments,
-    totals: &Totals,
-    used: &BTreeSet<usize>,
-    still_open: &BTreeSet<usize>,
-    begun: Instant,
-) -> bool {
+fn report(suite: &Suite, totals: &Totals, used: &BTreeSet<usize>, begun: Instant) -> bool {
     tell!(stdout, "\nallowed differences:");
     for index in used {
         let Allowed { case, path, kafka, ours, reason, .. } = &suite.allowed[*index];
         tell!(stdout, "    {case}: {path}: Kafka {kafka}, broker-lite {ours}: {reason}");
-    }
-    for (index, open) in suite.open.iter().enumerate() {
-        match still_open.contains(&index) {
-            true => tell!(stdout, "OPEN {}: {}: {}", open.case, open.path, open.to_do),
-            false if arguments.everything() => {
-                tell!(
-                    stdout,
-                    "CLOSED (take it out of the list) {}: {}: {}",
-                    open.case,
-                    open.path,
-                    open.to_do
-                );
-            }
-            false => {}
-        }
     }
     if !totals.failures.is_empty() {
         tell!(stdout, "\nfailures:");
@@ -425,12 +336,11 @@ fn report(
     tell!(
         stdout,
         "\nfidelity to Apache Kafka 4.3.0: {} cases x versions, {} answers, {} fields compared; \
-         {} allowed differences, {} open ones; {} cases wait for their api",
+         {} allowed differences; {} cases wait for their api",
         totals.runs,
         totals.answers,
         totals.fields,
         used.len(),
-        still_open.len(),
         totals.waiting
     );
     let failed = totals.failures.len();

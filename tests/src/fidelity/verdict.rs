@@ -21,17 +21,6 @@ pub struct Allowed {
     pub reason: &'static str,
 }
 
-/// A difference that is a defect of ours and still there. The list is a debt, not a permission.
-#[derive(Debug, Clone)]
-pub struct Open {
-    /// Name of the case.
-    pub case: &'static str,
-    /// Path of the value.
-    pub path: &'static str,
-    /// What is to be done.
-    pub to_do: &'static str,
-}
-
 impl Allowed {
     pub(super) fn covers(&self, case: &str, version: i16, difference: &Difference) -> bool {
         self.versions.contains(&version)
@@ -39,12 +28,6 @@ impl Allowed {
             && fits(self.path, &difference.path)
             && fits(self.kafka, &difference.kafka)
             && fits(self.ours, &difference.ours)
-    }
-}
-
-impl Open {
-    pub(super) fn covers(&self, case: &str, difference: &Difference) -> bool {
-        fits(self.case, case) && fits(self.path, &difference.path)
     }
 }
 

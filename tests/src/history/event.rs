@@ -64,6 +64,10 @@ pub struct Partition(pub(super) u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(pub(super) u32);
 
+/// A commit on its way: the number of the event with which it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitSent(pub(super) u32);
+
 /// One event, when it was recorded and whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Entry {
@@ -88,7 +92,12 @@ pub enum Event {
     Read { partition: Partition, offset: i64, op: Op, leader_epoch: i32 },
     Revoked { partition: Partition },
     Lost { partition: Partition },
-    Committed { partition: Partition, offset: i64 },
+    Began { partition: Partition, offset: i64 },
+    Done { partition: Partition, offset: i64 },
+    Joined { generation: i32, asked_ns: u64 },
+    Synced { generation: i32 },
+    CommitSent { partition: Partition, offset: i64, generation: i32 },
+    Committed { partition: Partition, offset: i64, sent: Option<CommitSent> },
     CommitReset { partition: Partition },
     CommitFetched { partition: Partition, offset: Option<i64>, asked_ns: u64 },
     Mark { text: u32 },

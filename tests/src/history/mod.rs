@@ -6,6 +6,7 @@
 //! ```text
 //! producers ──invoke, accepted, acked, failed──┐
 //! consumers ──assigned, read, revoked ─────────┼──▶ History ──check──▶ Report
+//! members   ──joined, done, committed ─────────┤
 //! faults    ──mark─────────────────────────────┤
 //! the end   ──final_log, replica_log───────────┘
 //! ```
@@ -24,7 +25,7 @@ mod tests;
 mod violation;
 
 pub use check::check;
-pub use event::{Client, Entry, Event, Group, Op, Partition, VALUE_BYTES};
+pub use event::{Client, CommitSent, Entry, Event, Group, Op, Partition, VALUE_BYTES};
 pub use recorder::{Acks, History, Log, LogRecord, ProducerSettings};
 pub use report::{FINDINGS_PER_RULE, Finding, Promises, Report};
 pub use violation::{Holds, LogOf, NotFrom, Rule, Seen, Sent, Spot, Violation, Where};

@@ -4,12 +4,12 @@
 //!
 //! Invariant: names are kept once, events hold numbers; nothing recorded is ever changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{Client, Entry, Event, Group, Op, Partition};
+use super::event::{Client, CommitSent, Entry, Event, Group, Op, Partition};
 
 /// What a producer waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +91,8 @@ pub struct History {
     pub(super) logs: BTreeMap<Partition, Log>,
     /// Logs of single replicas, by partition and broker.
     pub(super) replicas: BTreeMap<(Partition, i32), Log>,
+    /// What groups must have read by the end.
+    pub(super) must_read: BTreeSet<(Group, Partition)>,
     by_place: BTreeMap<(Arc<str>, i32), Partition>,
     by_group: BTreeMap<Arc<str>, Group>,
 }
@@ -117,13 +119,15 @@ impl History {
 
     /// A new consumer, with the group it is a member of.
     pub fn consumer(&mut self, name: &str, group: Option<&str>) -> Client {
-        let group = group.map(|group| {
-            *self.by_group.entry(Arc::from(group)).or_insert_with_key(|name| {
-                self.groups.push(name.clone());
-                Group(number(self.groups.len() - 1))
-            })
-        });
+        let group = group.map(|group| self.group(group));
         self.register(name, None, group)
+    }
+
+    fn group(&mut self, name: &str) -> Group {
+        *self.by_group.entry(Arc::from(name)).or_insert_with_key(|name| {
+            self.groups.push(name.clone());
+            Group(number(self.groups.len() - 1))
+        })
     }
 
     fn register(&mut self, name: &str, producer: Option<ProducerSettings>, group: Option<Group>) -> Client {
@@ -205,7 +209,54 @@ impl History {
 
     /// A commit by a member of a group has succeeded.
     pub fn committed(&mut self, at: Duration, consumer: Client, partition: Partition, offset: i64) {
-        self.push(at, consumer, Event::Committed { partition, offset });
+        self.push(at, consumer, Event::Committed { partition, offset, sent: None });
+    }
+
+    /// A member of a group, which heard at this moment what is committed, reads from here on unless it has begun.
+    pub fn began(&mut self, at: Duration, consumer: Client, partition: Partition, offset: i64) {
+        self.push(at, consumer, Event::Began { partition, offset });
+    }
+
+    /// The application is done with a record, and may let it be committed from now on.
+    pub fn done(&mut self, at: Duration, consumer: Client, partition: Partition, offset: i64) {
+        self.push(at, consumer, Event::Done { partition, offset });
+    }
+
+    /// A JoinGroup that was sent at `asked` has put the member into a generation.
+    pub fn joined(&mut self, at: Duration, consumer: Client, generation: i32, asked: Duration) {
+        self.push(at, consumer, Event::Joined { generation, asked_ns: nanoseconds(asked) });
+    }
+
+    /// The member has heard its assignment in a generation, which the coordinator must remember from here on.
+    pub fn synced(&mut self, at: Duration, consumer: Client, generation: i32) {
+        self.push(at, consumer, Event::Synced { generation });
+    }
+
+    /// A commit is about to be sent, in a generation.
+    pub fn commit_sent(
+        &mut self,
+        at: Duration,
+        consumer: Client,
+        partition: Partition,
+        offset: i64,
+        generation: i32,
+    ) -> CommitSent {
+        self.push(at, consumer, Event::CommitSent { partition, offset, generation });
+        CommitSent(number(self.entries.len() - 1))
+    }
+
+    /// A commit whose sending was recorded has succeeded.
+    pub fn commit_acked(&mut self, at: Duration, consumer: Client, sent: CommitSent) {
+        let sent_entry = self.entries.get(sent.0 as usize).map(|entry| entry.event);
+        if let Some(Event::CommitSent { partition, offset, .. }) = sent_entry {
+            self.push(at, consumer, Event::Committed { partition, offset, sent: Some(sent) });
+        }
+    }
+
+    /// By the end, the members of this group together must be done with everything the partition holds.
+    pub fn reads_all(&mut self, group: &str, partition: Partition) {
+        let group = self.group(group);
+        self.must_read.insert((group, partition));
     }
 
     /// The group's committed offset is about to be set on purpose, maybe back. `client` is any of its members.

@@ -311,10 +311,10 @@ fn a_commit_that_goes_back_is_told() {
             places(history, |e| matches!(e.event, Event::Committed { offset, .. } if offset > 0)),
         )?;
         let mut entry = history.entries[at];
-        let Event::Committed { partition, offset } = entry.event else { return None };
+        let Event::Committed { partition, offset, sent } = entry.event else { return None };
         entry.at_ns += 2;
         entry.event = match random.u8(..3) {
-            0 => Event::Committed { partition, offset: offset - 1 },
+            0 => Event::Committed { partition, offset: offset - 1, sent },
             1 => Event::CommitFetched { partition, offset: Some(offset - 1), asked_ns: entry.at_ns - 1 },
             _ => Event::CommitFetched { partition, offset: None, asked_ns: entry.at_ns - 1 },
         };

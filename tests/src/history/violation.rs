@@ -22,6 +22,11 @@ pub enum Rule {
     NotOwned,
     CommitMovedBack,
     TwoOwners,
+    CommittedAhead,
+    CommittedAfterLoss,
+    CommittedLate,
+    GenerationMovedBack,
+    Undelivered,
     LogsDiffer,
     LogBroken,
     DifferentReads,
@@ -31,7 +36,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::Lost,
         Self::WrongOffset,
         Self::Duplicated,
@@ -44,6 +49,11 @@ impl Rule {
         Self::NotOwned,
         Self::CommitMovedBack,
         Self::TwoOwners,
+        Self::CommittedAhead,
+        Self::CommittedAfterLoss,
+        Self::CommittedLate,
+        Self::GenerationMovedBack,
+        Self::Undelivered,
         Self::LogsDiffer,
         Self::LogBroken,
         Self::DifferentReads,
@@ -177,6 +187,16 @@ pub enum Violation {
     },
     /// Two members of a group own one partition.
     TwoOwners { group: Arc<str>, partition: Where, first: Seen, second: Seen, generation: Option<i32> },
+    /// A member committed what it was not done with: records that were never handed out, or not worked on yet.
+    CommittedAhead { member: Seen, partition: Where, offset: i64, done: Option<i64> },
+    /// A member committed a partition that it knew to be lost, and was heard.
+    CommittedAfterLoss { member: Seen, partition: Where, offset: i64 },
+    /// A commit of an earlier generation was taken after the group had gone on.
+    CommittedLate { member: Seen, partition: Where, offset: i64, generation: i32, then: i32, since: Seen },
+    /// A group's generation went back.
+    GenerationMovedBack { group: Arc<str>, before: Seen, from: i32, after: Seen, to: i32 },
+    /// No member of the group has worked on a record.
+    Undelivered { group: Arc<str>, spot: Spot, missed: usize, op: Op },
     /// Two logs of one partition differ where both must be equal.
     LogsDiffer { one: LogOf, other: LogOf, spot: Spot, one_holds: Holds, other_holds: Holds },
     /// A log contradicts itself: offsets that do not grow, epochs that fall, records outside of its bounds.
@@ -205,6 +225,11 @@ impl Violation {
             Self::NotOwned { .. } => Rule::NotOwned,
             Self::CommitMovedBack { .. } => Rule::CommitMovedBack,
             Self::TwoOwners { .. } => Rule::TwoOwners,
+            Self::CommittedAhead { .. } => Rule::CommittedAhead,
+            Self::CommittedAfterLoss { .. } => Rule::CommittedAfterLoss,
+            Self::CommittedLate { .. } => Rule::CommittedLate,
+            Self::GenerationMovedBack { .. } => Rule::GenerationMovedBack,
+            Self::Undelivered { .. } => Rule::Undelivered,
             Self::LogsDiffer { .. } => Rule::LogsDiffer,
             Self::LogBroken { .. } => Rule::LogBroken,
             Self::DifferentReads { .. } => Rule::DifferentReads,
@@ -339,6 +364,23 @@ impl fmt::Display for Violation {
                     Some(generation) => write!(f, ", both in generation {generation}"),
                     None => f.write_str(", which had not given it back"),
                 }
+            }
+            Self::CommittedAhead { member, partition, offset, done } => {
+                write!(f, "{member} committed offset {offset} of {partition}, but was done up to ")?;
+                write!(f, "{}", Offset(*done))
+            }
+            Self::CommittedAfterLoss { member, partition, offset } => {
+                write!(f, "{member} committed offset {offset} of {partition} after it had lost it")
+            }
+            Self::CommittedLate { member, partition, offset, generation, then, since } => {
+                write!(f, "{member} committed offset {offset} of {partition} in generation {generation}, ")?;
+                write!(f, "although {since} was in generation {then} already")
+            }
+            Self::GenerationMovedBack { group, before, from, after, to } => {
+                write!(f, "group {group} was in generation {from} by {before}, but {after} joined generation {to}")
+            }
+            Self::Undelivered { group, spot, missed, op } => {
+                write!(f, "group {group} was never done with {missed} records, the first of them {op} at {spot}")
             }
             Self::LogsDiffer { one, other, spot, one_holds, other_holds } => {
                 write!(f, "{one} holds {one_holds} at {spot}, {other} holds {other_holds}")

@@ -63,12 +63,12 @@ impl Shared {
             .map_err(|error| error.to_string())
     }
 
-    fn place(&self, partition: i32) -> Partition {
+    pub(super) fn place(&self, partition: i32) -> Partition {
         self.partitions[usize::try_from(partition).unwrap_or_default()]
     }
 
     /// A stream of chance for one client.
-    fn chance(&self, name: &str) -> fastrand::Rng {
+    pub(super) fn chance(&self, name: &str) -> fastrand::Rng {
         fastrand::Rng::with_seed(self.sim.seed_for(name))
     }
 }
@@ -324,7 +324,7 @@ impl Reader {
         // One that stays knows the leaders' epochs, and no leader that is deposed can make it jump.
         let policy = match shared.scenario.workload {
             Workload::Consume => OffsetReset::None,
-            Workload::Idempotent | Workload::Plain | Workload::Produce => OffsetReset::Latest,
+            Workload::Idempotent | Workload::Plain | Workload::Produce | Workload::Groups => OffsetReset::Latest,
         };
         let consumer: Consumer = Consumer::builder()
             .client(client)

@@ -7,10 +7,12 @@
 //! ```
 
 mod clients;
+mod groups;
+mod overheard;
 mod power;
 mod run;
 mod scenario;
 
 pub use power::{Outages, power_off};
 pub use run::{Broken, Stats, run};
-pub use scenario::{Producing, Scenario, Workload};
+pub use scenario::{Act, GroupPlan, Grouping, Producing, Scenario, Workload};

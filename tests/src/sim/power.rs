@@ -90,6 +90,7 @@ pub async fn power_off(sim: Sim, rounds: u32) -> Result<Outages, Broken> {
         linger_ms: 2,
         sync: true,
         producing: None,
+        grouping: None,
         schedule: Schedule::default(),
     };
     let cluster = start_on(sim.cluster().with_files(), &scenario).await?;

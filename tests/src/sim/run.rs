@@ -34,6 +34,10 @@ pub struct Stats {
     pub failed: u64,
     /// Logs that were cut back to their leader's.
     pub truncations: u64,
+    /// Generations of groups in which a member was told its assignment.
+    pub rebalances: u64,
+    /// Changes of a group's coordinator.
+    pub coordinator_moves: u64,
     /// Virtual time.
     pub time: Duration,
 }
@@ -80,6 +84,9 @@ impl std::fmt::Display for Broken {
 ///
 /// Every violation of what the workload promises, or what the run hangs at.
 pub async fn run(sim: Sim, scenario: Scenario) -> Result<Stats, Broken> {
+    if scenario.grouping.is_some() {
+        return super::groups::run(sim, scenario).await;
+    }
     let cluster = start(&sim, &scenario).await?;
     let mut history = History::new();
     let partitions: Vec<_> = (0..scenario.partitions).map(|index| history.partition(TOPIC, index)).collect();
@@ -147,13 +154,13 @@ pub(super) async fn all<T: 'static>(tasks: &mut JoinSet<Result<T, String>>) -> R
 
 /// Waits until every replica has everything, and returns where each log ends.
 pub(super) async fn come_to_rest(cluster: &Cluster, shared: &Shared) -> Vec<i64> {
-    let mut ends = Vec::new();
-    for partition in 0..shared.scenario.partitions {
-        cluster.until_isr(TOPIC, partition, |isr| isr.len() == BROKERS as usize).await;
+    let (mut ends, topic) = (Vec::new(), &*shared.topic);
+    for (partition, _) in (0..).zip(shared.partitions.iter()) {
+        cluster.until_isr(topic, partition, |isr| isr.len() == BROKERS as usize).await;
         loop {
-            let leader = cluster.leader_of(TOPIC, partition);
-            let end = leader.and_then(|leader| cluster.log_end_offset(leader, TOPIC, partition));
-            if let Some(end) = end.filter(|end| cluster.high_watermark(TOPIC, partition) == Some(*end)) {
+            let leader = cluster.leader_of(topic, partition);
+            let end = leader.and_then(|leader| cluster.log_end_offset(leader, topic, partition));
+            if let Some(end) = end.filter(|end| cluster.high_watermark(topic, partition) == Some(*end)) {
                 ends.push(end);
                 break;
             }
@@ -166,39 +173,50 @@ pub(super) async fn come_to_rest(cluster: &Cluster, shared: &Shared) -> Vec<i64>
 /// Waits until every partition has a leader. A controller that was paused while all came to rest may fence everybody
 /// afterwards, for a moment.
 pub(super) async fn until_led(cluster: &Cluster, shared: &Shared) {
-    let led = |partition| cluster.leader_of(TOPIC, partition).is_some();
-    while !(0..shared.scenario.partitions).all(led) {
+    let led = |(partition, _)| cluster.leader_of(&shared.topic, partition).is_some();
+    while !(0..).zip(shared.partitions.iter()).all(led) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 pub(super) fn stuck(cluster: &Cluster, shared: &Shared) -> String {
-    let partition = |partition| {
-        let leader = cluster.leader_of(TOPIC, partition);
-        let isr = cluster.isr_of(TOPIC, partition);
-        let end = leader.and_then(|leader| cluster.log_end_offset(leader, TOPIC, partition));
-        let mark = cluster.high_watermark(TOPIC, partition);
-        format!("{TOPIC}-{partition}: leader {leader:?}, ISR {isr:?}, end {end:?}, high watermark {mark:?}")
+    let topic = &*shared.topic;
+    let partition = |(partition, _)| {
+        let leader = cluster.leader_of(topic, partition);
+        let isr = cluster.isr_of(topic, partition);
+        let end = leader.and_then(|leader| cluster.log_end_offset(leader, topic, partition));
+        let mark = cluster.high_watermark(topic, partition);
+        format!("{topic}-{partition}: leader {leader:?}, ISR {isr:?}, end {end:?}, high watermark {mark:?}")
     };
-    let partitions: Vec<_> = (0..shared.scenario.partitions).map(partition).collect();
+    let partitions: Vec<_> = (0..).zip(shared.partitions.iter()).map(partition).collect();
     format!("no rest within {REST_LIMIT:?} after the last fault; {}", partitions.join("; "))
 }
 
 /// Holds what clients saw against what the logs hold, and the logs against each other.
 pub(super) fn judge(cluster: &Cluster, shared: &Shared) -> Result<(), Broken> {
-    let mut history = shared.history.lock();
+    hand_in(cluster, shared)?;
+    verdict(cluster, &shared.history.lock())
+}
+
+/// Puts what the logs of a topic hold into the history.
+pub(super) fn hand_in(cluster: &Cluster, shared: &Shared) -> Result<(), String> {
+    let (topic, mut history) = (&*shared.topic, shared.history.lock());
     for (index, place) in (0..).zip(shared.partitions.iter()) {
-        let leader = cluster.leader_of(TOPIC, index).ok_or_else(|| "no leader at the end".to_owned())?;
+        let leader = cluster.leader_of(topic, index).ok_or_else(|| "no leader at the end".to_owned())?;
         for broker in 1..=BROKERS {
-            let log = log(cluster, broker, index)
-                .ok_or_else(|| format!("broker {broker} holds no {TOPIC}-{index}"))?;
+            let log = log(cluster, broker, topic, index)
+                .ok_or_else(|| format!("broker {broker} holds no {topic}-{index}"))?;
             if broker == leader {
                 history.final_log(*place, log.clone());
             }
             history.replica_log(*place, broker, log);
         }
     }
-    let (seen, held) = (check(&history, &Promises::default()), cluster.check());
+    Ok(())
+}
+
+pub(super) fn verdict(cluster: &Cluster, history: &History) -> Result<(), Broken> {
+    let (seen, held) = (check(history, &Promises::default()), cluster.check());
     if seen.is_ok() && held.is_ok() {
         return Ok(());
     }
@@ -212,8 +230,8 @@ pub(super) fn judge(cluster: &Cluster, shared: &Shared) -> Result<(), Broken> {
     Err(Broken::Promise { fell, told })
 }
 
-fn log(cluster: &Cluster, broker: i32, partition: i32) -> Option<Log> {
-    let records = cluster.log(broker, TOPIC, partition)?;
+fn log(cluster: &Cluster, broker: i32, topic: &str, partition: i32) -> Option<Log> {
+    let records = cluster.log(broker, topic, partition)?;
     let records: Vec<_> = records
         .iter()
         .map(|record| LogRecord {
@@ -226,7 +244,7 @@ fn log(cluster: &Cluster, broker: i32, partition: i32) -> Option<Log> {
     Some(Log { start: 0, end, records })
 }
 
-fn count(cluster: &Cluster, sim: &Sim, played: Played, sent: &[Sent], read: u64) -> Stats {
+pub(super) fn count(cluster: &Cluster, sim: &Sim, played: Played, sent: &[Sent], read: u64) -> Stats {
     Stats {
         operations: sent.iter().map(|sent| sent.operations).sum::<u64>() + read,
         faults: played.happened as u64,
@@ -234,6 +252,8 @@ fn count(cluster: &Cluster, sim: &Sim, played: Played, sent: &[Sent], read: u64)
         retries: sent.iter().map(|sent| sent.retries).sum(),
         failed: sent.iter().map(|sent| sent.failed).sum(),
         truncations: cluster.truncations() as u64,
+        rebalances: 0,
+        coordinator_moves: 0,
         time: sim.now(),
     }
 }

@@ -18,6 +18,9 @@ pub enum Workload {
     /// Consumers that come and go, seek and pause beside an idempotent producer: no gap, no repetition, nothing
     /// that is not committed.
     Consume,
+    /// Members of groups that come and go, crash, stall, change their subscriptions, while coordinators move and topics
+    /// grow: everything is worked on, again only what was not committed, by one member in a generation.
+    Groups,
 }
 
 impl std::fmt::Display for Workload {
@@ -27,13 +30,15 @@ impl std::fmt::Display for Workload {
             Self::Plain => "plain",
             Self::Produce => "produce",
             Self::Consume => "consume",
+            Self::Groups => "groups",
         })
     }
 }
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Idempotent, Self::Plain, Self::Consume, Self::Produce];
+    pub const ALL: [Self; 5] =
+        [Self::Idempotent, Self::Plain, Self::Consume, Self::Produce, Self::Groups];
 }
 
 /// What is special about the producers of [`Workload::Produce`].
@@ -74,6 +79,124 @@ impl Producing {
     }
 }
 
+/// What a member of a group does between two stretches of reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Act {
+    /// It is closed, and another one comes.
+    Leave,
+    /// It is dropped without a word, and another one comes.
+    Crash,
+    /// It asks for no records for longer than `max.poll.interval.ms`.
+    Stall,
+    /// It subscribes to other topics.
+    Change,
+    /// It leaves, and subscribes again.
+    Unsubscribe,
+}
+
+impl Act {
+    const ALL: [Self; 5] = [Self::Leave, Self::Crash, Self::Stall, Self::Change, Self::Unsubscribe];
+}
+
+/// One group of [`Workload::Groups`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPlan {
+    /// `partition.assignment.strategy`
+    pub strategy: String,
+    /// Members at a time, about.
+    pub members: u32,
+    /// Each with a `group.instance.id`.
+    pub fixed: bool,
+    /// Commits by itself; else after each batch, and when partitions are revoked.
+    pub auto_commit: bool,
+    /// `auto.commit.interval.ms`
+    pub commit_ms: u64,
+    /// `session.timeout.ms`
+    pub session_ms: u64,
+    /// `max.poll.interval.ms`
+    pub max_poll_ms: u64,
+}
+
+/// What is special about the consumers of [`Workload::Groups`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grouping {
+    /// Which read everything, each for itself.
+    pub groups: Vec<GroupPlan>,
+    /// What members do.
+    pub acts: Vec<Act>,
+    /// Longest time of a member between two acts, in ms.
+    pub life_ms: u64,
+    /// One or two topics; the first has the scenario's partitions, the second has one.
+    pub topics: usize,
+    /// Partitions that the first topic gets on the way.
+    pub growth: i32,
+    /// How often a coordinator is moved on purpose.
+    pub moves: u32,
+    /// `group.initial.rebalance.delay.ms`
+    pub delay_ms: u64,
+    /// `offsets.topic.num.partitions`
+    pub coordinators: u32,
+}
+
+impl Grouping {
+    fn draw(rng: &mut fastrand::Rng) -> Self {
+        let strategies = ["range", "roundrobin", "sticky", "cooperative-sticky", "cooperative-sticky"];
+        let mut group = || GroupPlan {
+            strategy: rng.choice(strategies).unwrap_or("range").to_owned(),
+            members: rng.u32(2..=4),
+            fixed: rng.u8(0..4) == 0,
+            auto_commit: rng.bool(),
+            commit_ms: rng.u64(50..=1_000),
+            session_ms: rng.u64(1_500..=6_000),
+            max_poll_ms: rng.u64(1_500..=5_000),
+        };
+        let groups = [group(), group()];
+        let count = rng.usize(1..=2);
+        Self {
+            groups: groups.into_iter().take(count).collect(),
+            acts: Act::ALL.into_iter().filter(|_| rng.u8(0..4) > 0).collect(),
+            life_ms: rng.u64(1_000..=6_000),
+            topics: rng.usize(1..=2),
+            growth: if rng.bool() { rng.i32(1..=3) } else { 0 },
+            moves: rng.u32(0..=4),
+            delay_ms: if rng.bool() { 0 } else { rng.u64(1..=1_000) },
+            coordinators: rng.u32(1..=2),
+        }
+    }
+
+    /// Plainer ones.
+    fn smaller(&self) -> Vec<Self> {
+        let mut smaller = Vec::new();
+        if self.groups.len() > 1 {
+            let alone = |group: &GroupPlan| Self { groups: vec![group.clone()], ..self.clone() };
+            smaller.extend(self.groups.iter().map(alone));
+        }
+        for index in 0..self.acts.len() {
+            let mut acts = self.acts.clone();
+            acts.remove(index);
+            smaller.push(Self { acts, ..self.clone() });
+        }
+        for index in 0..self.groups.len() {
+            let mut groups = self.groups.clone();
+            if groups[index].members > 1 {
+                groups[index].members -= 1;
+                smaller.push(Self { groups, ..self.clone() });
+            }
+        }
+        if self.growth > 0 {
+            smaller.push(Self { growth: 0, ..self.clone() });
+        }
+        if self.moves > 0 {
+            smaller.push(Self { moves: self.moves - 1, ..self.clone() });
+        }
+        if self.topics > 1 {
+            smaller.push(Self { topics: 1, ..self.clone() });
+        }
+        smaller
+    }
+}
+
 /// One run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scenario {
@@ -96,6 +219,9 @@ pub struct Scenario {
     /// Only with [`Workload::Produce`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub producing: Option<Producing>,
+    /// Only with [`Workload::Groups`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grouping: Option<Grouping>,
     /// What goes wrong.
     pub schedule: Schedule,
 }
@@ -123,6 +249,7 @@ impl Scenario {
             linger_ms: rng.u64(0..=10),
             sync,
             producing: None,
+            grouping: None,
             schedule: chaos.draw(seed),
         };
         if workload == Workload::Produce {
@@ -130,6 +257,10 @@ impl Scenario {
             // The same time for all records, whether they come in bursts or not.
             scenario.pause_ms = scenario.pause_ms * u64::from(1 + producing.burst) / 2;
             scenario.producing = Some(producing);
+        }
+        if workload == Workload::Groups {
+            scenario.consumers = 0;
+            scenario.grouping = Some(Grouping::draw(&mut rng));
         }
         scenario
     }
@@ -163,6 +294,10 @@ impl Shrink for Scenario {
                 plainer.push(Producing { compression: "none".to_owned(), ..producing.clone() });
             }
             smaller.extend(plainer.into_iter().map(|plain| Self { producing: Some(plain), ..self.clone() }));
+        }
+        if let Some(grouping) = &self.grouping {
+            let plainer = grouping.smaller().into_iter();
+            smaller.extend(plainer.map(|plain| Self { grouping: Some(plain), ..self.clone() }));
         }
         if self.records > 10 {
             smaller.push(Self { records: self.records / 2, ..self.clone() });

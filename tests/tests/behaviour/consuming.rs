@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use klamm::{Consumer, Producer, Record, StartOffset, TopicPartition};
+use klamm::deserializer::Plain;
+use klamm::{Consumer, PoisonPolicy, Producer, Record, StartOffset, TopicPartition};
 use klamm_tests::backend::Backend;
 use klamm_tests::suite::Outcome;
 
-use crate::tools::{next, number, write_numbers};
+use crate::tools::{SOON, next, number, write_numbers};
 
 pub(crate) async fn reading_starts_at_the_beginning_the_end_an_offset_or_a_time(
     backend: &Backend,
@@ -138,5 +139,120 @@ pub(crate) async fn every_partition_is_read_however_many_there_are(backend: &Bac
     }
     let reached = offsets.iter().filter(|end| **end > 0).count();
     assert!(reached > PARTITIONS as usize / 2, "records without keys do not stay together: {offsets:?}");
+    Ok(())
+}
+
+pub(crate) async fn batches_are_read_where_they_lie(backend: &Backend) -> Outcome {
+    let topic = backend.topic("views", 1).await?;
+    write_numbers(backend, &topic, 1_000).await?;
+    let consumer: Consumer = Consumer::builder().client(&backend.client()?).build()?;
+    consumer.assign([(TopicPartition::new(topic.as_str(), 0), StartOffset::Offset(7))]);
+    let (mut expected, mut batches, mut kept) = (7, 0, Vec::new());
+    while expected < 1_000 {
+        let batch = consumer.recv_batch().await?;
+        batches += 1;
+        assert_eq!((batch.topic(), batch.first_offset()), (topic.as_str(), expected));
+        for record in &batch {
+            let record = record?;
+            assert_eq!(record.value(), Some(expected.to_string().as_bytes()));
+            assert_eq!((record.offset(), record.timestamp_ms()), (expected, 1_000 + expected * 10));
+            if expected % 100 == 0 {
+                kept.push(record.keep());
+                kept.push(record.detach());
+            }
+            expected += 1;
+        }
+        assert_eq!(batch.next_offset(), expected);
+    }
+    assert!(batches > 1, "the writer made small batches");
+    for record in kept {
+        assert_eq!(number(&record)?, record.offset);
+    }
+    Ok(())
+}
+
+pub(crate) async fn partitions_are_read_by_tasks_of_their_own_and_a_slow_one_holds_up_no_other(
+    backend: &Backend,
+) -> Outcome {
+    const PARTITIONS: i32 = 4;
+    const EACH: i64 = 2_000;
+    let topic = backend.topic("apart", PARTITIONS).await?;
+    let client = backend.client()?;
+    let producer: Producer = Producer::builder().client(&client).build()?;
+    for index in 0..EACH {
+        for partition in 0..PARTITIONS {
+            let record = Record::new(topic.as_str()).partition(partition).value(format!("{index:050}"));
+            drop(producer.send(record).await?); // flushed below
+        }
+    }
+    producer.flush().await?;
+    // Less than what lies in one partition, so that whoever waits for the slow one waits for ever.
+    let builder = Consumer::builder().client(&client).prefetch_max_bytes(40_000);
+    let consumer: Consumer = builder.max_partition_fetch_bytes(5_000).build()?;
+    let all = (0..PARTITIONS).map(|partition| TopicPartition::new(topic.as_str(), partition));
+    consumer.assign(all.map(|partition| (partition, StartOffset::Beginning)));
+    let mut streams = std::pin::pin!(consumer.partition_streams());
+    let slow = streams.next().await.ok_or("no stream")?;
+    assert_eq!(slow.recv().await?.offset, 0);
+    let mut reading = tokio::task::JoinSet::new();
+    for _ in 1..PARTITIONS {
+        let mut stream = streams.next().await.ok_or("no stream")?;
+        reading.spawn(async move {
+            for expected in 0..EACH {
+                let record = stream.next().await.ok_or("it ended")?.map_err(|error| error.to_string())?;
+                if record.offset != expected {
+                    return Err(format!("{} where {expected} is due", record.offset));
+                }
+            }
+            Ok::<_, String>(stream)
+        });
+    }
+    let mut done = Vec::new();
+    while let Some(read) = tokio::time::timeout(SOON, reading.join_next()).await? {
+        done.push(read??);
+    }
+    assert_eq!(done.len(), 3);
+    // What the slow one leaves is read together with the others, of which nothing is left.
+    drop((slow, done));
+    for expected in 1..EACH {
+        assert_eq!(consumer.recv().await?.offset, expected);
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_poison_record_does_what_the_policy_says(backend: &Backend) -> Outcome {
+    let topic = backend.topic("poison", 1).await?;
+    let client = backend.client()?;
+    let producer: Producer = Producer::builder().client(&client).build()?;
+    for value in ["one", "\u{1}", "three"] {
+        let value = if value == "\u{1}" { vec![0xff] } else { value.into() };
+        producer.send_and_wait(Record::new(topic.as_str()).partition(0).value(value)).await?;
+    }
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    let reading = |policy| -> Result<Consumer<klamm::Bytes, String>, klamm::ConfigError> {
+        let builder = Consumer::builder().client(&client).poison_policy(policy);
+        let consumer = builder.value_deserializer::<String>(Plain).build()?;
+        consumer.assign([(partition.clone(), StartOffset::Beginning)]);
+        Ok(consumer)
+    };
+    let consumer = reading(PoisonPolicy::Fail)?;
+    assert_eq!(consumer.recv().await?.value.as_deref(), Some("one"));
+    for _ in 0..3 {
+        let error = consumer.recv().await.err().ok_or("the record is no text")?;
+        let text = error.to_string();
+        assert!(text.contains(&format!("{topic}-0 at offset 1")) && text.contains("seek to 2"), "{text}");
+    }
+    consumer.seek(&partition, StartOffset::Offset(2))?;
+    assert_eq!(consumer.recv().await?.value.as_deref(), Some("three"));
+
+    let consumer = reading(PoisonPolicy::Skip)?;
+    assert_eq!((consumer.recv().await?.offset, consumer.recv().await?.offset), (0, 2));
+
+    let consumer = reading(PoisonPolicy::HandOver)?;
+    assert_eq!(consumer.recv().await?.offset, 0);
+    let error = consumer.recv().await.err().ok_or("the record is no text")?;
+    let raw = error.poison().ok_or("no raw record")?;
+    assert_eq!((raw.offset, raw.value.as_deref()), (1, Some(&[0xff][..])));
+    assert_eq!(consumer.recv().await?.offset, 2);
     Ok(())
 }

@@ -18,6 +18,7 @@ mod failing;
 mod grouping;
 mod growing;
 mod limits;
+mod overseeing;
 mod pacing;
 mod partitioning;
 mod presets;
@@ -98,6 +99,9 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     consuming::a_batch_larger_than_the_fetch_limit_still_makes_progress[KeepRecords],
     consuming::a_new_assignment_hands_out_nothing_of_the_old_one[KeepRecords],
     consuming::every_partition_is_read_however_many_there_are[KeepRecords],
+    consuming::batches_are_read_where_they_lie[KeepRecords],
+    consuming::partitions_are_read_by_tasks_of_their_own_and_a_slow_one_holds_up_no_other[KeepRecords],
+    consuming::a_poison_record_does_what_the_policy_says[KeepRecords],
     grouping::two_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
     grouping::cooperative_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
     grouping::a_group_goes_on_where_it_committed[Groups, KeepRecords],
@@ -120,6 +124,10 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
         CreateTopics,
         Replicate
     ],
+    overseeing::groups_are_listed_described_and_deleted[Groups, KeepRecords],
+    overseeing::offsets_of_groups_are_listed_altered_and_deleted[Groups, CreateTopics, KeepRecords],
+    overseeing::lag_is_what_is_left_between_commit_and_end[Groups, KeepRecords],
+    overseeing::members_are_removed_by_name_or_all_together[Groups, KeepRecords],
     configuring::settings_change_and_tell_where_they_come_from[AlterConfigs, CreateTopics],
     configuring::a_wrong_value_is_refused_and_its_resource_stays_as_it_was[AlterConfigs, CreateTopics],
     configuring::lists_grow_and_shrink[AlterConfigs, CreateTopics],

@@ -5,19 +5,38 @@
 mod allowed;
 mod brokers;
 mod changes;
+#[path = "../fidelity/k32_describe_configs.rs"]
+mod k32_describe_configs;
 mod quorum;
 
+use std::io::Error;
 use std::process::ExitCode;
 
-use klamm_tests::fidelity::{self, Arguments, Case, Side, Suite, case};
+use klamm_tests::fidelity::allowed::OTHER_FEATURES;
+use klamm_tests::fidelity::{self, Case, Side, Suite, case};
 use klamm_tests::nodes::{Nodes, Plan};
-use klamm_tests::process::ApacheKafka;
-use klamm_tests::skipped;
 use serde_json::json;
 
 /// The id that `kafka-cluster` gives to its clusters.
 const CLUSTER_ID: &str = "a2xhbW1UZXN0Q2x1c3Rlcg";
-const SETTINGS: &[&str] = &["broker.heartbeat.interval.ms=500", "broker.session.timeout.ms=600000"];
+const SETTINGS: &[&str] = &[
+    "broker.heartbeat.interval.ms=500",
+    "broker.session.timeout.ms=600000",
+    // What `kafka-cluster` gives for one node, ours refuses: there are no share groups.
+    "share.coordinator.state.topic.replication.factor=3",
+    "share.coordinator.state.topic.min.isr=2",
+];
+
+/// What `kafka-cluster` gives to Kafka: a setting tells whether it was given.
+const GIVEN_TO_KAFKA: &[&str] = &[
+    "broker.rack=RACK1",
+    "num.partitions=4",
+    "offsets.topic.replication.factor=1",
+    "transaction.state.log.replication.factor=1",
+    "transaction.state.log.min.isr=1",
+    "default.replication.factor=1",
+    "group.initial.rebalance.delay.ms=0",
+];
 
 /// What a broker that is a controller, too, tells of itself by its own listener.
 fn who_it_is() -> Case {
@@ -38,46 +57,29 @@ fn who_it_is() -> Case {
 }
 
 fn suite() -> Suite {
-    let cases = [quorum::cases(), brokers::cases(), changes::cases()].concat();
+    let cases = [quorum::cases(), brokers::cases(), changes::cases(), k32_describe_configs::cases()].concat();
     let mut cases: Vec<_> = cases.into_iter().map(Case::at_controller).collect();
     cases.push(who_it_is());
     Suite {
-        setup: case(18, "set-up").topic("solo", &[&[1]]),
+        setup: case(18, "set-up").topic("solo", &[&[1]]).topic("orders", &[&[1]]),
         cases,
         allowed: allowed::allowed(),
-        open: allowed::open(),
         not_advertised: allowed::NOT_ADVERTISED.to_vec(),
-        other_features: allowed::OTHER_FEATURES.to_vec(),
+        other_features: OTHER_FEATURES.to_vec(),
     }
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse(std::env::args().skip(1));
-    let suite = suite();
-    if arguments.list {
-        fidelity::list(&suite, &arguments);
-        return ExitCode::SUCCESS;
-    }
-    if let Some(reason) = ApacheKafka::missing() {
-        skipped("Apache Kafka", &reason);
-        return ExitCode::SUCCESS;
-    }
-    let kafka = std::thread::spawn(|| ApacheKafka::start_with(1, SETTINGS));
-    let plan = Plan { cluster_id: Some(CLUSTER_ID.to_owned()), ..Plan::voters(1, SETTINGS) };
-    let ours = Nodes::start(plan).expect("a node starts");
-    let kafka = kafka.join().expect("a thread that waits").expect("Apache Kafka starts");
-    let port = kafka.bootstrap().rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
-    // Where `kafka-cluster` puts it.
-    let controller = port.expect("a port") + 1;
-    let mut theirs = Side::meet_controller(kafka.bootstrap(), controller).expect("Apache Kafka answers");
-    let mut mine =
-        Side::meet_controller(&ours.bootstrap(), ours.ports(1).controller).expect("the node answers");
-    match fidelity::run(suite, &arguments, &mut theirs, &mut mine) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(101),
-        Err(error) => {
-            eprintln!("controller fidelity: {error}");
-            ExitCode::from(101)
-        }
-    }
+    let ours = || {
+        let settings = [SETTINGS, GIVEN_TO_KAFKA].concat();
+        Nodes::start(Plan { cluster_id: Some(CLUSTER_ID.to_owned()), ..Plan::voters(1, &settings) })
+    };
+    fidelity::run_main(suite(), 1, SETTINGS, ours, |kafka, ours| {
+        let port = kafka.bootstrap().rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+        // Where `kafka-cluster` puts it.
+        let controller = port.ok_or_else(|| Error::other("a bootstrap address without a port"))? + 1;
+        let theirs = Side::meet_controller(kafka.bootstrap(), controller)?;
+        let mine = Side::meet_controller(&ours.bootstrap(), ours.ports(1).controller)?;
+        Ok((theirs, mine))
+    })
 }

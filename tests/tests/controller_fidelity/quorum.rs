@@ -194,8 +194,9 @@ fn snapshots(cases: &mut Vec<Case>) {
         about("another topic").ask(named("solo", 0)),
         about("another partition").ask(named(LOG, 1)),
         // No topics at all end Apache Kafka's process.
-        about("epochs of another time").ask(of_epoch(0)).ask(of_epoch(9999)),
-        quorum(damaged(59, of_epoch(0))),
+        about("an epoch of the past").ask(of_epoch(0)),
+        about("an epoch to come").ask(of_epoch(9999)),
+        quorum(damaged(59, with(of_epoch(0), "ClusterId", "another"))),
     ]);
 }
 

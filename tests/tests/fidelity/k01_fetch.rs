@@ -28,8 +28,7 @@ fn one(name: &str, partition: Value) -> Value {
 }
 
 fn fetch(about: &str) -> Case {
-    // Kafka answers what it refuses before what it reads.
-    case(1, about).unordered("Responses.Partitions", "PartitionIndex")
+    case(1, about)
 }
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -123,6 +122,34 @@ pub(crate) fn cases() -> Vec<Case> {
             ))
             .keep("session", "SessionId")
             .ask(with(with(read(&[]), "SessionId", "$session"), "SessionEpoch", 1))
+            .versions(7..=18),
+        fetch("the order in a session")
+            .ask(with(
+                with(
+                    read(&[
+                        topic("filled", &[at(0, 0)]),
+                        topic("solo", &[at(0, 0)]),
+                        topic("unheard-of", &[at(0, 0)]),
+                        topic("empty", &[at(7, 0), at(0, 0)]),
+                    ]),
+                    "SessionId",
+                    0,
+                ),
+                "SessionEpoch",
+                0,
+            ))
+            .keep("session", "SessionId")
+            .ask(with(with(read(&[]), "SessionId", "$session"), "SessionEpoch", 1))
+            .ask(with(
+                with(
+                    read(&[topic("orders", &[at(1, 0), at(0, 0)]), topic("filled", &[at(0, 3)])]),
+                    "SessionId",
+                    "$session",
+                ),
+                "SessionEpoch",
+                2,
+            ))
+            .ask(with(with(read(&[]), "SessionId", "$session"), "SessionEpoch", 3))
             .versions(7..=18),
         fetch("a stranger as follower")
             .ask(with(filled(0), "ReplicaId", 9))

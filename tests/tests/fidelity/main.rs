@@ -39,9 +39,9 @@ mod k75_describe_topic_partitions;
 
 use std::process::ExitCode;
 
-use klamm_tests::fidelity::{self, Arguments, Case, Side, Suite, case};
-use klamm_tests::process::{ApacheKafka, BrokerLite};
-use klamm_tests::skipped;
+use klamm_tests::fidelity::allowed::OTHER_FEATURES;
+use klamm_tests::fidelity::{self, Case, Side, Suite, case};
+use klamm_tests::process::BrokerLite;
 use serde_json::json;
 
 const BROKERS: usize = 3;
@@ -123,36 +123,17 @@ fn suite() -> Suite {
         setup: setup(),
         cases,
         allowed: allowed::allowed(),
-        open: allowed::open(),
         not_advertised: allowed::NOT_ADVERTISED.to_vec(),
-        other_features: allowed::OTHER_FEATURES.to_vec(),
+        other_features: OTHER_FEATURES.to_vec(),
     }
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse(std::env::args().skip(1));
-    let suite = suite();
-    if arguments.list {
-        fidelity::list(&suite, &arguments);
-        return ExitCode::SUCCESS;
-    }
-    if let Some(reason) = ApacheKafka::missing() {
-        skipped("Apache Kafka", &reason);
-        return ExitCode::SUCCESS;
-    }
-    let kafka = std::thread::spawn(|| ApacheKafka::start_with(BROKERS, SETTINGS));
-    let options: Vec<_> =
-        SETTINGS.iter().chain(GIVEN_TO_KAFKA).flat_map(|setting| ["--config", setting]).collect();
-    let ours = BrokerLite::up(&options).expect("broker-lite starts");
-    let kafka = kafka.join().expect("a thread that waits").expect("Apache Kafka starts");
-    let mut theirs = Side::meet(kafka.bootstrap()).expect("Apache Kafka answers");
-    let mut mine = Side::meet(ours.bootstrap()).expect("broker-lite answers");
-    match fidelity::run(suite, &arguments, &mut theirs, &mut mine) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(101),
-        Err(error) => {
-            eprintln!("fidelity: {error}");
-            ExitCode::from(101)
-        }
-    }
+    let ours = || {
+        let settings = SETTINGS.iter().chain(GIVEN_TO_KAFKA);
+        BrokerLite::up(&settings.flat_map(|setting| ["--config", setting]).collect::<Vec<_>>())
+    };
+    fidelity::run_main(suite(), BROKERS, SETTINGS, ours, |kafka, ours| {
+        Ok((Side::meet(kafka.bootstrap())?, Side::meet(ours.bootstrap())?))
+    })
 }

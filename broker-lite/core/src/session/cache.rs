@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use klamm_wire::ErrorCode;
 
-use super::{Due, Found, Opened, Session, SessionPartition, SessionRequest, Wanted, next_epoch};
+use super::{
+    Due, FINAL, Found, INITIAL, Opened, Session, SessionPartition, SessionRequest, Wanted, next_epoch,
+};
 use crate::Tick;
-
-/// Epochs that ask for a session, and for none.
-const INITIAL: i32 = 0;
-const FINAL: i32 = -1;
 
 /// How many sessions there may be, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,12 +98,13 @@ impl Sessions {
 
     /// Opens a session with the answer to a whole request, if there is room or one that is worth less: its id, or 0.
     ///
-    /// `told` is what the answer tells of each partition; `chance` gives random numbers.
+    /// `told` is what the answer tells of each partition, in the answer's order, which becomes the session's; `chance`
+    /// gives random numbers.
     pub fn create(
         &mut self,
         now: Tick,
         request: &SessionRequest,
-        told: &[Found],
+        told: &[(SessionPartition, Found)],
         chance: &mut dyn FnMut() -> i32,
         ended: &mut Vec<i32>,
     ) -> i32 {
@@ -125,21 +124,14 @@ impl Sessions {
                 break id;
             }
         };
-        let mut session = Session {
-            follower: request.follower,
-            topic_ids: request.topic_ids,
-            created: now,
-            last_used: now,
-            looked_at_all: now,
-            epoch: next_epoch(INITIAL),
-            partitions: BTreeMap::new(),
-            queue: Default::default(),
-        };
-        for ((partition, wanted, topic), found) in request.wanted.iter().zip(told) {
+        let mut session = Session::new(request, now);
+        let named = request.wanted.iter().map(|(partition, wanted, topic)| (partition, (*wanted, topic)));
+        let named: BTreeMap<_, _> = named.collect();
+        for (partition, found) in told {
+            let Some((wanted, topic)) = named.get(partition) else { continue };
             session.want(partition, *wanted, topic.as_ref());
             if let Some(cached) = session.partitions.get_mut(partition) {
-                cached.high_watermark = if found.failed { -1 } else { found.high_watermark };
-                cached.log_start_offset = found.log_start_offset;
+                cached.told(found);
             }
         }
         self.sessions.insert(id, session);

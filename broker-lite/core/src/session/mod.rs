@@ -16,7 +16,7 @@ mod cache;
 
 pub use cache::{SessionLimits, Sessions};
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use klamm_wire::{ErrorCode, StrBytes};
@@ -59,6 +59,8 @@ pub struct Found {
     pub log_start_offset: i64,
     /// There are records, or something else that is told whether it was told before or not.
     pub telling: bool,
+    /// There are records: the partition's turn is the last one, afterwards.
+    pub records: bool,
     /// It is an error, so what was told before does not count any more.
     pub failed: bool,
     /// It is worth another look with the next request, changed or not: there are records that did not fit.
@@ -122,8 +124,10 @@ struct Session {
     looked_at_all: Tick,
     epoch: i32,
     partitions: BTreeMap<SessionPartition, Cached>,
-    /// Partitions whose turn it is to be looked at, in order. May name some that are gone, or not due any more.
-    queue: VecDeque<SessionPartition>,
+    /// Partitions that are due, by turn.
+    queue: BTreeMap<u64, SessionPartition>,
+    /// Turns given out so far.
+    turns: u64,
 }
 
 #[derive(Debug)]
@@ -133,10 +137,25 @@ struct Cached {
     /// What was told last.
     high_watermark: i64,
     log_start_offset: i64,
-    due: bool,
+    /// Its place among the others, as in Kafka's linked map: that of its naming, until records of it were told.
+    turn: u64,
 }
 
 impl Session {
+    fn new(request: &SessionRequest, now: Tick) -> Self {
+        Self {
+            follower: request.follower,
+            topic_ids: request.topic_ids,
+            created: now,
+            last_used: now,
+            looked_at_all: now,
+            epoch: next_epoch(INITIAL),
+            partitions: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            turns: 0,
+        }
+    }
+
     fn want(&mut self, partition: &SessionPartition, wanted: Wanted, topic: Option<&Arc<str>>) {
         match self.partitions.get_mut(partition) {
             Some(cached) => {
@@ -153,8 +172,9 @@ impl Session {
                     topic: topic.cloned(),
                     high_watermark: -1,
                     log_start_offset: -1,
-                    due: false,
+                    turn: self.turns,
                 };
+                self.turns += 1;
                 self.partitions.insert(partition.clone(), cached);
             }
         }
@@ -162,31 +182,23 @@ impl Session {
     }
 
     fn touch(&mut self, partition: &SessionPartition) {
-        if let Some(cached) = self.partitions.get_mut(partition)
-            && !cached.due
-        {
-            cached.due = true;
-            self.queue.push_back(partition.clone());
+        if let Some(cached) = self.partitions.get(partition) {
+            self.queue.entry(cached.turn).or_insert_with(|| partition.clone());
         }
     }
 
     fn touch_all(&mut self) {
-        for (partition, cached) in &mut self.partitions {
-            if !cached.due {
-                cached.due = true;
-                self.queue.push_back(partition.clone());
-            }
-        }
+        let all = self.partitions.iter().map(|(partition, cached)| (cached.turn, partition.clone()));
+        self.queue = all.collect();
     }
 
     /// Those due, in order of turn.
     fn due(&self) -> Vec<Due> {
-        let partitions = &self.partitions;
         let due = |partition: &SessionPartition| {
-            let cached = partitions.get(partition)?;
+            let cached = self.partitions.get(partition)?;
             Some(Due { partition: partition.clone(), wanted: cached.wanted, topic: cached.topic.clone() })
         };
-        self.queue.iter().filter_map(due).collect()
+        self.queue.values().filter_map(due).collect()
     }
 
     /// Whether there is anything to tell that was not told.
@@ -202,52 +214,52 @@ impl Session {
     /// Leaves out of turn what has nothing to tell.
     fn settle(&mut self, looked: &[(SessionPartition, Found)]) {
         for (partition, found) in looked {
-            let news = found.more || self.is_news(partition, found);
-            if let Some(cached) = self.partitions.get_mut(partition) {
-                cached.due = news;
+            if found.more || self.is_news(partition, found) {
+                self.touch(partition);
+            } else if let Some(cached) = self.partitions.get(partition) {
+                self.queue.remove(&cached.turn);
             }
         }
-        self.tidy();
-    }
-
-    /// Takes out of the queue what is not due, so that nothing stands in it twice.
-    fn tidy(&mut self) {
-        let partitions = &self.partitions;
-        self.queue.retain(|partition| partitions.get(partition).is_some_and(|cached| cached.due));
     }
 
     fn forget(&mut self, forgotten: &[SessionPartition]) {
-        let before = self.partitions.len();
-        forgotten.iter().for_each(|partition| {
-            self.partitions.remove(partition);
-        });
-        if self.partitions.len() < before {
-            self.tidy();
+        for cached in forgotten.iter().filter_map(|partition| self.partitions.remove(partition)) {
+            self.queue.remove(&cached.turn);
         }
     }
 
     /// Notes what is being told; `true` for each partition that belongs into the answer.
     fn tell(&mut self, looked: &[(SessionPartition, Found)]) -> Vec<bool> {
-        let mut again = Vec::new();
         let told = looked.iter().map(|(partition, found)| {
             let news = self.is_news(partition, found);
             let Some(cached) = self.partitions.get_mut(partition) else { return false };
-            // An error is told until it goes away, and what comes then is news.
-            cached.high_watermark = if found.failed { -1 } else { found.high_watermark };
-            cached.log_start_offset = found.log_start_offset;
-            cached.due = found.more && !found.telling;
-            if found.telling || found.failed {
-                again.push(partition.clone());
+            cached.told(found);
+            self.queue.remove(&cached.turn);
+            if found.records {
+                // So that none starves.
+                cached.turn = self.turns;
+                self.turns += 1;
+            }
+            if found.telling || found.failed || found.more {
+                self.queue.insert(cached.turn, partition.clone());
             }
             news
         });
-        let told = told.collect();
-        // Those that were told come last next time, so that none starves.
-        self.tidy();
-        again.iter().for_each(|partition| self.touch(partition));
-        told
+        told.collect()
     }
 }
+
+impl Cached {
+    /// An error is told until it goes away, and what comes then is news.
+    fn told(&mut self, found: &Found) {
+        self.high_watermark = if found.failed { -1 } else { found.high_watermark };
+        self.log_start_offset = found.log_start_offset;
+    }
+}
+
+/// Epochs that ask for a session, and for none.
+const INITIAL: i32 = 0;
+const FINAL: i32 = -1;
 
 /// The epoch behind one: after the largest one comes 1, as 0 opens a session.
 fn next_epoch(epoch: i32) -> i32 {

@@ -25,15 +25,21 @@ fn asks(id: i32, epoch: i32, partitions: &[i32]) -> SessionRequest {
 }
 
 fn quiet(high_watermark: i64) -> Found {
-    Found { high_watermark, log_start_offset: 0, telling: false, failed: false, more: false }
+    Found { high_watermark, log_start_offset: 0, telling: false, records: false, failed: false, more: false }
 }
 
 fn records(high_watermark: i64) -> Found {
-    Found { telling: true, ..quiet(high_watermark) }
+    Found { telling: true, records: true, ..quiet(high_watermark) }
 }
 
-const FAILED: Found =
-    Found { high_watermark: -1, log_start_offset: -1, telling: false, failed: true, more: false };
+const FAILED: Found = Found {
+    high_watermark: -1,
+    log_start_offset: -1,
+    telling: false,
+    records: false,
+    failed: true,
+    more: false,
+};
 
 /// Sessions, and what became of them.
 struct Sut {
@@ -58,7 +64,9 @@ impl Sut {
             *next += 1;
             *next
         };
-        self.sessions.create(now, request, told, &mut chance, &mut self.ended)
+        let partitions = request.wanted.iter().map(|(partition, ..)| partition.clone());
+        let told: Vec<_> = partitions.zip(told.iter().copied()).collect();
+        self.sessions.create(now, request, &told, &mut chance, &mut self.ended)
     }
 
     /// A session over these partitions that has nothing left to look at.
@@ -103,7 +111,7 @@ fn records_and_errors_are_told_again_until_they_are_gone() {
     sut.sessions.touch(id, &[name(0), name(1)]);
     let look = |number| if number == 0 { records(3) } else { FAILED };
     assert_eq!(sut.round(id, 2, &[], look), [0, 1]);
-    assert_eq!(sut.round(id, 3, &[], look), [0, 1], "nobody has moved on");
+    assert_eq!(sut.round(id, 3, &[], look), [1, 0], "nobody has moved on");
     assert_eq!(
         sut.round(id, 4, &[], |number| quiet(3 * i64::from(number == 0))),
         [1],
@@ -122,6 +130,25 @@ fn what_did_not_fit_comes_first_next_time() {
     assert_eq!(sut.round(id, 2, &[], fits(0)), [0]);
     assert_eq!(sut.due(id), [1, 2, 0]);
     assert_eq!(sut.round(id, 3, &[], fits(1)), [1]);
+    assert_eq!(sut.due(id), [2, 0, 1]);
+}
+
+#[test]
+fn who_has_told_records_is_last_next_time_and_the_others_keep_their_places() {
+    let mut sut = Sut::new(10);
+    let id = sut.settled(&[3, 1, 2]);
+    sut.sessions.touch(id, &[name(1), name(2), name(3)]);
+    let look = |number| if number == 3 { records(1) } else { FAILED };
+    assert_eq!(sut.round(id, 2, &[], look), [3, 1, 2]);
+    assert_eq!(sut.round(id, 3, &[0], look), [1, 2, 3, 0], "a new one comes behind those that were there");
+}
+
+#[test]
+fn a_session_keeps_the_order_of_the_answer_that_has_opened_it() {
+    let mut sut = Sut::new(10);
+    let told = [(name(2), quiet(0)), (name(0), FAILED), (name(1), FAILED)];
+    let asked = asks(0, 0, &[0, 1, 2]);
+    let id = sut.sessions.create(S, &asked, &told, &mut || 5, &mut Vec::new());
     assert_eq!(sut.due(id), [2, 0, 1]);
 }
 

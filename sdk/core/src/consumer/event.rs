@@ -43,6 +43,9 @@ pub enum OffsetReset {
     /// Go to the end.
     #[default]
     Latest,
+    /// Go to the first record of the last so many (KIP-1106), by the clock of this machine and the records' timestamps; to the end
+    /// if there is none.
+    ByDuration(Duration),
     /// Tell the application.
     None,
 }
@@ -68,6 +71,10 @@ pub struct FetchSettings {
     pub backoff: Backoff,
     /// How long a partition may have no leader until the application is told (`default.api.timeout.ms`).
     pub locate_limit: Duration,
+    /// `client.rack`; empty without one.
+    pub rack: String,
+    /// How long a follower is read before its leader is asked again (`metadata.max.age.ms`).
+    pub replica_limit: Duration,
 }
 
 /// Leader of a partition, as the metadata tells.
@@ -126,6 +133,15 @@ pub enum Event {
         /// The broker.
         broker: i32,
     },
+    /// A broker answered [`Effect::EndsOfEpochs`]; without an answer comes [`Event::ListFailed`].
+    Ended {
+        /// The broker.
+        broker: i32,
+        /// Number of the lookup.
+        lookup: u64,
+        /// Its answer; `None` if it does not know the question.
+        ends: Option<Vec<EndOfEpoch>>,
+    },
     /// A broker answered [`Effect::ListOffsets`].
     Listed {
         /// The broker.
@@ -173,6 +189,25 @@ pub enum Effect {
         lookup: u64,
         /// What to ask for.
         partitions: Vec<Lookup>,
+    },
+    /// Ask where leader epochs end (KIP-320); answer with [`Event::Ended`] or [`Event::ListFailed`].
+    EndsOfEpochs {
+        /// The broker.
+        broker: i32,
+        /// Number to give back.
+        lookup: u64,
+        /// What to ask for.
+        partitions: Vec<EpochLookup>,
+    },
+    /// Say that the log of a partition was cut before its position, and that reading goes on where it differs, or as
+    /// `auto.offset.reset` says if nobody knows where that is.
+    WasCut {
+        /// The partition.
+        partition: TopicPartition,
+        /// The position.
+        offset: i64,
+        /// First offset at which the log differs.
+        diverges: Option<i64>,
     },
     /// Ask for metadata of these topics, then report [`Event::Located`] when it changed.
     Refresh(BTreeSet<Arc<str>>),
@@ -231,8 +266,36 @@ pub struct Lookup {
     pub partition: TopicPartition,
     /// Epoch of the leader that is asked; -1 if unknown.
     pub leader_epoch: i32,
-    /// Milliseconds since the Unix epoch, or one of Kafka's negative codes.
+    /// Milliseconds since the Unix epoch, or one of Kafka's negative codes. [`BY_DURATION`]: as long ago as
+    /// [`OffsetReset::ByDuration`] says, for whoever has a clock.
     pub timestamp: i64,
+}
+
+/// See [`Lookup::timestamp`].
+pub const BY_DURATION: i64 = i64::MIN;
+
+/// One partition of an [`Effect::EndsOfEpochs`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochLookup {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Epoch of the leader that is asked.
+    pub leader_epoch: i32,
+    /// Epoch of the last record that was fetched.
+    pub epoch: i32,
+}
+
+/// Where an epoch ends, as a leader says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndOfEpoch {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// What went wrong, if anything.
+    pub error: ErrorCode,
+    /// The epoch asked for, or the largest one before it; -1 if the leader has none.
+    pub epoch: i32,
+    /// First offset behind that epoch; -1 if the leader has none.
+    pub end: i64,
 }
 
 /// One partition of a ListOffsets answer.
@@ -274,6 +337,8 @@ pub struct FetchedPartition {
     pub error: Option<ErrorCode>,
     /// Leader and epoch, if the broker knows of a newer one (KIP-951).
     pub current_leader: Option<(i32, i32)>,
+    /// Follower that is nearer to this client (KIP-392).
+    pub preferred_replica: Option<i32>,
     /// Transactions whose records are to be left out (only with read_committed).
     pub aborted: Vec<Aborted>,
     /// Batches, the last one often cut off.
@@ -336,6 +401,13 @@ pub enum PartitionFailure {
     Refused(ErrorCode),
     /// There has been no leader for `default.api.timeout.ms`.
     NoLeader(ErrorCode),
+    /// The log was cut before the position: a leader that did not have all of it was elected (KIP-320).
+    Truncated {
+        /// The position.
+        offset: i64,
+        /// First offset at which the log differs from what was fetched, if the leader knows.
+        diverges: Option<i64>,
+    },
     /// What the broker sent is not a batch at or after this offset.
     Corrupt {
         /// The position.

@@ -7,8 +7,8 @@ use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
 
 use super::event::{
-    Chunk, Effect, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset, Location,
-    PartitionFailure, StartOffset,
+    Chunk, Effect, EndOfEpoch, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset,
+    Location, PartitionFailure, StartOffset,
 };
 use super::partition::{Partition, Retry, Stage};
 use super::scan::scan;
@@ -94,6 +94,7 @@ impl Fetcher {
             Event::Fetched { broker, answer } => self.fetched(now, broker, answer, out),
             Event::FetchFailed { broker } => self.fetch_failed(now, broker),
             Event::Listed { broker, lookup, offsets } => self.listed(now, broker, lookup, offsets),
+            Event::Ended { broker, lookup, ends } => self.ended(now, broker, lookup, ends, out),
             Event::ListFailed { broker, lookup } => self.list_failed(now, broker, lookup),
             Event::Held(bytes) => self.held = bytes,
             Event::Refetch { partition, generation, from } => self.refetch(now, &partition, generation, from),
@@ -377,8 +378,14 @@ impl Fetcher {
         if let Some((leader, epoch)) = data.current_leader {
             out.push(Effect::LeaderHint { partition: name.clone(), leader, epoch });
         }
+        if let Some(replica) = data.preferred_replica
+            && let Some(partition) = self.partitions.get_mut(name)
+        {
+            partition.replica = now.checked_add(self.settings.replica_limit).map(|until| (replica, until));
+        }
         match data.error {
             None => self.fetched_records(now, name, offset, data, shared),
+            Some(_) if self.leave_replica(name) => {} // only the leader's word counts
             Some(ErrorCode::OFFSET_OUT_OF_RANGE) => self.out_of_range(now, name, offset),
             Some(error) => self.partition_error(now, name, error),
         }
@@ -402,6 +409,7 @@ impl Fetcher {
         partition.retry.clear();
         if scan.next > offset {
             partition.stage = Stage::Fetch { offset: scan.next };
+            partition.epoch = scan.epoch;
             partition.push(Chunk {
                 partition: name.clone(),
                 generation: partition.generation,
@@ -433,6 +441,11 @@ impl Fetcher {
         }
     }
 
+    /// Goes back to the leader; `false` if the partition was read there.
+    fn leave_replica(&mut self, name: &TopicPartition) -> bool {
+        self.partitions.get_mut(name).is_some_and(|partition| partition.replica.take().is_some())
+    }
+
     /// A broker refuses one partition: new leaders are looked for, the rest is told to the application.
     fn partition_error(&mut self, now: Tick, name: &TopicPartition, error: ErrorCode) {
         let transient = matches!(
@@ -462,7 +475,8 @@ impl Fetcher {
         let Some(broker) = self.brokers.get_mut(&id) else { return };
         broker.retry.failures = broker.retry.failures.saturating_add(1);
         broker.retry.at = Some(now + self.settings.backoff.delay(broker.retry.failures, &mut self.rng));
-        for (name, partition) in &self.partitions {
+        for (name, partition) in &mut self.partitions {
+            partition.replica.take_if(|(replica, _)| *replica == id);
             if partition.leader.is_some_and(|leader| leader.broker == id) {
                 self.refresh.insert(name.topic.clone());
             }
@@ -516,6 +530,62 @@ impl Fetcher {
         self.forget_lookup(now, lookup);
     }
 
+    fn ended(
+        &mut self,
+        now: Tick,
+        broker: i32,
+        lookup: u64,
+        ends: Option<Vec<EndOfEpoch>>,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(broker) = self.brokers.get_mut(&broker) {
+            broker.retry.clear();
+        }
+        let Some(ends) = ends else {
+            // A broker from before KIP-320: there is nothing to find out.
+            for partition in self.partitions.values_mut().filter(|p| p.stage.asked() == Some(lookup)) {
+                partition.validated();
+            }
+            return;
+        };
+        for EndOfEpoch { partition: name, error, epoch, end } in ends {
+            let generation = self.next_generation();
+            let Some(partition) = self.partitions.get_mut(&name) else { continue };
+            let Stage::Validate { offset, asked } = partition.stage else { continue };
+            if asked != Some(lookup) {
+                continue;
+            }
+            if !error.is_ok() {
+                partition.stage = Stage::Validate { offset, asked: None };
+                self.partition_error(now, &name, error);
+                continue;
+            }
+            let diverges = Some(end).filter(|_| epoch >= 0 && end >= 0);
+            if diverges.is_some_and(|end| end >= offset) {
+                partition.validated();
+                continue;
+            }
+            let reset = Stage::reset(self.settings.reset);
+            if reset.is_some() {
+                out.push(Effect::WasCut { partition: name.clone(), offset, diverges });
+            }
+            match (reset, diverges) {
+                (Some(_), Some(diverges)) => partition.cut(generation, diverges),
+                (Some(stage), None) => {
+                    partition.cut(generation, offset);
+                    partition.stage = stage;
+                }
+                (None, _) => {
+                    partition.stage = Stage::Validate { offset, asked: None };
+                    self.fail(&name, PartitionFailure::Truncated { offset, diverges });
+                    self.partition_failed(now, &name);
+                }
+            }
+        }
+        self.wake = true;
+        self.forget_lookup(now, lookup);
+    }
+
     fn list_failed(&mut self, now: Tick, broker: i32, lookup: u64) {
         if self.forget_lookup(now, lookup) {
             self.broker_failed(now, broker);
@@ -527,12 +597,12 @@ impl Fetcher {
         let waiting: Vec<_> = self
             .partitions
             .iter()
-            .filter(|(_, p)| matches!(p.stage, Stage::Locate { asked: Some(asked), .. } if asked == lookup))
+            .filter(|(_, p)| p.stage.asked() == Some(lookup))
             .map(|(name, _)| name.clone())
             .collect();
         for name in &waiting {
             if let Some(partition) = self.partitions.get_mut(name)
-                && let Stage::Locate { asked, .. } = &mut partition.stage
+                && let Stage::Locate { asked, .. } | Stage::Validate { asked, .. } = &mut partition.stage
             {
                 *asked = None;
             }

@@ -7,7 +7,8 @@
 //! ```text
 //! assign, seek ──▶ Locate ──ListOffsets──▶ Fetch ──answer──▶ queue ──take──▶ ChunkReader ──▶ records
 //!                    ▲                       │ ▲               (bytes untouched)  (CRC, decompression,
-//!                    └── offset out of range ┘ └── retry, leader moved            aborted transactions)
+//!                    └── offset out of range ┤ └── retry                          aborted transactions)
+//!                        or log cut ──▶ Validate ◀── leader moved (KIP-320)
 //! ```
 //!
 //! The machine knows nothing of groups: a group member assigns and revokes by the same events as an application
@@ -30,10 +31,11 @@ mod wire;
 
 pub use chunk::{ChunkBatch, ChunkBatchIter, ChunkError, ChunkReader, ChunkRecord};
 pub use event::{
-    Aborted, Chunk, Effect, Event, FetchAnswer, FetchPlan, FetchSettings, FetchTarget, FetchedPartition,
-    Handout, Isolation, Leader, ListedOffset, Location, Lookup, OffsetReset, PartitionFailure, StartOffset,
+    Aborted, BY_DURATION, Chunk, Effect, EndOfEpoch, EpochLookup, Event, FetchAnswer, FetchPlan,
+    FetchSettings, FetchTarget, FetchedPartition, Handout, Isolation, Leader, ListedOffset, Location, Lookup,
+    OffsetReset, PartitionFailure, StartOffset,
 };
 pub use fetcher::Fetcher;
 pub use lookup::OffsetLookup;
 pub use scan::{Scan, scan};
-pub use wire::{list_offsets_request, listed_offsets};
+pub use wire::{ends_of_epochs, ends_of_epochs_request, list_offsets_request, listed_offsets};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use klamm_wire::ErrorCode;
 
-use super::event::{Chunk, Handout, Leader, OffsetReset, PartitionFailure, StartOffset};
+use super::event::{BY_DURATION, Chunk, Handout, Leader, OffsetReset, PartitionFailure, StartOffset};
 use crate::{Tick, TopicPartition};
 
 /// ListOffsets timestamps with a meaning of their own.
@@ -23,7 +23,14 @@ pub(crate) enum Stage {
         /// Number of the lookup in flight.
         asked: Option<u64>,
     },
-    /// Known. KIP-320: the epoch of the last record belongs here too once positions are validated.
+    /// Known, but there is a new leader: ask it whether its log still has what was fetched before (KIP-320).
+    Validate {
+        /// First offset that has not been fetched.
+        offset: i64,
+        /// Number of the lookup in flight.
+        asked: Option<u64>,
+    },
+    /// Known.
     Fetch {
         /// First offset that has not been fetched.
         offset: i64,
@@ -50,7 +57,16 @@ impl Stage {
         match policy {
             OffsetReset::Earliest => Some(Self::locate(EARLIEST)),
             OffsetReset::Latest => Some(Self::locate(LATEST)),
+            OffsetReset::ByDuration(_) => Some(Self::locate(BY_DURATION)),
             OffsetReset::None => None,
+        }
+    }
+
+    /// Number of the lookup in flight.
+    pub(crate) fn asked(self) -> Option<u64> {
+        match self {
+            Self::Locate { asked, .. } | Self::Validate { asked, .. } => asked,
+            Self::Wait | Self::Fetch { .. } => None,
         }
     }
 
@@ -58,7 +74,7 @@ impl Stage {
     pub(crate) fn located(timestamp: i64, offset: i64) -> Self {
         match offset {
             // No record is that young: go on with what will be written.
-            ..0 if timestamp >= 0 => Self::locate(LATEST),
+            ..0 if timestamp >= 0 || timestamp == BY_DURATION => Self::locate(LATEST),
             ..0 => Self::locate(timestamp),
             _ => Self::Fetch { offset },
         }
@@ -93,6 +109,10 @@ pub(crate) struct Partition {
     pub(crate) generation: u64,
     pub(crate) stage: Stage,
     pub(crate) leader: Option<Leader>,
+    /// Follower to read from instead, until then (KIP-392).
+    pub(crate) replica: Option<(i32, Tick)>,
+    /// Epoch of the last batch that was fetched; -1 if none was since the last seek.
+    pub(crate) epoch: i32,
     pub(crate) paused: bool,
     /// It has a reader of its own.
     pub(crate) apart: bool,
@@ -114,6 +134,8 @@ impl Partition {
             generation,
             stage: Stage::start(start),
             leader: None,
+            replica: None,
+            epoch: -1,
             paused: false,
             apart: false,
             starving: false,
@@ -129,6 +151,7 @@ impl Partition {
     pub(crate) fn restart(&mut self, generation: u64, start: StartOffset) {
         self.generation = generation;
         self.stage = Stage::start(start);
+        self.epoch = -1;
         self.retry.clear();
         self.queue.clear();
         self.queued_bytes = 0;
@@ -141,7 +164,7 @@ impl Partition {
             Handout::Failed { .. } => None,
         });
         queued.or(match self.stage {
-            Stage::Fetch { offset } => Some(offset),
+            Stage::Fetch { offset } | Stage::Validate { offset, .. } => Some(offset),
             Stage::Wait | Stage::Locate { .. } => None,
         })
     }
@@ -187,7 +210,33 @@ impl Partition {
             return false;
         }
         self.leader = Some(leader);
+        self.replica = None;
         self.retry.clear();
+        if let Stage::Fetch { offset } | Stage::Validate { offset, .. } = self.stage
+            && self.epoch >= 0
+            && leader.epoch > self.epoch
+        {
+            self.stage = Stage::Validate { offset, asked: None };
+        }
         true
+    }
+
+    /// The leader's log still has what was fetched.
+    pub(crate) fn validated(&mut self) {
+        if let Stage::Validate { offset, .. } = self.stage {
+            self.stage = Stage::Fetch { offset };
+        }
+    }
+
+    /// The broker to fetch from.
+    pub(crate) fn source(&self) -> Option<i32> {
+        let leader = self.leader?.broker;
+        Some(self.replica.map_or(leader, |(broker, _)| broker))
+    }
+
+    /// The new leader's log ends before what was fetched: goes on where it differs, and drops what was not handed out behind.
+    pub(crate) fn cut(&mut self, generation: u64, diverges: i64) {
+        let at = self.position().map_or(diverges, |position| position.min(diverges));
+        self.restart(generation, StartOffset::Offset(at));
     }
 }

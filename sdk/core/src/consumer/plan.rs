@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::event::{Effect, FetchPlan, FetchTarget, Lookup, PartitionFailure, Wanted};
+use super::event::{Effect, EpochLookup, FetchPlan, FetchTarget, Lookup, PartitionFailure, Wanted};
 use super::fetcher::{Fetcher, InFlight};
 use super::partition::{Partition, Stage};
 use crate::{Tick, TopicPartition};
@@ -51,11 +51,14 @@ impl Fetcher {
         }
         self.plan_locations(now);
         self.plan_lookups(out);
-        self.plan_fetches(out);
+        self.plan_validations(out);
+        self.plan_fetches(now, out);
         let partitions = &self.partitions;
         self.brokers.retain(|id, broker| {
             broker.in_flight.is_some()
-                || partitions.values().any(|p| p.leader.is_some_and(|leader| leader.broker == *id))
+                || partitions
+                    .values()
+                    .any(|p| p.source() == Some(*id) || p.leader.is_some_and(|leader| leader.broker == *id))
         });
     }
 
@@ -118,7 +121,42 @@ impl Fetcher {
         }
     }
 
-    fn plan_fetches(&mut self, out: &mut Vec<Effect>) {
+    /// Asks new leaders whether their logs still have what was fetched from others.
+    fn plan_validations(&mut self, out: &mut Vec<Effect>) {
+        let mut by_leader: BTreeMap<i32, Vec<EpochLookup>> = BTreeMap::new();
+        for (name, partition) in &self.partitions {
+            let (Some(leader), Stage::Validate { asked: None, .. }) = (partition.leader, partition.stage)
+            else {
+                continue;
+            };
+            let waits = self.brokers.get(&leader.broker).is_some_and(|broker| broker.retry.at.is_some());
+            if partition.retry.at.is_none() && !partition.has_failed() && !waits {
+                by_leader.entry(leader.broker).or_default().push(EpochLookup {
+                    partition: name.clone(),
+                    leader_epoch: leader.epoch,
+                    epoch: partition.epoch,
+                });
+            }
+        }
+        for (broker, partitions) in by_leader {
+            self.lookups += 1;
+            let lookup = self.lookups;
+            for wanted in &partitions {
+                if let Some(partition) = self.partitions.get_mut(&wanted.partition)
+                    && let Stage::Validate { asked, .. } = &mut partition.stage
+                {
+                    *asked = Some(lookup);
+                }
+            }
+            self.brokers.entry(broker).or_default();
+            out.push(Effect::EndsOfEpochs { broker, lookup, partitions });
+        }
+    }
+
+    fn plan_fetches(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        for partition in self.partitions.values_mut() {
+            partition.replica.take_if(|(_, until)| *until <= now);
+        }
         let candidates = self.candidates();
         let leaders = candidates.len().max(1);
         let share = (self.settings.prefetch_bytes / leaders).min(bytes(self.settings.max_bytes)).max(1);
@@ -146,18 +184,22 @@ impl Fetcher {
     fn candidates(&self) -> BTreeMap<i32, Candidate> {
         let enough = (self.settings.prefetch_bytes / self.partitions.len().max(1)).max(1);
         let apart = self.partitions.values().filter(|p| p.apart);
-        let apart: BTreeSet<i32> = apart.filter_map(|p| p.leader.map(|leader| leader.broker)).collect();
+        let apart: BTreeSet<i32> = apart.filter_map(Partition::source).collect();
         let next = bytes(self.settings.max_partition_bytes);
         let mut candidates: BTreeMap<i32, Candidate> = BTreeMap::new();
         for (name, partition) in &self.partitions {
-            let (Some(leader), false) = (partition.leader, partition.paused) else { continue };
-            let candidate = candidates.entry(leader.broker).or_default();
+            let (Some(leader), Some(source), false) =
+                (partition.leader, partition.source(), partition.paused)
+            else {
+                continue;
+            };
+            let candidate = candidates.entry(source).or_default();
             let Stage::Fetch { offset } = partition.stage else { continue };
             if partition.retry.at.is_some() || partition.has_failed() {
                 continue;
             }
             let queued = partition.queued_bytes;
-            if apart.contains(&leader.broker) && queued > 0 && queued.saturating_add(next) > enough {
+            if apart.contains(&source) && queued > 0 && queued.saturating_add(next) > enough {
                 candidate.held_back = true;
                 continue;
             }

@@ -10,6 +10,8 @@ pub struct Scan {
     pub next: i64,
     /// Bytes of the whole batches; a cut-off batch behind them is not counted.
     pub bytes: usize,
+    /// Epoch of the last whole batch; -1 if there is none.
+    pub epoch: i32,
     /// `false` if something that is not a batch, or no later batch, came first or ended the walk.
     pub sound: bool,
 }
@@ -17,7 +19,7 @@ pub struct Scan {
 /// Walks the batches that were fetched at offset `from`. Nothing is copied, summed or decompressed.
 pub fn scan(records: &Bytes, from: i64) -> Scan {
     let mut rest = records.clone();
-    let mut scan = Scan { next: from, bytes: 0, sound: true };
+    let mut scan = Scan { next: from, bytes: 0, epoch: -1, sound: true };
     while let Some(batch) = RawBatch::split(&mut rest) {
         let Ok(batch) = batch else {
             return Scan { sound: false, ..scan };
@@ -32,6 +34,7 @@ pub fn scan(records: &Bytes, from: i64) -> Scan {
             return Scan { sound: false, ..scan };
         }
         scan.next = end + 1;
+        scan.epoch = header.partition_leader_epoch;
         scan.bytes += batch.bytes().len();
     }
     // A broker always sends the first batch whole, however large (KIP-74).
@@ -52,11 +55,11 @@ mod tests {
     fn whole_batches_count_and_a_cut_off_tail_does_not() {
         let (first, second) = (batch(10, 3), batch(13, 2));
         let whole = joined(&[first.clone(), second.clone()]);
-        let both = Scan { next: 15, bytes: whole.len(), sound: true };
+        let both = Scan { next: 15, bytes: whole.len(), epoch: 3, sound: true };
         assert_eq!(scan(&whole, 10), both);
         for cut in 1..second.len() {
             let cut_off = whole.slice(..whole.len() - cut);
-            assert_eq!(scan(&cut_off, 10), Scan { next: 13, bytes: first.len(), sound: true });
+            assert_eq!(scan(&cut_off, 10), Scan { next: 13, bytes: first.len(), epoch: 3, sound: true });
         }
     }
 
@@ -70,7 +73,7 @@ mod tests {
     fn batches_that_go_backwards_end_the_walk() {
         let first = batch(10, 3);
         let mixed = joined(&[first.clone(), batch(11, 3)]);
-        assert_eq!(scan(&mixed, 10), Scan { next: 13, bytes: first.len(), sound: false });
+        assert_eq!(scan(&mixed, 10), Scan { next: 13, bytes: first.len(), epoch: 3, sound: false });
     }
 
     #[test]

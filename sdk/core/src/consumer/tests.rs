@@ -46,6 +46,8 @@ fn settings() -> FetchSettings {
         prefetch_bytes: 10_000,
         backoff: Backoff::new(100 * MS, 1_000 * MS),
         locate_limit: 60_000 * MS,
+        rack: String::new(),
+        replica_limit: 300_000 * MS,
     }
 }
 
@@ -431,4 +433,64 @@ fn a_new_assignment_keeps_known_leaders_and_drops_the_rest() {
     assert_eq!(effects, [fetch(1, (9, 2), vec![target(0, 3, 1)], 1_000)]);
     assert_eq!(bench.step(Event::Assign(vec![])), [Effect::Wake]);
     assert_eq!(bench.step(answer(1, 9, vec![])), []);
+}
+
+/// Goal: KIP-392. The leader names a follower, which is read until it refuses, the leader changes or the time is over.
+#[test]
+fn a_follower_that_the_leader_names_is_read_until_it_refuses_or_the_time_is_over() {
+    let mut bench = Bench::fetching(settings(), 5);
+    let nearer = |to| FetchedPartition { preferred_replica: Some(to), ..records(0, Bytes::new()) };
+    let there = |effects: &[Effect]| match effects {
+        [Effect::Fetch { broker, .. }, ..] => *broker,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(there(&bench.step(answer(1, 9, vec![nearer(2)]))), 2);
+    assert_eq!(there(&bench.step(answer(2, 8, vec![records(0, batch(5, 2))]))), 2);
+    // What a follower says is not the last word.
+    let back = bench.step(answer(2, 8, vec![error(0, ErrorCode::OFFSET_OUT_OF_RANGE)]));
+    assert_eq!(there(&back), 1);
+    assert_eq!(there(&bench.step(answer(1, 9, vec![nearer(2)]))), 2);
+    let effects = bench.step(Event::FetchFailed { broker: 2 });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Fetch { broker: 1, .. })), "{effects:?}");
+    assert_eq!(there(&bench.step(answer(1, 9, vec![nearer(3)]))), 3);
+    bench.now += 300_000 * MS;
+    assert_eq!(there(&bench.step(answer(3, 7, vec![records(0, Bytes::new())]))), 1, "after so long");
+    assert_eq!(bench.fetcher.position(&tp(0)), Some(5), "what was fetched is there to be taken");
+}
+
+#[test]
+fn a_new_leader_is_asked_whether_it_has_what_was_fetched_before_it_is_read() {
+    let mut bench = Bench::fetching(settings(), 5);
+    bench.step(answer(1, 9, vec![records(0, batch(5, 2))]));
+    bench.take();
+    let effects = bench.step(Event::Located(vec![(tp(0), leader(2, 4))]));
+    let partitions = vec![EpochLookup { partition: tp(0), leader_epoch: 4, epoch: 3 }];
+    assert_eq!(effects, [Effect::EndsOfEpochs { broker: 2, lookup: 1, partitions }]);
+    // The former leader's late answer counts no more.
+    assert_eq!(bench.step(answer(1, 9, vec![records(0, batch(7, 2))])), []);
+    let end = |end| EndOfEpoch { partition: tp(0), error: ErrorCode::NONE, epoch: 3, end };
+    let effects = bench.step(Event::Ended { broker: 2, lookup: 1, ends: Some(vec![end(7)]) });
+    assert!(
+        matches!(&effects[..], [Effect::Fetch { broker: 2, plan }, Effect::Wake] if plan.partitions[0].offset == 7)
+    );
+    // The next one has less.
+    bench.step(answer(2, 8, vec![records(0, batch(7, 3))]));
+    let effects = bench.step(Event::Located(vec![(tp(0), leader(1, 6))]));
+    assert!(matches!(effects[..], [Effect::EndsOfEpochs { broker: 1, lookup: 2, .. }]), "{effects:?}");
+    let effects = bench.step(Event::Ended { broker: 1, lookup: 2, ends: Some(vec![end(6)]) });
+    let cut = Effect::WasCut { partition: tp(0), offset: 10, diverges: Some(6) };
+    assert_eq!(effects[0], cut);
+    assert_eq!(bench.fetcher.position(&tp(0)), Some(6), "what was not handed out behind it is dropped");
+    // One from before KIP-320 cannot tell.
+    bench.step(answer(1, 9, vec![records(0, batch(6, 2))]));
+    bench.step(Event::Located(vec![(tp(0), leader(2, 7))]));
+    assert_eq!(
+        bench.step(Event::Ended { broker: 2, lookup: 3, ends: None }),
+        [],
+        "a Fetch is under way there"
+    );
+    let effects = bench.step(answer(2, 8, vec![]));
+    assert!(
+        matches!(&effects[..], [Effect::Fetch { broker: 2, plan }, ..] if plan.partitions[0].offset == 8)
+    );
 }

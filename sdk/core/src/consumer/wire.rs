@@ -6,15 +6,17 @@ use std::sync::Arc;
 use klamm_wire::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use klamm_wire::messages::fetch_response::PartitionData;
 use klamm_wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use klamm_wire::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use klamm_wire::messages::{
-    BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse, TopicName,
+    BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, TopicName,
 };
 use klamm_wire::{ErrorCode, StrBytes};
 use uuid::Uuid;
 
 use super::event::{
-    Aborted, FetchAnswer, FetchPlan, FetchSettings, FetchTarget, FetchedPartition, Isolation, ListedOffset,
-    Lookup,
+    Aborted, EndOfEpoch, EpochLookup, FetchAnswer, FetchPlan, FetchSettings, FetchTarget, FetchedPartition,
+    Isolation, ListedOffset, Lookup,
 };
 use crate::TopicPartition;
 
@@ -46,6 +48,7 @@ impl FetchPlan {
             .with_min_bytes(settings.min_bytes)
             .with_max_bytes(self.max_bytes)
             .with_isolation_level(settings.isolation.code())
+            .with_rack_id(StrBytes::from_string(settings.rack.clone()))
             .with_session_id(self.session_id)
             .with_session_epoch(self.session_epoch)
             .with_topics(self.topics(settings.max_partition_bytes))
@@ -112,6 +115,7 @@ fn fetched(topic: &str, topic_id: Uuid, data: PartitionData) -> FetchedPartition
         partition: data.partition_index,
         error: failure(data.error_code),
         current_leader: (leader.leader_id.0 >= 0).then_some((leader.leader_id.0, leader.leader_epoch)),
+        preferred_replica: Some(data.preferred_read_replica.0).filter(|broker| *broker >= 0),
         aborted: aborted
             .into_iter()
             .map(|t| Aborted { producer_id: t.producer_id.0, first_offset: t.first_offset })
@@ -158,4 +162,37 @@ pub fn listed_offsets(response: ListOffsetsResponse) -> Vec<ListedOffset> {
         }));
     }
     offsets
+}
+
+/// The OffsetForLeaderEpoch request for `partitions`.
+pub fn ends_of_epochs_request(partitions: &[EpochLookup]) -> OffsetForLeaderEpochRequest {
+    let mut topics: BTreeMap<&Arc<str>, Vec<OffsetForLeaderPartition>> = BTreeMap::new();
+    for lookup in partitions {
+        let partition = OffsetForLeaderPartition::default()
+            .with_partition(lookup.partition.partition)
+            .with_current_leader_epoch(lookup.leader_epoch)
+            .with_leader_epoch(lookup.epoch);
+        topics.entry(&lookup.partition.topic).or_default().push(partition);
+    }
+    let topic = |(name, partitions)| {
+        OffsetForLeaderTopic::default().with_topic(topic_name(name)).with_partitions(partitions)
+    };
+    OffsetForLeaderEpochRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_topics(topics.into_iter().map(topic).collect())
+}
+
+/// What an OffsetForLeaderEpoch response says.
+pub fn ends_of_epochs(response: OffsetForLeaderEpochResponse) -> Vec<EndOfEpoch> {
+    let mut ends = Vec::new();
+    for topic in response.topics {
+        let name: Arc<str> = Arc::from(topic.topic.as_str());
+        ends.extend(topic.partitions.into_iter().map(|partition| EndOfEpoch {
+            partition: TopicPartition { topic: name.clone(), partition: partition.partition },
+            error: ErrorCode(partition.error_code),
+            epoch: partition.leader_epoch,
+            end: partition.end_offset,
+        }));
+    }
+    ends
 }

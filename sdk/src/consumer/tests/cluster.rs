@@ -14,9 +14,11 @@ use klamm_wire::messages::list_offsets_response::{ListOffsetsPartitionResponse, 
 use klamm_wire::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
+use klamm_wire::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use klamm_wire::messages::{
     ApiVersionsRequest, ApiVersionsResponse, BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest,
-    ListOffsetsResponse, MetadataRequest, MetadataResponse,
+    ListOffsetsResponse, MetadataRequest, MetadataResponse, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
 };
 use klamm_wire::negotiation::CLIENT_RANGES;
 use klamm_wire::{
@@ -40,6 +42,8 @@ pub(super) type Pair<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
 pub(super) struct State {
     /// Batches with the offset behind them.
     logs: BTreeMap<i32, Vec<(i64, Bytes)>>,
+    /// Where logs were cut the last time.
+    cut: BTreeMap<i32, i64>,
     /// First offset that is still there.
     pub(super) log_start: i64,
     /// Leader and epoch; partition p begins with broker p + 1.
@@ -100,6 +104,16 @@ impl Cluster {
         *bytes = Bytes::from(changed);
     }
 
+    /// Drops the batches behind the first few, and moves the partition to a leader that never had them.
+    pub(super) fn cut(&self, partition: i32, batches: usize, to: i32) {
+        let mut state = self.state();
+        state.logs.get_mut(&partition).unwrap().truncate(batches);
+        let end = state.end(partition);
+        state.cut.insert(partition, end);
+        drop(state);
+        self.move_leader(partition, to);
+    }
+
     pub(super) fn move_leader(&self, partition: i32, to: i32) {
         let mut state = self.state();
         let (_, epoch) = state.leader(partition);
@@ -149,6 +163,7 @@ impl Cluster {
             1 => return self.fetch(rt, id, frame).await,
             2 => encode_response::<ListOffsetsRequest>(version, &self.state().list(id, frame)),
             3 => encode_response::<MetadataRequest>(version, &self.state().metadata(frame)),
+            23 => encode_response::<OffsetForLeaderEpochRequest>(version, &self.state().ends(id, frame)),
             18 => encode_response::<ApiVersionsRequest>(version, &versions()),
             key => panic!("unexpected api key {key}"),
         };
@@ -221,6 +236,24 @@ impl State {
         Bytes::from(bytes)
     }
 
+    /// Every batch is of the epoch before the first change of leaders.
+    fn ends(&self, id: i32, frame: Frame) -> OffsetForLeaderEpochResponse {
+        let request = decode_request::<OffsetForLeaderEpochRequest>(frame).unwrap();
+        let topics = request.topics.into_iter().map(|topic| {
+            let ends = topic.partitions.iter().map(|wanted| {
+                let wrong = self.leader(wanted.partition).0 != id;
+                EpochEndOffset::default()
+                    .with_partition(wanted.partition)
+                    .with_error_code(if wrong { ErrorCode::NOT_LEADER_OR_FOLLOWER.0 } else { 0 })
+                    .with_leader_epoch(wanted.leader_epoch)
+                    .with_end_offset(self.cut.get(&wanted.partition).copied().unwrap_or(i64::MAX))
+            });
+            let ends = ends.collect();
+            OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(ends)
+        });
+        OffsetForLeaderEpochResponse::default().with_topics(topics.collect())
+    }
+
     fn list(&self, id: i32, frame: Frame) -> ListOffsetsResponse {
         let request = decode_request::<ListOffsetsRequest>(frame).unwrap();
         let topics = request.topics.into_iter().map(|topic| {
@@ -229,7 +262,7 @@ impl State {
                 let offset = match wanted.timestamp {
                     -1 => self.end(index),
                     -2 => self.log_start,
-                    ms if (1_000..1_000 + self.end(index)).contains(&ms) => ms - 1_000,
+                    ms if self.end(index) > (ms - 1_000).max(0) => (ms - 1_000).max(0),
                     _ => -1,
                 };
                 let wrong = self.leader(index).0 != id;

@@ -283,3 +283,49 @@ async fn a_slow_partition_holds_up_its_own_fetches_only() {
         assert_eq!(slow.recv().await.unwrap().offset, expected);
     }
 }
+
+/// Goal: no silent gap after an unclean election: reading goes on where the logs differ (KIP-320).
+#[tokio::test(start_paused = true)]
+async fn after_the_log_was_cut_reading_goes_on_where_it_differs() {
+    let cluster = Cluster::default();
+    cluster.count(0, 0..30);
+    let consumer = reading(&cluster);
+    read(&consumer, 0..30).await;
+    cluster.cut(0, 1, 2);
+    cluster.count(0, 10..40);
+    read(&consumer, 10..40).await;
+
+    let consumer = builder(&cluster).auto_offset_reset(OffsetReset::None).build().unwrap();
+    consumer.assign([(tp(0), StartOffset::Offset(0))]);
+    read(&consumer, 0..40).await;
+    cluster.cut(0, 2, 1);
+    let error = consumer.recv().await.unwrap_err();
+    let text = "the log of t-0 was cut before offset 40, and auto.offset.reset is none; it differs from offset 20 on: \
+                seek there";
+    assert_eq!((error.to_string().as_str(), error.recovery()), (text, Recovery::Fix));
+    assert!(matches!(consumer.recv().await, Err(ConsumerError::Truncated { diverges: Some(20), .. })));
+    consumer.seek(&tp(0), StartOffset::Offset(20)).unwrap();
+    cluster.count(0, 20..25);
+    read(&consumer, 20..25).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn out_of_range_may_go_back_by_a_duration() {
+    let cluster = Cluster::default();
+    cluster.count(0, 0..30);
+    let properties = |reset| [("bootstrap.servers", "here:1"), ("auto.offset.reset", reset)];
+    // Records are from 1970, so that the last so many years hold all of them or none.
+    for (reset, position) in [("by_duration:P36500D", 0), ("by_duration:PT1H", 30)] {
+        let builder = Consumer::from_properties(properties(reset)).unwrap();
+        let consumer = builder.connector(cluster.connector()).build().unwrap();
+        consumer.assign([(tp(0), StartOffset::Offset(99))]);
+        let deadline = now(&consumer) + 10 * S;
+        while consumer.position(&tp(0)).await.unwrap() != position {
+            assert!(now(&consumer) < deadline, "{reset}");
+            let _ = consumer.poll(1, MS).now_or_never();
+            tokio::time::sleep(MS).await;
+        }
+    }
+    let error = Consumer::from_properties(properties("by_duration:1h")).unwrap_err().to_string();
+    assert!(error.contains("by_duration:PT1H"), "{error}");
+}

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod awaited;
+pub mod consumed;
 
 use std::io::{BufRead, Write};
 use std::sync::Arc;
@@ -34,6 +35,10 @@ pub struct Job {
     pub records: usize,
     /// Values, sent one after the other and from the beginning again.
     pub values: Arc<[Vec<u8>]>,
+    /// Bytes of each value.
+    pub size: usize,
+    /// The group to read in.
+    pub group: String,
     /// `batch.size` in bytes.
     pub batch_size: usize,
     /// `linger.ms`.
@@ -63,6 +68,8 @@ impl Job {
             partitions: 6,
             records: 2_000_000,
             values: Arc::new([]),
+            size: 100,
+            group: String::new(),
             batch_size: 16_384,
             linger: Duration::from_millis(5),
             compression: "none".into(),
@@ -71,7 +78,7 @@ impl Job {
             mode: String::new(),
             workers: 1,
         };
-        let (mut file, mut size) = (String::new(), 100);
+        let mut file = String::new();
         for argument in env::args().skip(1) {
             let (key, value) = argument.split_once('=').ok_or("arguments are KEY=VALUE")?;
             match key {
@@ -80,7 +87,8 @@ impl Job {
                 "partitions" => job.partitions = value.parse()?,
                 "records" => job.records = value.parse()?,
                 "values" => file = value.into(),
-                "size" => size = value.parse()?,
+                "size" => job.size = value.parse()?,
+                "group" => job.group = value.into(),
                 "batch" => job.batch_size = value.parse()?,
                 "linger" => job.linger = Duration::from_millis(value.parse()?),
                 "compression" => job.compression = value.into(),
@@ -91,7 +99,7 @@ impl Job {
                 _ => return Err(format!("unknown argument {argument}").into()),
             }
         }
-        job.values = fs::read(file)?.chunks_exact(size).map(<[u8]>::to_vec).collect();
+        job.values = fs::read(file)?.chunks_exact(job.size).map(<[u8]>::to_vec).collect();
         Ok(job)
     }
 
@@ -129,7 +137,12 @@ impl Stopwatch {
     /// # Errors
     ///
     /// Standard output is closed.
-    pub fn finish(self, records: usize, mut tally: Tally) -> Result<(), Error> {
+    pub fn finish(self, records: usize, tally: Tally) -> Result<(), Error> {
+        self.finish_with(records, tally, serde_json::json!({}))
+    }
+
+    /// As [`Self::finish`], with more to report.
+    fn finish_with(self, records: usize, mut tally: Tally, extra: serde_json::Value) -> Result<(), Error> {
         let seconds = self.began.elapsed().as_secs_f64();
         let usage = getrusage(UsageWho::RUSAGE_SELF)?;
         let cpu = |end: nix::sys::time::TimeVal, start: nix::sys::time::TimeVal| {
@@ -137,7 +150,7 @@ impl Stopwatch {
             (micros(end) - micros(start)) / 1e6
         };
         tally.latencies.sort_unstable();
-        let report = serde_json::json!({
+        let mut report = serde_json::json!({
             "version": self.version,
             "records": records,
             "failed": tally.failed,
@@ -150,6 +163,9 @@ impl Stopwatch {
             "p99_us": tally.quantile(0.99),
             "p999_us": tally.quantile(0.999),
         });
+        if let (Some(report), serde_json::Value::Object(extra)) = (report.as_object_mut(), extra) {
+            report.extend(extra);
+        }
         println!("{report}");
         io::stdout().flush()?;
         Ok(())

@@ -13,6 +13,8 @@ struct Cursor {
     next: Option<i64>,
     /// Event with which it was given back or lost.
     gone: Option<u32>,
+    /// Whether it has not read anything yet.
+    fresh: bool,
 }
 
 /// A read that is not what the final log says.
@@ -34,7 +36,13 @@ impl Checker<'_> {
             match entry.event {
                 Event::Invoked { .. } => sent += 1,
                 Event::Assigned { partition, start, .. } => {
-                    *cursor(mine, partition) = Cursor { partition, next: start, gone: None };
+                    *cursor(mine, partition) = Cursor { partition, next: start, gone: None, fresh: true };
+                }
+                Event::Began { partition, offset } => {
+                    let cursor = cursor(mine, partition);
+                    if cursor.fresh && cursor.gone.is_none() {
+                        cursor.next = Some(offset);
+                    }
                 }
                 Event::Seek { partition, to } => cursor(mine, partition).next = to,
                 Event::Revoked { partition } | Event::Lost { partition } => {
@@ -43,6 +51,7 @@ impl Checker<'_> {
                 Event::Read { partition, offset, op, .. } => {
                     self.report.reads += 1;
                     let cursor = cursor(mine, partition);
+                    cursor.fresh = false;
                     let (expected, gone) = (cursor.next.replace(offset + 1), cursor.gone);
                     if let Some(gone) = gone {
                         self.found(Rule::NotOwned, self.at_ns(gone), |names| {
@@ -177,7 +186,7 @@ fn cursor(mine: &mut Vec<Cursor>, partition: Partition) -> &mut Cursor {
     let at = match mine.binary_search_by_key(&partition, |cursor| cursor.partition) {
         Ok(at) => at,
         Err(at) => {
-            mine.insert(at, Cursor { partition, next: None, gone: None });
+            mine.insert(at, Cursor { partition, next: None, gone: None, fresh: false });
             at
         }
     };

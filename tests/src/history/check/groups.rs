@@ -54,8 +54,10 @@ impl Checker<'_> {
                 }
                 // Whoever seeks may commit what is further back.
                 Event::Seek { .. } | Event::CommitReset { .. } => state.commits.clear(),
-                Event::Committed { offset, .. } => {
-                    let before = state.commits.last().copied();
+                Event::Committed { offset, sent, .. } => {
+                    // What was on its way when another one was heard of may be the earlier one.
+                    let sent = sent.map_or(number, |sent| sent.0);
+                    let before = state.commits.iter().rev().find(|commit| commit.2 < sent).copied();
                     self.commit(group, partition, before, Some(offset), number);
                     state.commits.push((entry.at_ns, offset, number));
                 }

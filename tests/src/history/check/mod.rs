@@ -8,12 +8,14 @@
 //!                                    │ produced::settle
 //! events ──consumed::follow──▶ a cursor per consumer and partition, held against the logs
 //! events ──groups::follow────▶ owners and commits per group and partition
+//! events ──members::follow───▶ generations, and what each member may commit
 //! ```
 
 mod consumed;
 mod groups;
 mod held;
 mod logs;
+mod members;
 mod produced;
 
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub fn check(history: &History, promises: &Promises) -> Report {
     checker.settle();
     checker.follow_readers();
     checker.follow_groups();
+    checker.follow_members();
+    checker.look_for_undelivered();
     checker.report
 }
 

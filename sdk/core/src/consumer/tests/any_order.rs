@@ -74,6 +74,7 @@ enum How {
 enum Request {
     Fetch(i32, FetchPlan),
     List(i32, u64, Vec<Lookup>),
+    Ends(i32, u64, Vec<EpochLookup>),
 }
 
 #[derive(Default)]
@@ -173,6 +174,10 @@ impl World {
                     self.pending.push(Request::List(broker, lookup, partitions));
                 }
                 Effect::Wake => self.wake = true,
+                Effect::EndsOfEpochs { broker, lookup, partitions } => {
+                    self.pending.push(Request::Ends(broker, lookup, partitions));
+                }
+                Effect::WasCut { partition, .. } => panic!("no log was cut, not even of {partition}"),
                 Effect::Refresh(_) | Effect::LeaderHint { .. } | Effect::WakeReader(_) | Effect::Unpin => {}
             }
         }
@@ -217,8 +222,22 @@ impl World {
                 self.queued += self.fetcher_queue() - before;
                 self.held();
             }
-            Request::List(broker, lookup, _) if how == How::Lost => {
+            Request::List(broker, lookup, _) | Request::Ends(broker, lookup, _) if how == How::Lost => {
                 self.step(Event::ListFailed { broker, lookup });
+            }
+            Request::Ends(broker, lookup, partitions) => {
+                let left_out = usize::from(how == How::Late);
+                let ends = partitions.iter().skip(left_out).map(|wanted| {
+                    let (leader, _) = self.leaders[wanted.partition.partition as usize];
+                    let wrong = match how {
+                        How::With(code) => Some(code),
+                        _ => (leader != broker).then_some(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+                    };
+                    let error = wrong.unwrap_or(ErrorCode::NONE);
+                    EndOfEpoch { partition: wanted.partition.clone(), error, epoch: wanted.epoch, end: END }
+                });
+                let ends = Some(ends.collect());
+                self.step(Event::Ended { broker, lookup, ends });
             }
             Request::List(broker, lookup, partitions) => {
                 let left_out = usize::from(how == How::Late);
@@ -360,7 +379,9 @@ impl World {
             }
             Act::Fail(which) => match pending(self, which) {
                 Some(Request::Fetch(broker, _)) => self.step(Event::FetchFailed { broker }),
-                Some(Request::List(broker, lookup, _)) => self.step(Event::ListFailed { broker, lookup }),
+                Some(Request::List(broker, lookup, _) | Request::Ends(broker, lookup, _)) => {
+                    self.step(Event::ListFailed { broker, lookup });
+                }
                 None => {}
             },
             Act::Lose(which) => {

@@ -1,9 +1,11 @@
-//! klamm: `send`, every delivery awaited in order.
+//! klamm: `send`, every delivery awaited in order; `recv` in a group, or whole batches.
+
+mod reading;
 
 use std::time::Duration;
 
 use bench_common::awaited::{self, Producer as _};
-use bench_common::{Error, Job, Stopwatch, Tally, WARM_UP, locked_version};
+use bench_common::{Error, Job, Pace, Stopwatch, Tally, WARM_UP, consumed, locked_version};
 use bytes::Bytes;
 use klamm::{Delivery, Producer, Record};
 
@@ -17,6 +19,10 @@ fn main() -> Result<(), Error> {
     let job = Job::from_args()?;
     let version = locked_version(include_str!("../../../Cargo.lock"), "klamm");
     let runtime = awaited::runtime(&job)?;
+    if job.mode.starts_with("consume") {
+        let _guard = runtime.enter();
+        return reading::run(&job, version, &runtime);
+    }
     let klamm = {
         let _guard = runtime.enter();
         let properties = [
@@ -32,6 +38,8 @@ fn main() -> Result<(), Error> {
     };
     if job.mode == "idle" {
         idle(&runtime, &klamm, version)?;
+    } else if job.mode == "stamped" {
+        stamped(&runtime, &klamm, version)?;
     } else {
         awaited::run(&job, version, &runtime, &klamm)?;
     }
@@ -47,6 +55,21 @@ fn idle(runtime: &tokio::runtime::Runtime, klamm: &Klamm<'_>, version: String) -
     let watch = Stopwatch::start(version)?;
     std::thread::sleep(Duration::from_secs(10));
     watch.finish(0, Tally::default())
+}
+
+/// Sends at an even rate, each value with the time in it.
+fn stamped(runtime: &tokio::runtime::Runtime, klamm: &Klamm<'_>, version: String) -> Result<(), Error> {
+    let watch = Stopwatch::start(version)?;
+    let mut pace = Pace::new(klamm.job.rate.unwrap_or(1));
+    for i in 0..klamm.job.records {
+        pace.wait();
+        let mut value = klamm.job.value(i).to_vec();
+        consumed::stamp(&mut value);
+        let record = Record::new(klamm.job.topic.clone()).value(Bytes::from(value));
+        drop(runtime.block_on(klamm.producer.send(record))?); // awaited by the flush
+    }
+    runtime.block_on(klamm.producer.flush())?;
+    watch.finish(klamm.job.records, Tally::default())
 }
 
 impl awaited::Producer for Klamm<'_> {

@@ -12,8 +12,9 @@ use klamm_wire::messages::fetch_response::{
 };
 use klamm_wire::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
 
-use super::k01_fetch::{Look, SESSIONS, TOPIC_IDS};
-use super::text;
+use super::read::Look;
+use super::{SESSIONS, TOPIC_IDS};
+use crate::api::text;
 use crate::broker::{Broker, LeaderHint, TopicRef};
 
 /// First version that tells where the leader is (KIP-951).

@@ -8,7 +8,7 @@ use klamm_wire::StrBytes;
 use klamm_wire::messages::FetchRequest;
 use uuid::Uuid;
 
-use super::k01_fetch::{SESSIONS, TOPIC_IDS};
+use super::{SESSIONS, TOPIC_IDS};
 use crate::broker::Broker;
 
 pub(super) fn session_request(

@@ -17,8 +17,8 @@ use klamm_wire::messages::{BrokerId, FetchRequest, FetchResponse};
 use klamm_wire::seam::Frame;
 use uuid::Uuid;
 
-use super::quorum::{head, head_with, leader_endpoint, leader_id, only};
-use super::{Handled, encoded, text};
+use crate::api::quorum::{head, head_with, leader_endpoint, leader_id, only};
+use crate::api::{Handled, encoded, text};
 use crate::broker::Signal;
 use crate::cluster_id::ClusterId;
 use crate::controller::{Answered, ControllerNode, Seat};
@@ -42,7 +42,7 @@ struct Wanted {
 
 /// Who fetches. A voter has no directory of its own while the set of voters is fixed, so that a broker of the same id in
 /// the same process is told from it.
-pub(super) fn replica(controller: &ControllerNode, id: i32, directory: Uuid) -> Replica {
+pub(in crate::api) fn replica(controller: &ControllerNode, id: i32, directory: Uuid) -> Replica {
     if controller.seat.voters.contains(&id) && directory.is_nil() {
         Replica::Voter(id)
     } else {
@@ -51,7 +51,7 @@ pub(super) fn replica(controller: &ControllerNode, id: i32, directory: Uuid) -> 
 }
 
 /// The request of a voter.
-pub(super) fn request(seat: &Seat, fetch: &Fetch, wait: Duration) -> Result<Frame, CodecError> {
+pub(in crate::api) fn request(seat: &Seat, fetch: &Fetch, wait: Duration) -> Result<Frame, CodecError> {
     encode(&seat.cluster_id, seat.id, Uuid::nil(), fetch, wait)
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn response(frame: Frame) -> Result<Answered, CodecError> {
 }
 
 /// Answers when there is something new, or the wait is over.
-pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled {
+pub(in crate::api) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<FetchRequest>(frame)?;
     let refused = |code: ErrorCode| {

@@ -1,0 +1,188 @@
+//! Generations of groups, what each member may commit, and whether everything was worked on.
+
+use std::collections::BTreeMap;
+
+use super::super::event::{Client, CommitSent, Event, Group, Partition};
+use super::super::{Entry, Rule, Violation};
+use super::Checker;
+
+/// A partition as its member knows it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hold {
+    /// Offset behind what it is done with, once it knows where it begins.
+    done: Option<i64>,
+    fresh: bool,
+    /// When it was assigned, while it is owned.
+    assigned: Option<u32>,
+    lost: bool,
+}
+
+/// A commit on its way: whether its partition was lost by then, and in which generation it was sent.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    lost: bool,
+    generation: i32,
+    /// A later generation that somebody had heard of, and the event with which.
+    then: Option<(i32, u32)>,
+}
+
+#[derive(Default)]
+struct Walk {
+    holds: BTreeMap<(Client, Partition), Hold>,
+    /// Generation that each member has joined last.
+    joined: BTreeMap<Client, i32>,
+    /// The highest generation of each group that a member has synced in, as it grew.
+    synced: BTreeMap<Group, Vec<(i32, u32)>>,
+    sent: BTreeMap<CommitSent, Sent>,
+}
+
+impl Checker<'_> {
+    /// Follows every member of a group.
+    pub(super) fn follow_members(&mut self) {
+        let history = self.history;
+        let groups: Vec<Option<Group>> = history.clients.iter().map(|client| client.group).collect();
+        let group_of = |client: Client| groups.get(client.0 as usize).copied().flatten();
+        let mut walk = Walk::default();
+        for (number, entry) in (0..).zip(&history.entries) {
+            let Some(group) = group_of(entry.client) else { continue };
+            match entry.event {
+                Event::Joined { generation, asked_ns } => {
+                    self.join(&walk, group, number, generation, asked_ns);
+                    walk.joined.insert(entry.client, generation);
+                }
+                Event::Synced { generation } => {
+                    let known = walk.synced.entry(group).or_default();
+                    if known.last().is_none_or(|last| last.0 < generation) {
+                        known.push((generation, number));
+                    }
+                }
+                Event::Assigned { partition, start, generation } => {
+                    let others = walk.holds.iter().filter(|((client, place), _)| {
+                        *place == partition && *client != entry.client && group_of(*client) == Some(group)
+                    });
+                    // Whoever is in the same generation has given it back, or was never asked to.
+                    let clash = others.filter_map(|((client, _), hold)| {
+                        let joined = walk.joined.get(client).copied();
+                        hold.assigned.filter(|_| joined.is_some() && joined == generation)
+                    });
+                    for first in clash {
+                        self.found(Rule::TwoOwners, self.at_ns(number), |names| Violation::TwoOwners {
+                            group: names.group(group),
+                            partition: names.partition(partition),
+                            first: names.seen(first),
+                            second: names.seen(number),
+                            generation,
+                        });
+                    }
+                    let hold = Hold { done: start, fresh: true, assigned: Some(number), lost: false };
+                    walk.holds.insert((entry.client, partition), hold);
+                }
+                event => self.hold(&mut walk, group, number, entry, event),
+            }
+        }
+    }
+
+    fn hold(&mut self, walk: &mut Walk, group: Group, number: u32, entry: &Entry, event: Event) {
+        let Walk { holds, synced, sent: on_their_way, .. } = walk;
+        let (Event::Began { partition, .. }
+        | Event::Read { partition, .. }
+        | Event::Done { partition, .. }
+        | Event::Seek { partition, .. }
+        | Event::Revoked { partition }
+        | Event::Lost { partition }
+        | Event::CommitSent { partition, .. }
+        | Event::Committed { partition, .. }) = event
+        else {
+            return;
+        };
+        let hold = holds.entry((entry.client, partition)).or_default();
+        match event {
+            Event::Began { offset, .. } => {
+                if hold.fresh && hold.assigned.is_some() {
+                    hold.done = Some(offset);
+                }
+            }
+            Event::Read { .. } => hold.fresh = false,
+            Event::Done { offset, .. } => hold.done = Some(offset + 1),
+            Event::Seek { to, .. } => hold.done = to,
+            Event::Revoked { .. } => hold.assigned = None,
+            Event::Lost { .. } => (hold.assigned, hold.lost) = (None, true),
+            Event::CommitSent { offset, generation, .. } => {
+                let Hold { done, lost, .. } = *hold;
+                let then = synced.get(&group).and_then(|known| known.last()).copied();
+                let then = then.filter(|(then, _)| generation >= 0 && *then > generation);
+                on_their_way.insert(CommitSent(number), Sent { lost, generation, then });
+                if done.is_none_or(|done| done < offset) {
+                    self.found(Rule::CommittedAhead, entry.at_ns, |names| Violation::CommittedAhead {
+                        member: names.seen(number),
+                        partition: names.partition(partition),
+                        offset,
+                        done,
+                    });
+                }
+            }
+            Event::Committed { offset, sent: Some(sent), .. } => {
+                let Some(Sent { lost, generation, then }) = on_their_way.remove(&sent) else { return };
+                if lost {
+                    self.found(Rule::CommittedAfterLoss, entry.at_ns, |names| {
+                        let (member, partition) = (names.seen(sent.0), names.partition(partition));
+                        Violation::CommittedAfterLoss { member, partition, offset }
+                    });
+                }
+                if let Some((then, since)) = then {
+                    self.found(Rule::CommittedLate, entry.at_ns, |names| Violation::CommittedLate {
+                        member: names.seen(sent.0),
+                        partition: names.partition(partition),
+                        offset,
+                        generation,
+                        then,
+                        since: names.seen(since),
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A generation is not older than any in which somebody was told an assignment before the member asked.
+    fn join(&mut self, walk: &Walk, group: Group, number: u32, to: i32, asked_ns: u64) {
+        let known = walk.synced.get(&group).map(Vec::as_slice).unwrap_or_default();
+        let before = known.iter().rev().find(|(_, event)| self.at_ns(*event) < asked_ns).copied();
+        if let Some((from, event)) = before.filter(|(from, _)| *from > to) {
+            self.found(Rule::GenerationMovedBack, self.at_ns(number), |names| Violation::GenerationMovedBack {
+                group: names.group(group),
+                before: names.seen(event),
+                from,
+                after: names.seen(number),
+                to,
+            });
+        }
+    }
+
+    /// Looks for records that no member of a group was done with.
+    pub(super) fn look_for_undelivered(&mut self) {
+        let history = self.history;
+        let mut done: BTreeMap<(Group, Partition), Vec<i64>> =
+            history.must_read.iter().map(|place| (*place, Vec::new())).collect();
+        for entry in &history.entries {
+            let Event::Done { partition, offset } = entry.event else { continue };
+            let group = history.clients.get(entry.client.0 as usize).and_then(|client| client.group);
+            if let Some(done) = group.and_then(|group| done.get_mut(&(group, partition))) {
+                done.push(offset);
+            }
+        }
+        for ((group, partition), mut done) in done {
+            done.sort_unstable();
+            let Some(held) = self.log(partition) else { continue };
+            let mut missed = held.log.records.iter().filter(|held| done.binary_search(&held.offset).is_err());
+            let Some(first) = missed.next() else { continue };
+            let missed = 1 + missed.count();
+            self.found(Rule::Undelivered, u64::MAX, |names| Violation::Undelivered {
+                group: names.group(group),
+                spot: names.spot(partition, first.offset),
+                missed,
+                op: first.op,
+            });
+        }
+    }
+}

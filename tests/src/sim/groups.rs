@@ -20,8 +20,8 @@ use broker_lite::sim::Sim;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use klamm::{
-    Client, CommitError, Consumer, ConsumerError, ConsumerRecord, ErrorCode, GroupError, NewPartitions, OffsetReset,
-    RebalanceContext, RebalanceListener, RebalanceReason, TopicPartition,
+    Client, CommitError, Consumer, ConsumerError, ConsumerRecord, ErrorCode, GroupError, NewPartitions,
+    OffsetReset, RebalanceContext, RebalanceListener, RebalanceReason, TopicPartition,
 };
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -246,13 +246,19 @@ fn hanging(
     let coordinators: Vec<_> = (0..world.grouping.groups.len())
         .map(|group| format!("{} at {:?}", group_id(group), cluster.coordinator_of(&group_id(group))))
         .collect();
-    let done: Vec<_> = world.done.lock().iter().map(|(place, done)| format!("{place:?}: {}", done.len())).collect();
+    let done: Vec<_> =
+        world.done.lock().iter().map(|(place, done)| format!("{place:?}: {}", done.len())).collect();
     let told = format!("{}; {}; done {}", logs.join("; "), coordinators.join(", "), done.join(", "));
     failed.map_or(told.clone(), |failed| format!("{failed}; {told}"))
 }
 
 /// Asks each group what it has committed, and judges everything.
-async fn judge(world: &Arc<World>, cluster: &Cluster, topics: &[Shared], ends: &[Vec<i64>]) -> Result<(), Broken> {
+async fn judge(
+    world: &Arc<World>,
+    cluster: &Cluster,
+    topics: &[Shared],
+    ends: &[Vec<i64>],
+) -> Result<(), Broken> {
     let mut behind = Vec::new();
     for group in 0..world.grouping.groups.len() {
         let (me, handle) = (world.register(group, "judge"), cluster.handle());
@@ -390,7 +396,11 @@ impl Mine {
 struct Listener(Arc<Mine>);
 
 impl RebalanceListener for Listener {
-    fn assigned<'a>(&'a self, _: &'a RebalanceContext, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
+    fn assigned<'a>(
+        &'a self,
+        _: &'a RebalanceContext,
+        partitions: &'a [TopicPartition],
+    ) -> BoxFuture<'a, ()> {
         let mine = &self.0;
         async move {
             let (now, me) = (mine.world.sim.now(), mine.ear.me);
@@ -596,9 +606,9 @@ impl Member {
                 Err(ConsumerError::NoLeader { .. }) => {}
                 // Its JoinGroup was answered by one coordinator after another, each with an id, and the first id is the one
                 // that was replicated. Who starts it again gets the place.
-                Err(ConsumerError::Group { why: GroupError::Refused(ErrorCode::FENCED_INSTANCE_ID), .. })
-                    if self.plan.fixed =>
-                {
+                Err(ConsumerError::Group {
+                    why: GroupError::Refused(ErrorCode::FENCED_INSTANCE_ID), ..
+                }) if self.plan.fixed => {
                     return Ok(Reading::Fenced);
                 }
                 Err(error) => return Err(error.to_string()),
@@ -634,9 +644,9 @@ impl Member {
         match timeout(HANG, self.consumer.commit()).await {
             Ok(Ok(())) => Ok(()),
             // Others work on it again.
-            Ok(Err(CommitError::NotOwned { .. } | CommitError::Expelled { .. } | CommitError::TimedOut { .. })) => {
-                Ok(())
-            }
+            Ok(Err(
+                CommitError::NotOwned { .. } | CommitError::Expelled { .. } | CommitError::TimedOut { .. },
+            )) => Ok(()),
             Ok(Err(error)) => Err(format!("commit: {error}")),
             Err(_) => Err(format!("a commit takes longer than {HANG:?}")),
         }

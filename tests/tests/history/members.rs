@@ -135,7 +135,8 @@ fn a_member_reads_from_where_the_group_committed() {
 
 #[test]
 fn a_group_is_done_with_everything_by_the_end() {
-    let sentence = "group workers was never done with 1 records, the first of them record 0 at orders-0 offset 0";
+    let sentence =
+        "group workers was never done with 1 records, the first of them record 0 at orders-0 offset 0";
     assert_breaks(Rule::Undelivered, sentence, |mistaken| {
         let mut run = Run::new();
         let [one, _] = workers(&mut run);

@@ -209,7 +209,7 @@ impl Disk {
             None => Files::Memory(MemoryDirectory::new()),
             Some(log_dir) => {
                 log_dir.prepare(key.0, topic, key.1)?;
-                Files::Disk(DiskDirectory::new(log_dir.clone(), topic.clone(), key.1, was_closed)?)
+                Files::Disk(DiskDirectory::new(log_dir, topic.clone(), key.1, was_closed)?)
             }
         };
         Ok(Stored::new(files, self.medium.clone()))

@@ -225,7 +225,11 @@ async fn wrong_usage_is_told_before_anybody_is_asked() {
         assert_eq!((status, out.as_str()), (2, ""), "{arguments:?}: {said}");
         assert!(said.contains(expected), "{arguments:?}: {said}");
     }
-    let (status, _, said) = groups("127.0.0.1:9", &["list", "-X", "request.timeout.ms=1000", "-X", "default.api.timeout.ms=2000"]).await;
+    let (status, _, said) = groups(
+        "127.0.0.1:9",
+        &["list", "-X", "request.timeout.ms=1000", "-X", "default.api.timeout.ms=2000"],
+    )
+    .await;
     assert_eq!((status, said.lines().count()), (1, 1), "{said}");
 }
 

@@ -238,6 +238,8 @@ impl Group {
 
     /// Commits what was handed out.
     pub(super) async fn commit_positions(&self) -> Result<(), CommitError> {
+        // Or the next automatic commit would go back behind this one.
+        self.shared.done();
         let owned = self.owned();
         self.commit(self.shared.committable(&owned, false)).await
     }

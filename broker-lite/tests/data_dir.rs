@@ -329,3 +329,24 @@ async fn a_broker_on_a_disk_names_its_directory_id_and_listener() {
     let answer = Talk::to(&cluster, 2).await.ask(4, &DescribeLogDirsRequest::default()).await;
     assert_eq!(&*answer.results[0].log_dir, home);
 }
+
+/// Goal: the size is that of the volume on which the directory is, and what is left of it what `df` says (KIP-827).
+#[tokio::test]
+async fn the_size_of_the_disk_is_told_as_df_tells_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = started(directory.path()).await;
+    let mut talk = leader(&cluster).await;
+    let told = talk.ask(4, &DescribeLogDirsRequest::default().with_topics(None)).await;
+    let told = &told.results[0];
+    let mut df = std::process::Command::new("df");
+    let df = df.args(["-B1", "--output=size,avail"]).arg(directory.path()).output().unwrap();
+    let line = String::from_utf8(df.stdout).unwrap().lines().last().unwrap().to_owned();
+    let [size, left] =
+        line.split_whitespace().map(|word| word.parse::<i64>().unwrap()).collect::<Vec<_>>()[..]
+    else {
+        panic!("{line}")
+    };
+    assert_eq!(told.total_bytes, size);
+    // Others write meanwhile.
+    assert!((told.usable_bytes - left).abs() < 1 << 30, "{} of {line}", told.usable_bytes);
+}

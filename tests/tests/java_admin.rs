@@ -4,7 +4,39 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 
 use klamm_tests::java::{self, expect};
-use klamm_tests::process::{BrokerLite, kafka_tool};
+use klamm_tests::nodes::{Nodes, Plan};
+use klamm_tests::process::{ApacheKafka, BrokerLite, kafka_tool};
+use klamm_tests::skipped;
+
+/// Goal: `--bootstrap-controller` shows and changes the settings of a node that is a controller.
+#[test]
+fn javas_tool_describes_and_changes_a_controllers_settings() {
+    if let Some(reason) = ApacheKafka::missing() {
+        return skipped("Kafka's Java tools", &reason);
+    }
+    let nodes = Nodes::start(Plan::voters(1, &["num.partitions=7"])).expect("a node starts");
+    let controller = format!("127.0.0.1:{}", nodes.ports(1).controller);
+    let run = |more: &[&str]| {
+        let node = ["--bootstrap-controller", &controller, "--entity-type", "brokers", "--entity-name", "1"];
+        let output = kafka_tool(CONFIGS, &[&node[..], more].concat()).expect("java runs");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let all = run(&["--describe", "--all"]);
+    expect(
+        &all,
+        &[
+            "All configs for broker 1 are:",
+            "num.partitions=7 sensitive=false",
+            "process.roles=broker,controller ",
+        ],
+    );
+    expect(
+        &run(&["--alter", "--add-config", "log.cleaner.threads=2"]),
+        &["Completed updating config for broker 1."],
+    );
+    let own = run(&["--describe"]);
+    expect(&own, &["Dynamic configs for broker 1 are:", "log.cleaner.threads=2 sensitive=false"]);
+}
 
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 const CONFIGS: &str = "kafka.admin.ConfigCommand";

@@ -210,6 +210,23 @@ fn a_node_of_another_cluster_is_turned_away() {
     assert!(told.contains("another") && told.contains(&nodes.meta(1, "cluster.id").unwrap()), "{told}");
 }
 
+/// Goal: also one whose directory is empty and who would vote, so that the others refuse whatever it asks.
+#[test]
+fn a_voter_of_another_cluster_is_turned_away() {
+    let nodes = Nodes::new(Plan::voters(3, QUICK)).unwrap();
+    nodes.launch(1, &[]).unwrap();
+    nodes.launch(3, &[]).unwrap();
+    nodes.until_ready(1).unwrap();
+    nodes.until_ready(3).unwrap();
+    let (status, out, told) = refused(&nodes, 2, &["--cluster-id", "another"]);
+    assert_eq!((status, &*out), (Some(1), ""), "{told}");
+    assert!(told.contains("another") && told.contains(&nodes.meta(1, "cluster.id").unwrap()), "{told}");
+    // Its directory is that cluster's from then on, as one that Kafka has formatted for it.
+    assert_eq!(refused(&nodes, 2, &[]), (status, out, told));
+    std::fs::remove_dir_all(nodes.data_dir(2)).unwrap();
+    nodes.start_node(2).unwrap();
+}
+
 #[test]
 fn voters_that_cannot_be_reached_are_named_and_waited_for() {
     let nodes = Nodes::new(Plan::voters(3, QUICK)).unwrap();

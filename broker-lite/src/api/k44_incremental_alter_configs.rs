@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use broker_lite_core::controller::{Refusal, ResourceChange, check_at_broker};
-use klamm_wire::ErrorCode;
 use klamm_wire::codec::decode_request;
 use klamm_wire::messages::incremental_alter_configs_request::AlterConfigsResource;
 use klamm_wire::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use klamm_wire::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 use klamm_wire::seam::Frame;
 
-use super::{Handled, Merge, decide, forward_rest, now};
+use super::alter_configs::Alteration;
+use super::{Handled, decide};
 use crate::broker::Broker;
 use crate::controller::ControllerNode;
 
@@ -25,33 +24,18 @@ pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled 
 pub(super) fn forward(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<IncrementalAlterConfigsRequest>(frame)?;
-    let resources: Vec<ResourceChange<'_>> = request.resources.iter().map(ResourceChange::from).collect();
-    let refused = check_at_broker(broker.id(), &resources);
-    let rest = request.resources.iter().zip(&refused).filter(|(_, refused)| refused.is_none());
-    let rest: Vec<AlterConfigsResource> = rest.map(|(resource, _)| resource.clone()).collect();
-    let merge: Merge<IncrementalAlterConfigsRequest> = {
-        let asked = request.resources.clone();
-        Box::new(move |answer| {
-            let mut answered = answer.responses.into_iter();
-            let all = asked.into_iter().zip(refused).map(|(resource, refused)| {
-                let own = AlterConfigsResourceResponse::default()
-                    .with_resource_type(resource.resource_type)
-                    .with_resource_name(resource.resource_name);
-                match refused {
-                    Some(Refusal(code, reason)) => {
-                        own.with_error_code(code.0).with_error_message(Some(reason.into()))
-                    }
-                    None => answered.next().unwrap_or(own.with_error_code(ErrorCode::UNKNOWN_SERVER_ERROR.0)),
-                }
-            });
-            IncrementalAlterConfigsResponse::default().with_responses(all.collect())
-        })
+    let resources = request.resources.clone();
+    let alteration = Alteration {
+        narrowed: |request: IncrementalAlterConfigsRequest, rest| request.with_resources(rest),
+        told: |resource: AlterConfigsResource, code, message| {
+            AlterConfigsResourceResponse::default()
+                .with_resource_type(resource.resource_type)
+                .with_resource_name(resource.resource_name)
+                .with_error_code(code.0)
+                .with_error_message(message)
+        },
+        answers: |response: IncrementalAlterConfigsResponse| response.responses,
+        response: |all| IncrementalAlterConfigsResponse::default().with_responses(all),
     };
-    if rest.is_empty() {
-        return now::<IncrementalAlterConfigsRequest>(
-            version,
-            &merge(IncrementalAlterConfigsResponse::default()),
-        );
-    }
-    forward_rest(broker, version, &request.with_resources(rest), merge)
+    alteration.forward(broker, version, request, resources)
 }

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use broker_lite_core::metadata::METADATA_TOPIC;
-use broker_lite_core::quorum::{Head, Request as Asked, Response};
+use broker_lite_core::quorum::{Request as Asked, Response};
 use klamm_wire::ErrorCode;
 use klamm_wire::codec::{CodecError, decode_request, decode_response, encode_request};
 use klamm_wire::messages::end_quorum_epoch_request::{PartitionData, ReplicaInfo, TopicData};
-use klamm_wire::messages::{
-    BrokerId, EndQuorumEpochRequest, EndQuorumEpochResponse, end_quorum_epoch_response,
-};
+use klamm_wire::messages::{BrokerId, EndQuorumEpochRequest, EndQuorumEpochResponse};
 use klamm_wire::seam::Frame;
 
-use super::quorum::{head, leader_endpoint, leader_id, only, topic};
-use super::{Handled, now, reply_when_durable, text};
+use super::quorum::{epoch_answer, head, only, topic};
+use super::{Handled, now, reply_when_durable};
 use crate::cluster_id::ClusterId;
 use crate::controller::{Answered, ControllerNode};
 
@@ -68,19 +66,4 @@ pub(super) fn handle(controller: &Arc<ControllerNode>, frame: Frame) -> Handled 
     })
 }
 
-fn answer(controller: &ControllerNode, version: i16, head: &Head) -> EndQuorumEpochResponse {
-    let partition = end_quorum_epoch_response::PartitionData::default()
-        .with_error_code(head.error.0)
-        .with_leader_id(leader_id(head))
-        .with_leader_epoch(head.epoch);
-    let topic = end_quorum_epoch_response::TopicData::default()
-        .with_topic_name(topic())
-        .with_partitions(vec![partition]);
-    let endpoint = leader_endpoint(controller, head).filter(|_| version >= 1).map(|(leader, at)| {
-        let endpoint = end_quorum_epoch_response::NodeEndpoint::default().with_node_id(leader);
-        endpoint.with_host(text(&at.host)).with_port(at.port)
-    });
-    EndQuorumEpochResponse::default()
-        .with_topics(vec![topic])
-        .with_node_endpoints(endpoint.into_iter().collect())
-}
+epoch_answer!(EndQuorumEpochResponse, end_quorum_epoch_response);

@@ -4,6 +4,7 @@
 //! In: a request frame. Out: an answer now or later, or a refusal that closes the connection.
 //! What must happen in order of arrival happens before a handler returns.
 
+mod alter_configs;
 mod groups;
 mod k00_produce;
 pub(crate) mod k01_fetch;

@@ -72,6 +72,31 @@ pub(super) fn leader_endpoint(controller: &ControllerNode, head: &Head) -> Optio
     Some((BrokerId(leader), endpoint))
 }
 
+/// `answer`, for the two requests about epochs, whose answers have the same fields in types of their own.
+macro_rules! epoch_answer {
+    ($answer:ident, $parts:ident) => {
+        fn answer(
+            controller: &ControllerNode,
+            version: i16,
+            head: &broker_lite_core::quorum::Head,
+        ) -> $answer {
+            use klamm_wire::messages::$parts::{NodeEndpoint, PartitionData, TopicData};
+            let partition = PartitionData::default()
+                .with_error_code(head.error.0)
+                .with_leader_id($crate::api::quorum::leader_id(head))
+                .with_leader_epoch(head.epoch);
+            let topic = TopicData::default().with_topic_name(topic()).with_partitions(vec![partition]);
+            let leader = $crate::api::quorum::leader_endpoint(controller, head).filter(|_| version >= 1);
+            let endpoint = leader.map(|(leader, at)| {
+                let endpoint = NodeEndpoint::default().with_node_id(leader);
+                endpoint.with_host($crate::api::text(&at.host)).with_port(at.port)
+            });
+            $answer::default().with_topics(vec![topic]).with_node_endpoints(endpoint.into_iter().collect())
+        }
+    };
+}
+pub(super) use epoch_answer;
+
 /// The one element of a list that may have no other.
 pub(super) fn only<T>(list: &[T]) -> Option<&T> {
     match list {

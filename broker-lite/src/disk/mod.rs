@@ -209,7 +209,7 @@ impl Disk {
             None => Files::Memory(MemoryDirectory::new()),
             Some(log_dir) => {
                 log_dir.prepare(key.0, topic, key.1)?;
-                Files::Disk(DiskDirectory::new(log_dir.clone(), topic.clone(), key.1, was_closed)?)
+                Files::Disk(DiskDirectory::new(log_dir, topic.clone(), key.1, was_closed)?)
             }
         };
         Ok(Stored::new(files, self.medium.clone()))
@@ -334,8 +334,12 @@ impl Disk {
     ///
     /// If a simulated disk cannot be read any more.
     pub(crate) fn open(&self) -> Result<Option<i64>, StorageError> {
-        self.medium.take_lost();
+        let lost = self.medium.take_lost();
         let mut state = self.state.lock();
+        if lost {
+            // The last process did not get so far as to have anything to give back.
+            self.lose_files(PowerLoss::Unsynced, &mut state);
+        }
         #[allow(unused_mut, reason = "only a simulation changes it")]
         let mut closed_by = state.closed_by.take();
         #[cfg(feature = "sim")]

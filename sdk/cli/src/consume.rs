@@ -10,11 +10,11 @@ use std::time::Duration;
 use clap::Args;
 use klamm::{CommitError, Consumer, ErrorCode, StartOffset, TopicPartition};
 
+use crate::Failure;
 use crate::format::Format;
 use crate::interrupt::Interrupts;
 use crate::output::{Output, Unwritten};
 use crate::properties::{admin_of, parse_property, usage, with_own};
-use crate::{Failure, say};
 
 /// Most records between two writes.
 const AT_ONCE: usize = 500;
@@ -101,7 +101,7 @@ impl Consume {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let properties = self.consumer_properties()?;
         let consumer = Consumer::from_properties(properties.iter().copied());
-        let consumer = consumer.and_then(|builder| builder.build()).map_err(usage)?;
+        let consumer = consumer.and_then(|builder| builder.build()).map_err(|error| usage(&error))?;
         let commits = properties.iter().rfind(|(key, _)| *key == "enable.auto.commit");
         let interrupts = Interrupts::listen()
             .map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))?;
@@ -209,14 +209,16 @@ impl Reading {
             Err(failure) => Err(failure),
         };
         // What nobody has read is not committed, so that whoever comes next reads it again.
-        if printed.is_ok() && self.commits {
-            match self.consumer.commit().await {
-                Ok(()) | Err(CommitError::NoGroup) => {}
-                Err(error) => say(format_args!("what was printed last is not committed: {error}")),
-            }
-        }
+        let committed = match printed.is_ok() && self.commits {
+            true => self.consumer.commit().await,
+            false => Ok(()),
+        };
+        let committed = committed.or_else(|error| match error {
+            CommitError::NoGroup => Ok(()),
+            error => Err(Failure::Failed(format!("what was printed last is not committed: {error}"))),
+        });
         let left = self.leave().await;
-        printed.and(left)
+        printed.and(committed).and(left)
     }
 
     async fn leave(&self) -> Result<(), Failure> {

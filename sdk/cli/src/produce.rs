@@ -66,7 +66,7 @@ impl Produce {
     /// Sends what comes on standard input until its end, or until it is interrupted.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let producer = Producer::from_properties(with_own(&self.bootstrap, &self.properties)?);
-        let producer = producer.and_then(|builder| builder.build()).map_err(usage)?;
+        let producer = producer.and_then(|builder| builder.build()).map_err(|error| usage(&error))?;
         let interrupts = Interrupts::listen()
             .map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))?;
 

@@ -21,7 +21,7 @@ impl Cluster {
     pub(crate) fn admin(&self) -> Result<Admin, Failure> {
         let all = with_own(&self.bootstrap, &self.properties)?;
         let client = Admin::from_properties(all).and_then(|builder| builder.build());
-        client.map(|client| client.admin()).map_err(usage)
+        client.map(|client| client.admin()).map_err(|error| usage(&error))
     }
 }
 
@@ -45,10 +45,10 @@ pub(crate) fn admin_of(all: &[(&str, &str)]) -> Result<Admin, Failure> {
         Client::from_properties(alone).is_ok()
     });
     let client = Admin::from_properties(known).and_then(|builder| builder.build());
-    client.map(|client| client.admin()).map_err(usage)
+    client.map(|client| client.admin()).map_err(|error| usage(&error))
 }
 
-pub(crate) fn usage(error: ConfigError) -> Failure {
+pub(crate) fn usage(error: &ConfigError) -> Failure {
     Failure::Usage(error.to_string())
 }
 

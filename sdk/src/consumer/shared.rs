@@ -156,6 +156,14 @@ impl Shared {
         self.common.reader.lock().turns.counts = true;
     }
 
+    /// The application says that it is done with everything it has.
+    pub(super) fn done(&self) {
+        let mut common = self.common.reader.lock();
+        let own: Vec<_> = self.own.lock().values().cloned().collect();
+        own.iter().for_each(|lane| lane.reader.lock().turns.over());
+        common.turns.over();
+    }
+
     /// Assigns these, too; they are read once it is known from where.
     pub(super) fn add(&self, partitions: Vec<TopicPartition>) {
         let mut reader = self.common.reader.lock();

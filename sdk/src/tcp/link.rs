@@ -30,7 +30,7 @@ pub(super) struct TcpLink {
 pub(super) fn open(rt: &Rt, stream: TcpStream, options: &Options, client_id: Option<Arc<str>>) -> TcpLink {
     let pipe = Arc::new(Pipe::new(options.max_in_flight, client_id));
     let (reader, writer) = stream.into_split();
-    let splitter = FrameSplitter::new(options.max_response_bytes);
+    let splitter = FrameSplitter::new(options.max_response_bytes).recycling();
     let tasks = [
         rt.spawn(run(pipe.clone(), write(pipe.clone(), writer))),
         rt.spawn(run(pipe.clone(), read(pipe.clone(), reader, splitter))),

@@ -6,6 +6,8 @@
 //! Invariant: memory grows with the bytes that came, not with the length a peer claims, but for the room of one
 //! ordinary frame; frames are slices of the read buffer.
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Bytes of the length prefix.
@@ -26,6 +28,12 @@ const BUSY_READ_BYTES: usize = 64 * 1024;
 /// How much is believed of the length of a frame once [`READ_BYTES`] of it are there: a batch as large as brokers take by
 /// default, with its request. Growing by steps would copy such a frame over and over.
 const BELIEVED_BYTES: usize = 1024 * 1024 + READ_BYTES;
+
+/// Buffers of this size and more are used again by a splitter that [recycles](FrameSplitter::recycling).
+const RECYCLED_BYTES: usize = 256 * 1024;
+
+/// How many of them it remembers, in use or not.
+const SPARES: usize = 4;
 
 /// Why a stream cannot be split any further; it must be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,12 +58,35 @@ pub struct FrameSplitter {
     buffer: BytesMut,
     limit_bytes: usize,
     read_bytes: usize,
+    /// The largest frame so far: a peer that has sent as much before is believed.
+    largest: usize,
+    /// Size of the buffer as it was allocated.
+    allocated: usize,
+    recycles: bool,
+    /// Former buffers: each can be used again once nobody has a frame of it any more.
+    spares: VecDeque<BytesMut>,
 }
 
 impl FrameSplitter {
     /// A splitter that takes frames of up to `limit_bytes`, prefix not counted.
     pub fn new(limit_bytes: usize) -> Self {
-        Self { buffer: BytesMut::new(), limit_bytes, read_bytes: READ_BYTES }
+        Self {
+            buffer: BytesMut::new(),
+            limit_bytes,
+            read_bytes: READ_BYTES,
+            largest: 0,
+            allocated: 0,
+            recycles: false,
+            spares: VecDeque::new(),
+        }
+    }
+
+    /// Uses large buffers again once their frames are dropped: memory that a process has touched before costs a fraction of what
+    /// fresh pages do. Up to four are kept until a small frame shows that the stream is idle.
+    #[must_use]
+    pub fn recycling(mut self) -> Self {
+        self.recycles = true;
+        self
     }
 
     /// Appends received bytes.
@@ -70,13 +101,41 @@ impl FrameSplitter {
         if len > 0 && room == 0 {
             self.read_bytes = BUSY_READ_BYTES;
         }
-        let grown = if len < READ_BYTES { READ_BYTES } else { BELIEVED_BYTES.max(2 * len) };
+        let grown = if len < READ_BYTES { READ_BYTES } else { BELIEVED_BYTES.max(2 * len).max(self.largest) };
         if room < missing && missing > self.read_bytes && room < grown.min(missing) {
-            self.buffer.reserve(grown.min(missing));
+            self.make_room(grown.min(missing));
         } else if room < READ_BYTES / 4 {
-            self.buffer.reserve(self.read_bytes);
+            self.make_room(self.read_bytes);
         }
         &mut self.buffer
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        let size = self.buffer.len() + bytes;
+        if !self.recycles || size < RECYCLED_BYTES && self.allocated < RECYCLED_BYTES {
+            return self.buffer.reserve(bytes);
+        }
+        if self.buffer.try_reclaim(bytes) {
+            return;
+        }
+        let spare = match size < RECYCLED_BYTES {
+            true => None,
+            false => self.spares.iter_mut().position(|spare| spare.try_reclaim(size)),
+        };
+        let mut next = match spare.and_then(|at| self.spares.remove(at)) {
+            Some(spare) => spare,
+            None => BytesMut::with_capacity(size),
+        };
+        next.extend_from_slice(&self.buffer);
+        let allocated = std::mem::replace(&mut self.allocated, next.capacity());
+        let mut former = std::mem::replace(&mut self.buffer, next);
+        if allocated >= RECYCLED_BYTES {
+            former.clear();
+            self.spares.push_back(former);
+            if self.spares.len() > SPARES {
+                self.spares.pop_front();
+            }
+        }
     }
 
     /// Bytes of the first frame that have not come, as far as its prefix can be believed.
@@ -104,6 +163,10 @@ impl FrameSplitter {
             return Ok(None);
         }
         self.buffer.advance(PREFIX_BYTES);
+        self.largest = self.largest.max(length);
+        if length < READ_BYTES {
+            self.spares.clear();
+        }
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
@@ -177,6 +240,43 @@ mod tests {
         assert!(buffers.len() <= 2, "{buffers:?}: one that shows the length, one for the frame");
     }
 
+    /// Goal: a stream of large frames touches fresh memory only until its buffers are there.
+    #[test]
+    fn large_buffers_are_used_again_once_their_frames_are_dropped_and_given_back_when_idle() {
+        let mut splitter = FrameSplitter::new(usize::MAX).recycling();
+        let mut seen = std::collections::BTreeSet::new();
+        let mut frames = VecDeque::new();
+        for number in 0..40u8 {
+            let mut stream = length_prefix(3_000_000).unwrap().to_vec();
+            stream.resize(3_000_000 + PREFIX_BYTES, number);
+            let mut rest = &stream[..];
+            while !rest.is_empty() {
+                let buffer = splitter.read_buffer();
+                let room = buffer.capacity() - buffer.len();
+                let (now, later) = rest.split_at(room.min(rest.len()).min(100_000));
+                buffer.extend_from_slice(now);
+                rest = later;
+            }
+            let frame = splitter.next_frame().unwrap().unwrap();
+            if number > 4 {
+                seen.insert(frame.as_ptr());
+            }
+            frames.push_back(frame);
+            if frames.len() > 2 {
+                let oldest = frames.pop_front().unwrap();
+                assert!(
+                    oldest.iter().all(|byte| *byte == oldest[0]),
+                    "nobody wrote into a frame that is held"
+                );
+            }
+        }
+        assert!(seen.len() <= 5, "{} buffers for three frames that are held", seen.len());
+        assert!(!splitter.spares.is_empty());
+        splitter.push(&[0, 0, 0, 1, 7]);
+        assert_eq!(splitter.next_frame().unwrap().as_deref(), Some(&[7][..]));
+        assert!(splitter.spares.is_empty());
+    }
+
     #[test]
     fn a_length_over_the_prefix_is_refused() {
         assert_eq!(length_prefix(5), Ok([0, 0, 0, 5]));
@@ -190,6 +290,7 @@ mod tests {
             frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8),
             sizes in prop::collection::vec(1usize..30, 1..8),
             in_place in any::<bool>(),
+            recycling in any::<bool>(),
         ) {
             let mut stream = Vec::new();
             for frame in &frames {
@@ -197,6 +298,9 @@ mod tests {
                 stream.extend(frame);
             }
             let (mut splitter, mut out, mut rest) = (FrameSplitter::new(40), Vec::new(), &stream[..]);
+            if recycling {
+                splitter = splitter.recycling();
+            }
             for size in sizes.iter().cycle() {
                 if rest.is_empty() {
                     break;

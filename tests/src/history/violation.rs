@@ -379,7 +379,7 @@ impl fmt::Display for Violation {
             Self::GenerationMovedBack { group, before, from, after, to } => {
                 write!(
                     f,
-                    "group {group} was in generation {from} by {before}, but {after} joined generation {to}"
+                    "group {group} was in generation {from} by {before}, but {after} was told its assignment in generation {to}"
                 )
             }
             Self::Undelivered { group, spot, missed, op } => {

@@ -20,8 +20,8 @@ use broker_lite::sim::Sim;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use klamm::{
-    Client, CommitError, Consumer, ConsumerError, ConsumerRecord, NewPartitions, OffsetReset,
-    RebalanceContext, RebalanceListener, RebalanceReason, TopicPartition,
+    Client, CommitError, Consumer, ConsumerError, ConsumerRecord, ErrorCode, GroupError, NewPartitions,
+    OffsetReset, RebalanceContext, RebalanceListener, RebalanceReason, TopicPartition,
 };
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -193,8 +193,9 @@ async fn grow(
     let admin = shared.client(cluster, "admin")?.admin();
     loop {
         let wanted = [NewPartitions::new(TOPIC, partitions)];
+        // One that was carried out and not answered is refused the next time.
         let asked = admin.create_partitions(wanted).await.map(|results| results.all());
-        if let Ok(Ok(_)) = asked {
+        if matches!(asked, Ok(Ok(_))) || cluster.leader_of(TOPIC, partitions - 1).is_some() {
             break;
         }
         sleep(Duration::from_millis(200)).await;
@@ -457,6 +458,14 @@ impl RebalanceListener for Listener {
     }
 }
 
+/// How reading ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    On,
+    /// Another member has its `group.instance.id`.
+    Fenced,
+}
+
 /// One consumer from its start to its end.
 struct Member {
     consumer: Consumer,
@@ -522,7 +531,10 @@ impl Member {
         self.subscribe(true);
         while !world.calm.load(Ordering::SeqCst) {
             let life = self.mine.draw_ms(world.grouping.life_ms);
-            self.read(Instant::now() + life).await?;
+            if self.read(Instant::now() + life).await? == Reading::Fenced {
+                self.crash();
+                return Ok(false);
+            }
             if world.calm.load(Ordering::SeqCst) {
                 break;
             }
@@ -556,7 +568,10 @@ impl Member {
         }
         self.subscribe(true);
         while !world.over.load(Ordering::SeqCst) {
-            self.read(Instant::now() + Duration::from_millis(200)).await?;
+            if self.read(Instant::now() + Duration::from_millis(200)).await? == Reading::Fenced {
+                self.crash();
+                return Ok(false);
+            }
         }
         self.close().await?;
         Ok(true)
@@ -578,18 +593,25 @@ impl Member {
     }
 
     /// Reads and works until then.
-    async fn read(&self, until: Instant) -> Result<(), String> {
+    async fn read(&self, until: Instant) -> Result<Reading, String> {
         loop {
             let most = self.mine.chance.lock().usize(1..=20);
             let records = tokio::select! {
                 biased;
-                () = sleep_until(until) => return Ok(()),
+                () = sleep_until(until) => return Ok(Reading::On),
                 records = self.consumer.poll(most, Duration::from_secs(1)) => records,
             };
             match records {
                 Ok(records) => self.work(records).await?,
                 // Nobody led it for long, or there is a leader that does not know yet.
                 Err(ConsumerError::NoLeader { .. }) => {}
+                // Its JoinGroup was answered by one coordinator after another, each with an id, and the first id is the one
+                // that was replicated. Who starts it again gets the place.
+                Err(ConsumerError::Group {
+                    why: GroupError::Refused(ErrorCode::FENCED_INSTANCE_ID), ..
+                }) if self.plan.fixed => {
+                    return Ok(Reading::Fenced);
+                }
                 Err(error) => return Err(error.to_string()),
             }
         }

@@ -181,7 +181,7 @@ pub(crate) async fn lag_is_what_is_left_between_commit_and_end(backend: &Backend
     let admin = client.admin();
     let (topic, group) = (backend.topic("lagging", 2).await?, backend.fresh_topic("group"));
     write_numbers(backend, &topic, 20).await?; // into partition 0
-    let consumer = member(builder(backend, &group)?, &topic, 12).await?;
+    let consumer = member(builder(backend, &group)?.enable_auto_commit(true), &topic, 12).await?;
     // Only what has a position is committed.
     consumer.position(&TopicPartition::new(topic.as_str(), 1)).await?;
     consumer.commit().await?;

@@ -191,6 +191,14 @@ fn edited(old: &str, elements: &str, operation: Operation) -> String {
     list.join(",")
 }
 
+/// What became of one resource.
+struct Altered {
+    kind: i8,
+    name: StrBytes,
+    code: i16,
+    message: Option<StrBytes>,
+}
+
 impl Controller {
     /// IncrementalAlterConfigs (44), versions 0 and 1. Every resource stands alone.
     ///
@@ -201,17 +209,13 @@ impl Controller {
         request: &IncrementalAlterConfigsRequest,
     ) -> Outcome<IncrementalAlterConfigsResponse> {
         let resources: Vec<_> = request.resources.iter().map(ResourceChange::from).collect();
-        let done = self.alter_all(&resources, request.validate_only);
-        let responses = resources.iter().zip(done).map(|(resource, done)| {
-            let answer = Incremented::default()
-                .with_resource_type(resource.kind)
-                .with_resource_name(StrBytes::from_string(resource.name.to_owned()));
-            match done {
-                Ok(()) => answer.with_error_message(None),
-                Err(refusal) => answer.with_error_code(refusal.0.0).with_error_message(refusal.message()),
-            }
+        let responses = self.alter_all(&resources, request.validate_only, |told| {
+            Incremented::default()
+                .with_resource_type(told.kind)
+                .with_resource_name(told.name)
+                .with_error_code(told.code)
+                .with_error_message(told.message)
         });
-        let responses = responses.collect();
         self.outcome(IncrementalAlterConfigsResponse::default().with_responses(responses))
     }
 
@@ -219,27 +223,24 @@ impl Controller {
     /// deleted.
     pub fn alter_configs(&mut self, request: &AlterConfigsRequest) -> Outcome<AlterConfigsResponse> {
         let resources: Vec<_> = request.resources.iter().map(ResourceChange::from).collect();
-        let done = self.alter_all(&resources, request.validate_only);
-        let responses = resources.iter().zip(done).map(|(resource, done)| {
-            let answer = Replaced::default()
-                .with_resource_type(resource.kind)
-                .with_resource_name(StrBytes::from_string(resource.name.to_owned()));
-            match done {
-                Ok(()) => answer.with_error_message(None),
-                Err(refusal) => answer.with_error_code(refusal.0.0).with_error_message(refusal.message()),
-            }
+        let responses = self.alter_all(&resources, request.validate_only, |told| {
+            Replaced::default()
+                .with_resource_type(told.kind)
+                .with_resource_name(told.name)
+                .with_error_code(told.code)
+                .with_error_message(told.message)
         });
-        let responses = responses.collect();
         self.outcome(AlterConfigsResponse::default().with_responses(responses))
     }
 
-    fn alter_all(
+    fn alter_all<A>(
         &mut self,
         resources: &[ResourceChange<'_>],
         validate_only: bool,
-    ) -> Vec<Result<(), Refusal>> {
+        answer: impl Fn(Altered) -> A,
+    ) -> Vec<A> {
         let twice = repeated(resources.iter().map(|resource| (resource.kind, resource.name)));
-        let alter = |resource: &ResourceChange<'_>| {
+        let mut alter = |resource: &ResourceChange<'_>| {
             if twice.contains(&(resource.kind, resource.name)) {
                 return Err(Refusal::new(
                     ErrorCode::INVALID_REQUEST,
@@ -248,7 +249,15 @@ impl Controller {
             }
             self.alter_resource(resource, validate_only)
         };
-        resources.iter().map(alter).collect()
+        let done = resources.iter().map(|resource| {
+            let (code, message) = match alter(resource) {
+                Ok(()) => (ErrorCode::NONE, None),
+                Err(refusal) => (refusal.0, refusal.message()),
+            };
+            let name = StrBytes::from_string(resource.name.to_owned());
+            answer(Altered { kind: resource.kind, name, code: code.0, message })
+        });
+        done.collect()
     }
 
     fn alter_resource(&mut self, asked: &ResourceChange<'_>, validate_only: bool) -> Result<(), Refusal> {

@@ -257,8 +257,14 @@ async fn tell(group: Arc<Group>, id: u64, call: Call) {
     if let (Call::Revoked(partitions, _), true) = (&call, group.config.auto_commit.is_some()) {
         let partitions: BTreeSet<_> = partitions.iter().cloned().collect();
         let done = group.shared.committable(&partitions, true);
-        if let Err(error) = group.commit(done).await {
-            tracing::warn!(%error, "positions not committed before giving partitions up");
+        // The listener has to hear of it while the call counts, whatever becomes of the commit.
+        let half = group.shared.now().saturating_add(group.config.max_poll / 2);
+        match group.shared.client.rt().before(half, group.commit(done)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::warn!(%error, "positions not committed before giving partitions up");
+            }
+            None => tracing::warn!("positions not committed before giving partitions up: no time is left"),
         }
     }
     if let Some(listener) = listener {

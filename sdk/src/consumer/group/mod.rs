@@ -401,8 +401,10 @@ impl Group {
         self.commit(self.positions()).await
     }
 
-    /// Behind what was handed out.
+    /// Behind what was handed out, which is done with this.
     pub(super) fn positions(&self) -> Offsets {
+        // Or the next automatic commit would go back behind this one.
+        self.shared.done();
         self.shared.committable(&self.held(), false)
     }
 

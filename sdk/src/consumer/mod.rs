@@ -109,8 +109,6 @@ impl<K, V> Drop for Consumer<K, V> {
     fn drop(&mut self) {
         // The task holds the group, which holds the task.
         self.group.abandon();
-        // Streams of single partitions may outlive the consumer, and end here.
-        self.shared.close();
     }
 }
 
@@ -505,8 +503,8 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     /// A member of a group gives up its partitions and leaves the group first, so that others take over at once (a static one
     /// does not leave). With automatic commits, what is done is committed: not the records of the last call, because nobody
     /// knows whether they were processed; [`Self::commit`] says so. This takes at most `default.api.timeout.ms`. For a consumer
-    /// that is dropped a task leaves the group, within `request.timeout.ms`; where the runtime ends as well, others get the
-    /// partitions after `session.timeout.ms`. Either way close is the one that is certain to commit.
+    /// that is dropped a task does the same, within `request.timeout.ms`; where the runtime ends as well, others get the
+    /// partitions after `session.timeout.ms`.
     ///
     /// # Errors
     ///

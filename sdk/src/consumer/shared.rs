@@ -117,6 +117,13 @@ impl Shared {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Hands out nothing more; streams of single partitions, which may outlive the consumer, end. Positions stay known.
+    pub(super) fn end_reading(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.common.arrived.notify_waiters();
+        self.own.lock().values().for_each(|lane| lane.arrived.notify_waiters());
+    }
+
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.assign(Vec::new());

@@ -213,7 +213,7 @@ pub(crate) async fn whoever_cannot_be_a_member_is_told_why(backend: &Backend) ->
     Ok(())
 }
 
-pub(crate) async fn a_member_that_is_dropped_leaves(backend: &Backend) -> Outcome {
+pub(crate) async fn a_member_that_is_dropped_leaves_and_commits_what_is_done(backend: &Backend) -> Outcome {
     let topic = backend.topic("dropped", 2).await?;
     let group = backend.fresh_topic("group");
     write(backend, &topic, 2, 20).await?;
@@ -226,12 +226,14 @@ pub(crate) async fn a_member_that_is_dropped_leaves(backend: &Backend) -> Outcom
     }
     let partition = consumer.assignment().remove(0);
     write(backend, &topic, 2, 5).await?;
-    next(&consumer, 4).await?;
+    let done = next(&consumer, 4).await?;
     let open = consumer.recv().await?.offset;
     // The session lasts 45 s: nobody waits for that.
     drop(consumer);
     until("the other takes over", || other.partitions().len() == 2).await?;
     until("it reads what was not done", || other.seen().contains_key(&(partition.partition, open))).await?;
+    let again = other.seen().contains_key(&(partition.partition, done[3].offset));
+    assert!(!again, "what was done is committed");
     other.consumer.close().await?;
     Ok(())
 }

@@ -349,8 +349,11 @@ impl Group {
     /// that is ending nothing is done.
     pub(super) fn abandon(self: &Arc<Self>) {
         if !self.is_active() || self.closed.load(Ordering::Acquire) {
-            return self.end();
+            self.end();
+            return self.shared.close();
         }
+        // What was handed out stays known until it is committed.
+        self.shared.end_reading();
         let group = self.clone();
         let rt = self.shared.client.rt();
         let deadline = rt.now().saturating_add(self.shared.client.settings().request_timeout);
@@ -361,6 +364,7 @@ impl Group {
                 );
             }
             group.end();
+            group.shared.close();
         };
         rt.spawn(leave).detach();
     }

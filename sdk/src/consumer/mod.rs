@@ -36,7 +36,7 @@ use klamm_core::TopicPartition;
 use klamm_core::consumer::Event;
 
 use self::decode::Decoder;
-use self::group::Group;
+use self::group::{Group, Offsets};
 use self::shared::{Lane, Shared};
 use crate::error::ConfigError;
 use crate::rt::Task;
@@ -201,6 +201,12 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         self.group.commit_positions().await
     }
 
+    /// For tests: ends without a word to the group, as a process that dies.
+    #[doc(hidden)]
+    pub fn vanish(&self) {
+        self.group.vanish();
+    }
+
     /// Commits these offsets, each of the next record to be read, as numbers or as [`CommittedOffset`]s with leader epoch and
     /// metadata. The partitions have to be this member's; without membership any will do.
     ///
@@ -216,6 +222,56 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         offsets: impl IntoIterator<Item = (P, O)>,
     ) -> Result<(), CommitError> {
         let offsets = offsets.into_iter().map(|(name, at)| (name.into(), at.into())).collect();
+        self.group.commit(offsets).await
+    }
+
+    /// Begins to commit the positions as [`Self::commit`] does, at once and without waiting; the future tells what became of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The future may be dropped: the commit goes on, and only its outcome is lost.
+    pub fn commit_async(&self) -> impl Future<Output = Result<(), CommitError>> + Send + 'static + use<K, V> {
+        let (group, offsets) = (self.group.clone(), self.group.positions());
+        let (told, outcome) = tokio::sync::oneshot::channel();
+        let commit = async move {
+            // Nobody may be waiting.
+            let _ = told.send(group.commit(offsets).await);
+        };
+        self.shared.client.rt().spawn(commit).detach();
+        async move { outcome.await.unwrap_or(Err(CommitError::Closed)) }
+    }
+
+    /// Commits that this record is done, and everything before it in its partition.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Self::commit`].
+    pub async fn commit_record<T, U>(&self, record: &ConsumerRecord<T, U>) -> Result<(), CommitError> {
+        self.group.commit(done([record])).await
+    }
+
+    /// Commits that these records are done, and everything before the last of them in each partition.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Self::commit`].
+    pub async fn commit_records<'a, T: 'a, U: 'a>(
+        &self,
+        records: impl IntoIterator<Item = &'a ConsumerRecord<T, U>>,
+    ) -> Result<(), CommitError> {
+        let offsets = done(records);
         self.group.commit(offsets).await
     }
 
@@ -448,8 +504,9 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// A member of a group gives up its partitions and leaves the group first, so that others take over at once (a static one
     /// does not leave). With automatic commits, what is done is committed: not the records of the last call, because nobody
-    /// knows whether they were processed; [`Self::commit`] says so. This takes at most `default.api.timeout.ms`. A consumer
-    /// that is dropped instead leaves its partitions to others after `session.timeout.ms`.
+    /// knows whether they were processed; [`Self::commit`] says so. This takes at most `default.api.timeout.ms`. For a consumer
+    /// that is dropped a task leaves the group, within `request.timeout.ms`; where the runtime ends as well, others get the
+    /// partitions after `session.timeout.ms`. Either way close is the one that is certain to commit.
     ///
     /// # Errors
     ///
@@ -573,4 +630,17 @@ async fn wait_for<T>(
         }
         arrived.await;
     }
+}
+
+/// Behind these records, by partition.
+fn done<'a, K: 'a, V: 'a>(records: impl IntoIterator<Item = &'a ConsumerRecord<K, V>>) -> Offsets {
+    let mut offsets = Offsets::new();
+    for record in records {
+        let at = CommittedOffset::new(record.offset + 1).leader_epoch(record.leader_epoch);
+        let known = offsets.entry(record.topic_partition()).or_default();
+        if at.offset > known.offset {
+            *known = at;
+        }
+    }
+    offsets
 }

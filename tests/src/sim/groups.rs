@@ -588,7 +588,8 @@ impl Member {
         let owned: Vec<_> = self.mine.owned.lock().keys().cloned().collect();
         let (now, me) = (self.mine.world.sim.now(), self.mine.ear.me);
         self.mine.tell(&owned, |history, place| history.revoked(now, me, place));
-        drop(self.consumer);
+        // Dropped alone it would leave its group.
+        self.consumer.vanish();
     }
 
     /// Reads and works until then.

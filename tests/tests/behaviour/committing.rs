@@ -120,8 +120,16 @@ pub(crate) async fn without_a_group_nothing_is_committed_and_beside_members_it_i
     member.unsubscribe().await;
     member.assign([(partition.clone(), StartOffset::Beginning)]);
     assert_eq!(next(&member, 5).await?[0].offset, 0, "now it may");
-    member.commit().await?;
+    member.commit_async().await?;
     assert_eq!(committed(&apart, &partition).await?.map(|at| at.offset), Some(5));
+    member.seek(&partition, StartOffset::Beginning)?;
+    let records = next(&member, 3).await?;
+    member.commit_record(&records[0]).await?;
+    let expected = CommittedOffset::new(1).leader_epoch(records[0].leader_epoch);
+    assert_eq!(committed(&apart, &partition).await?, Some(expected));
+    member.commit_records(&records).await?;
+    assert_eq!(committed(&apart, &partition).await?.map(|at| at.offset), Some(3));
+    drop(member.commit_async());
 
     let long = CommittedOffset::new(1).metadata("x".repeat(5_000));
     let told = apart.commit_offsets([(partition, long)]).await.expect_err("more than 4,096 B").to_string();

@@ -122,9 +122,7 @@ pub(crate) async fn others_take_over_from_a_member_that_vanished(backend: &Backe
     until("both share", || one.partitions().len() == 1 && two.partitions().len() == 1).await?;
     until("both read", || one.seen().len() + two.seen().len() >= 40).await?;
     one.consumer.commit().await?;
-    // Aborting the reader drops the last hold on the consumer: nothing is said to the group.
-    two.reading.abort();
-    drop(two);
+    two.consumer.vanish();
     until("the session is over, and the other takes over", || one.partitions().len() == 2).await?;
     until("it reads what was not committed", || one.seen().len() == 40).await?;
     one.consumer.close().await?;
@@ -212,5 +210,49 @@ pub(crate) async fn whoever_cannot_be_a_member_is_told_why(backend: &Backend) ->
         let _ = second.poll(1, Duration::from_millis(50)).await?;
     }
     second.close().await?;
+    Ok(())
+}
+
+pub(crate) async fn a_member_that_is_dropped_leaves(backend: &Backend) -> Outcome {
+    let topic = backend.topic("dropped", 2).await?;
+    let group = backend.fresh_topic("group");
+    write(backend, &topic, 2, 20).await?;
+    let other = Member::start(builder(backend, &group)?, &topic)?;
+    until("it has everything", || other.seen().len() == 40).await?;
+    let consumer: Consumer = builder(backend, &group)?.build()?;
+    consumer.subscribe([topic.as_str()]);
+    while consumer.assignment().len() != 1 {
+        let _ = consumer.poll(1, Duration::from_millis(20)).await?;
+    }
+    let partition = consumer.assignment().remove(0);
+    write(backend, &topic, 2, 5).await?;
+    next(&consumer, 4).await?;
+    let open = consumer.recv().await?.offset;
+    // The session lasts 45 s: nobody waits for that.
+    drop(consumer);
+    until("the other takes over", || other.partitions().len() == 2).await?;
+    until("it reads what was not done", || other.seen().contains_key(&(partition.partition, open))).await?;
+    other.consumer.close().await?;
+    Ok(())
+}
+
+pub(crate) async fn a_member_that_subscribes_to_other_topics_gives_up_the_former(
+    backend: &Backend,
+) -> Outcome {
+    let [first, second] = [backend.topic("former", 2).await?, backend.topic("latter", 3).await?];
+    let group = backend.fresh_topic("group");
+    write(backend, &second, 3, 2).await?;
+    let consumer: Consumer = builder(backend, &group)?.build()?;
+    let notes = Notes::default();
+    consumer.subscribe_with([first.as_str()], notes.clone());
+    while consumer.assignment().len() != 2 {
+        let _ = consumer.poll(1, Duration::from_millis(20)).await?;
+    }
+    consumer.subscribe_with([second.as_str()], notes.clone());
+    let records = next(&consumer, 6).await?;
+    assert!(records.iter().all(|record| *record.topic == *second));
+    let told = notes.taken();
+    assert_eq!(told, ["assigned 2", "revoked 2: SubscriptionChanged, committed: true", "assigned 3"]);
+    consumer.close().await?;
     Ok(())
 }

@@ -111,6 +111,8 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     grouping::a_listener_hears_of_every_change_and_commits_while_it_can[Groups, KeepRecords],
     grouping::new_partitions_and_new_topics_are_shared_out[Groups, CreatePartitions, CreateTopics],
     grouping::whoever_cannot_be_a_member_is_told_why[Groups, KeepRecords],
+    grouping::a_member_that_is_dropped_leaves[Groups, KeepRecords],
+    grouping::a_member_that_subscribes_to_other_topics_gives_up_the_former[Groups, KeepRecords],
     committing::a_group_goes_on_where_it_committed[Groups, KeepRecords],
     committing::an_assigned_consumer_commits_for_its_group_and_another_goes_on_there[Groups, KeepRecords],
     committing::without_a_group_nothing_is_committed_and_beside_members_it_is_refused[Groups, KeepRecords],

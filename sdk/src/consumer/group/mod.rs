@@ -25,9 +25,7 @@ use std::time::Duration;
 use klamm_core::TopicPartition;
 use klamm_core::assign::{Assignor, RebalanceProtocol};
 use klamm_core::consumer::StartOffset;
-use klamm_core::group::{
-    CommitRefusal, CommittedOffset, Effect, Event, GroupSettings, Membership, Offsets, Refusal,
-};
+use klamm_core::group::{CommitRefusal, CommittedOffset, Effect, Event, GroupSettings, Membership, Refusal};
 use klamm_wire::ErrorCode;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -38,6 +36,7 @@ use super::shared::Shared;
 use crate::rt::Task;
 
 pub use error::CommitError;
+pub(super) use klamm_core::group::Offsets;
 pub use listener::{RebalanceContext, RebalanceListener};
 pub(super) use turns::{Place, Turns};
 
@@ -85,6 +84,12 @@ struct Machine {
     task: Option<Task>,
     /// What was committed by itself.
     committed: Offsets,
+}
+
+impl Machine {
+    fn is_member(&self) -> bool {
+        self.mode == Mode::Member || !self.membership.is_idle()
+    }
 }
 
 /// See the [module](self).
@@ -181,9 +186,9 @@ impl Group {
         self.work.notify_one();
     }
 
-    /// Whether the group says what is read.
+    /// Whether the group says what is read, or what it gave is being given up still.
     pub(super) fn is_member(&self) -> bool {
-        self.machine.lock().mode == Mode::Member
+        self.machine.lock().is_member()
     }
 
     fn is_active(&self) -> bool {
@@ -206,7 +211,7 @@ impl Group {
     pub(super) fn take_by_hand(self: &Arc<Self>) -> Result<(), ConsumerError> {
         {
             let mut machine = self.machine.lock();
-            if machine.mode == Mode::Member || !machine.membership.is_idle() {
+            if machine.is_member() {
                 return Err(ConsumerError::Subscribed);
             }
             machine.mode = Mode::Manual;
@@ -311,26 +316,58 @@ impl Group {
     /// As [`Self::unsubscribe`], for good.
     pub(super) async fn close(self: &Arc<Self>) {
         if self.is_active() {
-            let done = if self.config.auto_commit.is_some() && !self.is_member() {
-                self.done()
-            } else {
-                Offsets::new()
-            };
-            if let (false, Err(error)) = (done.is_empty(), self.commit(done).await) {
-                tracing::warn!(%error, "positions not committed before closing");
-            }
+            self.commit_last().await;
             self.step(Event::Close);
             self.until(|_| self.closed.load(Ordering::Acquire)).await;
-            let mut machine = self.machine.lock();
-            machine.task = None;
-            machine.replies.clear();
+            self.end();
         }
     }
 
-    /// The consumer is gone.
-    pub(super) fn abandon(&self) {
+    /// What is done and was assigned by hand is committed, if commits are automatic. A member does so when it gives up.
+    async fn commit_last(self: &Arc<Self>) {
+        if self.config.auto_commit.is_none() || self.is_member() {
+            return;
+        }
+        let done = self.done();
+        if !done.is_empty()
+            && let Err(error) = self.commit(done).await
+        {
+            tracing::warn!(%error, "positions not committed before closing");
+        }
+    }
+
+    fn end(&self) {
         self.closed.store(true, Ordering::Release);
-        self.machine.lock().task = None;
+        let mut machine = self.machine.lock();
+        let task = machine.task.take();
+        machine.replies.clear();
+        drop(machine);
+        drop(task);
+    }
+
+    /// The consumer is gone: what [`Self::close`] does is done by a task of its own, within `request.timeout.ms`. On a runtime
+    /// that is ending nothing is done.
+    pub(super) fn abandon(self: &Arc<Self>) {
+        if !self.is_active() || self.closed.load(Ordering::Acquire) {
+            return self.end();
+        }
+        let group = self.clone();
+        let rt = self.shared.client.rt();
+        let deadline = rt.now().saturating_add(self.shared.client.settings().request_timeout);
+        let leave = async move {
+            if group.shared.client.rt().before(deadline, group.close()).await.is_none() {
+                tracing::warn!(
+                    "a dropped consumer could not leave its group in time; its session will time out"
+                );
+            }
+            group.end();
+        };
+        rt.spawn(leave).detach();
+    }
+
+    /// Says nothing to anybody.
+    pub(super) fn vanish(&self) {
+        self.end();
     }
 
     async fn until(&self, done: impl Fn(&Membership) -> bool) {
@@ -361,18 +398,20 @@ impl Group {
 
     /// Commits what was handed out.
     pub(super) async fn commit_positions(self: &Arc<Self>) -> Result<(), CommitError> {
+        self.commit(self.positions()).await
+    }
+
+    /// Behind what was handed out, which is done with this.
+    pub(super) fn positions(&self) -> Offsets {
         // Or the next automatic commit would go back behind this one.
         self.shared.done();
-        self.commit(self.shared.committable(&self.held(), false)).await
+        self.shared.committable(&self.held(), false)
     }
 
     /// What is assigned by hand, or owned.
     fn held(&self) -> BTreeSet<TopicPartition> {
         let machine = self.machine.lock();
-        match machine.mode {
-            Mode::Member => machine.membership.owned().clone(),
-            Mode::Free | Mode::Manual => self.shared.assigned(),
-        }
+        if machine.is_member() { machine.membership.owned().clone() } else { self.shared.assigned() }
     }
 
     pub(super) async fn commit(self: &Arc<Self>, offsets: Offsets) -> Result<(), CommitError> {

@@ -7,7 +7,7 @@
 mod event;
 mod requests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use broker_lite_core::metadata::{Delta, Image, METADATA_TOPIC, METADATA_TOPIC_ID, MetadataRecord};
 use klamm_wire::RawBatch;
@@ -24,6 +24,8 @@ pub(crate) use requests::{Noted, Recording};
 
 /// Events kept; older ones are given up.
 const EVENTS_KEPT: usize = 100_000;
+/// Epochs of the metadata quorum of which it is known who was elected.
+const EPOCHS_KEPT: usize = 10_000;
 
 /// Most bytes a batch of the log may have when decompressed.
 const BATCH_LIMIT_BYTES: usize = 256 * 1024 * 1024;
@@ -44,6 +46,8 @@ struct State {
     first: u64,
     elections: usize,
     truncations: usize,
+    /// Who was elected to lead the metadata quorum in which epoch: voters, and which of their processes.
+    elected: BTreeMap<i32, BTreeSet<(i32, u32)>>,
 }
 
 /// What the journal has told of, to tell of changes only.
@@ -95,6 +99,24 @@ impl Journal {
     pub(crate) fn controller(&self, at: Tick, controller: i32, epoch: i32) {
         self.state.lock().push(Event::ControllerElected { at, controller, epoch });
         self.changed.notify_waiters();
+    }
+
+    /// Takes that a voter's process, committed or not, leads from now on.
+    pub(crate) fn elected(&self, epoch: i32, process: (i32, u32)) {
+        let elected = &mut self.state.lock().elected;
+        elected.entry(epoch).or_default().insert(process);
+        if elected.len() > EPOCHS_KEPT {
+            elected.pop_first();
+        }
+    }
+
+    /// The latest epoch in which somebody was elected, and those in which several processes were, with the voters.
+    pub(crate) fn disputed(&self) -> (Option<i32>, Vec<(i32, Vec<i32>)>) {
+        let elected = &self.state.lock().elected;
+        let several = elected.iter().filter(|(_, processes)| processes.len() > 1);
+        let voters = |processes: &BTreeSet<(i32, u32)>| processes.iter().map(|(id, _)| *id).collect();
+        let several = several.map(|(epoch, processes)| (*epoch, voters(processes)));
+        (elected.keys().next_back().copied(), several.collect())
     }
 
     /// How often a log was truncated.

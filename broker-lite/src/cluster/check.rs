@@ -11,7 +11,7 @@ use std::fmt;
 
 use broker_lite_core::config::TopicConfig;
 use broker_lite_core::log::{Cause, Damage, content};
-use broker_lite_core::metadata::{ConfigResource, METADATA_TOPIC, PartitionRegistration};
+use broker_lite_core::metadata::{ConfigResource, Image, METADATA_TOPIC, PartitionRegistration};
 use broker_lite_core::storage::{Directory, StorageError};
 use bytes::Bytes;
 use klamm_wire::RawBatch;
@@ -20,7 +20,6 @@ use uuid::Uuid;
 use super::logs::DECOMPRESSION_LIMIT_BYTES;
 use super::{Cluster, ClusterError};
 use crate::broker::TopicRef;
-use crate::journal::Event;
 
 /// What [`Cluster::check`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -247,16 +246,26 @@ impl Cluster {
     }
 
     fn check_controllers(&self, report: &mut CheckReport) {
-        let mut controllers: BTreeMap<i32, i32> = BTreeMap::new();
-        for event in self.events() {
-            let Event::ControllerElected { controller, epoch, .. } = event else { continue };
-            let first = *controllers.entry(epoch).or_insert(controller);
-            if first != controller {
-                let cause =
-                    format!("epoch {epoch} was led by controller {first} and by controller {controller}");
-                let topic = METADATA_TOPIC.to_owned();
-                report.violations.push(Violation { broker: None, topic, partition: 0, offset: -1, cause });
-            }
+        let mut violation = |offset: i64, cause: String| {
+            let topic = METADATA_TOPIC.to_owned();
+            report.violations.push(Violation { broker: None, topic, partition: 0, offset, cause });
+        };
+        let (latest, disputed) = self.started.journal.disputed();
+        for (epoch, voters) in disputed {
+            violation(-1, format!("epoch {epoch} was led more than once, by controllers {voters:?}"));
+        }
+        // What was committed once is known to whoever leads, or will lead, in a later epoch.
+        let Some(active) = latest.and_then(|latest| self.controller.active_in(latest)) else { return };
+        let topics = |image: &Image| (image.next_offset(), image.topics().cloned().collect::<Vec<_>>());
+        let (known, its) = active.image(topics);
+        let (committed, all) = self.started.journal.image(topics);
+        if known < committed {
+            violation(
+                known,
+                format!("controller {} has lost what was committed, up to {committed}", active.id()),
+            );
+        } else if known == committed && its != all {
+            violation(known, format!("controller {} knows other topics than were committed", active.id()));
         }
     }
 

@@ -101,6 +101,12 @@ impl Quorum {
         self.voters.get(&id).map(|voter| voter.disk.disk.clone())
     }
 
+    /// The controller that leads in an epoch, confirmed.
+    pub(super) fn active_in(&self, epoch: i32) -> Option<Arc<ControllerNode>> {
+        let mut all = self.all().into_iter().filter(|current| !current.life().is_dead());
+        all.find(|current| current.node.active_epoch() == Some(epoch)).map(|current| current.node)
+    }
+
     /// Wakes whoever waits for a controller to run.
     pub(super) fn changed(&self) {
         self.started.notify_waiters();

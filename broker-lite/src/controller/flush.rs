@@ -130,13 +130,23 @@ impl ControllerNode {
                 Effect::Persist(_) if matches!(fx.front(), Some(Effect::Persist(_))) => {}
                 Effect::Persist(wanted) => state.flushes.persist(wanted, self.rt().now()),
                 Effect::Send { to, number, request } => self.hold(state, (to, number, request)),
-                Effect::Sync { .. } => state.flushes.wanted = true,
+                Effect::Sync { end, cut } => {
+                    state.flushes.wanted = true;
+                    if let Some(store) =
+                        state.store.as_ref().filter(|_| planted(Bug::MetadataLogWithoutFsync))
+                    {
+                        let mut counted = Vec::new();
+                        state.voter.synced(now(self.rt()), end, cut, store, &mut counted);
+                        fx.extend(counted);
+                    }
+                }
                 Effect::SnapshotLoaded(id) => self.take_snapshot(state, id)?,
                 Effect::Truncated(to) => {
                     tracing::info!(node = self.id(), to, "cut its metadata log back");
                 }
                 Effect::Elected { epoch } => {
                     tracing::info!(node = self.id(), epoch, "leads the metadata quorum");
+                    self.seat.journal.elected(epoch, (self.id(), self.seat.start));
                 }
                 Effect::Deposed { epoch } => tracing::info!(node = self.id(), epoch, "leads no more"),
                 // What follows from these is seen in the voter's state.
@@ -154,7 +164,8 @@ impl ControllerNode {
             // It may go; its outcome has to wait.
             Request::Vote(_) => {
                 flushes.claim();
-                return self.send(to, number, request, flushes.asked());
+                let wait = if planted(Bug::OwnVoteWithoutFsync) { 0 } else { flushes.asked() };
+                return self.send(to, number, request, wait);
             }
             _ => flushes.claim(),
         }
@@ -243,10 +254,17 @@ impl ControllerNode {
         // Not while others wait for what comes of an election.
         let settled = self.rt().now().saturating_sub(self.limits.quorum.fetch_timeout);
         let noted = flushes.noted.take_if(|(_, at)| *at <= settled).map(|(noted, _)| noted);
+        let mut begun = None;
+        if planted(Bug::VoteAfterItsFsync) {
+            begun = Some(store.log_mut().begin_sync().map_err(failed)?);
+        }
         if let Some(write) = flushes.state.take().or(noted) {
             store.note(&write, &self.seat.voters).map_err(failed)?;
         }
-        let begun = store.log_mut().begin_sync().map_err(failed)?;
+        let begun = match begun {
+            Some(begun) => begun,
+            None => store.log_mut().begin_sync().map_err(failed)?,
+        };
         Ok(Some(Flush { begun, cut: state.voter.cuts(), count: flushes.counts.0 }))
     }
 

@@ -31,6 +31,7 @@ use broker_lite_core::quorum::{
 };
 use bytes::Bytes;
 use klamm_wire::metadata_records::MetadataRecord;
+use klamm_wire::planted::{Bug, planted};
 use klamm_wire::{ErrorCode, RawBatch};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -640,7 +641,7 @@ impl ControllerNode {
         }
         let done = self
             .step_locked(&mut state, |voter, store, now, fx| Ok(voter.on_request(now, request, store, fx)));
-        let asked = state.flushes.asked();
+        let asked = if planted(Bug::VoteWithoutFsync) { 0 } else { state.flushes.asked() };
         drop(state);
         match done? {
             Ok(answer) => Some((answer, asked)),
@@ -722,6 +723,11 @@ impl ControllerNode {
         let part = whole.slice(begin..whole.len().min(begin.saturating_add(max_bytes.max(1))));
         state.voter.note_snapshot_fetch(now(&self.seat.rt), replica);
         Ok((whole.len() as u64, part, found))
+    }
+
+    /// Looks at what this voter knows to be committed.
+    pub(crate) fn image<R>(&self, look: impl FnOnce(&Image) -> R) -> R {
+        look(&self.state.lock().image)
     }
 
     /// Levels of the features as this voter knows them committed, and the offset up to which it does.

@@ -190,6 +190,12 @@ impl DiskFaults {
         }
     }
 
+    /// How often its power has failed by [`Self::fail_power_after`].
+    #[cfg(feature = "sim")]
+    pub fn power_failures(&self) -> u64 {
+        self.0.simulated.as_ref().map_or(0, |fs| fs.failures())
+    }
+
     fn fault(&self, number: u64, full: bool) -> DiskFault {
         DiskFault { medium: self.0.clone(), number, full }
     }

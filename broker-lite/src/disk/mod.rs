@@ -334,8 +334,12 @@ impl Disk {
     ///
     /// If a simulated disk cannot be read any more.
     pub(crate) fn open(&self) -> Result<Option<i64>, StorageError> {
-        self.medium.take_lost();
+        let lost = self.medium.take_lost();
         let mut state = self.state.lock();
+        if lost {
+            // The last process did not get so far as to have anything to give back.
+            self.lose_files(PowerLoss::Unsynced, &mut state);
+        }
         #[allow(unused_mut, reason = "only a simulation changes it")]
         let mut closed_by = state.closed_by.take();
         #[cfg(feature = "sim")]

@@ -14,6 +14,18 @@ pub enum Bug {
     TrustUnsyncedTail,
     /// What a voter's process left unsynced counts as durable after its restart.
     TrustUnsyncedVoter,
+    /// A voter answers that it gives its vote before that is durable.
+    VoteWithoutFsync,
+    /// A candidate counts its vote for itself before that is durable.
+    OwnVoteWithoutFsync,
+    /// A voter's fsync begins before the vote is written that it is to make durable.
+    VoteAfterItsFsync,
+    /// A voter counts what it has appended to its log before that is durable.
+    MetadataLogWithoutFsync,
+    /// No directory is ever synced: files that were created, renamed or removed need not stay so.
+    NoDirectoryFsync,
+    /// A recovery point that is lowered is in its file some time after what lies behind it was overwritten.
+    LoweredRecoveryPointLate,
     /// The high watermark is one more than what all in-sync replicas have.
     HighWatermarkOffByOne,
     /// The high watermark follows the fastest follower.
@@ -63,7 +75,18 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// Every bug there is.
+    /// Those of which only a loss of power at a bad moment tells; not in [`Self::ALL`].
+    pub const OF_POWER: &[Self] = &[
+        Self::TrustUnsyncedVoter,
+        Self::VoteWithoutFsync,
+        Self::OwnVoteWithoutFsync,
+        Self::VoteAfterItsFsync,
+        Self::MetadataLogWithoutFsync,
+        Self::NoDirectoryFsync,
+        Self::LoweredRecoveryPointLate,
+    ];
+
+    /// Every bug that a few seeds of the simulation find.
     pub const ALL: &[Self] = &[
         Self::SkipFsync,
         Self::TrustUnsyncedTail,

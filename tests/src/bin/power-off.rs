@@ -21,7 +21,9 @@ struct Options {
     /// Which moments, victims and tails chance gives
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Plant these bugs, one after the other, by name with commas between: each must break a promise
+    /// Plant these bugs, one after the other, by name with commas between: each must break a promise. Those that chance
+    /// seldom meets with (votes out of order, a recovery point that is lowered late), or under which nodes do not come to
+    /// rest (KeepTornBatch), have directed schedules in tests/tests/planted
     #[cfg(feature = "planted")]
     #[arg(long)]
     planted: Option<String>,
@@ -36,11 +38,13 @@ fn main() -> ExitCode {
     println!("power off, seed {}, {} rounds in virtual time", options.seed, options.rounds);
     let began = Instant::now();
     match run(&options) {
-        Ok(Outages { rounds, whole, brokers, single, controller, torn, again, killed, stats, .. }) => {
+        Ok(Outages {
+            rounds, whole, brokers, single, controller, midst, torn, again, killed, stats, ..
+        }) => {
             println!("rounds survived    {rounds}");
             println!(
                 "losses of power    {} ({whole} of everything, {brokers} of all brokers, {single} of one, {controller} of \
-                 one controller; {torn} with torn tails, {again} while nodes still started, \
+                 one controller, {midst} of a node amid changes to its files; {torn} with torn tails, {again} while nodes still started, \
                  {killed} after all brokers had died with unsynced records)",
                 stats.faults
             );
@@ -76,8 +80,7 @@ fn planted(options: &Options, names: &str) -> ExitCode {
     use klamm_wire::planted::{Bug, plant};
     let mut failed = false;
     for name in names.split(',') {
-        // Only many rounds find that one, no schedule of its own.
-        let all = || Bug::ALL.iter().chain(&[Bug::TrustUnsyncedVoter]);
+        let all = || Bug::ALL.iter().chain(Bug::OF_POWER);
         let Some(bug) = all().find(|bug| format!("{bug:?}").eq_ignore_ascii_case(name)) else {
             println!("no bug is called {name:?}");
             return ExitCode::FAILURE;

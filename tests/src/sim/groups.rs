@@ -271,7 +271,7 @@ async fn judge(
                 (0..).zip(ends).map(|(index, _)| TopicPartition::new(&*shared.topic, index)).collect();
             let committed = consumer.committed(&places).await.map_err(|error| error.to_string())?;
             for (place, end) in places.iter().zip(ends) {
-                let offset = committed.get(place).copied().flatten().unwrap_or(0);
+                let offset = committed.get(place).and_then(Option::as_ref).map_or(0, |at| at.offset);
                 if offset != *end {
                     behind.push(format!("{}: {place} at {offset} of {end}", group_id(group)));
                 }
@@ -591,7 +591,8 @@ impl Member {
         let owned: Vec<_> = self.mine.owned.lock().keys().cloned().collect();
         let (now, me) = (self.mine.world.sim.now(), self.mine.ear.me);
         self.mine.tell(&owned, |history, place| history.revoked(now, me, place));
-        drop(self.consumer);
+        // Dropped alone it would leave its group.
+        self.consumer.vanish();
     }
 
     /// Reads and works until then.

@@ -59,6 +59,8 @@ pub struct Outages {
     pub torn: u64,
     /// How many hit nodes that had not all come back from the one before.
     pub again: u64,
+    /// Losses of power of one node at a change to its files, whatever it was in the midst of.
+    pub midst: u64,
     /// What was counted otherwise.
     pub stats: Stats,
 }
@@ -139,7 +141,8 @@ pub async fn power_off(sim: Sim, rounds: u32) -> Result<Outages, Broken> {
     let read: u64 = all(&mut consumers).await?.into_iter().sum();
     judge(&cluster, &shared)?;
     outages.stats.operations += read;
-    outages.stats.faults = outages.whole + outages.brokers + outages.single + outages.controller;
+    outages.stats.faults =
+        outages.whole + outages.brokers + outages.single + outages.controller + outages.midst;
     outages.stats.elections = cluster.elections() as u64;
     outages.stats.truncations = cluster.truncations() as u64;
     outages.stats.time = sim.now();
@@ -177,7 +180,10 @@ async fn lose_power(
         _ => Vec::new(),
     };
     let held = moment(cluster, chance).await;
-    dark(cluster, shared, chance, outages);
+    match chance.u8(0..4) {
+        0 => amid_changes(cluster, shared, chance, outages).await?,
+        _ => dark(cluster, shared, chance, outages),
+    }
     drop((held, slow));
     // A third of the losses is followed by another one while nodes still start.
     let again = (chance.u8(0..3) == 0).then(|| Duration::from_millis(chance.u64(0..=1_500)));
@@ -191,6 +197,36 @@ async fn lose_power(
         dark(cluster, shared, chance, outages);
     }
     bring_back(cluster, 1_000, &mut second).await
+}
+
+/// One node's power goes amid the changes to its files: in the midst of a sync, say, or of the files of a start.
+async fn amid_changes(
+    cluster: &Cluster,
+    shared: &Shared,
+    chance: &mut fastrand::Rng,
+    outages: &mut Outages,
+) -> Result<(), String> {
+    let nodes: Vec<i32> = cluster.broker_ids().into_iter().chain(cluster.voters()).collect();
+    let Some(node) = chance.choice(&nodes).copied() else { return Ok(()) };
+    let (starting, changes) = (chance.bool(), chance.u64(0..12));
+    shared.history.lock().mark(shared.sim.now(), &format!("power off: {node} after {changes} changes"));
+    if starting {
+        drop(cluster.kill(node));
+    }
+    let disk = cluster.disk(node).map_err(|error| error.to_string())?;
+    let before = disk.power_failures();
+    disk.fail_power_after(Some(changes));
+    if starting {
+        // Whether it comes as far as that or not.
+        let _ = timeout(PATIENCE, cluster.restart(node)).await;
+    }
+    let limit = shared.sim.now() + PATIENCE;
+    while disk.power_failures() == before && shared.sim.now() < limit {
+        sleep(Duration::from_millis(5)).await;
+    }
+    outages.midst += disk.power_failures() - before;
+    disk.fail_power_after(None);
+    Ok(())
 }
 
 /// Every broker's process, and now and then a controller's or all of them, dies with records that its slow disk has not got yet,

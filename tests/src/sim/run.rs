@@ -220,9 +220,6 @@ pub(super) fn verdict(cluster: &Cluster, history: &History) -> Result<(), Broken
     if seen.is_ok() && held.is_ok() {
         return Ok(());
     }
-    if std::env::var_os("KLAMM_DUMP").is_some() {
-        (0..history.entries().len()).filter_map(|at| history.event(at)).for_each(|line| eprintln!("{line}"));
-    }
     // The names of what fell first: a planted bug is known by them.
     let mut fell: Vec<_> = seen.broken().iter().map(ToString::to_string).collect();
     let mut told = seen.to_string();

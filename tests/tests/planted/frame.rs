@@ -75,7 +75,7 @@ pub(crate) fn ms(ms: u64) -> Duration {
 
 impl Run {
     pub(crate) async fn start(sim: Sim) -> Done<Self> {
-        let cluster = sim.cluster().brokers(BROKERS as u32).start().await?;
+        let cluster = sim.cluster().with_files().brokers(BROKERS as u32).start().await?;
         let configs = [("min.insync.replicas", "2"), ("flush.messages", "1")];
         cluster.create_topic(TOPIC, 1, 3, &configs).await?;
         let mut history = History::new();
@@ -181,6 +181,14 @@ impl Run {
         let builder = Client::builder().bootstrap_servers(self.cluster.bootstrap());
         let builder = builder.connector(self.cluster.handle()).request_timeout_ms(request_timeout);
         Ok(builder.client_id(name).build()?)
+    }
+
+    /// Waits until every broker has just written its checkpoints: each does so every five seconds from its start on, and all
+    /// have started at once.
+    pub(crate) async fn until_checkpoints_are_written(&self) {
+        let every = ms(5_000).as_millis();
+        let since = u64::try_from(self.sim.now().as_millis() % every).unwrap_or(0);
+        sleep(ms(5_700 - since)).await;
     }
 
     /// Waits until every replica is in sync and has everything.

@@ -3,7 +3,7 @@
 use broker_lite::{Cut, PowerLoss, Side};
 use tokio::time::sleep;
 
-use crate::frame::{Done, Run, Sent, Writer, ms};
+use crate::frame::{Done, Run, Sent, TOPIC, Writer, ms};
 
 /// Far longer than it takes to commit where nobody waits for the disk.
 const SLOW: u64 = 400;
@@ -90,6 +90,45 @@ pub(crate) async fn a_deposed_leader_returns(run: &Run) -> Done {
     }
     drop(alone);
     writer.settle(sent).await;
+    Ok(())
+}
+
+/// The log of a deposed leader was durable further than it is to be cut back. It is cut, and its process dies before what it
+/// has copied since is on its disk, or another checkpoint; it starts again, leads, and its power fails.
+pub(crate) async fn a_deposed_leader_is_killed_while_it_catches_up(run: &Run) -> Done {
+    let (writer, rival) = (run.impatient_writer("writer")?, run.writer("rival")?);
+    writer.begin().await?;
+    rival.begin().await?;
+    let (old, second, third) = run.leader_and_followers()?;
+    // Or its record would be sent again, to the next leader.
+    let others = [run.cluster.cut(second, Side::Clients), run.cluster.cut(third, Side::Clients)];
+    let (_, sent, alone) = depose(run, &writer).await?;
+    writer.settle(sent).await;
+    drop(others);
+    let alone = (alone, run.cluster.cut(old, Side::Clients));
+    rival.write().await?;
+    // First the replica says what is to be in its checkpoint, then that is written.
+    sleep(ms(5_500)).await;
+    run.until_checkpoints_are_written().await;
+    let slow = run.cluster.disk(old)?.slow(ms(5_000));
+    drop(alone);
+    let epoch = |broker| Some(run.cluster.log(broker, TOPIC, 0)?.last()?.leader_epoch);
+    while epoch(old) != epoch(second) {
+        sleep(ms(20)).await;
+    }
+    run.cluster.kill(old)?;
+    run.cluster.restart(old).await?;
+    run.until_isr(&[old, second, third]).await;
+    for other in [second, third] {
+        run.cluster.kill(other)?;
+    }
+    run.until_leader_is(old).await;
+    run.cluster.power_off(old)?;
+    drop(slow);
+    // Nobody has come to an end in order, so the last leader is elected.
+    for broker in [old, second, third] {
+        run.cluster.restart(broker).await?;
+    }
     Ok(())
 }
 

@@ -10,6 +10,8 @@
 //! - Only a vote is on its way for any time. What else answers says arrives when it is said, or never: a follower's log
 //!   changes by such an answer alone, and what a leader writes in its epoch is a prefix of what it will have written.
 //! - A pre-vote may be granted at any time, whatever is asked of whom: it guards nobody's log. Refusals are the machine's.
+//! - Where votes become durable late, a candidate's request is on its way before, and its outcome waits; whoever gives a vote
+//!   answers later. What follows from a refusal, or from whom else one has heard, is not held back: that is more than happens.
 //! - A leader tells of its leadership again and again.
 //! - A process that is down is one that nobody delivers to, hence a crash is at once followed by the next start.
 
@@ -24,7 +26,7 @@ use stateright::{Model, Property};
 
 use super::kept::{Keep, NAMES, Ref, address, mix};
 use super::log::{Entry, SmallLog};
-use super::node::{Body, Driver, Event, Input, Node, Outcome};
+use super::node::{Body, Driver, Early, Event, Input, Node, Outcome};
 
 /// How far the model goes; within that, it goes everywhere.
 #[derive(Debug, Clone, Copy)]
@@ -79,8 +81,15 @@ pub(crate) struct Quorum {
 #[derive(Debug, Clone, Copy)]
 enum Channel {
     Nothing,
-    Request { body: Ref<Body>, waited_for: bool },
-    Answer(Ref<Body>),
+    Request {
+        body: Ref<Body>,
+        waited_for: bool,
+    },
+    Answer {
+        body: Ref<Body>,
+        /// It waits until what it says is durable.
+        held: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +125,7 @@ impl State {
                         Channel::Request { body, waited_for } => {
                             mix(2 + u64::from(waited_for), body.hashes[number])
                         }
-                        Channel::Answer(body) => mix(4, body.hashes[number]),
+                        Channel::Answer { body, held } => mix(4 + u64::from(held), body.hashes[number]),
                     },
                 );
             }
@@ -135,6 +144,16 @@ impl State {
 
     fn fall(&mut self, promise: usize) {
         self.fell.get_or_insert(PROMISES[promise]);
+    }
+
+    /// Whether what is between these two may go on: nothing that rests on a vote does before that is durable.
+    fn may_go(&self, driver: Driver, asks: usize, asked: usize) -> bool {
+        let waits = self.nodes[asks].value.unflushed;
+        match self.channels[asks][asked] {
+            Channel::Nothing => false,
+            Channel::Request { body, waited_for } => !(waits && waited_for) || body.value.asks_vote(),
+            Channel::Answer { held, .. } => !held && (!waits || driver.early == Some(Early::OwnVote)),
+        }
     }
 
     fn log(&self, at: usize) -> &'static SmallLog {
@@ -236,11 +255,16 @@ impl Quorum {
 
     fn step(&self, state: &mut State, at: usize, input: Input, body: Option<Ref<Body>>) -> Option<Ref<Body>> {
         let outcome = self.outcome(state.nodes[at], input, body);
+        let waited = state.nodes[at].value.unflushed;
         state.nodes[at] = outcome.node;
         for to in (0..3).filter(|to| *to != at) {
             let channel = &mut state.channels[at][to];
             if outcome.given_up[to] {
                 *channel = match *channel {
+                    // It has never left.
+                    Channel::Request { body, waited_for: true } if waited && !body.value.asks_vote() => {
+                        Channel::Nothing
+                    }
                     Channel::Request { body, .. } => Channel::Request { body, waited_for: false },
                     // An answer that nobody waits for changes nothing.
                     _ => Channel::Nothing,
@@ -252,6 +276,13 @@ impl Quorum {
         }
         for event in &outcome.events {
             self.note(state, at, *event);
+        }
+        if !outcome.node.value.unflushed {
+            for channels in &mut state.channels {
+                if let Channel::Answer { held, .. } = &mut channels[at] {
+                    *held = false;
+                }
+            }
         }
         outcome.answer
     }
@@ -311,18 +342,30 @@ impl Quorum {
                 } else if lost {
                     self.step(state, asks, Input::Silence { from: answerer }, None);
                 } else if vote_of(&body.value, &answer.value) == Some((false, false)) {
-                    state.channels[asks][asked] = Channel::Answer(answer);
+                    let late = state.nodes[asked].value.unflushed;
+                    let held = late && self.bounds.driver.early != Some(Early::Answer);
+                    state.channels[asks][asked] = Channel::Answer { body: answer, held };
                 } else {
                     let input = Input::Message { from: answerer, body: address(answer) };
                     self.step(state, asks, input, Some(answer));
                 }
             }
-            Channel::Answer(_) if lost => {
+            Channel::Answer { .. } if lost => {
                 self.step(state, asks, Input::Silence { from: answerer }, None);
             }
-            Channel::Answer(body) => {
+            Channel::Answer { body, .. } => {
                 let input = Input::Message { from: answerer, body: address(body) };
                 self.step(state, asks, input, Some(body));
+            }
+        }
+    }
+
+    /// Answers that have not left go with their process.
+    fn lose_answers(&self, state: &mut State, at: usize) {
+        for asks in 0..3 {
+            if let Channel::Answer { held: true, .. } = state.channels[asks][at] {
+                state.channels[asks][at] = Channel::Nothing;
+                self.step(state, asks, Input::Silence { from: at as i32 }, None);
             }
         }
     }
@@ -396,6 +439,9 @@ impl Model for Quorum {
         }
         for asks in 0..3 {
             for asked in 0..3 {
+                if !state.may_go(self.bounds.driver, asks, asked) {
+                    continue;
+                }
                 let (waited_for, pre_vote) = match state.channels[asks][asked] {
                     Channel::Nothing => continue,
                     Channel::Request { body, waited_for } => {
@@ -403,7 +449,7 @@ impl Model for Quorum {
                             matches!(&body.value, Body::Request(Request::Vote(vote)) if vote.pre_vote);
                         (waited_for, waited_for && pre_vote)
                     }
-                    Channel::Answer(_) => (true, false),
+                    Channel::Answer { .. } => (true, false),
                 };
                 actions.push(Action::Deliver { asks, asked, lost: false });
                 if waited_for {
@@ -420,7 +466,7 @@ impl Model for Quorum {
             if node.voter.epoch() < self.bounds.epochs {
                 may(Input::Deadline);
             }
-            if node.syncing.is_some() {
+            if node.syncing.is_some() || node.unflushed {
                 may(Input::Synced);
             }
             if state.appended < self.bounds.entries && node.voter.active_epoch().is_some() {
@@ -447,6 +493,9 @@ impl Model for Quorum {
                     Input::Append { .. } => state.appended += 1,
                     Input::Crash { .. } => state.crashes += 1,
                     _ => {}
+                }
+                if matches!(input, Input::Crash { .. }) {
+                    self.lose_answers(state, at);
                 }
                 self.step(state, at, input, None);
                 if matches!(input, Input::Crash { .. }) && state.crashes == self.bounds.crashes {

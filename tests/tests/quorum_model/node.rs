@@ -35,6 +35,9 @@ pub(crate) struct Node {
     pub(crate) noted: Option<QuorumState>,
     /// An fsync is under way, up to here.
     pub(crate) syncing: Option<i64>,
+    /// A vote, an epoch, or what the process before has left is not durable, so that it says nothing that rests on it. Only
+    /// with [`Driver::late_votes`].
+    pub(crate) unflushed: bool,
     /// To whom it last gave its vote, however much it forgets.
     pub(crate) gave: Option<(i32, i32)>,
     /// No crash is to come, so what one would lose is of no interest.
@@ -105,13 +108,30 @@ pub(crate) struct Driver {
     pub(crate) forgets_votes: bool,
     /// Fsyncs end at once, or whenever it may be.
     pub(crate) syncs_at_once: bool,
+    /// So do those of votes and epochs: until then a candidate's request is on its way, but neither does its outcome count nor
+    /// is a vote answered. Without it they are durable in the step that gives them.
+    pub(crate) late_votes: bool,
+    pub(crate) early: Option<Early>,
+}
+
+/// What a driver may do before it is durable, by mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Early {
+    /// Answer a vote.
+    Answer,
+    /// Count a candidate's vote for itself.
+    OwnVote,
+    /// Count what is appended to the log.
+    Log,
+    /// Begin the fsync before the vote is written that it is for.
+    Fsync,
 }
 
 impl Node {
     pub(crate) fn start(id: i32, log: SmallLog, kept: Option<QuorumState>, gave: Option<(i32, i32)>) -> Self {
         let rng = fastrand::Rng::with_seed(0);
         let voter = Voter::new(NOW, id, (0..3).collect(), TIMELESS, kept, &log, rng);
-        Self { voter, log, kept, noted: kept, syncing: None, gave, survives: false }
+        Self { voter, log, kept, noted: kept, syncing: None, unflushed: false, gave, survives: false }
     }
 
     /// Takes one step, and everything that its driver does in the same breath.
@@ -132,20 +152,35 @@ impl Node {
             }
             let next = Self::start(id, self.log.after_crash(power_off), found, self.gave);
             done.given_up = waited.map(|waited| waited.is_some());
-            done.node = if power_off { next } else { Self { kept: self.kept, ..next } };
+            done.node = match power_off {
+                true => next,
+                false if driver.late_votes => {
+                    let log = SmallLog { disk: self.log.disk.clone(), ..next.log.clone() };
+                    let unflushed = bound(self.kept) != bound(next.noted) || log.disk != log.entries;
+                    Self { kept: self.kept, log, unflushed, ..next }
+                }
+                false => Self { kept: self.kept, ..next },
+            };
             return done;
         }
         let mut fx = Vec::new();
-        match self.act(input, body, &mut fx) {
+        match self.act(driver, input, body, &mut fx) {
             Ok(answer) => done.answer = answer.map(|answer| plain(Body::Response(answer))),
             Err(_) => done.events.push(Event::Broken),
         }
         while !fx.is_empty() {
             for effect in std::mem::take(&mut fx) {
-                self.apply(effect, &mut done);
+                let counted = match effect {
+                    Effect::Sync { end, cut } if driver.early == Some(Early::Log) => Some((end, cut)),
+                    _ => None,
+                };
+                self.apply(driver, effect, &mut done);
+                if let Some((end, cut)) = counted {
+                    self.voter.synced(NOW, end, cut, &self.log, &mut fx);
+                }
             }
             if driver.syncs_at_once && self.syncing.is_some() {
-                self.synced(&mut fx);
+                self.synced(driver, &mut fx);
             }
         }
         for (to, waited) in waited.into_iter().enumerate() {
@@ -169,6 +204,7 @@ impl Node {
 
     fn act(
         &mut self,
+        driver: Driver,
         input: Input,
         body: Option<&Body>,
         fx: &mut Vec<Effect>,
@@ -199,7 +235,7 @@ impl Node {
                 }
             }
             (Input::Deadline, _) => voter.on_deadline(NOW, log, fx)?,
-            (Input::Synced, _) => self.synced(fx),
+            (Input::Synced, _) => self.synced(driver, fx),
             (Input::Append { content }, _) => {
                 if let Some(epoch) = voter.active_epoch() {
                     log.entries.push(Entry { epoch, content });
@@ -211,14 +247,19 @@ impl Node {
         Ok(None)
     }
 
-    fn synced(&mut self, fx: &mut Vec<Effect>) {
-        let Some(end) = self.syncing.take() else { return };
+    fn synced(&mut self, driver: Driver, fx: &mut Vec<Effect>) {
+        let begun = self.syncing.take();
+        let vote = std::mem::take(&mut self.unflushed);
+        // One flush for all that was written.
+        let Some(end) = vote.then_some(self.log.entries.len() as i64).or(begun) else { return };
         self.log.synced(end);
-        self.kept = self.noted;
+        if !vote || driver.early != Some(Early::Fsync) {
+            self.kept = self.noted;
+        }
         self.voter.synced(NOW, end, self.voter.cuts(), &self.log, fx);
     }
 
-    fn apply(&mut self, effect: Effect, done: &mut Stepped) {
+    fn apply(&mut self, driver: Driver, effect: Effect, done: &mut Stepped) {
         match effect {
             Effect::Persist(new) => {
                 let (old, durable) = (self.noted.unwrap_or_default(), self.kept.unwrap_or_default());
@@ -226,12 +267,16 @@ impl Node {
                 let twice = gives.zip(self.gave).is_some_and(|(now, before)| {
                     now.0 < before.0 || (now.0 == before.0 && now.1 != before.1)
                 });
-                if twice || new.epoch < old.epoch {
+                // One that is not durable has not been told to anybody: it may be forgotten.
+                if (twice && !driver.late_votes) || new.epoch < old.epoch {
                     done.events.push(Event::VotedTwice);
                 }
                 self.gave = gives.or(self.gave);
                 self.noted = Some(new);
-                if self.kept.is_none() || (durable.epoch, durable.voted) != (new.epoch, new.voted) {
+                let binds = (durable.epoch, durable.voted) != (new.epoch, new.voted);
+                if driver.late_votes {
+                    self.unflushed |= binds;
+                } else if self.kept.is_none() || binds {
                     self.kept = Some(new);
                 }
             }
@@ -260,6 +305,11 @@ pub(crate) struct Stepped {
     pub(crate) events: Vec<Event>,
 }
 
+/// What a voter is bound by.
+fn bound(state: Option<QuorumState>) -> (i32, Option<i32>) {
+    state.map_or((0, None), |state| (state.epoch, state.voted))
+}
+
 /// Without what decides nothing where there is no time: who waits how long, and what a long poll waits for.
 fn plain(mut body: Body) -> Body {
     match &mut body {
@@ -276,12 +326,17 @@ impl Named for Node {
             kept.map(|kept| (kept.epoch, kept.leader.map(name), kept.voted.map(name)))
         };
         self.voter.hash_as(name, state);
-        (&self.log, of(self.kept), of(self.noted), self.syncing, self.survives).hash(state);
+        (&self.log, of(self.kept), of(self.noted), self.syncing, self.unflushed, self.survives).hash(state);
         self.gave.map(|(epoch, candidate)| (epoch, name(candidate))).hash(state);
     }
 }
 
 impl Body {
+    /// Whether it is one of those requests that may leave before what they rest on is durable.
+    pub(crate) fn asks_vote(&self) -> bool {
+        matches!(self, Self::Request(Request::Vote(_)))
+    }
+
     pub(crate) fn is_ok(&self) -> bool {
         matches!(self, Self::Response(response) if response.head().error == ErrorCode::NONE)
     }

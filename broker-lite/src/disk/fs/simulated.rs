@@ -36,6 +36,7 @@ struct Power {
     /// Changes until it fails.
     left: Option<u64>,
     failed: bool,
+    failures: u64,
 }
 
 impl Power {
@@ -44,7 +45,11 @@ impl Power {
         if let Some(left) = &mut self.left {
             match left.checked_sub(1) {
                 Some(less) => *left = less,
-                None => self.failed = true,
+                None => {
+                    self.left = None;
+                    self.failed = true;
+                    self.failures += 1;
+                }
             }
         }
         if self.failed { Err(io::Error::other("the power is gone")) } else { Ok(()) }
@@ -240,7 +245,8 @@ impl SimulatedFs {
             }
         }
         tree.drop_nameless();
-        *self.power.lock() = Power::default();
+        let mut power = self.power.lock();
+        (power.left, power.failed) = (None, false);
     }
 
     /// The power fails after so many more changes, or `None`, not by itself.
@@ -251,6 +257,11 @@ impl SimulatedFs {
     /// Whether it has failed by itself, and is not back.
     pub(in crate::disk) fn has_failed(&self) -> bool {
         self.power.lock().failed
+    }
+
+    /// How often it has failed by itself.
+    pub(in crate::disk) fn failures(&self) -> u64 {
+        self.power.lock().failures
     }
 
     fn changing(&self) -> io::Result<parking_lot::MutexGuard<'_, Tree>> {

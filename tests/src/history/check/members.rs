@@ -117,11 +117,8 @@ impl Checker<'_> {
         };
         let hold = holds.entry((entry.client, partition)).or_default();
         match event {
-            Event::Began { offset, .. } => {
-                if hold.fresh && hold.assigned.is_some() {
-                    hold.done = Some(offset);
-                }
-            }
+            Event::Began { offset, .. } if hold.fresh && hold.assigned.is_some() => hold.done = Some(offset),
+            Event::Began { .. } => {}
             Event::Read { .. } => hold.fresh = false,
             Event::Done { offset, .. } => hold.done = Some(offset + 1),
             Event::Seek { to, .. } => hold.done = to,

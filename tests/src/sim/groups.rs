@@ -573,6 +573,9 @@ impl Member {
                 return Ok(false);
             }
         }
+        // What was read last is done, and committed by the close, once somebody asks for more.
+        let rest = self.consumer.poll(1, Duration::ZERO).await;
+        self.work(rest.map_err(|error| error.to_string())?).await?;
         self.close().await?;
         Ok(true)
     }

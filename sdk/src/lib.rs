@@ -97,7 +97,7 @@ pub use bytes::Bytes;
 pub use client::{Client, ClientBuilder};
 pub use config::MetadataRecovery;
 pub use consumer::{
-    AssignmentStrategy, BatchView, CommitError, Consumer, ConsumerBuilder, ConsumerError,
+    AssignmentStrategy, BatchView, CommitError, CommittedOffset, Consumer, ConsumerBuilder, ConsumerError,
     ConsumerInterceptor, ConsumerRecord, CustomAssignor, GroupError, Isolation, OffsetReset, PartitionStream,
     PoisonPolicy, RebalanceContext, RebalanceListener, RebalanceReason, RecordHeader, RecordView,
     StartOffset,

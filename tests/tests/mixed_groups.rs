@@ -56,8 +56,7 @@ impl Ours {
     async fn leave(self) -> Vec<String> {
         self.consumer.close().await.expect("closed");
         self.reading.await.expect("the reader ends");
-        let read = self.read.lock().clone();
-        read
+        self.read.lock().clone()
     }
 }
 

@@ -62,6 +62,8 @@ struct Options {
     auto_commit: bool,
     auto_commit_interval: Duration,
     strategies: Vec<AssignmentStrategy>,
+    rack: Option<String>,
+    exclude_internal: bool,
 }
 
 impl Default for Options {
@@ -88,6 +90,8 @@ impl Default for Options {
             auto_commit: true,
             auto_commit_interval: Duration::from_secs(5),
             strategies: vec![AssignmentStrategy::Range, AssignmentStrategy::CooperativeSticky],
+            rack: None,
+            exclude_internal: true,
         }
     }
 }
@@ -132,6 +136,11 @@ const PROPERTIES: &[Property<Options>] = &[
         o.instance_id = Some(v.text().to_owned());
         Ok(())
     }),
+    property("client.rack", |o, v| {
+        o.rack = Some(v.text().to_owned()).filter(|rack| !rack.is_empty());
+        Ok(())
+    }),
+    property("exclude.internal.topics", |o, v| v.flag().map(|on| o.exclude_internal = on)),
     property("session.timeout.ms", |o, v| v.millis(1).map(|limit| o.session = limit)),
     property("heartbeat.interval.ms", |o, v| v.millis(1).map(|pause| o.heartbeat = pause)),
     property("max.poll.interval.ms", |o, v| v.millis(1).map(|limit| o.max_poll = limit)),
@@ -267,6 +276,20 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
     /// same id within `session.timeout.ms` gets the same partitions without a rebalance. Default: none.
     pub fn group_instance_id(mut self, id: impl Into<String>) -> Self {
         self.options.instance_id = Some(id.into());
+        self
+    }
+
+    /// Where this consumer runs (`client.rack`, as `broker.rack` of the brokers). Brokers with a `replica.selector.class` let it
+    /// read from a replica there (KIP-392), and rack-aware assignors give it partitions that have one there (KIP-881).
+    /// Default: none.
+    pub fn client_rack(mut self, rack: impl Into<String>) -> Self {
+        self.options.rack = Some(rack.into()).filter(|rack| !rack.is_empty());
+        self
+    }
+
+    /// Whether patterns leave out Kafka's own topics, such as `__consumer_offsets` (`exclude.internal.topics`). Default: yes.
+    pub fn exclude_internal_topics(mut self, exclude: bool) -> Self {
+        self.options.exclude_internal = exclude;
         self
     }
 
@@ -464,6 +487,8 @@ impl Options {
             heartbeat: self.heartbeat,
             max_poll: self.max_poll,
             auto_commit: self.auto_commit.then_some(self.auto_commit_interval),
+            rack: self.rack.as_deref().map(Arc::from),
+            exclude_internal: self.exclude_internal,
         }
     }
 
@@ -479,7 +504,7 @@ impl Options {
             prefetch_bytes: self.prefetch_bytes,
             backoff: Backoff::new(self.client.retry_backoff, self.client.retry_backoff_max),
             locate_limit: self.client.api_timeout(),
-            rack: String::new(), // set by `client.rack`
+            rack: self.rack.clone().unwrap_or_default(),
             replica_limit: self.client.metadata_max_age,
         }
     }
@@ -529,6 +554,8 @@ mod tests {
             ("max.poll.interval.ms", "300000"),
             ("enable.auto.commit", "true"),
             ("auto.commit.interval.ms", "5000"),
+            ("client.rack", ""),
+            ("exclude.internal.topics", "true"),
             (
                 "partition.assignment.strategy",
                 "org.apache.kafka.clients.consumer.RangeAssignor, \

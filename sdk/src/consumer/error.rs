@@ -81,6 +81,15 @@ pub enum ConsumerError {
         /// First offset at which the log differs from what was read, if the leader knows.
         diverges: Option<i64>,
     },
+    /// The consumer is in a group that gives it partitions: what was to be assigned by hand was not.
+    #[error("the consumer has subscribed, and its group assigns: unsubscribe before assigning by hand")]
+    Subscribed,
+    /// A partition is to begin where its group committed, and no `group.id` is set.
+    #[error("{partition} is to begin where its group committed, and no group.id is set")]
+    NoGroup {
+        /// The first such partition.
+        partition: TopicPartition,
+    },
     /// The group has not committed an offset for the partition, and `auto.offset.reset` is `none`. Seek to begin.
     #[error("no offset of {partition} is committed and auto.offset.reset is none")]
     NoOffset {
@@ -175,6 +184,8 @@ impl ConsumerError {
         match self {
             Self::Deserialize { .. }
             | Self::OutOfRange { .. }
+            | Self::Subscribed
+            | Self::NoGroup { .. }
             | Self::NoOffset { .. }
             | Self::Truncated { .. }
             | Self::Group { .. }

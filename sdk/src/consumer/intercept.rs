@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use klamm_core::TopicPartition;
-use klamm_core::group::Offsets;
+use klamm_core::group::{CommittedOffset, Offsets};
 use tokio::sync::mpsc;
 
 use super::record::ConsumerRecord;
@@ -22,7 +22,7 @@ use crate::rt::{Rt, Task};
 ///
 /// ```
 /// use std::collections::BTreeMap;
-/// use klamm::{Consumer, ConsumerInterceptor, ConsumerRecord, TopicPartition};
+/// use klamm::{CommittedOffset, Consumer, ConsumerInterceptor, ConsumerRecord, TopicPartition};
 ///
 /// struct Audit;
 ///
@@ -31,7 +31,7 @@ use crate::rt::{Rt, Task};
 ///         println!("{}-{} at {}", record.topic, record.partition, record.offset);
 ///     }
 ///
-///     fn on_commit(&self, offsets: &BTreeMap<TopicPartition, i64>) {
+///     fn on_commit(&self, offsets: &BTreeMap<TopicPartition, CommittedOffset>) {
 ///         println!("committed {offsets:?}");
 ///     }
 /// }
@@ -45,7 +45,7 @@ pub trait ConsumerInterceptor<K = Bytes, V = Bytes>: Send + Sync + 'static {
 
     /// The coordinator has accepted these offsets, by whichever way they were committed. Runs off the consumer's tasks, in the
     /// order of the commits: a slow one delays nothing but the next one's.
-    fn on_commit(&self, offsets: &BTreeMap<TopicPartition, i64>) {
+    fn on_commit(&self, offsets: &BTreeMap<TopicPartition, CommittedOffset>) {
         let _ = offsets;
     }
 
@@ -109,7 +109,7 @@ trait Audience: Send + Sync {
 }
 
 impl<K: 'static, V: 'static> Audience for Chain<K, V> {
-    fn committed(&self, offsets: &BTreeMap<TopicPartition, i64>) {
+    fn committed(&self, offsets: &Offsets) {
         for Member { interceptor, .. } in &self.0 {
             guarded("on_commit", interceptor.name(), || interceptor.on_commit(offsets));
         }

@@ -36,7 +36,7 @@ use klamm_core::TopicPartition;
 use klamm_core::consumer::Event;
 
 use self::decode::Decoder;
-use self::group::Group;
+use self::group::{Group, Offsets};
 use self::shared::{Lane, Shared};
 use crate::error::ConfigError;
 use crate::rt::Task;
@@ -47,7 +47,7 @@ pub use error::{ConsumerError, RecordPart};
 pub use group::{CommitError, RebalanceContext, RebalanceListener};
 pub use intercept::ConsumerInterceptor;
 pub use klamm_core::consumer::{ChunkError, Isolation, OffsetReset, StartOffset};
-pub use klamm_core::group::{Fatal as GroupError, Reason as RebalanceReason};
+pub use klamm_core::group::{CommittedOffset, Fatal as GroupError, Reason as RebalanceReason};
 pub use record::{ConsumerRecord, RecordHeader, TimestampType};
 pub use strategy::{AssignmentStrategy, CustomAssignor};
 pub use stream::PartitionStream;
@@ -109,8 +109,6 @@ impl<K, V> Drop for Consumer<K, V> {
     fn drop(&mut self) {
         // The task holds the group, which holds the task.
         self.group.abandon();
-        // Streams of single partitions may outlive the consumer, and end here.
-        self.shared.close();
     }
 }
 
@@ -121,10 +119,24 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
 
     /// Reads exactly these partitions from now on, each from the start given. Replaces what was assigned
     /// before; what was fetched and not handed out is dropped.
+    ///
+    /// No group shares the partitions out, but with a `group.id` its offsets can be used: [`StartOffset::Committed`] begins
+    /// there, [`Self::commit`] and automatic commits write them. The group must have no members then. Of a consumer that has
+    /// subscribed the next call for records says [`ConsumerError::Subscribed`], and the group's assignment stays.
     pub fn assign<P: Into<TopicPartition>>(&self, partitions: impl IntoIterator<Item = (P, StartOffset)>) {
-        if !self.shared.is_closed() {
-            let partitions = partitions.into_iter().map(|(name, start)| (name.into(), start));
-            self.shared.assign(partitions.collect());
+        if self.shared.is_closed() {
+            return;
+        }
+        let partitions: Vec<_> = partitions.into_iter().map(|(name, start)| (name.into(), start)).collect();
+        let committed = partitions.iter().filter(|(_, start)| *start == StartOffset::Committed);
+        let committed: Vec<_> = committed.map(|(name, _): &(TopicPartition, _)| name.clone()).collect();
+        let taken = self.group.take_by_hand().and_then(|()| {
+            self.shared.assign(partitions);
+            self.group.want(committed)
+        });
+        if let Err(error) = taken {
+            self.shared.stash(error);
+            self.shared.common.arrived.notify_waiters();
         }
     }
 
@@ -135,7 +147,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     /// committed, else as `auto.offset.reset` says. Topics that do not exist yet are read once they do. As long as nobody
     /// calls [`Self::recv`], [`Self::poll`] or a stream for `max.poll.interval.ms`, others get the partitions.
     ///
-    /// Do not mix with [`Self::assign`]: the group takes away what was assigned by hand.
+    /// What was assigned by hand is dropped.
     pub fn subscribe<T: Into<Arc<str>>>(&self, topics: impl IntoIterator<Item = T>) {
         self.subscribe_to(topics, None);
     }
@@ -157,9 +169,6 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         if self.shared.is_closed() {
             return;
         }
-        if !self.group.is_active() {
-            self.shared.assign(Vec::new());
-        }
         let topics: BTreeSet<Arc<str>> = topics.into_iter().map(Into::into).collect();
         self.group.subscribe(topics, listener);
     }
@@ -174,12 +183,13 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         self.group.unsubscribe().await;
     }
 
-    /// Commits the positions of all partitions that this member owns: behind every record that was handed out. Call it when
-    /// you are done with what you were given.
+    /// Commits the positions of all partitions that are assigned or owned: behind every record that was handed out, with the
+    /// leader epoch of the last one (KIP-320). Call it when you are done with what you were given.
     ///
     /// # Errors
     ///
-    /// See [`CommitError::recovery`]. After [`CommitError::NotOwned`] and [`CommitError::Expelled`] others read again what was
+    /// See [`CommitError::recovery`]. Without membership [`CommitError::NoGroup`] if no `group.id` is set, and
+    /// [`CommitError::HasMembers`] if others subscribed under it. After [`CommitError::NotOwned`] and [`CommitError::Expelled`] others read again what was
     /// not committed.
     ///
     /// # Cancel safety
@@ -189,7 +199,14 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         self.group.commit_positions().await
     }
 
-    /// Commits these offsets, each of the next record to be read. The partitions have to be this member's.
+    /// For tests: ends without a word to the group, as a process that dies.
+    #[doc(hidden)]
+    pub fn vanish(&self) {
+        self.group.vanish();
+    }
+
+    /// Commits these offsets, each of the next record to be read, as numbers or as [`CommittedOffset`]s with leader epoch and
+    /// metadata. The partitions have to be this member's; without membership any will do.
     ///
     /// # Errors
     ///
@@ -198,15 +215,65 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     /// # Cancel safety
     ///
     /// As [`Self::commit`].
-    pub async fn commit_offsets<P: Into<TopicPartition>>(
+    pub async fn commit_offsets<P: Into<TopicPartition>, O: Into<CommittedOffset>>(
         &self,
-        offsets: impl IntoIterator<Item = (P, i64)>,
+        offsets: impl IntoIterator<Item = (P, O)>,
     ) -> Result<(), CommitError> {
-        let offsets = offsets.into_iter().map(|(name, offset)| (name.into(), offset)).collect();
+        let offsets = offsets.into_iter().map(|(name, at)| (name.into(), at.into())).collect();
         self.group.commit(offsets).await
     }
 
-    /// The offsets that the group has committed, also of partitions that other members have; `None` where there is none.
+    /// Begins to commit the positions as [`Self::commit`] does, at once and without waiting; the future tells what became of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The future may be dropped: the commit goes on, and only its outcome is lost.
+    pub fn commit_async(&self) -> impl Future<Output = Result<(), CommitError>> + Send + 'static + use<K, V> {
+        let (group, offsets) = (self.group.clone(), self.group.positions());
+        let (told, outcome) = tokio::sync::oneshot::channel();
+        let commit = async move {
+            // Nobody may be waiting.
+            let _ = told.send(group.commit(offsets).await);
+        };
+        self.shared.client.rt().spawn(commit).detach();
+        async move { outcome.await.unwrap_or(Err(CommitError::Closed)) }
+    }
+
+    /// Commits that this record is done, and everything before it in its partition.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Self::commit`].
+    pub async fn commit_record<T, U>(&self, record: &ConsumerRecord<T, U>) -> Result<(), CommitError> {
+        self.group.commit(done([record])).await
+    }
+
+    /// Commits that these records are done, and everything before the last of them in each partition.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Self::commit`].
+    pub async fn commit_records<'a, T: 'a, U: 'a>(
+        &self,
+        records: impl IntoIterator<Item = &'a ConsumerRecord<T, U>>,
+    ) -> Result<(), CommitError> {
+        let offsets = done(records);
+        self.group.commit(offsets).await
+    }
+
+    /// What the group has committed, also of partitions that other members have; `None` where there is nothing.
     ///
     /// # Errors
     ///
@@ -214,13 +281,13 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     pub async fn committed(
         &self,
         partitions: &[TopicPartition],
-    ) -> Result<BTreeMap<TopicPartition, Option<i64>>, CommitError> {
+    ) -> Result<BTreeMap<TopicPartition, Option<CommittedOffset>>, CommitError> {
         self.group.committed(partitions).await
     }
 
     /// Stops reading. [`Self::recv`] then waits until something is assigned again.
     pub fn unassign(&self) {
-        self.shared.assign(Vec::new());
+        self.assign(Vec::<(TopicPartition, StartOffset)>::new());
     }
 
     /// The assigned partitions.
@@ -232,9 +299,10 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// # Errors
     ///
-    /// Returns [`ConsumerError::NotAssigned`] if it is not assigned.
+    /// Returns [`ConsumerError::NotAssigned`] if it is not assigned, and [`ConsumerError::NoGroup`] for
+    /// [`StartOffset::Committed`] without `group.id`.
     pub fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<(), ConsumerError> {
-        self.shared.seek(partition, to)
+        self.group.seek(partition, to)
     }
 
     /// Offset of the record that is handed out next. Waits until it is known, at most
@@ -434,8 +502,9 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// A member of a group gives up its partitions and leaves the group first, so that others take over at once (a static one
     /// does not leave). With automatic commits, what is done is committed: not the records of the last call, because nobody
-    /// knows whether they were processed; [`Self::commit`] says so. This takes at most `default.api.timeout.ms`. A consumer
-    /// that is dropped instead leaves its partitions to others after `session.timeout.ms`.
+    /// knows whether they were processed; [`Self::commit`] says so. This takes at most `default.api.timeout.ms`. For a consumer
+    /// that is dropped a task does the same, within `request.timeout.ms`; where the runtime ends as well, others get the
+    /// partitions after `session.timeout.ms`.
     ///
     /// # Errors
     ///
@@ -559,4 +628,17 @@ async fn wait_for<T>(
         }
         arrived.await;
     }
+}
+
+/// Behind these records, by partition.
+fn done<'a, K: 'a, V: 'a>(records: impl IntoIterator<Item = &'a ConsumerRecord<K, V>>) -> Offsets {
+    let mut offsets = Offsets::new();
+    for record in records {
+        let at = CommittedOffset::new(record.offset + 1).leader_epoch(record.leader_epoch);
+        let known = offsets.entry(record.topic_partition()).or_default();
+        if at.offset > known.offset {
+            *known = at;
+        }
+    }
+    offsets
 }

@@ -15,12 +15,13 @@ use klamm_core::consumer::{
     ChunkBatch, ChunkError, ChunkReader, ChunkRecord, Effect, Event, Fetcher, Handout, Isolation,
     PartitionFailure, StartOffset,
 };
+use klamm_core::group::{CommittedOffset, Offsets};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::budget::Budget;
 use super::error::ConsumerError;
-use super::group::Turns;
+use super::group::{Place, Turns};
 use super::intercept::Teller;
 use crate::client::Client;
 
@@ -88,9 +89,9 @@ pub(super) struct Shared {
 
 impl Reader {
     /// Where the partition stands, if it has a position.
-    fn position(&self, machine: &Machine, name: &TopicPartition) -> Option<i64> {
-        let open = self.open.as_ref().filter(|open| open.partition() == name).map(ChunkReader::position);
-        open.or_else(|| machine.fetcher.position(name))
+    fn place(&self, machine: &Machine, name: &TopicPartition) -> Option<Place> {
+        let open = self.open.as_ref().filter(|open| open.partition() == name);
+        open.map(|open| (open.position(), open.epoch())).or_else(|| machine.fetcher.place(name))
     }
 }
 
@@ -116,10 +117,22 @@ impl Shared {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Hands out nothing more; streams of single partitions, which may outlive the consumer, end. Positions stay known.
+    pub(super) fn end_reading(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.common.arrived.notify_waiters();
+        self.own.lock().values().for_each(|lane| lane.arrived.notify_waiters());
+    }
+
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.assign(Vec::new());
         self.common.arrived.notify_waiters();
+    }
+
+    /// What is assigned at this moment.
+    pub(super) fn assigned(&self) -> BTreeSet<TopicPartition> {
+        self.machine().fetcher.assignment().cloned().collect()
     }
 
     pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
@@ -176,8 +189,8 @@ impl Shared {
         {
             let machine = self.machine();
             for name in partitions {
-                if let Some(offset) = reader.position(&machine, name) {
-                    reader.turns.stopped(name, offset);
+                if let Some(place) = reader.place(&machine, name) {
+                    reader.turns.stopped(name, place);
                 }
             }
         }
@@ -267,27 +280,27 @@ impl Shared {
     }
 
     /// Reads these from their committed offsets, or as `auto.offset.reset` says.
-    pub(super) fn begin(&self, found: BTreeMap<TopicPartition, Option<i64>>) {
-        self.step(Event::Begin(found.into_iter().collect()));
+    pub(super) fn begin(&self, found: BTreeMap<TopicPartition, Option<CommittedOffset>>) {
+        let place = |at: CommittedOffset| (at.offset, at.leader_epoch.unwrap_or(-1));
+        self.step(Event::Begin(found.into_iter().map(|(name, at)| (name, at.map(place))).collect()));
     }
 
     /// Offsets to commit: behind what was handed out, or with `done` behind what is done; where nothing was handed out yet,
     /// where reading begins, so that others begin there, too.
-    pub(super) fn committable(
-        &self,
-        partitions: &BTreeSet<TopicPartition>,
-        done: bool,
-    ) -> BTreeMap<TopicPartition, i64> {
+    pub(super) fn committable(&self, partitions: &BTreeSet<TopicPartition>, done: bool) -> Offsets {
         let common = self.common.reader.lock();
-        let offset = |reader: &Reader, name| {
-            let turn = reader.turns.offset(name, done);
-            turn.or_else(|| reader.position(&self.machine(), name))
+        let place = |reader: &Reader, name: &TopicPartition| {
+            let turn = reader.turns.place(name, done);
+            turn.or_else(|| reader.place(&self.machine(), name))
         };
-        let offset = |name| match self.lane(name) {
-            Some(lane) => offset(&lane.reader.lock(), name),
-            None => offset(&common, name),
+        let committed = |name: &TopicPartition| {
+            let (offset, epoch) = match self.lane(name) {
+                Some(lane) => place(&lane.reader.lock(), name),
+                None => place(&common, name),
+            }?;
+            Some((name.clone(), CommittedOffset::new(offset).leader_epoch(epoch)))
         };
-        partitions.iter().filter_map(|name| Some((name.clone(), offset(name)?))).collect()
+        partitions.iter().filter_map(committed).collect()
     }
 
     /// Does something with the reader of a partition.
@@ -327,7 +340,8 @@ impl Shared {
     pub(super) fn position(&self, partition: &TopicPartition) -> Option<Option<i64>> {
         self.with_reader(partition, |reader| {
             let machine = self.machine();
-            machine.fetcher.is_assigned(partition).then(|| reader.position(&machine, partition))
+            let offset = || reader.place(&machine, partition).map(|(offset, _)| offset);
+            machine.fetcher.is_assigned(partition).then(offset)
         })
     }
 
@@ -388,7 +402,7 @@ impl Shared {
             if let Some(open) = &mut reader.open {
                 match decode(open) {
                     Ok(Some((first, next, found))) => {
-                        reader.turns.handed(open.partition(), first, next);
+                        reader.turns.handed(open.partition(), first, (next, open.epoch()));
                         return Ok(Some((open.partition().clone(), found)));
                     }
                     Ok(None) => reader.open = None,

@@ -264,7 +264,10 @@ mod tests {
             frames.push_back(frame);
             if frames.len() > 2 {
                 let oldest = frames.pop_front().unwrap();
-                assert!(oldest.iter().all(|byte| *byte == oldest[0]), "nobody wrote into a frame that is held");
+                assert!(
+                    oldest.iter().all(|byte| *byte == oldest[0]),
+                    "nobody wrote into a frame that is held"
+                );
             }
         }
         assert!(seen.len() <= 5, "{} buffers for three frames that are held", seen.len());

@@ -54,14 +54,15 @@ pub(crate) fn peers(options: &Peers) -> Result<bool, Error> {
     let broker = Broker::start(options.broker)?;
     let about = about();
     let (values, workers) = (values.path(), options.workers);
-    let setting = |group| Setting { broker: &broker, values, partitions: PARTITIONS, workers, mode: None, group };
+    let setting =
+        Setting { broker: &broker, values, partitions: PARTITIONS, workers, mode: None, group: "size" };
     let mut needed = Vec::new();
     for workload in &workloads {
-        needed.push(if workload.rate > 0 { 0.0 } else { fill(&writer, workload, &setting("size"))? });
+        needed.push(if workload.rate > 0 { 0.0 } else { fill(&writer, workload, &setting)? });
     }
     let mut cells: Vec<_> = workloads
         .iter()
-        .flat_map(|workload| clients.iter().map(|client| (workload, client.name)))
+        .flat_map(|workload| clients.iter().map(move |client| (workload, client.name)))
         .map(|(workload, client)| Cell {
             client,
             workload: *workload,
@@ -72,17 +73,21 @@ pub(crate) fn peers(options: &Peers) -> Result<bool, Error> {
     for round in 0..options.rounds {
         eprintln!("round {} of {}, load average {}", round + 1, options.rounds, load_average());
         for (cells, needed) in cells.chunks_mut(clients.len().max(1)).zip(&needed) {
-            for i in (0..cells.len()).map(|i| (i + round) % cells.len()) {
-                let (cell, group) = (&mut cells[i], format!("{}-{}-{round}", cells[i].workload.name, cells[i].client));
+            // Each begins once: nobody always comes after the same one.
+            for i in (0..clients.len()).map(|i| (i + round) % clients.len()) {
+                let cell = &mut cells[i];
+                let group = format!("{}-{}-{round}", cell.workload.name, cell.client);
+                let setting = Setting { group: &group, ..setting };
                 let outcome = if cell.workload.rate > 0 {
-                    end_to_end(&clients[i], &writer, &cell.workload, &setting(&group))
+                    end_to_end(&clients[i], &writer, &cell.workload, &setting)
                 } else {
-                    one(&clients[i], &cell.workload, &setting(&group))
+                    one(&clients[i], &cell.workload, &setting)
                 };
                 match outcome {
                     Ok((report, received)) => {
                         let ratio = received.filter(|_| *needed > 0.0).map(|bytes| bytes / needed);
-                        let said = ratio.map_or(String::new(), |ratio| format!(", {ratio:.3} of the bytes needed"));
+                        let said =
+                            ratio.map_or(String::new(), |ratio| format!(", {ratio:.3} of the bytes needed"));
                         eprintln!("{:14} {:15} {}{said}", cell.workload.name, cell.client, line(&report));
                         cell.reports.push((report, ratio));
                     }
@@ -118,7 +123,7 @@ fn fill(writer: &Built, workload: &Workload, setting: &Setting<'_>) -> Result<f6
     process.go()?;
     process.line("{")?;
     process.end()?;
-    let size = Setting { mode: Some("consume-size"), group: "size", ..*setting };
+    let size = Setting { mode: Some("consume-size"), ..*setting };
     // What the writer sent to warm up is there, too.
     let all = setting.broker.end_offsets(workload.name, setting.partitions)? as usize;
     let all = Workload { records: all, ..*workload };
@@ -142,11 +147,7 @@ fn judge(report: &Report, workload: &Workload) -> Result<(), Error> {
     }
 }
 
-fn one(
-    client: &Built,
-    workload: &Workload,
-    setting: &Setting<'_>,
-) -> Result<(Report, Option<f64>), Error> {
+fn one(client: &Built, workload: &Workload, setting: &Setting<'_>) -> Result<(Report, Option<f64>), Error> {
     let all = setting.broker.end_offsets(workload.name, setting.partitions)? as usize;
     let workload = &Workload { records: all, ..*workload };
     let mut process = Running::start(client, workload, setting, workload.name)?;
@@ -193,7 +194,8 @@ fn received(process: u32) -> Option<f64> {
     let output = Command::new("ss").args(["-tinpHO", "state", "established"]).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let of = format!("pid={process},");
-    let bytes = |line: &str| line.split("bytes_received:").nth(1)?.split_whitespace().next()?.parse::<f64>().ok();
+    let bytes =
+        |line: &str| line.split("bytes_received:").nth(1)?.split_whitespace().next()?.parse::<f64>().ok();
     let found: Vec<f64> = text.lines().filter(|line| line.contains(&of)).filter_map(bytes).collect();
     (!found.is_empty()).then(|| found.iter().sum())
 }
@@ -235,7 +237,8 @@ fn table(workload: &Workload, cells: &[&Cell]) -> String {
             median(cell.reports.iter().filter_map(value).collect())
         };
         let Some((Report { version, .. }, _)) = cell.reports.first() else { continue };
-        let number = |value: Option<f64>, digits: usize| value.map_or("-".into(), |value| format!("{value:.digits$}"));
+        let number =
+            |value: Option<f64>, digits: usize| value.map_or("-".into(), |value| format!("{value:.digits$}"));
         text += &format!(
             "| {} {version} | {} | {} | {} | {} | {} |",
             cell.client,

@@ -103,7 +103,11 @@ fn wants(options: &Peers, client: &str) -> bool {
     options.clients.is_empty() || options.clients.iter().any(|wanted| wanted == client)
 }
 
-pub(crate) fn pick<T: Copy>(all: &[T], name: impl Fn(&T) -> &'static str, wanted: &[String]) -> Result<Vec<T>, Error> {
+pub(crate) fn pick<T: Copy>(
+    all: &[T],
+    name: impl Fn(&T) -> &'static str,
+    wanted: &[String],
+) -> Result<Vec<T>, Error> {
     if let Some(unknown) = wanted.iter().find(|wanted| all.iter().all(|one| name(one) != wanted.as_str())) {
         let known: Vec<_> = all.iter().map(name).collect();
         return Err(format!("there is no {unknown}; there are {}", known.join(", ")).into());

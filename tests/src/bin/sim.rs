@@ -113,10 +113,14 @@ mod planted {
         outcome.map_err(Broken::Unjudged)?.map(drop)
     }
 
+    /// Those in which a bug of logs, producers or readers can show; no bug of groups is planted yet.
+    const HUNTED: [Workload; 4] =
+        [Workload::Idempotent, Workload::Plain, Workload::Consume, Workload::Produce];
+
     /// Workloads take turns.
     fn workload(options: &Options, seed: u64) -> Workload {
-        let turn = usize::try_from(seed).unwrap_or_default() % Workload::ALL.len();
-        options.workload.unwrap_or(Workload::ALL[turn])
+        let turn = usize::try_from(seed).unwrap_or_default() % HUNTED.len();
+        options.workload.unwrap_or(HUNTED[turn])
     }
 }
 

@@ -36,6 +36,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
 use tokio::runtime::Runtime;
 
 use super::corpus::batch;
+use super::groups;
 
 /// First byte of an input whose rest is the stream: its lowest bit says that, the upper half how the stream is torn.
 pub const STREAM: u8 = 0xf0;
@@ -105,6 +106,8 @@ struct House {
     cluster: Cluster,
     runtime: Runtime,
     inputs: u32,
+    /// Id of the member of the samples' group; inputs name it by [`groups::MEMBER`].
+    member: String,
 }
 
 /// Panics on this thread so far; the first call begins to count. A runtime catches those of its tasks, and all that is
@@ -147,13 +150,19 @@ impl House {
     fn new(door: i32) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
-        let cluster = Cluster::builder().brokers(1).seed(1).topic(TOPIC, Some(2), Some(1)).start();
+        let cluster = Cluster::builder().brokers(1).seed(1).topic(TOPIC, Some(2), Some(1));
+        let cluster = cluster.config("offsets.topic.num.partitions", "1");
+        let cluster = cluster.config("group.initial.rebalance.delay.ms", "0").start();
         let cluster = runtime.block_on(cluster).unwrap_or_else(|error| panic!("no cluster: {error}"));
-        Self { door, cluster, runtime, inputs: 0 }
+        let mut house = Self { door, cluster, runtime, inputs: 0, member: String::new() };
+        if door == BROKER {
+            house.member = groups::found(|frames| house.converse(&Asked::frames(frames, 64)));
+        }
+        house
     }
 
     fn knock(&self, input: &[u8]) {
-        let Some(asked) = Asked::of(input) else { return };
+        let Some(asked) = Asked::of(&groups::named(input, &self.member)) else { return };
         let before = panics();
         let answers = self.converse(&asked);
         assert_eq!(panics(), before, "a task of the cluster panicked");
@@ -295,7 +304,7 @@ pub(super) fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let metadata = MetadataRequest::default()
         .with_topics(Some(vec![MetadataRequestTopic::default().with_name(Some(name()))]))
         .with_allow_auto_topic_creation(false);
-    let single = [
+    let mut single = vec![
         ("produce", request(9, &produce)),
         ("produce-unanswered", request(9, &produce.clone().with_acks(0))),
         ("fetch", request(12, &fetch)),
@@ -308,6 +317,7 @@ pub(super) fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("versions", request(3, &ApiVersionsRequest::default())),
         ("cluster", request(1, &DescribeClusterRequest::default())),
     ];
+    single.extend(groups::samples());
     let whole = single.iter().flat_map(|(_, frame)| frame.iter().copied()).collect();
     let all = single.into_iter().chain([("one-after-the-other", whole)]);
     all.map(|(name, frames)| (name, [&[FRAMES], &frames[..]].concat())).collect()
@@ -391,7 +401,7 @@ fn pre_vote(mut vote: VoteRequest) -> VoteRequest {
 }
 
 /// A request as a [`frame`]; empty if this version cannot say it.
-fn request<R: Request>(version: u8, request: &R) -> Vec<u8> {
+pub(super) fn request<R: Request>(version: u8, request: &R) -> Vec<u8> {
     let body = codec::encode_request(version.into(), request).map(|frame| frame.into_contiguous());
     let api_key = u8::try_from(R::KEY).unwrap_or(u8::MAX);
     body.map(|body| frame(api_key, version, &body)).unwrap_or_default()
@@ -405,8 +415,8 @@ mod tests {
     fn requests_that_make_sense_are_all_answered() {
         let house = House::new(BROKER);
         for (name, input) in samples() {
-            let asked = Asked::of(&input).unwrap();
-            assert!(!asked.frames.is_empty(), "{name}");
+            let asked = Asked::of(&groups::named(&input, &house.member)).unwrap();
+            assert!(asked.frames.len() > 1, "{name}");
             let answers = house.converse(&asked);
             let unanswered = usize::from(name == "produce-unanswered" || name == "one-after-the-other");
             assert_eq!(answers.len() + unanswered, asked.frames.len(), "{name}");

@@ -10,6 +10,7 @@
 pub mod corpus;
 mod decoders;
 pub mod front_door;
+mod groups;
 pub mod mutate;
 
 /// One thing that takes any bytes.

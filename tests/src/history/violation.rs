@@ -377,10 +377,16 @@ impl fmt::Display for Violation {
                 write!(f, "although {since} was in generation {then} already")
             }
             Self::GenerationMovedBack { group, before, from, after, to } => {
-                write!(f, "group {group} was in generation {from} by {before}, but {after} joined generation {to}")
+                write!(
+                    f,
+                    "group {group} was in generation {from} by {before}, but {after} was told its assignment in generation {to}"
+                )
             }
             Self::Undelivered { group, spot, missed, op } => {
-                write!(f, "group {group} was never done with {missed} records, the first of them {op} at {spot}")
+                write!(
+                    f,
+                    "group {group} was never done with {missed} records, the first of them {op} at {spot}"
+                )
             }
             Self::LogsDiffer { one, other, spot, one_holds, other_holds } => {
                 write!(f, "{one} holds {one_holds} at {spot}, {other} holds {other_holds}")

@@ -324,7 +324,9 @@ impl Reader {
         // One that stays knows the leaders' epochs, and no leader that is deposed can make it jump.
         let policy = match shared.scenario.workload {
             Workload::Consume => OffsetReset::None,
-            Workload::Idempotent | Workload::Plain | Workload::Produce | Workload::Groups => OffsetReset::Latest,
+            Workload::Idempotent | Workload::Plain | Workload::Produce | Workload::Groups => {
+                OffsetReset::Latest
+            }
         };
         let consumer: Consumer = Consumer::builder()
             .client(client)

@@ -20,8 +20,8 @@ use broker_lite::sim::Sim;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use klamm::{
-    Client, CommitError, Consumer, ConsumerError, ConsumerRecord, NewPartitions, OffsetReset,
-    RebalanceContext, RebalanceListener, RebalanceReason, TopicPartition,
+    Client, CommitError, Consumer, ConsumerError, ConsumerRecord, ErrorCode, GroupError, NewPartitions,
+    OffsetReset, RebalanceContext, RebalanceListener, RebalanceReason, TopicPartition,
 };
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -193,8 +193,9 @@ async fn grow(
     let admin = shared.client(cluster, "admin")?.admin();
     loop {
         let wanted = [NewPartitions::new(TOPIC, partitions)];
+        // One that was carried out and not answered is refused the next time.
         let asked = admin.create_partitions(wanted).await.map(|results| results.all());
-        if let Ok(Ok(_)) = asked {
+        if matches!(asked, Ok(Ok(_))) || cluster.leader_of(TOPIC, partitions - 1).is_some() {
             break;
         }
         sleep(Duration::from_millis(200)).await;
@@ -245,13 +246,19 @@ fn hanging(
     let coordinators: Vec<_> = (0..world.grouping.groups.len())
         .map(|group| format!("{} at {:?}", group_id(group), cluster.coordinator_of(&group_id(group))))
         .collect();
-    let done: Vec<_> = world.done.lock().iter().map(|(place, done)| format!("{place:?}: {}", done.len())).collect();
+    let done: Vec<_> =
+        world.done.lock().iter().map(|(place, done)| format!("{place:?}: {}", done.len())).collect();
     let told = format!("{}; {}; done {}", logs.join("; "), coordinators.join(", "), done.join(", "));
     failed.map_or(told.clone(), |failed| format!("{failed}; {told}"))
 }
 
 /// Asks each group what it has committed, and judges everything.
-async fn judge(world: &Arc<World>, cluster: &Cluster, topics: &[Shared], ends: &[Vec<i64>]) -> Result<(), Broken> {
+async fn judge(
+    world: &Arc<World>,
+    cluster: &Cluster,
+    topics: &[Shared],
+    ends: &[Vec<i64>],
+) -> Result<(), Broken> {
     let mut behind = Vec::new();
     for group in 0..world.grouping.groups.len() {
         let (me, handle) = (world.register(group, "judge"), cluster.handle());
@@ -264,7 +271,7 @@ async fn judge(world: &Arc<World>, cluster: &Cluster, topics: &[Shared], ends: &
                 (0..).zip(ends).map(|(index, _)| TopicPartition::new(&*shared.topic, index)).collect();
             let committed = consumer.committed(&places).await.map_err(|error| error.to_string())?;
             for (place, end) in places.iter().zip(ends) {
-                let offset = committed.get(place).copied().flatten().unwrap_or(0);
+                let offset = committed.get(place).and_then(Option::as_ref).map_or(0, |at| at.offset);
                 if offset != *end {
                     behind.push(format!("{}: {place} at {offset} of {end}", group_id(group)));
                 }
@@ -389,7 +396,11 @@ impl Mine {
 struct Listener(Arc<Mine>);
 
 impl RebalanceListener for Listener {
-    fn assigned<'a>(&'a self, _: &'a RebalanceContext, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
+    fn assigned<'a>(
+        &'a self,
+        _: &'a RebalanceContext,
+        partitions: &'a [TopicPartition],
+    ) -> BoxFuture<'a, ()> {
         let mine = &self.0;
         async move {
             let (now, me) = (mine.world.sim.now(), mine.ear.me);
@@ -445,6 +456,14 @@ impl RebalanceListener for Listener {
         }
         .boxed()
     }
+}
+
+/// How reading ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    On,
+    /// Another member has its `group.instance.id`.
+    Fenced,
 }
 
 /// One consumer from its start to its end.
@@ -512,7 +531,10 @@ impl Member {
         self.subscribe(true);
         while !world.calm.load(Ordering::SeqCst) {
             let life = self.mine.draw_ms(world.grouping.life_ms);
-            self.read(Instant::now() + life).await?;
+            if self.read(Instant::now() + life).await? == Reading::Fenced {
+                self.crash();
+                return Ok(false);
+            }
             if world.calm.load(Ordering::SeqCst) {
                 break;
             }
@@ -546,8 +568,14 @@ impl Member {
         }
         self.subscribe(true);
         while !world.over.load(Ordering::SeqCst) {
-            self.read(Instant::now() + Duration::from_millis(200)).await?;
+            if self.read(Instant::now() + Duration::from_millis(200)).await? == Reading::Fenced {
+                self.crash();
+                return Ok(false);
+            }
         }
+        // What was read last is done, and committed by the close, once somebody asks for more.
+        let rest = self.consumer.poll(1, Duration::ZERO).await;
+        self.work(rest.map_err(|error| error.to_string())?).await?;
         self.close().await?;
         Ok(true)
     }
@@ -563,22 +591,30 @@ impl Member {
         let owned: Vec<_> = self.mine.owned.lock().keys().cloned().collect();
         let (now, me) = (self.mine.world.sim.now(), self.mine.ear.me);
         self.mine.tell(&owned, |history, place| history.revoked(now, me, place));
-        drop(self.consumer);
+        // Dropped alone it would leave its group.
+        self.consumer.vanish();
     }
 
     /// Reads and works until then.
-    async fn read(&self, until: Instant) -> Result<(), String> {
+    async fn read(&self, until: Instant) -> Result<Reading, String> {
         loop {
             let most = self.mine.chance.lock().usize(1..=20);
             let records = tokio::select! {
                 biased;
-                () = sleep_until(until) => return Ok(()),
+                () = sleep_until(until) => return Ok(Reading::On),
                 records = self.consumer.poll(most, Duration::from_secs(1)) => records,
             };
             match records {
                 Ok(records) => self.work(records).await?,
                 // Nobody led it for long, or there is a leader that does not know yet.
                 Err(ConsumerError::NoLeader { .. }) => {}
+                // Its JoinGroup was answered by one coordinator after another, each with an id, and the first id is the one
+                // that was replicated. Who starts it again gets the place.
+                Err(ConsumerError::Group {
+                    why: GroupError::Refused(ErrorCode::FENCED_INSTANCE_ID), ..
+                }) if self.plan.fixed => {
+                    return Ok(Reading::Fenced);
+                }
                 Err(error) => return Err(error.to_string()),
             }
         }
@@ -612,9 +648,9 @@ impl Member {
         match timeout(HANG, self.consumer.commit()).await {
             Ok(Ok(())) => Ok(()),
             // Others work on it again.
-            Ok(Err(CommitError::NotOwned { .. } | CommitError::Expelled { .. } | CommitError::TimedOut { .. })) => {
-                Ok(())
-            }
+            Ok(Err(
+                CommitError::NotOwned { .. } | CommitError::Expelled { .. } | CommitError::TimedOut { .. },
+            )) => Ok(()),
             Ok(Err(error)) => Err(format!("commit: {error}")),
             Err(_) => Err(format!("a commit takes longer than {HANG:?}")),
         }

@@ -60,8 +60,7 @@ impl Ear {
                         let Some(place) = self.place(&topic.name, part.partition_index) else { continue };
                         let (offset, generation) =
                             (part.committed_offset, request.generation_id_or_member_epoch);
-                        let number =
-                            history.commit_sent(self.sim.now(), self.me, place, offset, generation);
+                        let number = history.commit_sent(self.sim.now(), self.me, place, offset, generation);
                         sent.push((topic.name.clone(), part.partition_index, number));
                     }
                 }

@@ -37,8 +37,7 @@ impl std::fmt::Display for Workload {
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Idempotent, Self::Plain, Self::Consume, Self::Produce, Self::Groups];
+    pub const ALL: [Self; 5] = [Self::Idempotent, Self::Plain, Self::Consume, Self::Produce, Self::Groups];
 }
 
 /// What is special about the producers of [`Workload::Produce`].

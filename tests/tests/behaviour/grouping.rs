@@ -1,95 +1,17 @@
 //! What members of a consumer group promise.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::Error;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use klamm::{
-    AssignmentStrategy, CommitError, Consumer, ConsumerBuilder, ConsumerError, ErrorCode, GroupError,
-    NewPartitions, OffsetReset, Producer, RebalanceContext, RebalanceListener, RebalanceReason, Record,
+    AssignmentStrategy, Consumer, ConsumerError, ErrorCode, GroupError, NewPartitions, OffsetReset,
     TopicPartition,
 };
 use klamm_tests::backend::{BROKERS, Backend};
 use klamm_tests::suite::Outcome;
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
-use crate::tools::{SOON, next, number, write_numbers};
-
-/// What a member read, by partition and offset, and how often.
-type Seen = Arc<Mutex<BTreeMap<(i32, i64), usize>>>;
-
-/// A member that reads all the time.
-struct Member {
-    consumer: Arc<Consumer>,
-    seen: Seen,
-    reading: JoinHandle<()>,
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.reading.abort();
-    }
-}
-
-fn builder(backend: &Backend, group: &str) -> Result<ConsumerBuilder, Error> {
-    Ok(Consumer::builder()
-        .client(&backend.client()?)
-        .group_id(group)
-        .auto_offset_reset(OffsetReset::Earliest))
-}
-
-impl Member {
-    fn start(builder: ConsumerBuilder, topic: &str) -> Result<Self, Error> {
-        let consumer: Arc<Consumer> = Arc::new(builder.build().map_err(Error::other)?);
-        consumer.subscribe([topic]);
-        let seen = Seen::default();
-        let (reader, noted) = (consumer.clone(), seen.clone());
-        let reading = tokio::spawn(async move {
-            while let Ok(record) = reader.recv().await {
-                let place = (record.partition, record.offset);
-                *noted.lock().expect("no panic").entry(place).or_default() += 1;
-            }
-        });
-        Ok(Self { consumer, seen, reading })
-    }
-
-    fn partitions(&self) -> BTreeSet<i32> {
-        self.consumer.assignment().into_iter().map(|name| name.partition).collect()
-    }
-
-    fn seen(&self) -> BTreeMap<(i32, i64), usize> {
-        self.seen.lock().expect("no panic").clone()
-    }
-}
-
-/// Waits for something to become true.
-async fn until(what: &str, mut done: impl FnMut() -> bool) -> Outcome {
-    let begun = Instant::now();
-    while !done() {
-        if begun.elapsed() > 3 * SOON {
-            return Err(format!("not within {:?}: {what}", 3 * SOON).into());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
-}
-
-/// Writes so many records into each partition.
-async fn write(backend: &Backend, topic: &str, partitions: i32, each: i64) -> Outcome {
-    let producer: Producer = Producer::builder().client(&backend.client()?).build()?;
-    for index in 0..each {
-        for partition in 0..partitions {
-            drop(producer.send(Record::new(topic).partition(partition).value(index.to_string())).await?);
-        }
-    }
-    producer.flush().await?;
-    producer.close(SOON).await?;
-    Ok(())
-}
+use crate::members::{Member, Notes, builder, until, write};
+use crate::tools::{SOON, next};
 
 async fn share_and_take_over(backend: &Backend, strategy: AssignmentStrategy) -> Outcome {
     let topic = backend.topic("shared", 4).await?;
@@ -126,7 +48,7 @@ async fn share_and_take_over(backend: &Backend, strategy: AssignmentStrategy) ->
     first.consumer.commit().await?;
     let all: Vec<_> = (0..4).map(|index| TopicPartition::new(topic.as_str(), index)).collect();
     let committed = first.consumer.committed(&all).await?;
-    assert_eq!(committed.into_values().collect::<Vec<_>>(), [Some(150); 4]);
+    assert!(committed.into_values().all(|at| at.is_some_and(|at| at.offset == 150)));
     first.consumer.close().await?;
     Ok(())
 }
@@ -139,37 +61,6 @@ pub(crate) async fn cooperative_members_share_and_one_takes_over_when_the_other_
     backend: &Backend,
 ) -> Outcome {
     share_and_take_over(backend, AssignmentStrategy::CooperativeSticky).await
-}
-
-pub(crate) async fn a_group_goes_on_where_it_committed(backend: &Backend) -> Outcome {
-    let topic = backend.topic("resumed", 1).await?;
-    let group = backend.fresh_topic("group");
-    write_numbers(backend, &topic, 100).await?;
-    let partition = TopicPartition::new(topic.as_str(), 0);
-    let consumer: Consumer = builder(backend, &group)?.enable_auto_commit(false).build()?;
-    assert_eq!(consumer.commit().await, Err(CommitError::NoGroup));
-    assert_eq!(consumer.committed(std::slice::from_ref(&partition)).await?[&partition], None);
-    consumer.subscribe([topic.as_str()]);
-    next(&consumer, 40).await?;
-    consumer.commit_offsets([(partition.clone(), 30)]).await?;
-    let foreign = consumer.commit_offsets([((topic.as_str(), 9), 1)]).await;
-    assert!(matches!(foreign, Err(CommitError::NotOwned { .. })), "{foreign:?}");
-    consumer.close().await?;
-    assert!(matches!(consumer.recv().await, Err(ConsumerError::Closed)));
-
-    let consumer: Consumer = builder(backend, &group)?.build()?;
-    consumer.subscribe([topic.as_str()]);
-    assert_eq!(number(&consumer.recv().await?)?, 30);
-    let records = next(&consumer, 9).await?;
-    assert_eq!(number(&records[8])?, 39);
-    // Whoever asks for more is done with what came before: ten records, and not the eleventh.
-    assert_eq!(number(&consumer.recv().await?)?, 40);
-    consumer.close().await?;
-    assert_eq!(consumer.committed(std::slice::from_ref(&partition)).await, Err(CommitError::Closed));
-    let consumer: Consumer = builder(backend, &group)?.build()?;
-    assert_eq!(consumer.committed(std::slice::from_ref(&partition)).await?[&partition], Some(40));
-    consumer.close().await?;
-    Ok(())
 }
 
 pub(crate) async fn a_group_outlives_its_coordinator(backend: &Backend) -> Outcome {
@@ -231,69 +122,11 @@ pub(crate) async fn others_take_over_from_a_member_that_vanished(backend: &Backe
     until("both share", || one.partitions().len() == 1 && two.partitions().len() == 1).await?;
     until("both read", || one.seen().len() + two.seen().len() >= 40).await?;
     one.consumer.commit().await?;
-    // Aborting the reader drops the last hold on the consumer: nothing is said to the group.
-    two.reading.abort();
-    drop(two);
+    two.consumer.vanish();
     until("the session is over, and the other takes over", || one.partitions().len() == 2).await?;
     until("it reads what was not committed", || one.seen().len() == 40).await?;
     one.consumer.close().await?;
     Ok(())
-}
-
-/// Notes what it hears, and commits in `revoked`.
-#[derive(Clone, Default)]
-struct Notes(Arc<Mutex<Vec<String>>>);
-
-impl Notes {
-    fn add(&self, what: String) {
-        self.0.lock().expect("no panic").push(what);
-    }
-
-    fn taken(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().expect("no panic"))
-    }
-
-    fn len(&self) -> usize {
-        self.0.lock().expect("no panic").len()
-    }
-}
-
-impl RebalanceListener for Notes {
-    fn assigned<'a>(
-        &'a self,
-        _: &'a RebalanceContext,
-        partitions: &'a [TopicPartition],
-    ) -> BoxFuture<'a, ()> {
-        self.add(format!("assigned {}", partitions.len()));
-        std::future::ready(()).boxed()
-    }
-
-    fn revoked<'a>(
-        &'a self,
-        context: &'a RebalanceContext,
-        partitions: &'a [TopicPartition],
-        reason: RebalanceReason,
-    ) -> BoxFuture<'a, ()> {
-        async move {
-            let committed = context.commit().await.is_ok();
-            self.add(format!("revoked {}: {reason:?}, committed: {committed}", partitions.len()));
-        }
-        .boxed()
-    }
-
-    fn lost<'a>(
-        &'a self,
-        context: &'a RebalanceContext,
-        partitions: &'a [TopicPartition],
-        reason: RebalanceReason,
-    ) -> BoxFuture<'a, ()> {
-        async move {
-            let first = partitions[0].clone();
-            let committed = context.commit_offsets([(first, 1)].into()).await.is_ok();
-            self.add(format!("lost {}: {reason:?}, committed: {committed}", partitions.len()));
-        }
-        .boxed()
-    }
 }
 
 pub(crate) async fn a_listener_hears_of_every_change_and_commits_while_it_can(backend: &Backend) -> Outcome {
@@ -377,5 +210,51 @@ pub(crate) async fn whoever_cannot_be_a_member_is_told_why(backend: &Backend) ->
         let _ = second.poll(1, Duration::from_millis(50)).await?;
     }
     second.close().await?;
+    Ok(())
+}
+
+pub(crate) async fn a_member_that_is_dropped_leaves_and_commits_what_is_done(backend: &Backend) -> Outcome {
+    let topic = backend.topic("dropped", 2).await?;
+    let group = backend.fresh_topic("group");
+    write(backend, &topic, 2, 20).await?;
+    let other = Member::start(builder(backend, &group)?, &topic)?;
+    until("it has everything", || other.seen().len() == 40).await?;
+    let consumer: Consumer = builder(backend, &group)?.build()?;
+    consumer.subscribe([topic.as_str()]);
+    while consumer.assignment().len() != 1 {
+        let _ = consumer.poll(1, Duration::from_millis(20)).await?;
+    }
+    let partition = consumer.assignment().remove(0);
+    write(backend, &topic, 2, 5).await?;
+    let done = next(&consumer, 4).await?;
+    let open = consumer.recv().await?.offset;
+    // The session lasts 45 s: nobody waits for that.
+    drop(consumer);
+    until("the other takes over", || other.partitions().len() == 2).await?;
+    until("it reads what was not done", || other.seen().contains_key(&(partition.partition, open))).await?;
+    let again = other.seen().contains_key(&(partition.partition, done[3].offset));
+    assert!(!again, "what was done is committed");
+    other.consumer.close().await?;
+    Ok(())
+}
+
+pub(crate) async fn a_member_that_subscribes_to_other_topics_gives_up_the_former(
+    backend: &Backend,
+) -> Outcome {
+    let [first, second] = [backend.topic("former", 2).await?, backend.topic("latter", 3).await?];
+    let group = backend.fresh_topic("group");
+    write(backend, &second, 3, 2).await?;
+    let consumer: Consumer = builder(backend, &group)?.build()?;
+    let notes = Notes::default();
+    consumer.subscribe_with([first.as_str()], notes.clone());
+    while consumer.assignment().len() != 2 {
+        let _ = consumer.poll(1, Duration::from_millis(20)).await?;
+    }
+    consumer.subscribe_with([second.as_str()], notes.clone());
+    let records = next(&consumer, 6).await?;
+    assert!(records.iter().all(|record| *record.topic == *second));
+    let told = notes.taken();
+    assert_eq!(told, ["assigned 2", "revoked 2: SubscriptionChanged, committed: true", "assigned 3"]);
+    consumer.close().await?;
     Ok(())
 }

@@ -10,6 +10,7 @@ mod accumulating;
 mod acknowledging;
 mod administering;
 mod changing;
+mod committing;
 mod configuring;
 mod connecting;
 mod consuming;
@@ -18,6 +19,7 @@ mod failing;
 mod grouping;
 mod growing;
 mod limits;
+mod members;
 mod overseeing;
 mod pacing;
 mod partitioning;
@@ -104,12 +106,17 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     consuming::a_poison_record_does_what_the_policy_says[KeepRecords],
     grouping::two_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
     grouping::cooperative_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
-    grouping::a_group_goes_on_where_it_committed[Groups, KeepRecords],
     grouping::a_group_outlives_its_coordinator[Groups, KeepRecords, Replicate, Kill],
     grouping::others_take_over_from_a_member_that_vanished[Groups, KeepRecords],
     grouping::a_listener_hears_of_every_change_and_commits_while_it_can[Groups, KeepRecords],
     grouping::new_partitions_and_new_topics_are_shared_out[Groups, CreatePartitions, CreateTopics],
     grouping::whoever_cannot_be_a_member_is_told_why[Groups, KeepRecords],
+    grouping::a_member_that_is_dropped_leaves_and_commits_what_is_done[Groups, KeepRecords],
+    grouping::a_member_that_subscribes_to_other_topics_gives_up_the_former[Groups, KeepRecords],
+    committing::a_group_goes_on_where_it_committed[Groups, KeepRecords],
+    committing::an_assigned_consumer_commits_for_its_group_and_another_goes_on_there[Groups, KeepRecords],
+    committing::without_a_group_nothing_is_committed_and_beside_members_it_is_refused[Groups, KeepRecords],
+    committing::a_committed_leader_epoch_tells_that_the_log_was_truncated[Groups, KeepRecords],
     administering::a_topic_is_created_described_and_deleted[CreateTopics],
     administering::the_cluster_describes_itself[CreateTopics],
     administering::what_is_only_validated_is_not_done[CreateTopicsInFull],

@@ -92,7 +92,7 @@ pub(crate) async fn groups_are_listed_described_and_deleted(backend: &Backend) -
     assert!((1..=3).contains(&stable.coordinator), "{stable:?}");
     let [member] = &stable.members[..] else { return Err(format!("{stable:?}").into()) };
     assert_eq!((member.instance_id.as_deref(), member.client_id.as_str()), (Some("one"), "behaviour"));
-    assert_eq!(member.topics, [topic.clone()]);
+    assert_eq!(member.topics, std::slice::from_ref(&topic));
     let both: Vec<_> = (0..2).map(|index| TopicPartition::new(topic.as_str(), index)).collect();
     assert_eq!(member.assignment.as_deref(), Some(&both[..]));
 

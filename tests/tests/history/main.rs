@@ -1,5 +1,6 @@
 //! For each rule of the history checker the smallest history that breaks it, and the same history without the mistake.
 
+mod members;
 mod read;
 mod written;
 

@@ -61,6 +61,8 @@ pub struct ChunkReader {
     decompressed_limit: usize,
     open: Option<ChunkBatch>,
     position: i64,
+    /// Epoch of the record before.
+    epoch: i32,
     /// Offset behind the batch that cannot be read.
     behind_failure: Option<i64>,
     /// Producers whose records at this place belong to an aborted transaction.
@@ -87,6 +89,7 @@ impl ChunkReader {
         Self {
             rest: chunk.records.clone(),
             position: chunk.from,
+            epoch: chunk.epoch,
             whole: chunk,
             aborted,
             check_crcs,
@@ -99,7 +102,7 @@ impl ChunkReader {
 
     /// The chunk without the records that were handed out, to be read later.
     pub fn into_rest(self) -> Chunk {
-        Chunk { from: self.position, ..self.whole }
+        Chunk { from: self.position, epoch: self.epoch, ..self.whole }
     }
 
     /// The partition.
@@ -115,6 +118,11 @@ impl ChunkReader {
     /// Offset to be handed out next.
     pub fn position(&self) -> i64 {
         self.position
+    }
+
+    /// Leader epoch of the record before; -1 if unknown.
+    pub fn epoch(&self) -> i32 {
+        self.epoch
     }
 
     /// After an error: the offset behind the batch that cannot be read, if its header can be believed that far.
@@ -141,6 +149,7 @@ impl ChunkReader {
             let mut records = open.records.iter_from(open.at);
             let Some(record) = records.next() else {
                 self.position = self.position.max(open.header.next_offset());
+                self.epoch = open.header.partition_leader_epoch;
                 self.open = None;
                 continue;
             };
@@ -153,6 +162,7 @@ impl ChunkReader {
                 let out = open.materialize(&record);
                 open.at = at;
                 self.position = out.offset + 1;
+                self.epoch = out.leader_epoch;
                 return Ok(Some(out));
             }
             open.at = at;
@@ -173,6 +183,7 @@ impl ChunkReader {
         let batch = self.open.take().map(|batch| ChunkBatch { from: self.position, ..batch });
         if let Some(batch) = &batch {
             self.position = self.position.max(batch.header.next_offset());
+            self.epoch = batch.header.partition_leader_epoch;
         }
         Ok(batch)
     }

@@ -23,6 +23,16 @@ pub enum StartOffset {
     /// The first record whose timestamp (milliseconds since the Unix epoch) is not earlier; the end if there
     /// is none.
     Timestamp(i64),
+    /// This offset, if the record before it is of this leader epoch still; if that was truncated away, where the logs part
+    /// (KIP-320). An epoch of -1 is not compared.
+    Checked {
+        /// Offset of the next record.
+        offset: i64,
+        /// Epoch of the record before.
+        leader_epoch: i32,
+    },
+    /// Where the group `group.id` committed; if it did not, `auto.offset.reset` applies.
+    Committed,
 }
 
 /// Which records of transactions are seen (`isolation.level`).
@@ -108,8 +118,9 @@ pub enum Event {
     Add(Vec<TopicPartition>),
     /// These are not assigned any more; the others go on.
     Remove(Vec<TopicPartition>),
-    /// Read these from here, or as `auto.offset.reset` says without an offset, unless they have a position already.
-    Begin(Vec<(TopicPartition, Option<i64>)>),
+    /// Read these from here, after a record of this epoch (-1 if unknown), or as `auto.offset.reset` says without an offset,
+    /// unless they have a position already.
+    Begin(Vec<(TopicPartition, Option<(i64, i32)>)>),
     /// The application wants to go on elsewhere.
     Seek(TopicPartition, StartOffset),
     /// Hand out nothing and fetch nothing of these until [`Event::Resume`].
@@ -363,6 +374,8 @@ pub struct Chunk {
     pub generation: u64,
     /// First offset to hand out; a compressed batch may begin before it.
     pub from: i64,
+    /// Epoch of the record before; -1 if unknown.
+    pub epoch: i32,
     /// Position once the chunk has been read to its end.
     pub next: i64,
     /// Transactions whose records are to be left out.

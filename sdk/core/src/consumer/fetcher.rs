@@ -171,6 +171,11 @@ impl Fetcher {
         self.partitions.get(partition)?.position()
     }
 
+    /// As [`Self::position`], with the leader epoch of the record before; -1 if unknown.
+    pub fn place(&self, partition: &TopicPartition) -> Option<(i64, i32)> {
+        self.partitions.get(partition)?.place()
+    }
+
     /// Settings in force.
     pub fn settings(&self) -> &FetchSettings {
         &self.settings
@@ -241,13 +246,16 @@ impl Fetcher {
         self.ready.retain(|ready| self.partitions.contains_key(ready));
     }
 
-    fn begin(&mut self, starts: Vec<(TopicPartition, Option<i64>)>) {
-        for (name, offset) in starts {
+    fn begin(&mut self, starts: Vec<(TopicPartition, Option<(i64, i32)>)>) {
+        for (name, place) in starts {
             let Some(partition) = self.partitions.get_mut(&name).filter(|p| p.stage == Stage::Wait) else {
                 continue;
             };
-            match offset.map(|offset| Stage::start(StartOffset::Offset(offset))) {
-                Some(stage) => partition.stage = stage,
+            match place {
+                Some((offset, epoch)) => {
+                    partition.epoch = epoch;
+                    partition.stage = Stage::start(StartOffset::Checked { offset, leader_epoch: epoch });
+                }
                 None => match Stage::reset(self.settings.reset) {
                     Some(stage) => partition.stage = stage,
                     None => self.fail(&name, PartitionFailure::NoOffset),
@@ -409,11 +417,12 @@ impl Fetcher {
         partition.retry.clear();
         if scan.next > offset {
             partition.stage = Stage::Fetch { offset: scan.next };
-            partition.epoch = scan.epoch;
+            let epoch = std::mem::replace(&mut partition.epoch, scan.epoch);
             partition.push(Chunk {
                 partition: name.clone(),
                 generation: partition.generation,
                 from: offset,
+                epoch,
                 next: scan.next,
                 aborted: data.aborted,
                 records: data.records.slice(..scan.bytes),

@@ -23,7 +23,7 @@ pub(crate) enum Stage {
         /// Number of the lookup in flight.
         asked: Option<u64>,
     },
-    /// Known, but there is a new leader: ask it whether its log still has what was fetched before (KIP-320).
+    /// Known, but not from this leader: ask it whether its log still has what was fetched before (KIP-320).
     Validate {
         /// First offset that has not been fetched.
         offset: i64,
@@ -44,7 +44,9 @@ impl Stage {
             StartOffset::End => Self::locate(LATEST),
             // Negative ones would be taken for codes.
             StartOffset::Timestamp(ms) => Self::locate(ms.max(0)),
-            StartOffset::Offset(offset) => Self::Fetch { offset },
+            StartOffset::Checked { offset, leader_epoch: 0.. } => Self::Validate { offset, asked: None },
+            StartOffset::Offset(offset) | StartOffset::Checked { offset, .. } => Self::Fetch { offset },
+            StartOffset::Committed => Self::Wait,
         }
     }
 
@@ -81,6 +83,13 @@ impl Stage {
     }
 }
 
+fn epoch(start: StartOffset) -> i32 {
+    match start {
+        StartOffset::Checked { leader_epoch, .. } => leader_epoch.max(-1),
+        _ => -1,
+    }
+}
+
 /// Failures in a row and the moment of the next attempt.
 #[derive(Debug, Default)]
 pub(crate) struct Retry {
@@ -111,7 +120,7 @@ pub(crate) struct Partition {
     pub(crate) leader: Option<Leader>,
     /// Follower to read from instead, until then (KIP-392).
     pub(crate) replica: Option<(i32, Tick)>,
-    /// Epoch of the last batch that was fetched; -1 if none was since the last seek.
+    /// Epoch of the record before the offset to fetch; -1 if unknown.
     pub(crate) epoch: i32,
     pub(crate) paused: bool,
     /// It has a reader of its own.
@@ -135,7 +144,7 @@ impl Partition {
             stage: Stage::start(start),
             leader: None,
             replica: None,
-            epoch: -1,
+            epoch: epoch(start),
             paused: false,
             apart: false,
             starving: false,
@@ -151,7 +160,7 @@ impl Partition {
     pub(crate) fn restart(&mut self, generation: u64, start: StartOffset) {
         self.generation = generation;
         self.stage = Stage::start(start);
-        self.epoch = -1;
+        self.epoch = epoch(start);
         self.retry.clear();
         self.queue.clear();
         self.queued_bytes = 0;
@@ -159,12 +168,17 @@ impl Partition {
 
     /// Offset to be handed out next, as far as the queue tells; `None` while it is being looked up.
     pub(crate) fn position(&self) -> Option<i64> {
+        self.place().map(|(offset, _)| offset)
+    }
+
+    /// As [`Self::position`], with the epoch of the record before; -1 if unknown.
+    pub(crate) fn place(&self) -> Option<(i64, i32)> {
         let queued = self.queue.iter().find_map(|item| match item {
-            Handout::Chunk(chunk) => Some(chunk.from),
+            Handout::Chunk(chunk) => Some((chunk.from, chunk.epoch)),
             Handout::Failed { .. } => None,
         });
         queued.or(match self.stage {
-            Stage::Fetch { offset } | Stage::Validate { offset, .. } => Some(offset),
+            Stage::Fetch { offset } | Stage::Validate { offset, .. } => Some((offset, self.epoch)),
             Stage::Wait | Stage::Locate { .. } => None,
         })
     }

@@ -329,7 +329,7 @@ fn an_added_partition_waits_for_its_start_and_others_go_on() {
     bench.step(Event::Add(vec![tp(1), tp(2)]));
     bench.step(Event::Located(vec![(tp(0), leader(1, 3)), (tp(1), leader(2, 3)), (tp(2), leader(2, 3))]));
     assert!(matches!(bench.take().0, Some(Handout::Chunk(chunk)) if chunk.partition == tp(0)), "it is kept");
-    let effects = bench.step(Event::Begin(vec![(tp(1), Some(7)), (tp(0), Some(99))]));
+    let effects = bench.step(Event::Begin(vec![(tp(1), Some((7, -1))), (tp(0), Some((99, -1)))]));
     assert!(effects.contains(&fetch(2, (0, 0), vec![target(1, 3, 7)], 1_000)), "{effects:?}");
     assert_eq!(bench.fetcher.position(&tp(0)), Some(2), "who has a position keeps it");
     assert_eq!(bench.fetcher.position(&tp(2)), None);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use klamm_wire::ErrorCode;
 
-use super::event::{Chosen, CommitRefusal, Effect, Fatal, JoinAnswer, Reason, Refusal};
+use super::event::{Chosen, CommitRefusal, CommittedOffset, Effect, Fatal, JoinAnswer, Reason, Refusal};
 use super::member::{Coordinator, Membership, Phase};
 use crate::assign::Assignment;
 use crate::{Tick, TopicPartition};
@@ -50,6 +50,7 @@ impl Membership {
         match answer {
             Ok(id) => {
                 self.coordinator = Coordinator::Known(id);
+                self.asked_for = false;
                 self.next_beat = now;
             }
             Err(refusal) => {
@@ -255,6 +256,7 @@ impl Membership {
                 }
                 CommitRefusal::Later(refusal)
             }
+            (Cure::Expelled, Refusal::Code(code)) if sent_in.is_none() => CommitRefusal::HasMembers(code),
             // The next generation may be on its way to us already.
             (Cure::Expelled, _) if joining => CommitRefusal::Later(refusal),
             (Cure::Expelled, Refusal::Code(code)) => {
@@ -285,7 +287,7 @@ impl Membership {
         &mut self,
         now: Tick,
         ticket: u64,
-        answer: Result<BTreeMap<TopicPartition, Option<i64>>, Refusal>,
+        answer: Result<BTreeMap<TopicPartition, Option<CommittedOffset>>, Refusal>,
         out: &mut Vec<Effect>,
     ) {
         if self.starting.asked != Some(ticket) {

@@ -12,12 +12,53 @@ use crate::assign::{Assignment, RebalanceProtocol};
 use crate::backoff::Backoff;
 use crate::{Tick, TopicPartition};
 
-/// Offsets of the next record to read.
-pub type Offsets = BTreeMap<TopicPartition, i64>;
+/// Where a group goes on in a partition, as it is committed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct CommittedOffset {
+    /// Offset of the next record to read.
+    pub offset: i64,
+    /// Leader epoch of the record before, if known: whoever goes on here notices if that was truncated away (KIP-320).
+    pub leader_epoch: Option<i32>,
+    /// Whatever the application wants to know again; at most `offset.metadata.max.bytes` of the broker, by default 4,096 B.
+    pub metadata: String,
+}
+
+impl CommittedOffset {
+    /// This is the next record to read; without epoch and metadata.
+    pub fn new(offset: i64) -> Self {
+        Self { offset, ..Self::default() }
+    }
+
+    /// Sets the leader epoch of the record before; -1 for unknown.
+    #[must_use]
+    pub fn leader_epoch(mut self, epoch: i32) -> Self {
+        self.leader_epoch = Some(epoch).filter(|epoch| *epoch >= 0);
+        self
+    }
+
+    /// Sets the metadata.
+    #[must_use]
+    pub fn metadata(mut self, metadata: impl Into<String>) -> Self {
+        self.metadata = metadata.into();
+        self
+    }
+}
+
+impl From<i64> for CommittedOffset {
+    fn from(offset: i64) -> Self {
+        Self::new(offset)
+    }
+}
+
+/// What is committed.
+pub type Offsets = BTreeMap<TopicPartition, CommittedOffset>;
 
 /// Settings of a membership.
 #[derive(Debug, Clone)]
 pub struct GroupSettings {
+    /// Offsets may be committed without being a member, because a `group.id` is set.
+    pub alone: bool,
     /// `true` with a `group.instance.id`: the member does not leave when it ends (KIP-345).
     pub is_static: bool,
     /// What all assignors of this member support.
@@ -116,10 +157,12 @@ pub enum Event {
     Told(u64),
     /// The application, or the driver for it, wants to commit.
     Commit(u64, Offsets),
+    /// The application, which is no member, wants to begin where the group committed. [`Effect::Start`] follows.
+    Want(Vec<TopicPartition>),
     /// Answer to [`Effect::Commit`].
     Committed(u64, Result<(), Refusal>),
     /// Answer to [`Effect::FetchOffsets`]; `None` for a partition that nobody committed.
-    Offsets(u64, Result<BTreeMap<TopicPartition, Option<i64>>, Refusal>),
+    Offsets(u64, Result<BTreeMap<TopicPartition, Option<CommittedOffset>>, Refusal>),
 }
 
 /// Why partitions change hands.
@@ -221,6 +264,8 @@ pub enum CommitRefusal {
     NotOwned(TopicPartition),
     /// The coordinator does not take it from this member any more; what was not committed is read again by others.
     Expelled(ErrorCode),
+    /// The group has members, and who is none may not commit for it.
+    HasMembers(ErrorCode),
     /// Not now: a rebalance, or the coordinator is not known. Worth another attempt.
     Later(Refusal),
     /// It will not be taken, for example because metadata are too large.
@@ -313,16 +358,16 @@ pub enum Effect {
         partitions: Vec<TopicPartition>,
     },
     /// Read these from here on, or by `auto.offset.reset`; unless the application has sought meanwhile.
-    Start(BTreeMap<TopicPartition, Option<i64>>),
+    Start(BTreeMap<TopicPartition, Option<CommittedOffset>>),
     /// Send an OffsetCommit; answer with [`Event::Committed`].
     Commit {
         /// Number to give back.
         id: u64,
         /// Broker id.
         coordinator: i32,
-        /// Id of this member.
+        /// Id of this member; empty for none.
         member_id: Arc<str>,
-        /// Its generation.
+        /// Its generation; -1 for none.
         generation: i32,
         /// What to commit.
         offsets: Offsets,

@@ -69,6 +69,8 @@ pub struct Membership {
     /// Partitions that were assigned by this member as leader.
     pub(super) led: Option<BTreeMap<Arc<str>, usize>>,
     pub(super) coordinator: Coordinator,
+    /// A commit of somebody who is no member needs the coordinator.
+    pub(super) asked_for: bool,
     pub(super) member_id: Arc<str>,
     pub(super) generation: Option<i32>,
     pub(super) assignor: Arc<str>,
@@ -109,6 +111,7 @@ impl Membership {
             counts: BTreeMap::new(),
             led: None,
             coordinator: Coordinator::Unknown,
+            asked_for: false,
             member_id: "".into(),
             generation: None,
             assignor: "".into(),
@@ -146,6 +149,7 @@ impl Membership {
             Event::Heartbeat(ticket, answer) => self.beaten(now, ticket, answer, out),
             Event::Left => self.left(out),
             Event::Told(id) => self.told(id),
+            Event::Want(partitions) => self.want(partitions),
             Event::Commit(id, offsets) => self.commit(id, offsets, out),
             Event::Committed(id, answer) => self.committed(now, id, answer, out),
             Event::Offsets(ticket, answer) => self.offsets(now, ticket, answer, out),
@@ -226,6 +230,7 @@ impl Membership {
         self.polled = self.polled.map(|_| now);
         match self.phase {
             Phase::Idle | Phase::Failed => {
+                self.starting = Starting::default();
                 self.phase = Phase::Preparing(Reason::SubscriptionChanged);
             }
             _ => self.rejoin(Reason::SubscriptionChanged),
@@ -386,7 +391,9 @@ impl Membership {
     }
 
     fn commit(&mut self, id: u64, offsets: Offsets, out: &mut Vec<Effect>) {
-        let foreign = offsets.keys().find(|name| !self.owned.contains(*name));
+        let alone = self.is_alone();
+        let foreign = offsets.keys().find(|name| !alone && !self.owned.contains(*name));
+        self.asked_for |= alone && !offsets.is_empty();
         let refusal = match (foreign, self.known()) {
             _ if offsets.is_empty() => Ok(()),
             (Some(name), _) => Err(CommitRefusal::NotOwned(name.clone())),
@@ -399,6 +406,20 @@ impl Membership {
             }
         };
         out.push(Effect::CommitDone(id, refusal));
+    }
+
+    /// Whether this is no member, and commits all the same.
+    fn is_alone(&self) -> bool {
+        self.settings.alone && self.topics.is_none() && matches!(self.phase, Phase::Idle | Phase::Failed)
+    }
+
+    fn want(&mut self, partitions: Vec<TopicPartition>) {
+        if self.is_alone() {
+            self.phase = Phase::Idle;
+            self.starting.wanted = partitions.into_iter().collect();
+        } else {
+            self.starting.wanted.extend(partitions.into_iter().filter(|name| self.owned.contains(name)));
+        }
     }
 
     pub(super) fn ticket(&mut self) -> u64 {
@@ -415,8 +436,9 @@ impl Membership {
 
     pub(super) fn wants_coordinator(&self) -> bool {
         use Phase::{Adopting, Leading, Preparing, Stable, Syncing};
-        let wanted = matches!(self.phase, Preparing(_) | Leading(_) | Syncing(_) | Adopting(_) | Stable);
-        wanted && self.coordinator == Coordinator::Unknown
+        let member = matches!(self.phase, Preparing(_) | Leading(_) | Syncing(_) | Adopting(_) | Stable);
+        let alone = self.is_alone() && (self.asked_for || !self.starting.wanted.is_empty());
+        (member || alone) && self.coordinator == Coordinator::Unknown
     }
 
     /// Whether the coordinator expects heartbeats.

@@ -23,7 +23,7 @@ mod moves;
 mod tests;
 
 pub use event::{
-    Call, Chosen, CommitRefusal, Effect, Event, Fatal, GroupSettings, JoinAnswer, Joined, JoinedMember,
-    Offsets, Reason, Refusal,
+    Call, Chosen, CommitRefusal, CommittedOffset, Effect, Event, Fatal, GroupSettings, JoinAnswer, Joined,
+    JoinedMember, Offsets, Reason, Refusal,
 };
 pub use member::Membership;

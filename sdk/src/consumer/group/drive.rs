@@ -14,7 +14,7 @@ use futures::stream::FuturesUnordered;
 use klamm_core::assign::{
     Assignment, Member, Subscription, Topics, read_subscription, write_assignment, write_subscription,
 };
-use klamm_core::group::{Call, Chosen, Effect, Event, Fatal, JoinedMember};
+use klamm_core::group::{Call, Chosen, CommitRefusal, Effect, Event, Fatal, JoinedMember};
 use klamm_core::metadata::ClusterMetadata;
 use klamm_core::{Tick, TopicPartition};
 
@@ -215,7 +215,7 @@ impl Driver {
                 user_data,
                 owned: owned.to_vec(),
                 generation,
-                rack: None,
+                rack: self.group.config.rack.clone(),
             };
             (name.to_string(), write_subscription(&subscription, METADATA_VERSION))
         });
@@ -231,17 +231,18 @@ impl Driver {
             return;
         }
         let first = self.commit_at.replace(now.saturating_add(interval)).is_none();
-        let owned = self.group.owned();
-        let mut offsets = self.group.shared.committable(&owned, true);
+        let offsets = self.group.done();
         let group = self.group.clone();
-        offsets.retain(|name, offset| group.machine.lock().committed.get(name) != Some(offset));
         if first || offsets.is_empty() {
             return;
         }
         let commit = async move {
             match group.commit_once(offsets.clone()).await {
                 Some(Ok(())) => group.machine.lock().committed.extend(offsets),
-                Some(Err(why)) => tracing::debug!(?why, "positions not committed; the next time will do"),
+                Some(Err(why @ CommitRefusal::Later(_))) => {
+                    tracing::debug!(?why, "positions not committed; the next time will do");
+                }
+                Some(Err(why)) => tracing::warn!(?why, "positions not committed"),
                 None => {}
             }
             None
@@ -256,8 +257,14 @@ async fn tell(group: Arc<Group>, id: u64, call: Call) {
     if let (Call::Revoked(partitions, _), true) = (&call, group.config.auto_commit.is_some()) {
         let partitions: BTreeSet<_> = partitions.iter().cloned().collect();
         let done = group.shared.committable(&partitions, true);
-        if let Err(error) = group.commit(done).await {
-            tracing::warn!(%error, "positions not committed before giving partitions up");
+        // The listener has to hear of it while the call counts, whatever becomes of the commit.
+        let half = group.shared.now().saturating_add(group.config.max_poll / 2);
+        match group.shared.client.rt().before(half, group.commit(done)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::warn!(%error, "positions not committed before giving partitions up");
+            }
+            None => tracing::warn!("positions not committed before giving partitions up: no time is left"),
         }
     }
     if let Some(listener) = listener {

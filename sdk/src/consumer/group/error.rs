@@ -11,8 +11,8 @@ use crate::error::Recovery;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// The consumer is not in a group: it has not subscribed.
-    #[error("the consumer is in no group: subscribe first")]
+    /// The consumer has no group: it has not subscribed, and no `group.id` is set.
+    #[error("the consumer has no group to commit for: set group.id, or subscribe")]
     NoGroup,
     /// The partition is not this member's (any more): whoever has it reads it from the last commit on. Drop what was not
     /// committed; do not try again.
@@ -28,8 +28,16 @@ pub enum CommitError {
         /// What the coordinator said.
         code: ErrorCode,
     },
+    /// The group has members, and only they may commit for it: this consumer chose its partitions by hand, or has unsubscribed.
+    #[error(
+        "the group has members, and this consumer is none ({code}): assign by hand under a group.id of its own, or subscribe"
+    )]
+    HasMembers {
+        /// What the coordinator said.
+        code: ErrorCode,
+    },
     /// The coordinator refuses, and will do so again.
-    #[error("the group coordinator refuses: {code}")]
+    #[error("the group coordinator refuses: {code}{}", cure(*.code))]
     Refused {
         /// What it said.
         code: ErrorCode,
@@ -47,14 +55,31 @@ pub enum CommitError {
     Closed,
 }
 
+/// What helps against a refusal.
+fn cure(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::OFFSET_METADATA_TOO_LARGE => {
+            " (shorten the metadata, or raise offset.metadata.max.bytes of the brokers)"
+        }
+        ErrorCode::GROUP_AUTHORIZATION_FAILED => " (the client needs READ on the group)",
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED => " (the client needs READ on the topic)",
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => " (was the topic deleted?)",
+        ErrorCode::INVALID_GROUP_ID => " (group.id is not allowed by the broker)",
+        ErrorCode::GROUP_ID_NOT_FOUND => " (the group was deleted)",
+        _ => "",
+    }
+}
+
 impl CommitError {
     /// Returns the one sensible reaction to this error.
     pub fn recovery(&self) -> Recovery {
         match self {
             Self::TimedOut { .. } => Recovery::Retry,
-            Self::NoGroup | Self::NotOwned { .. } | Self::Expelled { .. } | Self::Refused { .. } => {
-                Recovery::Fix
-            }
+            Self::NoGroup
+            | Self::HasMembers { .. }
+            | Self::NotOwned { .. }
+            | Self::Expelled { .. }
+            | Self::Refused { .. } => Recovery::Fix,
             Self::Closed => Recovery::Rebuild,
         }
     }

@@ -1,13 +1,12 @@
 //! Hearing of partitions that come and go.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use klamm_core::TopicPartition;
 use klamm_core::consumer::StartOffset;
-use klamm_core::group::Reason;
+use klamm_core::group::{CommittedOffset, Reason};
 
 use super::Group;
 use super::error::CommitError;
@@ -56,7 +55,7 @@ pub trait RebalanceListener: Send + Sync + 'static {
     }
 
     /// These partitions are to be given up; nothing more of them is handed out. They can be committed until this returns, and
-    /// nobody else reads them before.
+    /// nobody else reads them before. Automatic commits come first, for at most half of `max.poll.interval.ms`.
     fn revoked<'a>(
         &'a self,
         context: &'a RebalanceContext,
@@ -109,7 +108,11 @@ impl RebalanceContext {
     /// # Errors
     ///
     /// See [`CommitError`].
-    pub async fn commit_offsets(&self, offsets: BTreeMap<TopicPartition, i64>) -> Result<(), CommitError> {
+    pub async fn commit_offsets<P: Into<TopicPartition>, O: Into<CommittedOffset>>(
+        &self,
+        offsets: impl IntoIterator<Item = (P, O)>,
+    ) -> Result<(), CommitError> {
+        let offsets = offsets.into_iter().map(|(name, at)| (name.into(), at.into())).collect();
         self.group.commit(offsets).await
     }
 
@@ -119,6 +122,6 @@ impl RebalanceContext {
     ///
     /// [`ConsumerError::NotAssigned`].
     pub fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<(), ConsumerError> {
-        self.group.shared.seek(partition, to)
+        self.group.seek(partition, to)
     }
 }

@@ -24,18 +24,21 @@ use std::time::Duration;
 
 use klamm_core::TopicPartition;
 use klamm_core::assign::{Assignor, RebalanceProtocol};
-use klamm_core::group::{CommitRefusal, Effect, Event, GroupSettings, Membership, Offsets, Refusal};
+use klamm_core::consumer::StartOffset;
+use klamm_core::group::{CommitRefusal, CommittedOffset, Effect, Event, GroupSettings, Membership, Refusal};
 use klamm_wire::ErrorCode;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use self::requests::Asker;
+use super::error::ConsumerError;
 use super::shared::Shared;
 use crate::rt::Task;
 
 pub use error::CommitError;
+pub(super) use klamm_core::group::Offsets;
 pub use listener::{RebalanceContext, RebalanceListener};
-pub(super) use turns::Turns;
+pub(super) use turns::{Place, Turns};
 
 /// Settings of the membership.
 #[derive(Debug, Clone)]
@@ -49,12 +52,29 @@ pub(super) struct GroupConfig {
     pub(super) max_poll: Duration,
     /// `auto.commit.interval.ms`, if commits are automatic.
     pub(super) auto_commit: Option<Duration>,
+    /// `client.rack`.
+    pub(super) rack: Option<Arc<str>>,
+    /// `exclude.internal.topics`.
+    #[allow(dead_code, reason = "patterns are next")]
+    pub(super) exclude_internal: bool,
 }
 
 /// An assignor, which is code of the application.
 type SharedAssignor = Arc<Mutex<Box<dyn Assignor>>>;
 
+/// Who says what is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Nobody yet.
+    Free,
+    /// The application, by hand.
+    Manual,
+    /// The group.
+    Member,
+}
+
 struct Machine {
+    mode: Mode,
     membership: Membership,
     effects: Vec<Effect>,
     replies: BTreeMap<u64, oneshot::Sender<Result<(), CommitRefusal>>>,
@@ -64,6 +84,12 @@ struct Machine {
     task: Option<Task>,
     /// What was committed by itself.
     committed: Offsets,
+}
+
+impl Machine {
+    fn is_member(&self) -> bool {
+        self.mode == Mode::Member || !self.membership.is_idle()
+    }
 }
 
 /// See the [module](self).
@@ -109,6 +135,7 @@ impl Group {
             assignors.iter().all(|assignor| assignor.protocols().contains(&RebalanceProtocol::Cooperative));
         let client = &shared.client;
         let settings = GroupSettings {
+            alone: config.named,
             is_static: config.instance_id.is_some(),
             protocol: if cooperative { RebalanceProtocol::Cooperative } else { RebalanceProtocol::Eager },
             session: config.session,
@@ -128,6 +155,7 @@ impl Group {
             config: Arc::new(config),
             assignors: assignors.into_iter().map(named).collect(),
             machine: Mutex::new(Machine {
+                mode: Mode::Free,
                 membership,
                 effects: Vec::new(),
                 replies: BTreeMap::new(),
@@ -158,9 +186,80 @@ impl Group {
         self.work.notify_one();
     }
 
-    /// Whether the consumer subscribed.
-    pub(super) fn is_active(&self) -> bool {
+    /// Whether the group says what is read, or what it gave is being given up still.
+    pub(super) fn is_member(&self) -> bool {
+        self.machine.lock().is_member()
+    }
+
+    fn is_active(&self) -> bool {
         self.machine.lock().task.is_some()
+    }
+
+    fn activate(self: &Arc<Self>) {
+        let mut machine = self.machine.lock();
+        if machine.task.is_none() && !self.closed.load(Ordering::Acquire) {
+            machine.task = Some(self.shared.client.rt().spawn(drive::drive(self.clone())));
+        }
+    }
+
+    /// The application says from now on what is read. With automatic commits, what is done of what it read before is
+    /// committed in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::Subscribed`] as long as the consumer is a member, or has not left yet.
+    pub(super) fn take_by_hand(self: &Arc<Self>) -> Result<(), ConsumerError> {
+        {
+            let mut machine = self.machine.lock();
+            if machine.is_member() {
+                return Err(ConsumerError::Subscribed);
+            }
+            machine.mode = Mode::Manual;
+        }
+        if self.config.auto_commit.is_some() && self.config.named {
+            self.commit_in_the_background();
+            self.shared.count_turns();
+            self.activate();
+        }
+        Ok(())
+    }
+
+    /// Commits what is done and was not committed by itself already.
+    fn commit_in_the_background(self: &Arc<Self>) {
+        let offsets = self.done();
+        self.machine.lock().committed.clear();
+        if !offsets.is_empty() && self.is_active() {
+            let group = self.clone();
+            let commit = async move {
+                if let Err(error) = group.commit(offsets).await {
+                    tracing::warn!(%error, "positions not committed before others were assigned");
+                }
+            };
+            self.shared.client.rt().spawn(commit).detach();
+        }
+    }
+
+    /// What is done and not known to be committed.
+    fn done(&self) -> Offsets {
+        let mut offsets = self.shared.committable(&self.held(), true);
+        let machine = self.machine.lock();
+        offsets.retain(|name, at| machine.committed.get(name) != Some(at));
+        offsets
+    }
+
+    /// These, assigned by hand or owned, are to begin where the group committed.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::NoGroup`] without `group.id`.
+    pub(super) fn want(self: &Arc<Self>, partitions: Vec<TopicPartition>) -> Result<(), ConsumerError> {
+        let Some(first) = partitions.first() else { return Ok(()) };
+        if !self.config.named && !self.is_member() {
+            return Err(ConsumerError::NoGroup { partition: first.clone() });
+        }
+        self.activate();
+        self.step(Event::Want(partitions));
+        Ok(())
     }
 
     pub(super) fn subscribe(
@@ -172,42 +271,107 @@ impl Group {
             static WARNED: std::sync::Once = std::sync::Once::new();
             WARNED.call_once(|| tracing::warn!("no group.id is set: joining the group `default`"));
         }
-        let mut machine = self.machine.lock();
-        machine.listener = listener;
-        machine.topics.clone_from(&topics);
-        if machine.task.is_none() {
+        if !self.is_member() {
+            self.commit_in_the_background();
+            self.shared.assign(Vec::new());
             self.shared.count_turns();
-            machine.task = Some(self.shared.client.rt().spawn(drive::drive(self.clone())));
         }
-        drop(machine);
+        {
+            let mut machine = self.machine.lock();
+            machine.mode = Mode::Member;
+            machine.listener = listener;
+            machine.topics.clone_from(&topics);
+        }
+        self.activate();
         self.step(Event::Subscribe(topics));
+    }
+
+    /// Goes on elsewhere in an assigned partition.
+    pub(super) fn seek(
+        self: &Arc<Self>,
+        partition: &TopicPartition,
+        to: StartOffset,
+    ) -> Result<(), ConsumerError> {
+        self.shared.seek(partition, to)?;
+        match to {
+            StartOffset::Committed => self.want(vec![partition.clone()]),
+            _ => Ok(()),
+        }
     }
 
     /// Gives everything up and leaves; returns when that is done, at most after `default.api.timeout.ms`.
     pub(super) async fn unsubscribe(&self) {
-        if !self.is_active() {
+        if !self.is_member() {
             return;
         }
-        self.machine.lock().topics.clear();
+        {
+            let mut machine = self.machine.lock();
+            machine.mode = Mode::Free;
+            machine.topics.clear();
+        }
         self.step(Event::Unsubscribe);
         self.until(|membership| membership.is_idle()).await;
     }
 
     /// As [`Self::unsubscribe`], for good.
-    pub(super) async fn close(&self) {
+    pub(super) async fn close(self: &Arc<Self>) {
         if self.is_active() {
+            self.commit_last().await;
             self.step(Event::Close);
             self.until(|_| self.closed.load(Ordering::Acquire)).await;
-            let mut machine = self.machine.lock();
-            machine.task = None;
-            machine.replies.clear();
+            self.end();
         }
     }
 
-    /// The consumer is gone.
-    pub(super) fn abandon(&self) {
+    /// What is done and was assigned by hand is committed, if commits are automatic. A member does so when it gives up.
+    async fn commit_last(self: &Arc<Self>) {
+        if self.config.auto_commit.is_none() || self.is_member() {
+            return;
+        }
+        let done = self.done();
+        if !done.is_empty()
+            && let Err(error) = self.commit(done).await
+        {
+            tracing::warn!(%error, "positions not committed before closing");
+        }
+    }
+
+    fn end(&self) {
         self.closed.store(true, Ordering::Release);
-        self.machine.lock().task = None;
+        let mut machine = self.machine.lock();
+        let task = machine.task.take();
+        machine.replies.clear();
+        drop(machine);
+        drop(task);
+    }
+
+    /// The consumer is gone: what [`Self::close`] does is done by a task of its own, within `request.timeout.ms`. On a runtime
+    /// that is ending nothing is done.
+    pub(super) fn abandon(self: &Arc<Self>) {
+        if !self.is_active() || self.closed.load(Ordering::Acquire) {
+            self.end();
+            return self.shared.close();
+        }
+        // What was handed out stays known until it is committed.
+        self.shared.end_reading();
+        let group = self.clone();
+        let rt = self.shared.client.rt();
+        let deadline = rt.now().saturating_add(self.shared.client.settings().request_timeout);
+        let leave = async move {
+            if group.shared.client.rt().before(deadline, group.close()).await.is_none() {
+                tracing::warn!(
+                    "a dropped consumer could not leave its group in time; its session will time out"
+                );
+            }
+            group.end();
+            group.shared.close();
+        };
+        rt.spawn(leave).detach();
+    }
+
+    /// Says nothing to anybody.
+    pub(super) fn vanish(&self) {
+        self.end();
     }
 
     async fn until(&self, done: impl Fn(&Membership) -> bool) {
@@ -237,20 +401,29 @@ impl Group {
     }
 
     /// Commits what was handed out.
-    pub(super) async fn commit_positions(&self) -> Result<(), CommitError> {
+    pub(super) async fn commit_positions(self: &Arc<Self>) -> Result<(), CommitError> {
+        self.commit(self.positions()).await
+    }
+
+    /// Behind what was handed out, which is done with this.
+    pub(super) fn positions(&self) -> Offsets {
         // Or the next automatic commit would go back behind this one.
         self.shared.done();
-        let owned = self.owned();
-        self.commit(self.shared.committable(&owned, false)).await
+        self.shared.committable(&self.held(), false)
     }
 
-    fn owned(&self) -> BTreeSet<TopicPartition> {
-        self.machine.lock().membership.owned().clone()
+    /// What is assigned by hand, or owned.
+    fn held(&self) -> BTreeSet<TopicPartition> {
+        let machine = self.machine.lock();
+        if machine.is_member() { machine.membership.owned().clone() } else { self.shared.assigned() }
     }
 
-    pub(super) async fn commit(&self, offsets: Offsets) -> Result<(), CommitError> {
-        if !self.is_active() {
-            return Err(CommitError::NoGroup);
+    pub(super) async fn commit(self: &Arc<Self>, offsets: Offsets) -> Result<(), CommitError> {
+        if !self.is_member() {
+            if !self.config.named {
+                return Err(CommitError::NoGroup);
+            }
+            self.activate();
         }
         let client = &self.shared.client;
         let waited = client.settings().api_timeout();
@@ -264,6 +437,9 @@ impl Group {
                 Some(Some(Ok(()))) => return Ok(()),
                 Some(Some(Err(CommitRefusal::NotOwned(partition)))) => {
                     return Err(CommitError::NotOwned { partition });
+                }
+                Some(Some(Err(CommitRefusal::HasMembers(code)))) => {
+                    return Err(CommitError::HasMembers { code });
                 }
                 Some(Some(Err(CommitRefusal::Expelled(code)))) => return Err(CommitError::Expelled { code }),
                 Some(Some(Err(CommitRefusal::Refused(code)))) => return Err(CommitError::Refused { code }),
@@ -303,7 +479,7 @@ impl Group {
     pub(super) async fn committed(
         &self,
         partitions: &[TopicPartition],
-    ) -> Result<BTreeMap<TopicPartition, Option<i64>>, CommitError> {
+    ) -> Result<BTreeMap<TopicPartition, Option<CommittedOffset>>, CommitError> {
         let client = &self.shared.client;
         let waited = client.settings().api_timeout();
         let deadline = self.shared.now().saturating_add(waited);

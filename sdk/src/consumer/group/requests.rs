@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use klamm_core::TopicPartition;
 use klamm_core::assign::read_assignment;
-use klamm_core::group::{Event, JoinAnswer, Joined, JoinedMember, Offsets, Reason, Refusal};
+use klamm_core::group::{CommittedOffset, Event, JoinAnswer, Joined, JoinedMember, Offsets, Reason, Refusal};
 use klamm_wire::codec;
 use klamm_wire::messages::find_coordinator_response::Coordinator;
 use klamm_wire::messages::join_group_request::JoinGroupRequestProtocol;
@@ -230,11 +230,12 @@ impl Asker {
         offsets: Offsets,
     ) -> Event {
         let mut topics = BTreeMap::<Arc<str>, Vec<OffsetCommitRequestPartition>>::new();
-        for (TopicPartition { topic, partition }, offset) in offsets {
+        for (TopicPartition { topic, partition }, at) in offsets {
             let committed = OffsetCommitRequestPartition::default()
                 .with_partition_index(partition)
-                .with_committed_offset(offset)
-                .with_committed_metadata(Some(StrBytes::default()));
+                .with_committed_offset(at.offset)
+                .with_committed_leader_epoch(at.leader_epoch.unwrap_or(-1))
+                .with_committed_metadata(Some(StrBytes::from_string(at.metadata)));
             topics.entry(topic).or_default().push(committed);
         }
         let topic = |(name, partitions): (Arc<str>, Vec<_>)| {
@@ -244,7 +245,7 @@ impl Asker {
             .with_group_id(self.group())
             .with_generation_id_or_member_epoch(generation)
             .with_member_id(text(&member_id))
-            .with_group_instance_id(self.instance())
+            .with_group_instance_id(self.instance().filter(|_| generation >= 0))
             .with_topics(topics.into_iter().map(topic).collect());
         let to = Target::Broker(coordinator);
         let answer = match self.client.call::<OffsetCommitRequest>(to, Lane::Main, &request).await {
@@ -262,7 +263,7 @@ impl Asker {
         &self,
         coordinator: i32,
         partitions: &[TopicPartition],
-    ) -> Result<BTreeMap<TopicPartition, Option<i64>>, Refusal> {
+    ) -> Result<BTreeMap<TopicPartition, Option<CommittedOffset>>, Refusal> {
         let mut topics = BTreeMap::<&str, Vec<i32>>::new();
         for name in partitions {
             topics.entry(&name.topic).or_default().push(name.partition);
@@ -300,13 +301,15 @@ impl Asker {
 }
 
 /// The answer's offsets, whichever version it has.
-fn told(mut response: OffsetFetchResponse) -> Result<BTreeMap<TopicPartition, Option<i64>>, Refusal> {
+fn told(
+    mut response: OffsetFetchResponse,
+) -> Result<BTreeMap<TopicPartition, Option<CommittedOffset>>, Refusal> {
     check(response.error_code)?;
     let mut found = BTreeMap::new();
-    let mut add = |topic: &TopicName, partition: i32, offset: i64, code: i16| {
+    let mut add = |topic: &TopicName, partition: i32, at: CommittedOffset, code: i16| {
         check(code)?;
         let name = TopicPartition::new(topic.0.as_str(), partition);
-        found.insert(name, (offset >= 0).then_some(offset));
+        found.insert(name, Some(at).filter(|at| at.offset >= 0));
         Ok(())
     };
     match response.groups.pop() {
@@ -314,14 +317,20 @@ fn told(mut response: OffsetFetchResponse) -> Result<BTreeMap<TopicPartition, Op
             check(group.error_code)?;
             for topic in &group.topics {
                 for told in &topic.partitions {
-                    add(&topic.name, told.partition_index, told.committed_offset, told.error_code)?;
+                    let at =
+                        CommittedOffset::new(told.committed_offset).leader_epoch(told.committed_leader_epoch);
+                    let metadata = told.metadata.as_ref().map_or("", |metadata| metadata.as_str());
+                    add(&topic.name, told.partition_index, at.metadata(metadata), told.error_code)?;
                 }
             }
         }
         None => {
             for topic in &response.topics {
                 for told in &topic.partitions {
-                    add(&topic.name, told.partition_index, told.committed_offset, told.error_code)?;
+                    let at =
+                        CommittedOffset::new(told.committed_offset).leader_epoch(told.committed_leader_epoch);
+                    let metadata = told.metadata.as_ref().map_or("", |metadata| metadata.as_str());
+                    add(&topic.name, told.partition_index, at.metadata(metadata), told.error_code)?;
                 }
             }
         }

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use klamm_core::TopicPartition;
 
-/// Offsets of one partition behind what is done, and behind what was handed out.
+/// An offset, and the leader epoch of the record before it; -1 if unknown.
+pub(in crate::consumer) type Place = (i64, i32);
+
+/// Places in one partition behind what is done, and behind what was handed out.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
-    over: i64,
-    handed: i64,
+    over: Place,
+    handed: Place,
 }
 
 /// See the [module](self). Costs a comparison per record while records come from one partition.
@@ -27,8 +30,8 @@ impl Turns {
         Self { counts: before.counts, ..Self::default() }
     }
 
-    /// Records from the first offset to before the second were handed out.
-    pub(in crate::consumer) fn handed(&mut self, partition: &TopicPartition, first: i64, next: i64) {
+    /// Records from the offset to before the place were handed out.
+    pub(in crate::consumer) fn handed(&mut self, partition: &TopicPartition, first: i64, next: Place) {
         if !self.counts {
             return;
         }
@@ -37,7 +40,7 @@ impl Turns {
             _ => {
                 self.put_away();
                 let known = self.others.remove(partition);
-                let turn = known.unwrap_or(Turn { over: first, handed: first });
+                let turn = known.unwrap_or(Turn { over: (first, -1), handed: (first, -1) });
                 self.current = Some((partition.clone(), Turn { handed: next, ..turn }));
             }
         }
@@ -46,8 +49,8 @@ impl Turns {
     /// The record at `offset` was not handed out after all, and nothing behind it.
     pub(in crate::consumer) fn retract(&mut self, partition: &TopicPartition, offset: i64) {
         if let Some((_, turn)) = self.current.as_mut().filter(|(current, _)| current == partition) {
-            turn.handed = turn.handed.min(offset);
-            turn.over = turn.over.min(offset);
+            turn.handed = turn.handed.min((offset, -1));
+            turn.over = turn.over.min((offset, -1));
         }
     }
 
@@ -85,10 +88,10 @@ impl Turns {
         }
     }
 
-    /// Nothing more is handed out of the partition, which stands at `offset`; counts if nothing was handed out before.
-    pub(in crate::consumer) fn stopped(&mut self, partition: &TopicPartition, offset: i64) {
-        if self.counts && self.offset(partition, true).is_none() {
-            self.others.insert(partition.clone(), Turn { over: offset, handed: offset });
+    /// Nothing more is handed out of the partition, which stands here; counts if nothing was handed out before.
+    pub(in crate::consumer) fn stopped(&mut self, partition: &TopicPartition, place: Place) {
+        if self.counts && self.place(partition, true).is_none() {
+            self.others.insert(partition.clone(), Turn { over: place, handed: place });
         }
     }
 
@@ -99,8 +102,8 @@ impl Turns {
         self.open.retain(|name| name != partition);
     }
 
-    /// Offset behind what was handed out, or with `done` behind what is done; `None` if nothing was handed out.
-    pub(in crate::consumer) fn offset(&self, partition: &TopicPartition, done: bool) -> Option<i64> {
+    /// Place behind what was handed out, or with `done` behind what is done; `None` if nothing was handed out.
+    pub(in crate::consumer) fn place(&self, partition: &TopicPartition, done: bool) -> Option<Place> {
         let current = self.current.as_ref().filter(|(current, _)| current == partition).map(|(_, turn)| turn);
         let turn = current.or_else(|| self.others.get(partition))?;
         Some(if done { turn.over } else { turn.handed })
@@ -115,23 +118,29 @@ mod tests {
     fn a_records_turn_is_over_when_the_next_is_asked_for() {
         let [a, b] = [0, 1].map(|partition| TopicPartition::new("t", partition));
         let mut turns = Turns { counts: true, ..Turns::default() };
-        let seen = |turns: &Turns, of: &TopicPartition| (turns.offset(of, true), turns.offset(of, false));
+        let seen = |turns: &Turns, of: &TopicPartition| (turns.place(of, true), turns.place(of, false));
         assert_eq!(seen(&turns, &a), (None, None));
-        turns.handed(&a, 7, 8);
-        assert_eq!(seen(&turns, &a), (Some(7), Some(8)), "it was handed out and is not done");
+        turns.handed(&a, 7, (8, 4));
+        assert_eq!(seen(&turns, &a), (Some((7, -1)), Some((8, 4))), "it was handed out and is not done");
         turns.over();
-        turns.handed(&a, 9, 10);
-        turns.handed(&b, 3, 4);
-        turns.handed(&a, 10, 11);
-        assert_eq!((seen(&turns, &a), seen(&turns, &b)), ((Some(8), Some(11)), (Some(3), Some(4))));
+        turns.handed(&a, 9, (10, 4));
+        turns.handed(&b, 3, (4, 4));
+        turns.handed(&a, 10, (11, 4));
+        assert_eq!(
+            (seen(&turns, &a), seen(&turns, &b)),
+            ((Some((8, 4)), Some((11, 4))), (Some((3, -1)), Some((4, 4))))
+        );
         turns.over();
-        assert_eq!((seen(&turns, &a), seen(&turns, &b)), ((Some(11), Some(11)), (Some(4), Some(4))));
-        turns.stopped(&a, 99);
-        assert_eq!(seen(&turns, &a), (Some(11), Some(11)), "what was handed out counts");
+        assert_eq!(
+            (seen(&turns, &a), seen(&turns, &b)),
+            ((Some((11, 4)), Some((11, 4))), (Some((4, 4)), Some((4, 4))))
+        );
+        turns.stopped(&a, (99, 4));
+        assert_eq!(seen(&turns, &a), (Some((11, 4)), Some((11, 4))), "what was handed out counts");
         turns.forget(&a);
         assert_eq!(seen(&turns, &a), (None, None));
-        turns.stopped(&a, 5);
-        assert_eq!(seen(&turns, &a), (Some(5), Some(5)), "others begin where this one began");
+        turns.stopped(&a, (5, 2));
+        assert_eq!(seen(&turns, &a), (Some((5, 2)), Some((5, 2))), "others begin where this one began");
     }
 
     #[test]
@@ -139,22 +148,22 @@ mod tests {
         let [a, b] = [0, 1].map(|partition| TopicPartition::new("t", partition));
         let counting = || Turns { counts: true, ..Turns::default() };
         let (mut all, mut own) = (counting(), counting());
-        all.handed(&a, 3, 4);
-        all.handed(&b, 7, 8);
+        all.handed(&a, 3, (4, 4));
+        all.handed(&b, 7, (8, 4));
         own.take_over(&a, &mut all);
-        assert_eq!(all.offset(&a, false), None);
+        assert_eq!(all.place(&a, false), None);
         all.over();
         assert_eq!(
-            (own.offset(&a, true), all.offset(&b, true)),
-            (Some(3), Some(8)),
+            (own.place(&a, true), all.place(&b, true)),
+            (Some((3, -1)), Some((8, 4))),
             "each has its own turns"
         );
         own.over();
-        own.handed(&a, 4, 6);
+        own.handed(&a, 4, (6, 4));
         own.retract(&a, 5);
         all.take_over(&a, &mut own);
-        assert_eq!((all.offset(&a, true), all.offset(&a, false)), (Some(4), Some(5)));
+        assert_eq!((all.place(&a, true), all.place(&a, false)), (Some((4, 4)), Some((5, -1))));
         all.over();
-        assert_eq!(all.offset(&a, true), Some(5));
+        assert_eq!(all.place(&a, true), Some((5, -1)));
     }
 }

@@ -222,7 +222,8 @@ async fn streams_end_with_their_assignment_and_with_the_consumer() {
     let consumer = builder(&cluster).build().unwrap();
     assign_both(&consumer);
     let mut waiting = consumer.partition_stream(&tp(1)).unwrap();
-    let ended = tokio::spawn(async move { waiting.next().await.is_none() });
+    let rt = consumer.shared.client.rt().clone();
+    let ended = rt.spawn(async move { waiting.next().await.is_none() });
     tokio::task::yield_now().await;
     assign_both(&consumer);
     assert!(ended.await.unwrap(), "another assignment, though of the same partition");
@@ -323,7 +324,7 @@ async fn out_of_range_may_go_back_by_a_duration() {
         while consumer.position(&tp(0)).await.unwrap() != position {
             assert!(now(&consumer) < deadline, "{reset}");
             let _ = consumer.poll(1, MS).now_or_never();
-            tokio::time::sleep(MS).await;
+            consumer.shared.client.rt().sleep(MS).await;
         }
     }
     let error = Consumer::from_properties(properties("by_duration:1h")).unwrap_err().to_string();

@@ -4,6 +4,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -56,6 +57,10 @@ func main() {
 		n, err := strconv.Atoi(job[key])
 		check(err)
 		return n
+	}
+	if job["mode"] == "consume" {
+		read(job, number)
+		return
 	}
 	records, window := number("records"), number("window")
 	values := readValues(job["values"], number("size"))
@@ -111,6 +116,64 @@ func main() {
 		"p99_us":         result.quantile(0.99),
 		"p999_us":        result.quantile(0.999),
 	}))
+}
+
+// Reads by group subscribe; the clock runs from the first poll, which joins the group.
+func read(job map[string]string, number func(string) int) {
+	records, size, stamped := number("records"), number("size"), number("rate") > 0
+	var result tally
+	fmt.Println("ready")
+	stdin := bufio.NewReader(os.Stdin)
+	_, err := stdin.ReadString('\n')
+	check(err)
+	before, began := usage(), time.Now()
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(strings.Split(job["bootstrap"], ",")...),
+		kgo.ConsumerGroup(job["group"]),
+		kgo.ConsumeTopics(job["topic"]),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	)
+	check(err)
+	var first time.Duration
+	seen, sum := 0, 0
+	for seen < records {
+		fetches := client.PollFetches(context.Background())
+		fetches.EachError(func(_ string, _ int32, err error) { result.fail(err) })
+		fetches.EachRecord(func(record *kgo.Record) {
+			if seen == 0 {
+				first = time.Since(began)
+			}
+			seen++
+			sum += int(record.Value[0]) + int(record.Value[len(record.Value)-1])
+			if len(record.Value) != size {
+				result.fail(fmt.Errorf("a value of %d bytes", len(record.Value)))
+			}
+			if stamped {
+				sent := int64(binary.BigEndian.Uint64(record.Value))
+				result.latencies = append(result.latencies, time.Duration(time.Now().UnixNano()-sent))
+			}
+		})
+	}
+	seconds, after := time.Since(began).Seconds(), usage()
+	sort.Slice(result.latencies, func(i, j int) bool { return result.latencies[i] < result.latencies[j] })
+	check(json.NewEncoder(os.Stdout).Encode(map[string]any{
+		"version":        version(),
+		"records":        seen,
+		"failed":         result.failed,
+		"failure":        result.failure,
+		"seconds":        seconds,
+		"first_s":        first.Seconds(),
+		"cpu_user_s":     cpu(after.Utime) - cpu(before.Utime),
+		"cpu_sys_s":      cpu(after.Stime) - cpu(before.Stime),
+		"rss_peak_bytes": peakMemory(),
+		"p50_us":         result.quantile(0.5),
+		"p99_us":         result.quantile(0.99),
+		"p999_us":        result.quantile(0.999),
+		"sum":            sum,
+	}))
+	// The connections are looked at before they are closed.
+	_, _ = stdin.ReadString('\n')
+	client.Close()
 }
 
 func flood(ctx context.Context, client *kgo.Client, values [][]byte, records int, result *tally) {

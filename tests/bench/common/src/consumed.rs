@@ -68,7 +68,8 @@ impl Reading {
     ///
     /// Standard output is closed.
     pub fn finish(self) -> Result<(), Error> {
-        let extra = serde_json::json!({ "first_s": self.first.unwrap_or_default().as_secs_f64(), "sum": self.sum });
+        let extra =
+            serde_json::json!({ "first_s": self.first.unwrap_or_default().as_secs_f64(), "sum": self.sum });
         self.watch.finish_with(self.seen, self.tally, extra)?;
         io::stdout().flush()?;
         io::stdin().lock().read_line(&mut String::new())?;

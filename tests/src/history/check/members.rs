@@ -26,11 +26,25 @@ struct Sent {
     then: Option<(i32, u32)>,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Suspect {
+    member: Client,
+    generation: i32,
+    partition: Partition,
+    first: u32,
+    second: u32,
+}
+
 #[derive(Default)]
 struct Walk {
     holds: BTreeMap<(Client, Partition), Hold>,
-    /// Generation that each member has joined last.
-    joined: BTreeMap<Client, i32>,
+    /// Generation that each member has joined last, and when it asked to.
+    joined: BTreeMap<Client, (i32, u64)>,
+    /// Generation of each member's last assignment.
+    assigned_in: BTreeMap<Client, i32>,
+    /// Members of whom it remains to be seen whether they are in the generation in which somebody else got what they own:
+    /// a coordinator that is deposed and does not know lets members join, but cannot tell them an assignment.
+    suspects: Vec<Suspect>,
     /// The highest generation of each group that a member has synced in, as it grew.
     synced: BTreeMap<Group, Vec<(i32, u32)>>,
     sent: BTreeMap<CommitSent, Sent>,
@@ -47,10 +61,17 @@ impl Checker<'_> {
             let Some(group) = group_of(entry.client) else { continue };
             match entry.event {
                 Event::Joined { generation, asked_ns } => {
-                    self.join(&walk, group, number, generation, asked_ns);
-                    walk.joined.insert(entry.client, generation);
+                    walk.joined.insert(entry.client, (generation, asked_ns));
                 }
                 Event::Synced { generation } => {
+                    self.sync(&walk, group, number, entry.client, generation);
+                    walk.assigned_in.insert(entry.client, generation);
+                    let proven = |suspect: &mut Suspect| {
+                        suspect.member == entry.client && suspect.generation == generation
+                    };
+                    for suspect in walk.suspects.extract_if(.., proven).collect::<Vec<_>>() {
+                        self.two_owners(group, &suspect);
+                    }
                     let known = walk.synced.entry(group).or_default();
                     if known.last().is_none_or(|last| last.0 < generation) {
                         known.push((generation, number));
@@ -61,18 +82,17 @@ impl Checker<'_> {
                         *place == partition && *client != entry.client && group_of(*client) == Some(group)
                     });
                     // Whoever is in the same generation has given it back, or was never asked to.
-                    let clash = others.filter_map(|((client, _), hold)| {
-                        let joined = walk.joined.get(client).copied();
-                        hold.assigned.filter(|_| joined.is_some() && joined == generation)
+                    let clash = others.filter_map(|((member, _), hold)| {
+                        let generation = generation?;
+                        let (joined, _) = *walk.joined.get(member)?;
+                        let (member, first) = (*member, hold.assigned.filter(|_| joined == generation)?);
+                        Some(Suspect { member, generation, partition, first, second: number })
                     });
-                    for first in clash {
-                        self.found(Rule::TwoOwners, self.at_ns(number), |names| Violation::TwoOwners {
-                            group: names.group(group),
-                            partition: names.partition(partition),
-                            first: names.seen(first),
-                            second: names.seen(number),
-                            generation,
-                        });
+                    for suspect in clash.collect::<Vec<_>>() {
+                        match walk.assigned_in.get(&suspect.member) == Some(&suspect.generation) {
+                            true => self.two_owners(group, &suspect),
+                            false => walk.suspects.push(suspect),
+                        }
                     }
                     let hold = Hold { done: start, fresh: true, assigned: Some(number), lost: false };
                     walk.holds.insert((entry.client, partition), hold);
@@ -97,11 +117,8 @@ impl Checker<'_> {
         };
         let hold = holds.entry((entry.client, partition)).or_default();
         match event {
-            Event::Began { offset, .. } => {
-                if hold.fresh && hold.assigned.is_some() {
-                    hold.done = Some(offset);
-                }
-            }
+            Event::Began { offset, .. } if hold.fresh && hold.assigned.is_some() => hold.done = Some(offset),
+            Event::Began { .. } => {}
             Event::Read { .. } => hold.fresh = false,
             Event::Done { offset, .. } => hold.done = Some(offset + 1),
             Event::Seek { to, .. } => hold.done = to,
@@ -144,17 +161,31 @@ impl Checker<'_> {
         }
     }
 
-    /// A generation is not older than any in which somebody was told an assignment before the member asked.
-    fn join(&mut self, walk: &Walk, group: Group, number: u32, to: i32, asked_ns: u64) {
+    fn two_owners(&mut self, group: Group, suspect: &Suspect) {
+        let Suspect { generation, partition, first, second, .. } = *suspect;
+        self.found(Rule::TwoOwners, self.at_ns(second), |names| Violation::TwoOwners {
+            group: names.group(group),
+            partition: names.partition(partition),
+            first: names.seen(first),
+            second: names.seen(second),
+            generation: Some(generation),
+        });
+    }
+
+    /// An assignment is not of an earlier generation than any in which somebody was told one before the member asked to join.
+    fn sync(&mut self, walk: &Walk, group: Group, number: u32, member: Client, to: i32) {
+        let Some((_, asked_ns)) = walk.joined.get(&member).copied() else { return };
         let known = walk.synced.get(&group).map(Vec::as_slice).unwrap_or_default();
         let before = known.iter().rev().find(|(_, event)| self.at_ns(*event) < asked_ns).copied();
         if let Some((from, event)) = before.filter(|(from, _)| *from > to) {
-            self.found(Rule::GenerationMovedBack, self.at_ns(number), |names| Violation::GenerationMovedBack {
-                group: names.group(group),
-                before: names.seen(event),
-                from,
-                after: names.seen(number),
-                to,
+            self.found(Rule::GenerationMovedBack, self.at_ns(number), |names| {
+                Violation::GenerationMovedBack {
+                    group: names.group(group),
+                    before: names.seen(event),
+                    from,
+                    after: names.seen(number),
+                    to,
+                }
             });
         }
     }

@@ -6,7 +6,7 @@ use super::*;
 
 fn chunk(from: i64, next: i64, parts: &[Bytes]) -> Chunk {
     let records = Bytes::from(parts.concat());
-    Chunk { partition: tp(0), generation: 1, from, next, aborted: vec![], records, shared: false }
+    Chunk { partition: tp(0), generation: 1, from, epoch: -1, next, aborted: vec![], records, shared: false }
 }
 
 fn offsets(chunk: Chunk) -> (Vec<i64>, i64) {

@@ -1,5 +1,6 @@
 //! A member alone, step by step, and groups of members against a model of the coordinator.
 
+mod alone;
 mod coordinator;
 mod one;
 mod refused;

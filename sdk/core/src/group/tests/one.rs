@@ -15,6 +15,7 @@ const S: Tick = Duration::from_secs(1);
 
 pub(super) fn settings(protocol: RebalanceProtocol, is_static: bool) -> GroupSettings {
     GroupSettings {
+        alone: true,
         is_static,
         protocol,
         session: 10 * S,
@@ -25,12 +26,12 @@ pub(super) fn settings(protocol: RebalanceProtocol, is_static: bool) -> GroupSet
     }
 }
 
-struct One {
-    member: Membership,
+pub(super) struct One {
+    pub(super) member: Membership,
     now: Tick,
 }
 
-fn partitions<const N: usize>(numbers: [i32; N]) -> Vec<TopicPartition> {
+pub(super) fn partitions<const N: usize>(numbers: [i32; N]) -> Vec<TopicPartition> {
     numbers.map(|number| TopicPartition::new("t", number)).into()
 }
 
@@ -38,23 +39,23 @@ fn topics() -> BTreeSet<Arc<str>> {
     ["t".into()].into()
 }
 
-fn code(code: ErrorCode) -> Refusal {
+pub(super) fn code(code: ErrorCode) -> Refusal {
     Refusal::Code(code)
 }
 
 impl One {
-    fn new(protocol: RebalanceProtocol, is_static: bool) -> Self {
+    pub(super) fn new(protocol: RebalanceProtocol, is_static: bool) -> Self {
         let member = Membership::new(settings(protocol, is_static), fastrand::Rng::with_seed(1));
         Self { member, now: S }
     }
 
-    fn step(&mut self, event: Event) -> Vec<Effect> {
+    pub(super) fn step(&mut self, event: Event) -> Vec<Effect> {
         let mut out = Vec::new();
         self.member.step(self.now, event, &mut out);
         out
     }
 
-    fn wait(&mut self, until: Tick) -> Vec<Effect> {
+    pub(super) fn wait(&mut self, until: Tick) -> Vec<Effect> {
         let mut out = Vec::new();
         self.now = until;
         self.member.on_deadline(self.now, &mut out);
@@ -87,7 +88,8 @@ impl One {
         assert_eq!((added, told), (&assigned, &assigned));
         let effects = one.step(Event::Told(*call));
         let [Effect::FetchOffsets { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
-        let found: BTreeMap<_, _> = assigned.into_iter().map(|name| (name, Some(5))).collect();
+        let found: BTreeMap<_, _> =
+            assigned.into_iter().map(|name| (name, Some(CommittedOffset::new(5)))).collect();
         assert_eq!(one.step(Event::Offsets(ticket, Ok(found.clone()))), [Effect::Start(found)]);
         assert!(one.member.is_stable());
         one
@@ -133,7 +135,7 @@ fn an_eager_member_joins_only_when_the_listener_has_given_everything_up() {
     let [Effect::Stop(stopped), Effect::Tell(call, call_told)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!((stopped, call_told), (&partitions([0, 1]), &told));
 
-    let offsets: Offsets = [(TopicPartition::new("t", 0), 9)].into();
+    let offsets: Offsets = [(TopicPartition::new("t", 0), 9.into())].into();
     let effects = one.step(Event::Commit(7, offsets.clone()));
     assert!(matches!(&effects[..], [Effect::Commit { id: 7, generation: 1, .. }]), "{effects:?}");
     assert_eq!(one.step(Event::Committed(7, Ok(()))), [Effect::CommitDone(7, Ok(()))]);
@@ -201,7 +203,7 @@ fn whoever_the_coordinator_gave_up_has_lost_everything_and_commits_nothing() {
         let lost = Call::Lost(partitions([0]), Reason::Expelled);
         let [Effect::Stop(_), Effect::Tell(call, told)] = &effects[..] else { panic!("{effects:?}") };
         assert_eq!(*told, lost);
-        let effects = one.step(Event::Commit(1, [(TopicPartition::new("t", 0), 9)].into()));
+        let effects = one.step(Event::Commit(1, [(TopicPartition::new("t", 0), 9.into())].into()));
         assert!(
             matches!(&effects[..], [Effect::CommitDone(1, Err(CommitRefusal::NotOwned(_)))]),
             "{effects:?}"

@@ -250,7 +250,8 @@ impl World {
                 out.push((at, Event::Committed(id, answer)));
             }
             Effect::FetchOffsets { ticket, partitions, .. } => {
-                let found = partitions.into_iter().map(|name| (name, Some(3))).collect();
+                let found =
+                    partitions.into_iter().map(|name| (name, Some(CommittedOffset::new(3)))).collect();
                 out.push((at, Event::Offsets(ticket, Ok(found))));
             }
             Effect::Leave { coordinator, member_id, .. } => {
@@ -330,7 +331,8 @@ impl World {
         let id = self.clients[at].commits;
         // Also what it has no more: the machine has to refuse that.
         let all = self.topics.iter().flat_map(|(topic, count)| {
-            (0..*count as i32).map(move |partition| (TopicPartition { topic: topic.clone(), partition }, 9))
+            (0..*count as i32)
+                .map(move |partition| (TopicPartition { topic: topic.clone(), partition }, 9.into()))
         });
         let all: Offsets = all.collect();
         let held = self.clients[at].told.clone();

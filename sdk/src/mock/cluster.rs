@@ -1,7 +1,7 @@
 //! The brokers and topics that a mock pretends to be, and what it answers by itself.
 //!
 //! In: requests that no script took. Out: ApiVersions, Metadata, DescribeTopicPartitions and InitProducerId are always
-//! answered; Produce, Fetch and ListOffsets once the test has asked for it. All else is refused by name.
+//! answered; Produce, Fetch, ListOffsets and OffsetForLeaderEpoch once the test has asked for it. All else is refused by name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use klamm_wire::messages::list_offsets_response::{ListOffsetsPartitionResponse, 
 use klamm_wire::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
+use klamm_wire::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use klamm_wire::messages::produce_response::{
     LeaderIdAndEpoch, PartitionProduceResponse, TopicProduceResponse,
 };
@@ -24,7 +25,8 @@ use klamm_wire::messages::{
     ApiVersionsRequest, ApiVersionsResponse, BrokerId, DescribeTopicPartitionsRequest,
     DescribeTopicPartitionsResponse, FetchRequest, FetchResponse, InitProducerIdRequest,
     InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
-    ProduceRequest, ProduceResponse, ProducerId, TopicName,
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse, ProducerId,
+    TopicName,
 };
 use klamm_wire::negotiation::CLIENT_RANGES;
 use klamm_wire::{Endpoint, ErrorCode, Frame, Request, StrBytes};
@@ -144,6 +146,7 @@ impl Cluster {
             ProduceRequest::KEY if self.state.lock().accepts_produce => self.produce(head, frame),
             FetchRequest::KEY if self.state.lock().serves_logs => self.fetch(rt, head, frame),
             ListOffsetsRequest::KEY if self.state.lock().serves_logs => self.list_offsets(head, frame),
+            OffsetForLeaderEpochRequest::KEY if self.state.lock().serves_logs => self.epoch_ends(head, frame),
             _ => return None,
         };
         Some(answered.unwrap_or_else(|error| Action::DropConnection { reason: error.to_string() }))
@@ -376,6 +379,26 @@ impl Cluster {
         });
         let response = ListOffsetsResponse::default().with_topics(topics.collect());
         Ok(Action::answer::<ListOffsetsRequest>(head, &response))
+    }
+
+    fn epoch_ends(&self, head: &Head, frame: Frame) -> Result<Action, CodecError> {
+        let request = codec::decode_request::<OffsetForLeaderEpochRequest>(frame)?;
+        let mut state = self.state.lock();
+        let topics = request.topics.into_iter().map(|topic| {
+            let partitions = topic.partitions.iter().map(|wanted| {
+                let answer = EpochEndOffset::default().with_partition(wanted.partition);
+                let partition = match state.led(&topic.topic, wanted.partition, head.broker) {
+                    Ok(partition) => partition,
+                    Err((code, _)) => return answer.with_error_code(code.0),
+                };
+                let (epoch, end) = partition.log.end_of_epoch(wanted.leader_epoch);
+                answer.with_leader_epoch(epoch).with_end_offset(end)
+            });
+            let partitions = partitions.collect();
+            OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(partitions)
+        });
+        let response = OffsetForLeaderEpochResponse::default().with_topics(topics.collect());
+        Ok(Action::answer::<OffsetForLeaderEpochRequest>(head, &response))
     }
 }
 

@@ -166,6 +166,13 @@ impl Log {
         None
     }
 
+    /// The newest epoch up to `epoch` that has records, and the offset behind its last one: -1 and the log's start if there is none.
+    pub(super) fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
+        let up_to =
+            self.batches.iter().map(RawBatch::header).filter(|header| header.partition_leader_epoch <= epoch);
+        up_to.last().map_or((-1, 0), |header| (header.partition_leader_epoch, header.next_offset()))
+    }
+
     /// Every record, for tests that look at what was sent.
     pub(super) fn records(&self) -> Vec<MockRecord> {
         let mut all = Vec::new();

@@ -1,5 +1,8 @@
 //! How the apis of consumer groups say no.
 
+use klamm_wire::messages::consumer_group_describe_response::DescribedGroup as DescribedConsumerGroup;
+use klamm_wire::messages::delete_groups_response::DeletableGroupResult;
+use klamm_wire::messages::describe_groups_response::DescribedGroup;
 use klamm_wire::messages::find_coordinator_response::Coordinator;
 use klamm_wire::messages::leave_group_response::MemberResponse;
 use klamm_wire::messages::offset_commit_response::{
@@ -7,9 +10,12 @@ use klamm_wire::messages::offset_commit_response::{
 };
 use klamm_wire::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use klamm_wire::messages::{
-    BrokerId, FindCoordinatorRequest, FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse,
-    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, OffsetCommitRequest,
-    OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, SyncGroupRequest, SyncGroupResponse,
+    BrokerId, ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, DeleteGroupsRequest,
+    DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse,
+    LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest, OffsetFetchResponse,
+    SyncGroupRequest, SyncGroupResponse,
 };
 use klamm_wire::{ErrorCode, StrBytes};
 
@@ -93,5 +99,49 @@ impl Refusable for OffsetFetchRequest {
             OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone()).with_error_code(code.0)
         });
         OffsetFetchResponse::default().with_groups(groups.collect())
+    }
+}
+
+impl Refusable for DescribeGroupsRequest {
+    fn refused(&self, code: ErrorCode, _: Option<&str>) -> DescribeGroupsResponse {
+        // The text is of version 6 only, and the version is not known here.
+        let groups = self
+            .groups
+            .iter()
+            .map(|group| DescribedGroup::default().with_group_id(group.clone()).with_error_code(code.0));
+        DescribeGroupsResponse::default().with_groups(groups.collect())
+    }
+}
+
+impl Refusable for ListGroupsRequest {
+    fn refused(&self, code: ErrorCode, _: Option<&str>) -> ListGroupsResponse {
+        ListGroupsResponse::default().with_error_code(code.0)
+    }
+}
+
+impl Refusable for DeleteGroupsRequest {
+    fn refused(&self, code: ErrorCode, _: Option<&str>) -> DeleteGroupsResponse {
+        let results = self.groups_names.iter().map(|group| {
+            DeletableGroupResult::default().with_group_id(group.clone()).with_error_code(code.0)
+        });
+        DeleteGroupsResponse::default().with_results(results.collect())
+    }
+}
+
+impl Refusable for OffsetDeleteRequest {
+    fn refused(&self, code: ErrorCode, _: Option<&str>) -> OffsetDeleteResponse {
+        OffsetDeleteResponse::default().with_error_code(code.0)
+    }
+}
+
+impl Refusable for ConsumerGroupDescribeRequest {
+    fn refused(&self, code: ErrorCode, reason: Option<&str>) -> ConsumerGroupDescribeResponse {
+        let groups = self.group_ids.iter().map(|group| {
+            DescribedConsumerGroup::default()
+                .with_group_id(group.clone())
+                .with_error_code(code.0)
+                .with_error_message(text(reason))
+        });
+        ConsumerGroupDescribeResponse::default().with_groups(groups.collect())
     }
 }

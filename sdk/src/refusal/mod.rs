@@ -18,15 +18,17 @@ use klamm_wire::messages::offset_for_leader_epoch_response::{EpochEndOffset, Off
 use klamm_wire::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use klamm_wire::messages::{
     AlterPartitionReassignmentsRequest, ApiVersionsRequest, ApiVersionsResponse, BrokerId,
-    CreatePartitionsRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteRecordsRequest,
-    DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterRequest, DescribeClusterResponse,
-    DescribeConfigsRequest, DescribeConfigsResponse, DescribeLogDirsRequest, DescribeProducersRequest,
-    DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FetchResponse,
-    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
-    InitProducerIdResponse, JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest, ListOffsetsResponse,
+    ConsumerGroupDescribeRequest, CreatePartitionsRequest, CreateTopicsRequest, CreateTopicsResponse,
+    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DeleteTopicsResponse,
+    DescribeClusterRequest, DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse,
+    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FetchResponse, FindCoordinatorRequest,
+    HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, InitProducerIdResponse,
+    JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, ListOffsetsResponse,
     ListPartitionReassignmentsRequest, MetadataRequest, MetadataResponse, OffsetCommitRequest,
-    OffsetFetchRequest, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest,
-    ProduceResponse, ProducerId, SyncGroupRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+    ProduceRequest, ProduceResponse, ProducerId, SyncGroupRequest, UnregisterBrokerRequest,
+    UpdateFeaturesRequest,
 };
 use klamm_wire::negotiation::CLIENT_RANGES;
 use klamm_wire::{ErrorCode, Frame, Request, StrBytes};
@@ -241,7 +243,8 @@ by_key! {
     ElectLeadersRequest, IncrementalAlterConfigsRequest, AlterPartitionReassignmentsRequest,
     ListPartitionReassignmentsRequest, UpdateFeaturesRequest, DescribeProducersRequest, UnregisterBrokerRequest,
     DescribeTopicPartitionsRequest, FindCoordinatorRequest, JoinGroupRequest, SyncGroupRequest, HeartbeatRequest,
-    LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest;
+    LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest, DescribeGroupsRequest, ListGroupsRequest,
+    DeleteGroupsRequest, OffsetDeleteRequest, ConsumerGroupDescribeRequest;
     without throttle time: DescribeQuorumRequest
 }
 
@@ -332,7 +335,12 @@ mod tests {
             HeartbeatRequest,
             LeaveGroupRequest,
             OffsetCommitRequest,
-            OffsetFetchRequest
+            OffsetFetchRequest,
+            DescribeGroupsRequest,
+            ListGroupsRequest,
+            DeleteGroupsRequest,
+            OffsetDeleteRequest,
+            ConsumerGroupDescribeRequest
         )
     }
 
@@ -375,7 +383,12 @@ mod tests {
             HeartbeatRequest,
             LeaveGroupRequest,
             OffsetCommitRequest,
-            OffsetFetchRequest
+            OffsetFetchRequest,
+            DescribeGroupsRequest,
+            ListGroupsRequest,
+            DeleteGroupsRequest,
+            OffsetDeleteRequest,
+            ConsumerGroupDescribeRequest
         )
     }
 

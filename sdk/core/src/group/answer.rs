@@ -135,7 +135,8 @@ impl Membership {
             Some(members) => {
                 let ticket = self.ticket();
                 self.phase = Phase::Leading(ticket);
-                out.push(Effect::Lead { ticket, assignor: self.assignor.clone(), members });
+                let stands = joined.stands;
+                out.push(Effect::Lead { ticket, assignor: self.assignor.clone(), members, stands });
             }
             None => self.sync(Vec::new(), out),
         }
@@ -147,8 +148,14 @@ impl Membership {
         }
         match chosen {
             Ok(Chosen { assignments, counts }) => {
+                // A leader has itself at least to assign something to.
+                let assignments_stand = assignments.is_empty();
                 self.led = Some(counts);
                 self.sync(assignments, out);
+                // What stands may have been assigned before partitions came.
+                if assignments_stand {
+                    self.compare_led();
+                }
             }
             Err(reason) => {
                 // Another member may lead with more luck.

@@ -95,6 +95,8 @@ pub struct Joined {
     pub member_id: Arc<str>,
     /// All members with what they told, if this one leads.
     pub members: Option<Vec<JoinedMember>>,
+    /// A static leader is back, and the assignment stands as it was (KIP-814).
+    pub stands: bool,
 }
 
 /// A member as the leader hears of it.
@@ -302,6 +304,8 @@ pub enum Effect {
         assignor: Arc<str>,
         /// All members.
         members: Vec<JoinedMember>,
+        /// The assignment stands: nothing is to be assigned, only [`Chosen::counts`] to be told.
+        stands: bool,
     },
     /// Send a SyncGroup.
     Sync {

@@ -77,6 +77,8 @@ pub struct Membership {
     /// Generation in which the owned partitions were assigned.
     pub(super) held_since: Option<i32>,
     pub(super) owned: BTreeSet<TopicPartition>,
+    /// A number for each time that a partition was taken over, as long as it is owned.
+    pub(super) tenures: BTreeMap<TopicPartition, u64>,
     /// Owned partitions that the listener is told to give up. They can be committed until it returns.
     pub(super) going: BTreeSet<TopicPartition>,
     pub(super) calls: VecDeque<Call>,
@@ -117,6 +119,7 @@ impl Membership {
             assignor: "".into(),
             held_since: None,
             owned: BTreeSet::new(),
+            tenures: BTreeMap::new(),
             going: BTreeSet::new(),
             calls: VecDeque::new(),
             calling: None,
@@ -188,6 +191,11 @@ impl Membership {
     /// Partitions that this member owns, also those that it is giving up.
     pub fn owned(&self) -> &BTreeSet<TopicPartition> {
         &self.owned
+    }
+
+    /// Tells one time of owning a partition from the next; `None` if it is not owned.
+    pub fn tenure(&self, partition: &TopicPartition) -> Option<u64> {
+        self.tenures.get(partition).filter(|_| self.owned.contains(partition)).copied()
     }
 
     /// Generation of the group, if this is a member.
@@ -280,13 +288,18 @@ impl Membership {
     }
 
     fn counted(&mut self, counts: BTreeMap<Arc<str>, usize>) {
+        self.counts = counts;
+        self.compare_led();
+    }
+
+    /// Joins again if the topics have other partitions than this leader assigned.
+    pub(super) fn compare_led(&mut self) {
         let changed = |led: &BTreeMap<Arc<str>, usize>| {
-            counts.iter().any(|(topic, count)| led.get(topic).is_some_and(|before| before != count))
+            self.counts.iter().any(|(topic, count)| led.get(topic).is_some_and(|before| before != count))
         };
         if self.led.as_ref().is_some_and(changed) {
             self.rejoin(Reason::PartitionsChanged);
         }
-        self.counts = counts;
     }
 
     /// Leaves because nobody polls. A static member just falls silent, so that it gets the same when it is back.

@@ -121,6 +121,9 @@ impl Membership {
         self.held_since = Some(generation);
         let new: Vec<_> = target.difference(&self.owned).cloned().collect();
         self.owned = target;
+        self.tenures.retain(|name, _| self.owned.contains(name));
+        let tenure = self.ticket();
+        self.tenures.extend(new.iter().map(|name| (name.clone(), tenure)));
         out.push(Effect::Adopt(self.assignor.clone(), assignment.clone(), generation));
         if self.topics.as_ref() != Some(&self.told_topics) {
             self.again.get_or_insert(Reason::SubscriptionChanged);

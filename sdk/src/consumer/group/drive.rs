@@ -125,9 +125,9 @@ impl Driver {
                 let protocols = self.protocols(&topics.into_iter().collect::<Vec<_>>(), &owned, generation);
                 self.ask(asker.join(ticket, coordinator, member_id, protocols, limit));
             }
-            Effect::Lead { ticket, assignor, members } => {
+            Effect::Lead { ticket, assignor, members, stands } => {
                 let group = self.group.clone();
-                self.ask(async move { Event::Led(ticket, lead(&group, &assignor, &members).await) });
+                self.ask(async move { Event::Led(ticket, lead(&group, &assignor, &members, stands).await) });
             }
             Effect::Sync { ticket, coordinator, member_id, generation, assignor, assignments } => {
                 self.ask(asker.sync(ticket, coordinator, member_id, generation, assignor, assignments));
@@ -236,8 +236,9 @@ impl Driver {
         if first || offsets.is_empty() {
             return;
         }
+        let tenures = group.tenures(&offsets);
         let commit = async move {
-            match group.commit_once(offsets.clone()).await {
+            match group.commit_once(offsets.clone(), &tenures).await {
                 Some(Ok(())) => group.machine.lock().committed.extend(offsets),
                 Some(Err(why @ CommitRefusal::Later(_))) => {
                     tracing::debug!(?why, "positions not committed; the next time will do");
@@ -288,7 +289,7 @@ fn assignor(group: &Group, name: &str) -> Option<SharedAssignor> {
 }
 
 /// Runs the assignor over what all members told.
-async fn lead(group: &Group, name: &str, told: &[JoinedMember]) -> Result<Chosen, String> {
+async fn lead(group: &Group, name: &str, told: &[JoinedMember], stands: bool) -> Result<Chosen, String> {
     let Some(assignor) = assignor(group, name) else {
         return Err(format!("the coordinator chose {name:?}, which this member did not offer"));
     };
@@ -300,7 +301,18 @@ async fn lead(group: &Group, name: &str, told: &[JoinedMember]) -> Result<Chosen
     }
     let wanted: BTreeSet<Arc<str>> =
         members.iter().flat_map(|member| member.subscription.topics.iter().cloned()).collect();
-    let (topics, counts) = known_topics(group, &wanted).await;
+    let (topics, mut counts) = known_topics(group, &wanted).await;
+    if stands {
+        let coordinator = group.machine.lock().membership.coordinator();
+        let assigned = match coordinator {
+            Some(coordinator) => group.asker().assigned(coordinator).await,
+            None => None,
+        };
+        if let Some(assigned) = assigned {
+            counts.iter_mut().for_each(|(topic, count)| *count = assigned.get(topic).copied().unwrap_or(0));
+        }
+        return Ok(Chosen { assignments: Vec::new(), counts });
+    }
     let run = move || assignor.lock().assign(&topics, &members);
     let given = match group.shared.client.rt().offload(run).await {
         Some(given) => given.map_err(|error| error.to_string())?,

@@ -73,6 +73,9 @@ enum Mode {
     Member,
 }
 
+/// For each partition of a commit, the time of owning it that the commit is from ([`Membership::tenure`]).
+type Tenures = BTreeMap<TopicPartition, Option<u64>>;
+
 struct Machine {
     mode: Mode,
     membership: Membership,
@@ -418,6 +421,12 @@ impl Group {
         if machine.is_member() { machine.membership.owned().clone() } else { self.shared.assigned() }
     }
 
+    /// Since when each of the partitions is owned.
+    fn tenures(&self, offsets: &Offsets) -> Tenures {
+        let machine = self.machine.lock();
+        offsets.keys().map(|name| (name.clone(), machine.membership.tenure(name))).collect()
+    }
+
     pub(super) async fn commit(self: &Arc<Self>, offsets: Offsets) -> Result<(), CommitError> {
         if !self.is_member() {
             if !self.config.named {
@@ -428,9 +437,10 @@ impl Group {
         let client = &self.shared.client;
         let waited = client.settings().api_timeout();
         let deadline = self.shared.now().saturating_add(waited);
+        let tenures = self.tenures(&offsets);
         let mut last = None;
         loop {
-            let answer = client.rt().before(deadline, self.commit_once(offsets.clone())).await;
+            let answer = client.rt().before(deadline, self.commit_once(offsets.clone(), &tenures)).await;
             match answer {
                 None => return Err(CommitError::TimedOut { waited, last }),
                 Some(None) => return Err(CommitError::Closed),
@@ -459,19 +469,27 @@ impl Group {
     }
 
     /// One attempt; `None` if the consumer was closed meanwhile.
-    async fn commit_once(&self, offsets: Offsets) -> Option<Result<(), CommitRefusal>> {
+    ///
+    /// Whoever lost a partition and has it again goes on where others committed: what was to be committed before is void.
+    async fn commit_once(&self, offsets: Offsets, tenures: &Tenures) -> Option<Result<(), CommitRefusal>> {
         if self.closed.load(Ordering::Acquire) {
             return None;
         }
         let (reply, answer) = oneshot::channel();
-        let id = {
-            let mut machine = self.machine.lock();
+        {
+            let now = self.shared.now();
+            let machine = &mut *self.machine.lock();
+            let again =
+                |(name, since): &(&TopicPartition, &Option<u64>)| machine.membership.tenure(name) != **since;
+            if let Some((name, _)) = tenures.iter().find(again) {
+                return Some(Err(CommitRefusal::NotOwned(name.clone())));
+            }
             machine.commits += 1;
             let id = machine.commits;
             machine.replies.insert(id, reply);
-            id
-        };
-        self.step(Event::Commit(id, offsets));
+            machine.membership.step(now, Event::Commit(id, offsets), &mut machine.effects);
+        }
+        self.work.notify_one();
         answer.await.ok()
     }
 

@@ -1,6 +1,6 @@
 //! Requests to the group coordinator. Each goes out once; when to ask again is decided by the membership.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +18,9 @@ use klamm_wire::messages::offset_fetch_request::{
 };
 use klamm_wire::messages::sync_group_request::SyncGroupRequestAssignment;
 use klamm_wire::messages::{
-    FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest,
-    OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse, SyncGroupRequest, TopicName,
+    DescribeGroupsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
+    LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse, SyncGroupRequest,
+    TopicName,
 };
 use klamm_wire::{ErrorCode, StrBytes};
 
@@ -28,6 +29,8 @@ use crate::client::{Client, Lane, Target};
 use crate::error::RequestError;
 
 const PROTOCOL_TYPE: &str = "consumer";
+/// State of a group whose members have their assignments.
+const STABLE: &str = "Stable";
 
 /// Asks on behalf of one member.
 #[derive(Clone)]
@@ -136,11 +139,34 @@ impl Asker {
                     generation: response.generation_id,
                     assignor: response.protocol_name.as_ref().map_or("", |name| name.as_str()).into(),
                     member_id: response.member_id.as_str().into(),
+                    stands: response.skip_assignment,
                     members: leads.then(|| response.members.iter().map(member).collect()),
                 })
             }
         };
         Event::Join(ticket, answer)
+    }
+
+    /// How many partitions of each topic the members of a stable group have together; `None` if that is not to be learnt.
+    pub(super) async fn assigned(self, coordinator: i32) -> Option<BTreeMap<Arc<str>, usize>> {
+        let request = DescribeGroupsRequest::default().with_groups(vec![self.group()]);
+        let limit = self.client.settings().request_timeout;
+        let to = Target::Broker(coordinator);
+        let response =
+            self.client.call_within::<DescribeGroupsRequest>(to, Lane::Main, &request, limit).await.ok()?;
+        let group = response.groups.into_iter().next().filter(|group| ErrorCode(group.error_code).is_ok())?;
+        if group.group_state.as_str() != STABLE {
+            return None;
+        }
+        let mut partitions = BTreeSet::new();
+        for member in group.members {
+            partitions.extend(read_assignment(member.member_assignment).ok()?.partitions);
+        }
+        let mut counts = BTreeMap::new();
+        for partition in partitions {
+            *counts.entry(partition.topic).or_default() += 1;
+        }
+        Some(counts)
     }
 
     pub(super) async fn sync(

@@ -144,6 +144,7 @@ impl Coordinator {
             assignor: "the".into(),
             member_id: id.clone(),
             members,
+            stands: false,
         })
     }
 

@@ -68,7 +68,8 @@ impl One {
         else {
             panic!("no join in {effects:?}");
         };
-        let joined = Joined { generation, assignor: "a".into(), member_id: "m".into(), members: None };
+        let joined =
+            Joined { generation, assignor: "a".into(), member_id: "m".into(), members: None, stands: false };
         let effects = self.step(Event::Join(*ticket, JoinAnswer::Joined(joined)));
         let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
         self.step(Event::Sync(ticket, Ok(Ok(Assignment { partitions: assigned, user_data: None }))))
@@ -331,7 +332,8 @@ fn a_leader_joins_again_when_the_groups_topics_have_other_partitions() {
     let effects = one.step(Event::Coordinator(Ok(1)));
     let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
     let members = Some(Vec::new());
-    let joined = Joined { generation: 3, assignor: "a".into(), member_id: "m".into(), members };
+    let joined =
+        Joined { generation: 3, assignor: "a".into(), member_id: "m".into(), members, stands: false };
     let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
     let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
     let counts: BTreeMap<Arc<str>, usize> = [("t".into(), 2), ("later".into(), 0)].into();
@@ -344,4 +346,26 @@ fn a_leader_joins_again_when_the_groups_topics_have_other_partitions() {
     assert_eq!(one.step(Event::Counts([("other".into(), 7)].into())), [], "not a topic of the group");
     let effects = one.step(Event::Counts([("later".into(), 1)].into()));
     assert!(matches!(&effects[..], [Effect::Join { .. }]), "a topic that appears: {effects:?}");
+}
+
+#[test]
+fn a_static_leader_that_is_back_looks_whether_what_stands_covers_all_partitions() {
+    for (assigned, joins) in [(2, false), (1, true), (0, true)] {
+        let mut one = One::new(RebalanceProtocol::Eager, true);
+        one.step(Event::Subscribe(topics()));
+        one.step(Event::Counts([("t".into(), 2)].into()));
+        let effects = one.step(Event::Coordinator(Ok(1)));
+        let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        let members = Some(Vec::new());
+        let joined =
+            Joined { generation: 3, assignor: "a".into(), member_id: "m".into(), members, stands: true };
+        let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
+        let [Effect::Lead { ticket, stands: true, .. }] = effects[..] else { panic!("{effects:?}") };
+        let chosen = Chosen { assignments: Vec::new(), counts: [("t".into(), assigned)].into() };
+        let effects = one.step(Event::Led(ticket, Ok(chosen)));
+        let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        let effects = one.step(Event::Sync(ticket, Ok(Ok(Assignment::default()))));
+        let joined = effects.iter().any(|effect| matches!(effect, Effect::Join { .. }));
+        assert_eq!(joined, joins, "{assigned} of 2 partitions are assigned: {effects:?}");
+    }
 }

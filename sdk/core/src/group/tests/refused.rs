@@ -35,7 +35,13 @@ fn answer(effect: &Effect) -> Option<Event> {
     Some(match effect {
         Effect::FindCoordinator => Event::Coordinator(Ok(1)),
         Effect::Join { ticket, .. } => {
-            let joined = Joined { generation: 1, assignor: "a".into(), member_id: "m".into(), members: None };
+            let joined = Joined {
+                generation: 1,
+                assignor: "a".into(),
+                member_id: "m".into(),
+                members: None,
+                stands: false,
+            };
             Event::Join(*ticket, JoinAnswer::Joined(joined))
         }
         Effect::Sync { ticket, .. } => {

@@ -250,15 +250,16 @@ impl Cluster {
             let topic = METADATA_TOPIC.to_owned();
             report.violations.push(Violation { broker: None, topic, partition: 0, offset, cause });
         };
+        let topics = |image: &Image| (image.next_offset(), image.topics().cloned().collect::<Vec<_>>());
+        // First, as a cluster that runs goes on committing: what it knows later is no less.
+        let (committed, all) = self.started.journal.image(topics);
         let (latest, disputed) = self.started.journal.disputed();
         for (epoch, voters) in disputed {
             violation(-1, format!("epoch {epoch} was led more than once, by controllers {voters:?}"));
         }
         // What was committed once is known to whoever leads, or will lead, in a later epoch.
         let Some(active) = latest.and_then(|latest| self.controller.active_in(latest)) else { return };
-        let topics = |image: &Image| (image.next_offset(), image.topics().cloned().collect::<Vec<_>>());
         let (known, its) = active.image(topics);
-        let (committed, all) = self.started.journal.image(topics);
         if known < committed {
             violation(
                 known,

@@ -176,7 +176,7 @@ fn every_name_of_kafka_4_3_is_known() {
         partitioner.ignore.keys retries transaction.timeout.ms transaction.two.phase.commit.enable \
         transactional.id value.serializer";
     let consumer = "allow.auto.create.topics auto.commit.interval.ms auto.offset.reset check.crcs client.rack \
-        default.api.timeout.ms enable.auto.commit exclude.internal.topics fetch.max.bytes fetch.max.wait.ms \
+        default.api.timeout.ms enable.auto.commit fetch.max.bytes fetch.max.wait.ms \
         fetch.min.bytes group.id group.instance.id group.protocol group.remote.assignor heartbeat.interval.ms \
         interceptor.classes isolation.level key.deserializer max.partition.fetch.bytes max.poll.interval.ms \
         max.poll.records partition.assignment.strategy session.timeout.ms share.acknowledgement.mode \

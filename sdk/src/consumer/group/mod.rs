@@ -54,9 +54,6 @@ pub(super) struct GroupConfig {
     pub(super) auto_commit: Option<Duration>,
     /// `client.rack`.
     pub(super) rack: Option<Arc<str>>,
-    /// `exclude.internal.topics`.
-    #[allow(dead_code, reason = "patterns are next")]
-    pub(super) exclude_internal: bool,
 }
 
 /// An assignor, which is code of the application.
@@ -438,6 +435,8 @@ impl Group {
         let waited = client.settings().api_timeout();
         let deadline = self.shared.now().saturating_add(waited);
         let tenures = self.tenures(&offsets);
+        // Or the next automatic commit would go back behind this one.
+        self.shared.done_up_to(&offsets);
         let mut last = None;
         loop {
             let answer = client.rt().before(deadline, self.commit_once(offsets.clone(), &tenures)).await;

@@ -88,6 +88,14 @@ impl Turns {
         }
     }
 
+    /// The application itself says how far it is done.
+    pub(in crate::consumer) fn done_up_to(&mut self, partition: &TopicPartition, place: Place) {
+        let current = self.current.as_mut().filter(|(current, _)| current == partition).map(|(_, turn)| turn);
+        if let Some(turn) = current.or_else(|| self.others.get_mut(partition)) {
+            turn.over = turn.over.max(place.min(turn.handed));
+        }
+    }
+
     /// Nothing more is handed out of the partition, which stands here; counts if nothing was handed out before.
     pub(in crate::consumer) fn stopped(&mut self, partition: &TopicPartition, place: Place) {
         if self.counts && self.place(partition, true).is_none() {
@@ -141,6 +149,20 @@ mod tests {
         assert_eq!(seen(&turns, &a), (None, None));
         turns.stopped(&a, (5, 2));
         assert_eq!(seen(&turns, &a), (Some((5, 2)), Some((5, 2))), "others begin where this one began");
+    }
+
+    #[test]
+    fn what_the_application_commits_is_done_as_far_as_it_was_handed_out() {
+        let [a, b] = [0, 1].map(|partition| TopicPartition::new("t", partition));
+        let mut turns = Turns { counts: true, ..Turns::default() };
+        turns.handed(&a, 7, (10, 4));
+        turns.handed(&b, 0, (1, 4));
+        turns.done_up_to(&a, (9, 4));
+        assert_eq!((turns.place(&a, true), turns.place(&a, false)), (Some((9, 4)), Some((10, 4))));
+        turns.done_up_to(&a, (8, 4));
+        assert_eq!(turns.place(&a, true), Some((9, 4)), "not back");
+        turns.done_up_to(&b, (5, 4));
+        assert_eq!(turns.place(&b, true), Some((1, 4)), "not ahead");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 const PARTITIONS: i32 = 12;
 /// Only turns a hang into a failure.
-const SOON: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(240);
 
 /// How often which record was read, by its value.
 type Read = BTreeMap<String, usize>;

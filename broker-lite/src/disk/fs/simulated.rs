@@ -1,4 +1,4 @@
-//! A file system in memory that forgets with the power whatever POSIX lets a real one forget.
+//! A file system in memory that forgets with the power what POSIX lets a real one forget.
 //!
 //! ```text
 //! write, cut            ──▶ lost until the file was synced

@@ -25,7 +25,7 @@ use super::{receive, receive_batch};
 /// `max.partition.fetch.bytes`), and no memory of others waits for it.
 ///
 /// Dropping it loses nothing: the partition is read by [`Consumer::recv`] and its like again, from the record behind the last
-/// one that this stream gave. To read no more of it, [pause](Consumer::pause) it.
+/// one that this stream gave. To read no more of it, [pause](crate::Consumer::pause) it.
 ///
 /// It ends when the partition is taken away by a rebalance, [`Consumer::assign`], [`Consumer::unassign`] or
 /// [`Consumer::unsubscribe`], and when the consumer is closed or dropped. Errors do not end it.

@@ -17,8 +17,6 @@ import threading
 
 CLIENT, BOOTSTRAP, GROUP, TOPIC, STRATEGY = sys.argv[1:]
 HEARTBEAT_MS = 300
-# A client that goes without saying so is missed this soon; brokers allow no less.
-SESSION_MS = 6_000
 leaving = threading.Event()
 
 
@@ -56,7 +54,6 @@ def kafka_python():
         group_id=GROUP,
         auto_offset_reset="earliest",
         heartbeat_interval_ms=HEARTBEAT_MS,
-        session_timeout_ms=SESSION_MS,
         partition_assignment_strategy=[assignor],
     )
     owned = Owned()
@@ -77,7 +74,6 @@ def confluent():
             "group.id": GROUP,
             "auto.offset.reset": "earliest",
             "heartbeat.interval.ms": HEARTBEAT_MS,
-            "session.timeout.ms": SESSION_MS,
             "partition.assignment.strategy": STRATEGY,
         }
     )
@@ -101,7 +97,6 @@ async def aiokafka():
         group_id=GROUP,
         auto_offset_reset="earliest",
         heartbeat_interval_ms=HEARTBEAT_MS,
-        session_timeout_ms=SESSION_MS,
         partition_assignment_strategy=[{"range": RangePartitionAssignor}[STRATEGY]],
     )
     await consumer.start()

@@ -28,13 +28,13 @@ use crate::error::Recovery;
 use crate::mock::{Action, MockConnector, MockConnectorBuilder};
 use crate::{Client, TopicPartition};
 
-fn admin(mock: &MockConnector) -> Admin {
+pub(super) fn admin(mock: &MockConnector) -> Admin {
     let client =
         Client::builder().bootstrap_servers(mock.bootstrap()).connector(mock.clone()).build().unwrap();
     client.admin()
 }
 
-fn cluster() -> MockConnectorBuilder {
+pub(super) fn cluster() -> MockConnectorBuilder {
     MockConnector::builder().brokers(3).topic("orders", 3)
 }
 

@@ -163,14 +163,6 @@ impl Shared {
         self.common.reader.lock().turns.counts = true;
     }
 
-    /// The application says that it is done with everything it has.
-    pub(super) fn done(&self) {
-        let mut common = self.common.reader.lock();
-        let own: Vec<_> = self.own.lock().values().cloned().collect();
-        own.iter().for_each(|lane| lane.reader.lock().turns.over());
-        common.turns.over();
-    }
-
     /// The application itself says how far it is done.
     pub(super) fn done_up_to(&self, offsets: &Offsets) {
         let mut common = self.common.reader.lock();

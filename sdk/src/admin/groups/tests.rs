@@ -19,21 +19,12 @@ use klamm_wire::messages::offset_fetch_response::{
 use klamm_wire::messages::*;
 
 use super::*;
+use crate::TopicPartition;
+use crate::admin::AdminError;
+use crate::admin::tests::{admin, cluster};
 use crate::admin::topics::topic_name;
-use crate::admin::{Admin, AdminError};
 use crate::error::Recovery;
-use crate::mock::{MockConnector, MockConnectorBuilder};
-use crate::{Client, TopicPartition};
-
-fn admin(mock: &MockConnector) -> Admin {
-    let client =
-        Client::builder().bootstrap_servers(mock.bootstrap()).connector(mock.clone()).build().unwrap();
-    client.admin()
-}
-
-fn cluster() -> MockConnectorBuilder {
-    MockConnector::builder().brokers(3).topic("orders", 3)
-}
+use crate::mock::MockConnector;
 
 /// Broker 1 coordinates groups that begin with `a`, broker 2 all others.
 fn coordinated(mock: &MockConnector) {

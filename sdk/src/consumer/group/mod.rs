@@ -405,10 +405,8 @@ impl Group {
         self.commit(self.positions()).await
     }
 
-    /// Behind what was handed out, which is done with this.
+    /// Behind what was handed out. Who commits that is done with it.
     pub(super) fn positions(&self) -> Offsets {
-        // Or the next automatic commit would go back behind this one.
-        self.shared.done();
         self.shared.committable(&self.held(), false)
     }
 

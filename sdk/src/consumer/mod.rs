@@ -132,7 +132,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         let committed: Vec<_> = committed.map(|(name, _): &(TopicPartition, _)| name.clone()).collect();
         let taken = self.group.take_by_hand().and_then(|()| {
             self.shared.assign(partitions);
-            self.group.want(committed)
+            self.group.begin_by_hand(committed)
         });
         if let Err(error) = taken {
             self.shared.stash(error);
@@ -174,7 +174,8 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     }
 
     /// Leaves the group: everything is revoked, with automatic commits what is done is committed, and others take over.
-    /// Returns when that is done, at most after `default.api.timeout.ms`.
+    /// Returns when that is done, at most after `default.api.timeout.ms`. From then on nothing can be committed
+    /// ([`CommitError::NotOwned`]) until partitions are assigned by hand, or it subscribes again: others may be further.
     ///
     /// # Cancel safety
     ///
@@ -206,7 +207,10 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     }
 
     /// Commits these offsets, each of the next record to be read, as numbers or as [`CommittedOffset`]s with leader epoch and
-    /// metadata. The partitions have to be this member's; without membership any will do.
+    /// metadata. The partitions have to be this member's; of who has never subscribed, or assigned by hand since, any will do.
+    ///
+    /// Of several commits of a partition that are under way the one that began last counts: an earlier one that the
+    /// coordinator refused for a while is not tried again behind it, and ends as it does.
     ///
     /// # Errors
     ///
@@ -233,11 +237,11 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// The future may be dropped: the commit goes on, and only its outcome is lost.
     pub fn commit_async(&self) -> impl Future<Output = Result<(), CommitError>> + Send + 'static + use<K, V> {
-        let (group, offsets) = (self.group.clone(), self.group.positions());
+        let commit = self.group.commit_positions();
         let (told, outcome) = tokio::sync::oneshot::channel();
         let commit = async move {
             // Nobody may be waiting.
-            let _ = told.send(group.commit(offsets).await);
+            let _ = told.send(commit.await);
         };
         self.shared.client.rt().spawn(commit).detach();
         async move { outcome.await.unwrap_or(Err(CommitError::Closed)) }
@@ -502,16 +506,20 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// A member of a group gives up its partitions and leaves the group first, so that others take over at once (a static one
     /// does not leave). With automatic commits, what is done is committed: not the records of the last call, because nobody
-    /// knows whether they were processed; [`Self::commit`] says so. This takes at most `default.api.timeout.ms`. For a consumer
-    /// that is dropped a task does the same, within `request.timeout.ms`; where the runtime ends as well, others get the
-    /// partitions after `session.timeout.ms`.
+    /// knows whether they were processed; [`Self::commit`] says so. This takes at most `default.api.timeout.ms`, in which a
+    /// commit gets half of what is left. For a consumer that is dropped a task does the same, within `request.timeout.ms`; where
+    /// the runtime ends as well, others get the partitions after `session.timeout.ms`.
     ///
     /// # Errors
     ///
     /// None yet.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it has been polled, dropping the future ends only the wait: the consumer is closed all the same, as long as the
+    /// runtime lives. Whoever calls this again waits for the same.
     pub async fn close(&self) -> Result<(), ConsumerError> {
         self.group.close().await;
-        self.shared.close();
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use klamm_core::consumer::{
     PartitionFailure, StartOffset,
 };
 use klamm_core::group::{CommittedOffset, Offsets};
+use klamm_wire::planted::{Bug, planted};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -284,13 +285,15 @@ impl Shared {
 
     /// Reads these from their committed offsets, or as `auto.offset.reset` says.
     pub(super) fn begin(&self, found: BTreeMap<TopicPartition, Option<CommittedOffset>>) {
-        let place = |at: CommittedOffset| (at.offset, at.leader_epoch.unwrap_or(-1));
+        let skip = i64::from(planted(Bug::SkipAtTakeover));
+        let place = |at: CommittedOffset| (at.offset + skip, at.leader_epoch.unwrap_or(-1));
         self.step(Event::Begin(found.into_iter().map(|(name, at)| (name, at.map(place))).collect()));
     }
 
     /// Offsets to commit: behind what was handed out, or with `done` behind what is done; where nothing was handed out yet,
     /// where reading begins, so that others begin there, too.
     pub(super) fn committable(&self, partitions: &BTreeSet<TopicPartition>, done: bool) -> Offsets {
+        let done = done && !planted(Bug::CommitWhatIsNotDone);
         let common = self.common.reader.lock();
         let place = |reader: &Reader, name: &TopicPartition| {
             let turn = reader.turns.place(name, done);

@@ -72,6 +72,26 @@ pub enum Bug {
     SkipAfterReconnect,
     /// A consumer whose leader changed goes on one record too early.
     RereadAfterLeaderChange,
+    /// Automatic commits count what was handed out last for done.
+    CommitWhatIsNotDone,
+    /// What was lost can be committed, in the generation in which it was owned.
+    CommitAfterLoss,
+    /// A commit that is tried again does not look whether a later one was acknowledged.
+    CommitOvertakes,
+    /// A member joins while what it gives up is still being committed.
+    JoinBeforeRevoked,
+    /// A member goes on reading what the assignment takes away from it, and tells nobody but the group.
+    KeepRevoked,
+    /// A member goes on one record behind what its group has committed.
+    SkipAtTakeover,
+    /// A coordinator acknowledges a commit before it is replicated.
+    CommitAnsweredEarly,
+    /// A coordinator hands out an assignment before it is replicated.
+    AssignedEarly,
+    /// A new coordinator knows the offsets of groups, and neither members nor generation.
+    ForgetGeneration,
+    /// A coordinator takes commits of any generation.
+    TakeOldGeneration,
 }
 
 impl Bug {
@@ -84,6 +104,20 @@ impl Bug {
         Self::MetadataLogWithoutFsync,
         Self::NoDirectoryFsync,
         Self::LoweredRecoveryPointLate,
+    ];
+
+    /// Those of groups, which seeds of the workload `groups` find; not in [`Self::ALL`].
+    pub const OF_GROUPS: &[Self] = &[
+        Self::CommitWhatIsNotDone,
+        Self::CommitAfterLoss,
+        Self::CommitOvertakes,
+        Self::JoinBeforeRevoked,
+        Self::KeepRevoked,
+        Self::SkipAtTakeover,
+        Self::CommitAnsweredEarly,
+        Self::AssignedEarly,
+        Self::ForgetGeneration,
+        Self::TakeOldGeneration,
     ];
 
     /// Every bug that a few seeds of the simulation find.

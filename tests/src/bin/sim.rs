@@ -50,9 +50,10 @@ mod planted {
     pub(super) fn find(options: &Options, name: &str) -> ExitCode {
         let named = |bug: &Bug| name.split(',').any(|name| format!("{bug:?}").eq_ignore_ascii_case(name));
         let wanted = |bug: &&Bug| name == "all" || named(bug);
-        let bugs: Vec<_> = Bug::ALL.iter().filter(wanted).copied().collect();
+        let known = || Bug::ALL.iter().chain(Bug::OF_GROUPS);
+        let bugs: Vec<_> = known().filter(wanted).copied().collect();
         if bugs.is_empty() {
-            let all: Vec<_> = Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
+            let all: Vec<_> = known().map(|bug| format!("{bug:?}")).collect();
             println!("no bug is called {name:?}; there are: {}", all.join(", "));
             return ExitCode::FAILURE;
         }
@@ -78,7 +79,8 @@ mod planted {
                             return;
                         }
                         // Only a broken promise counts: a run that hangs or panics says nothing about the checker.
-                        if let Err(Broken::Promise { fell, .. }) = judge(options, seed, Some(bug))
+                        let workload = workload(options, seed, bug);
+                        if let Err(Broken::Promise { fell, .. }) = judge(workload, seed, Some(bug))
                             && let Ok(mut found) = found.lock()
                             && found.as_ref().is_none_or(|(least, _)| seed < *least)
                         {
@@ -93,8 +95,8 @@ mod planted {
             println!("{bug:?}: NOT CAUGHT in {} seeds, {:.0?}", options.seeds, began.elapsed());
             return false;
         };
-        let without = judge(options, seed, None);
-        let workload = workload(options, seed);
+        let workload = workload(options, seed, bug);
+        let without = judge(workload, seed, None);
         let how = format!("--planted {bug:?} --workload {workload} --first {seed} --seeds 1");
         println!("{bug:?}: {} fell, {:.0?}; {how}", fell.join(", "), began.elapsed());
         if let Err(failure) = without {
@@ -105,22 +107,24 @@ mod planted {
     }
 
     /// One seed with a bug planted, or none.
-    fn judge(options: &Options, seed: u64, bug: Option<Bug>) -> Result<(), Broken> {
-        let workload = workload(options, seed);
+    fn judge(workload: Workload, seed: u64, bug: Option<Bug>) -> Result<(), Broken> {
         plant(bug);
         let (outcome, _) = traced(seed, |sim| run(sim, Scenario::draw(workload, seed)));
         plant(None);
         outcome.map_err(Broken::Unjudged)?.map(drop)
     }
 
-    /// Those in which a bug of logs, producers or readers can show; no bug of groups is planted yet.
+    /// Those in which a bug of logs, producers or readers can show.
     const HUNTED: [Workload; 4] =
         [Workload::Idempotent, Workload::Plain, Workload::Consume, Workload::Produce];
 
-    /// Workloads take turns.
-    fn workload(options: &Options, seed: u64) -> Workload {
+    /// Workloads take turns; a bug of groups shows in one of them.
+    fn workload(options: &Options, seed: u64, bug: Bug) -> Workload {
+        if let Some(workload) = options.workload {
+            return workload;
+        }
         let turn = usize::try_from(seed).unwrap_or_default() % HUNTED.len();
-        options.workload.unwrap_or(HUNTED[turn])
+        if Bug::OF_GROUPS.contains(&bug) { Workload::Groups } else { HUNTED[turn] }
     }
 }
 

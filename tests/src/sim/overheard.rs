@@ -1,6 +1,7 @@
 //! What a member says to its coordinator and hears from it, for the history: what a consumer does by itself, such as an
 //! automatic commit, no application sees.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub(super) struct Ear {
     pub(super) topics: Vec<(Arc<str>, Arc<[Partition]>)>,
     /// Generation of the last assignment; -1 before the first.
     pub(super) generation: AtomicI32,
+    /// Where the group had committed each partition when the member asked last.
+    pub(super) began: Mutex<BTreeMap<Partition, i64>>,
 }
 
 /// What the answer to a request is about.
@@ -110,6 +113,7 @@ impl Ear {
                             let known = (part.committed_offset >= 0).then_some(part.committed_offset);
                             history.commit_fetched(now, me, place, known, asked_at);
                             history.began(now, me, place, known.unwrap_or(0));
+                            self.began.lock().insert(place, known.unwrap_or(0));
                         }
                     }
                 }

@@ -109,6 +109,9 @@ pub struct GroupPlan {
     pub fixed: bool,
     /// Commits by itself; else after each batch, and when partitions are revoked.
     pub auto_commit: bool,
+    /// Without automatic commits: goes on without waiting for its commits, but for those of what is revoked.
+    #[serde(default)]
+    pub pipelined: bool,
     /// `auto.commit.interval.ms`
     pub commit_ms: u64,
     /// `session.timeout.ms`
@@ -141,14 +144,19 @@ pub struct Grouping {
 impl Grouping {
     fn draw(rng: &mut fastrand::Rng) -> Self {
         let strategies = ["range", "roundrobin", "sticky", "cooperative-sticky", "cooperative-sticky"];
-        let mut group = || GroupPlan {
-            strategy: rng.choice(strategies).unwrap_or("range").to_owned(),
-            members: rng.u32(2..=4),
-            fixed: rng.u8(0..4) == 0,
-            auto_commit: rng.bool(),
-            commit_ms: rng.u64(50..=1_000),
-            session_ms: rng.u64(1_500..=6_000),
-            max_poll_ms: rng.u64(1_500..=5_000),
+        let mut group = || {
+            let plan = GroupPlan {
+                strategy: rng.choice(strategies).unwrap_or("range").to_owned(),
+                members: rng.u32(2..=4),
+                fixed: rng.u8(0..4) == 0,
+                auto_commit: rng.bool(),
+                pipelined: false,
+                commit_ms: rng.u64(50..=1_000),
+                session_ms: rng.u64(1_500..=6_000),
+                max_poll_ms: rng.u64(1_500..=5_000),
+            };
+            // Nobody else needs the interval.
+            GroupPlan { pipelined: !plan.auto_commit && plan.commit_ms % 2 == 1, ..plan }
         };
         let groups = [group(), group()];
         let count = rng.usize(1..=2);

@@ -43,6 +43,7 @@ use klamm_wire::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use klamm_wire::messages::{
     JoinGroupResponse, LeaveGroupResponse, OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse,
 };
+use klamm_wire::planted::{Bug, planted};
 use klamm_wire::{ErrorCode, StrBytes};
 
 pub use coding::Malformed;
@@ -221,6 +222,7 @@ impl GroupCoordinator {
                     known.set_offset(&topic, partition, None);
                 }
             }
+            GroupRecord::Group { .. } if planted(Bug::ForgetGeneration) => {}
             GroupRecord::Group { group, value: Some(value) } => {
                 let mut loaded = Group::load(group.clone(), self.next_incarnation(), value);
                 if let Some(before) = self.groups.remove(&group) {

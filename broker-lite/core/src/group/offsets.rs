@@ -18,6 +18,7 @@ use klamm_wire::messages::offset_fetch_response::{
 use klamm_wire::messages::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, TopicName,
 };
+use klamm_wire::planted::{Bug, planted};
 use klamm_wire::{ErrorCode, StrBytes};
 
 use super::records::{CommittedOffset, GroupRecord};
@@ -167,6 +168,10 @@ impl Cx<'_> {
             turn.answer(to, answer);
             return Ok(());
         }
+        if planted(Bug::CommitAnsweredEarly) {
+            turn.answer(to, answer);
+            return self.write(turn, group, &records, changes, None);
+        }
         self.write(turn, group, &records, changes, Some(Then::Answer(to, answer)))
     }
 
@@ -256,7 +261,7 @@ fn may_commit(group: &Group, request: &OffsetCommitRequest) -> Result<(), ErrorC
     }
     if generation >= 0 || !member.is_empty() || instance.is_some() {
         group.check_member(member, instance)?;
-        if generation != group.generation {
+        if generation != group.generation && !planted(Bug::TakeOldGeneration) {
             return Err(ErrorCode::ILLEGAL_GENERATION);
         }
     } else {

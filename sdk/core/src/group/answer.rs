@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use klamm_wire::ErrorCode;
 
 use super::event::{Chosen, CommitRefusal, CommittedOffset, Effect, Fatal, JoinAnswer, Reason, Refusal};
-use super::member::{Coordinator, Membership, Phase};
+use super::member::{Coordinator, Membership, Phase, Starting, UnderWay};
 use crate::assign::Assignment;
 use crate::{Tick, TopicPartition};
 
@@ -106,11 +106,13 @@ impl Membership {
         answer: JoinAnswer,
         out: &mut Vec<Effect>,
     ) {
-        if self.phase != Phase::Joining(ticket) {
+        let aside = self.ends_aside(ticket);
+        if self.phase != Phase::Joining(ticket) && !aside {
             return;
         }
         let joined = match answer {
             JoinAnswer::Joined(joined) => joined,
+            _ if aside => return,
             JoinAnswer::MemberIdRequired(id) => {
                 self.member_id = id;
                 self.prepare(Reason::Rebalance);
@@ -134,7 +136,7 @@ impl Membership {
         match joined.members {
             Some(members) => {
                 let ticket = self.ticket();
-                self.phase = Phase::Leading(ticket);
+                self.go_on(Phase::Leading(ticket), ticket);
                 let stands = joined.stands;
                 out.push(Effect::Lead { ticket, assignor: self.assignor.clone(), members, stands });
             }
@@ -142,11 +144,26 @@ impl Membership {
         }
     }
 
+    /// Whether this is the answer to what goes on beside the end of the member.
+    fn ends_aside(&mut self, ticket: u64) -> bool {
+        self.aside.take_if(|aside| *aside == ticket).is_some()
+    }
+
+    /// The next request of a changeover, in the open or beside the end of the member.
+    fn go_on(&mut self, phase: Phase, ticket: u64) {
+        match self.phase {
+            Phase::Ending(..) => self.aside = Some(ticket),
+            _ => self.phase = phase,
+        }
+    }
+
     pub(super) fn led(&mut self, ticket: u64, chosen: Result<Chosen, String>, out: &mut Vec<Effect>) {
-        if self.phase != Phase::Leading(ticket) {
+        let aside = self.ends_aside(ticket);
+        if self.phase != Phase::Leading(ticket) && !aside {
             return;
         }
         match chosen {
+            Err(_) if aside => {}
             Ok(Chosen { assignments, counts }) => {
                 // A leader has itself at least to assign something to.
                 let assignments_stand = assignments.is_empty();
@@ -170,7 +187,7 @@ impl Membership {
             return self.prepare(Reason::Rebalance);
         };
         let ticket = self.ticket();
-        self.phase = Phase::Syncing(ticket);
+        self.go_on(Phase::Syncing(ticket), ticket);
         let (member_id, assignor) = (self.member_id.clone(), self.assignor.clone());
         out.push(Effect::Sync { ticket, coordinator, member_id, generation, assignor, assignments });
     }
@@ -182,7 +199,7 @@ impl Membership {
         answer: Result<Result<Assignment, String>, Refusal>,
         out: &mut Vec<Effect>,
     ) {
-        if self.phase != Phase::Syncing(ticket) {
+        if self.ends_aside(ticket) || self.phase != Phase::Syncing(ticket) {
             return;
         }
         match answer {
@@ -239,7 +256,7 @@ impl Membership {
         answer: Result<(), Refusal>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(sent_in) = self.commits.remove(&id) else {
+        let Some(UnderWay { generation: sent_in, .. }) = self.commits.remove(&id) else {
             return;
         };
         let refusal = match answer {
@@ -247,6 +264,7 @@ impl Membership {
             Err(refusal) => refusal,
         };
         let joining = matches!(self.phase, Phase::Joining(_) | Phase::Leading(_) | Phase::Syncing(_));
+        let joining = joining || self.aside.is_some();
         let current = sent_in == self.generation && self.generation.is_some();
         let why = match (cure(refusal), refusal) {
             (Cure::Find, _) => {
@@ -306,7 +324,10 @@ impl Membership {
             Ok(found) if found.is_empty() => self.ask_offsets_later(now),
             Ok(mut found) => {
                 self.starting.failures = 0;
-                found.retain(|name, _| self.starting.wanted.remove(name) && !self.going.contains(name));
+                let Starting { wanted, since, .. } = &mut self.starting;
+                found.retain(|name, _| {
+                    !since.contains(name) && wanted.remove(name) && !self.going.contains(name)
+                });
                 if !found.is_empty() {
                     out.push(Effect::Start(found));
                 }

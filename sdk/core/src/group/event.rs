@@ -159,7 +159,10 @@ pub enum Event {
     Told(u64),
     /// The application, or the driver for it, wants to commit.
     Commit(u64, Offsets),
-    /// The application, which is no member, wants to begin where the group committed. [`Effect::Start`] follows.
+    /// The application, which is no member, has chosen by itself what it reads: these partitions where the group committed.
+    /// [`Effect::Start`] follows. Replaces what it has chosen before.
+    ByHand(Vec<TopicPartition>),
+    /// These partitions, too, are to be read from where the group has committed by now. [`Effect::Start`] follows.
     Want(Vec<TopicPartition>),
     /// Answer to [`Effect::Commit`].
     Committed(u64, Result<(), Refusal>),
@@ -376,6 +379,8 @@ pub enum Effect {
         /// What to commit.
         offsets: Offsets,
     },
+    /// A commit that was not answered is void: do not send it if it is not sent yet, and do not wait for it.
+    Recall(u64),
     /// What became of a commit.
     CommitDone(u64, Result<(), CommitRefusal>),
     /// Tell the application. Nothing is owned any more.

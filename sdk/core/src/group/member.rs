@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use klamm_wire::planted::{Bug, planted};
+
 use super::event::{Call, CommitRefusal, Effect, Event, Fatal, GroupSettings, Offsets, Reason, Refusal};
 use crate::assign::Assignment;
 use crate::{Tick, TopicPartition};
@@ -46,11 +48,21 @@ pub(super) struct Calling {
     deadline: Tick,
 }
 
+/// A commit that is not answered.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    /// Generation in which it was sent; `None` by who is no member.
+    pub(super) generation: Option<i32>,
+    partitions: BTreeSet<TopicPartition>,
+}
+
 /// Committed offsets to be found out.
 #[derive(Debug, Default)]
 pub(super) struct Starting {
     pub(super) wanted: BTreeSet<TopicPartition>,
     pub(super) asked: Option<u64>,
+    /// Wanted since that was asked: its answer may be of before.
+    pub(super) since: BTreeSet<TopicPartition>,
     pub(super) retry_at: Option<Tick>,
     pub(super) failures: u32,
 }
@@ -71,6 +83,8 @@ pub struct Membership {
     pub(super) coordinator: Coordinator,
     /// A commit of somebody who is no member needs the coordinator.
     pub(super) asked_for: bool,
+    /// It has subscribed, and not chosen by hand since: others may be further than what it knows.
+    was_member: bool,
     pub(super) member_id: Arc<str>,
     pub(super) generation: Option<i32>,
     pub(super) assignor: Arc<str>,
@@ -85,9 +99,13 @@ pub struct Membership {
     pub(super) calling: Option<Calling>,
     /// Join again once the present changeover is done.
     pub(super) again: Option<Reason>,
+    /// The request of a changeover that was under way when the member began to end: it goes on, because only in the
+    /// generation that it leads to can what is done be committed.
+    pub(super) aside: Option<u64>,
     pub(super) starting: Starting,
-    /// Generation in which each commit under way was sent.
-    pub(super) commits: BTreeMap<u64, Option<i32>>,
+    pub(super) commits: BTreeMap<u64, UnderWay>,
+    /// Something was given up or lost: commits of it must not leave any more.
+    pub(super) shrunk: bool,
     /// Heartbeat under way, and when it was sent.
     pub(super) beating: Option<(u64, Tick)>,
     pub(super) next_beat: Tick,
@@ -114,6 +132,7 @@ impl Membership {
             led: None,
             coordinator: Coordinator::Unknown,
             asked_for: false,
+            was_member: false,
             member_id: "".into(),
             generation: None,
             assignor: "".into(),
@@ -124,8 +143,10 @@ impl Membership {
             calls: VecDeque::new(),
             calling: None,
             again: None,
+            aside: None,
             starting: Starting::default(),
             commits: BTreeMap::new(),
+            shrunk: false,
             beating: None,
             next_beat: Tick::ZERO,
             alive: Tick::ZERO,
@@ -152,6 +173,7 @@ impl Membership {
             Event::Heartbeat(ticket, answer) => self.beaten(now, ticket, answer, out),
             Event::Left => self.left(out),
             Event::Told(id) => self.told(id),
+            Event::ByHand(partitions) => self.by_hand(partitions),
             Event::Want(partitions) => self.want(partitions),
             Event::Commit(id, offsets) => self.commit(id, offsets, out),
             Event::Committed(id, answer) => self.committed(now, id, answer, out),
@@ -235,6 +257,7 @@ impl Membership {
 
     fn subscribe(&mut self, now: Tick, topics: BTreeSet<Arc<str>>) {
         self.topics = Some(topics);
+        self.was_member = true;
         self.polled = self.polled.map(|_| now);
         match self.phase {
             Phase::Idle | Phase::Failed => {
@@ -268,6 +291,9 @@ impl Membership {
     fn end(&mut self, reason: Reason, for_good: bool) {
         self.topics = None;
         self.again = None;
+        if let Phase::Joining(ticket) | Phase::Leading(ticket) | Phase::Syncing(ticket) = self.phase {
+            self.aside = Some(ticket);
+        }
         self.phase = match self.phase {
             Phase::Closed => Phase::Closed,
             Phase::Leaving(before) => Phase::Leaving(before || for_good),
@@ -306,7 +332,9 @@ impl Membership {
     fn stall(&mut self, out: &mut Vec<Effect>) {
         self.leave(Reason::PollStalled, out);
         self.lose(Reason::PollStalled, out);
-        self.member_id = "".into();
+        if !planted(Bug::CommitAfterLoss) {
+            self.member_id = "".into();
+        }
         self.again = None;
         self.phase = Phase::Stalled;
     }
@@ -325,10 +353,14 @@ impl Membership {
     /// Nothing is owned from here on.
     pub(super) fn lose(&mut self, reason: Reason, out: &mut Vec<Effect>) {
         self.generation = None;
-        self.held_since = None;
+        if !planted(Bug::CommitAfterLoss) {
+            self.held_since = None;
+        }
         self.led = None;
+        self.aside = None;
         self.beating = None;
         self.starting = Starting::default();
+        self.shrunk = true;
         let lost: Vec<_> = std::mem::take(&mut self.owned).difference(&self.going).cloned().collect();
         self.going.clear();
         if !lost.is_empty() {
@@ -355,6 +387,7 @@ impl Membership {
 
     /// Out of the group.
     pub(super) fn gone(&mut self, for_good: bool, out: &mut Vec<Effect>) {
+        self.aside = None;
         self.member_id = "".into();
         self.generation = None;
         self.held_since = None;
@@ -379,6 +412,7 @@ impl Membership {
         match call {
             Call::Revoked(..) => {
                 self.owned = &self.owned - &self.going;
+                self.shrunk = true;
                 self.starting.wanted = &self.starting.wanted - &self.going;
                 self.going.clear();
             }
@@ -405,7 +439,8 @@ impl Membership {
 
     fn commit(&mut self, id: u64, offsets: Offsets, out: &mut Vec<Effect>) {
         let alone = self.is_alone();
-        let foreign = offsets.keys().find(|name| !alone && !self.owned.contains(*name));
+        let past = self.held_since.filter(|_| planted(Bug::CommitAfterLoss));
+        let foreign = offsets.keys().find(|name| !alone && !self.owned.contains(*name) && past.is_none());
         self.asked_for |= alone && !offsets.is_empty();
         let refusal = match (foreign, self.known()) {
             _ if offsets.is_empty() => Ok(()),
@@ -413,26 +448,57 @@ impl Membership {
             (None, None) => Err(CommitRefusal::Later(Refusal::NoAnswer)),
             (None, Some(coordinator)) => {
                 let member_id = self.member_id.clone();
-                let generation = self.generation.unwrap_or(-1);
-                self.commits.insert(id, self.generation);
+                let generation = self.generation.or(past).unwrap_or(-1);
+                let partitions = offsets.keys().cloned().collect();
+                self.commits.insert(id, UnderWay { generation: self.generation, partitions });
                 return out.push(Effect::Commit { id, coordinator, member_id, generation, offsets });
             }
         };
         out.push(Effect::CommitDone(id, refusal));
     }
 
+    /// Calls back what was to be committed and is not owned any more: a request may wait for its connection.
+    pub(super) fn recall(&mut self, out: &mut Vec<Effect>) {
+        if !std::mem::take(&mut self.shrunk) || planted(Bug::CommitAfterLoss) {
+            return;
+        }
+        let owned = &self.owned;
+        let gone = |commit: &UnderWay| {
+            let gone = commit.partitions.iter().find(|name| !owned.contains(*name));
+            gone.filter(|_| commit.generation.is_some()).cloned()
+        };
+        let void: Vec<_> =
+            self.commits.iter().filter_map(|(id, commit)| Some((*id, gone(commit)?))).collect();
+        for (id, name) in void {
+            self.commits.remove(&id);
+            out.push(Effect::Recall(id));
+            out.push(Effect::CommitDone(id, Err(CommitRefusal::NotOwned(name))));
+        }
+    }
+
     /// Whether this is no member, and commits all the same.
     fn is_alone(&self) -> bool {
-        self.settings.alone && self.topics.is_none() && matches!(self.phase, Phase::Idle | Phase::Failed)
+        let out = self.topics.is_none() && matches!(self.phase, Phase::Idle | Phase::Failed);
+        self.settings.alone && out && !self.was_member
+    }
+
+    fn by_hand(&mut self, partitions: Vec<TopicPartition>) {
+        if self.topics.is_none() && matches!(self.phase, Phase::Idle | Phase::Failed) {
+            self.was_member = false;
+            self.starting = Starting::default();
+            self.want(partitions);
+        }
     }
 
     fn want(&mut self, partitions: Vec<TopicPartition>) {
-        if self.is_alone() {
+        let alone = self.is_alone();
+        if alone {
             self.phase = Phase::Idle;
-            self.starting.wanted = partitions.into_iter().collect();
-        } else {
-            self.starting.wanted.extend(partitions.into_iter().filter(|name| self.owned.contains(name)));
         }
+        let mine = partitions.into_iter().filter(|name| alone || self.owned.contains(name));
+        let mine: Vec<_> = mine.collect();
+        self.starting.since.extend(mine.iter().cloned());
+        self.starting.wanted.extend(mine);
     }
 
     pub(super) fn ticket(&mut self) -> u64 {
@@ -459,7 +525,7 @@ impl Membership {
         use Phase::{Adopting, Ending, Leading, Preparing, Stable, Syncing};
         let waiting =
             matches!(self.phase, Preparing(_) | Leading(_) | Syncing(_) | Adopting(_) | Stable | Ending(..));
-        waiting && self.generation.is_some()
+        waiting && self.generation.is_some() && self.aside.is_none()
     }
 
     fn session_ends(&self) -> Option<Tick> {

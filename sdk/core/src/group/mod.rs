@@ -19,6 +19,7 @@ mod answer;
 mod event;
 mod member;
 mod moves;
+mod order;
 #[cfg(test)]
 mod tests;
 
@@ -27,3 +28,4 @@ pub use event::{
     JoinedMember, Offsets, Reason, Refusal,
 };
 pub use member::Membership;
+pub use order::{Attempt, CommitOrder};

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use klamm_wire::planted::{Bug, planted};
+
 use super::event::{Call, Effect, Reason};
 use super::member::{Coordinator, Membership, Phase};
 use crate::assign::{Assignment, RebalanceProtocol};
@@ -16,6 +18,7 @@ impl Membership {
         self.retry_at.take_if(|at| *at <= now);
         self.starting.retry_at.take_if(|at| *at <= now);
         while self.call(now, out) || self.calling.is_none() && self.advance(out) {}
+        self.recall(out);
         self.find(out);
         self.ask_offsets(out);
         self.beat(now, out);
@@ -27,7 +30,8 @@ impl Membership {
             Phase::Preparing(reason) => {
                 let reason = *reason;
                 let unwanted = self.to_give_up();
-                self.revoke(unwanted, reason, out) || self.join(out)
+                let waits = self.revoke(unwanted, reason, out) && !planted(Bug::JoinBeforeRevoked);
+                waits || self.join(out)
             }
             Phase::Adopting(assignment) => {
                 let assignment = assignment.clone();
@@ -39,6 +43,7 @@ impl Membership {
                 if self.revoke(all, reason, out) {
                     return true;
                 }
+                self.aside = None;
                 match self.leave(reason, out) {
                     true => self.phase = Phase::Leaving(for_good),
                     false => self.gone(for_good, out),
@@ -110,7 +115,11 @@ impl Membership {
     fn adopt(&mut self, assignment: &Assignment, out: &mut Vec<Effect>) -> bool {
         let wanted = |name: &&TopicPartition| self.told_topics.contains(&name.topic);
         let target: BTreeSet<_> = assignment.partitions.iter().filter(wanted).cloned().collect();
-        let lost = &self.owned - &target;
+        let mut lost = &self.owned - &target;
+        if planted(Bug::KeepRevoked) && !lost.is_empty() {
+            lost.clear();
+            self.again.get_or_insert(Reason::GivenAway);
+        }
         if self.revoke(lost, Reason::GivenAway, out) {
             self.again.get_or_insert(Reason::GivenAway);
             return true;
@@ -151,6 +160,7 @@ impl Membership {
         if let Some(coordinator) = self.known() {
             let ticket = self.ticket();
             self.starting.asked = Some(ticket);
+            self.starting.since.clear();
             let partitions = self.starting.wanted.iter().cloned().collect();
             out.push(Effect::FetchOffsets { ticket, coordinator, partitions });
         }

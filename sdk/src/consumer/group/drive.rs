@@ -17,6 +17,8 @@ use klamm_core::assign::{
 use klamm_core::group::{Call, Chosen, CommitRefusal, Effect, Event, Fatal, JoinedMember};
 use klamm_core::metadata::ClusterMetadata;
 use klamm_core::{Tick, TopicPartition};
+use klamm_wire::planted::{Bug, planted};
+use tokio::sync::oneshot;
 
 use super::listener::RebalanceContext;
 use super::{Group, Machine, SharedAssignor};
@@ -31,6 +33,8 @@ struct Driver {
     asking: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
     /// Listener calls under way.
     calls: BTreeMap<u64, Task>,
+    /// Dropped to call a commit back.
+    commits: BTreeMap<u64, oneshot::Sender<()>>,
     /// Calls for records, when last looked at.
     polls: u64,
     commit_at: Option<Tick>,
@@ -39,8 +43,14 @@ struct Driver {
 /// Runs until it is aborted, or the membership is over.
 pub(super) async fn drive(group: Arc<Group>) {
     let client = group.shared.client.clone();
-    let mut driver =
-        Driver { commit_at: None, calls: BTreeMap::new(), polls: 0, asking: FuturesUnordered::new(), group };
+    let mut driver = Driver {
+        commit_at: None,
+        calls: BTreeMap::new(),
+        commits: BTreeMap::new(),
+        polls: 0,
+        asking: FuturesUnordered::new(),
+        group,
+    };
     let mut seen = None;
     while !driver.group.closed.load(Ordering::Acquire) {
         let changed = client.changed();
@@ -141,14 +151,23 @@ impl Driver {
             Effect::Commit { id, coordinator, member_id, generation, offsets } => {
                 let shared = self.group.shared.clone();
                 let told = shared.commits.listens().then(|| offsets.clone());
-                self.ask(async move {
-                    let event = asker.commit(id, coordinator, member_id, generation, offsets).await;
-                    if let (Some(offsets), Event::Committed(_, Ok(()))) = (told, &event) {
+                let (hold, recalled) = oneshot::channel::<()>();
+                self.commits.retain(|_, commit| !commit.is_closed());
+                self.commits.insert(id, hold);
+                let commit = async move {
+                    let answer = tokio::select! {
+                        biased;
+                        event = asker.commit(id, coordinator, member_id, generation, offsets) => Some(event),
+                        _ = recalled => None,
+                    };
+                    if let (Some(offsets), Some(Event::Committed(_, Ok(())))) = (told, &answer) {
                         shared.commits.committed(offsets);
                     }
-                    event
-                });
+                    answer
+                };
+                self.asking.push(commit.boxed());
             }
+            Effect::Recall(id) => drop(self.commits.remove(&id)),
             Effect::FetchOffsets { ticket, coordinator, partitions } => self.ask(async move {
                 let found = asker.offsets(coordinator, &partitions).await;
                 Event::Offsets(ticket, found)
@@ -161,7 +180,7 @@ impl Driver {
             }
             Effect::Adopt(assignor, assignment, generation) => self.adopt(&assignor, &assignment, generation),
             Effect::Add(partitions) => {
-                self.group.machine.lock().committed.retain(|name, _| !partitions.contains(name));
+                self.group.machine.lock().order.forget(|name| partitions.contains(name));
                 self.group.shared.add(partitions);
             }
             Effect::Stop(partitions) => self.group.shared.stop(&partitions),
@@ -231,20 +250,19 @@ impl Driver {
             return;
         }
         let first = self.commit_at.replace(now.saturating_add(interval)).is_none();
+        let commit = self.group.begin_commit();
         let offsets = self.group.done();
-        let group = self.group.clone();
         if first || offsets.is_empty() {
             return;
         }
-        let tenures = group.tenures(&offsets);
+        let tenures = self.group.tenures(&offsets);
         let commit = async move {
-            match group.commit_once(offsets.clone(), &tenures).await {
-                Some(Ok(())) => group.machine.lock().committed.extend(offsets),
+            match commit.once(&offsets, &tenures).await {
                 Some(Err(why @ CommitRefusal::Later(_))) => {
                     tracing::debug!(?why, "positions not committed; the next time will do");
                 }
                 Some(Err(why)) => tracing::warn!(?why, "positions not committed"),
-                None => {}
+                Some(Ok(())) | None => {}
             }
             None
         };
@@ -255,17 +273,19 @@ impl Driver {
 /// Calls the listener, and says when it is done.
 async fn tell(group: Arc<Group>, id: u64, call: Call) {
     let listener = group.machine.lock().listener.clone();
-    if let (Call::Revoked(partitions, _), true) = (&call, group.config.auto_commit.is_some()) {
+    let given_up = match &call {
+        Call::Revoked(partitions, _) => Some(partitions),
+        Call::Lost(partitions, _) if planted(Bug::CommitAfterLoss) => Some(partitions),
+        _ => None,
+    };
+    if let Some(partitions) = given_up.filter(|_| group.config.auto_commit.is_some()) {
         let partitions: BTreeSet<_> = partitions.iter().cloned().collect();
+        let commit = group.begin_commit();
         let done = group.shared.committable(&partitions, true);
         // The listener has to hear of it while the call counts, whatever becomes of the commit.
-        let half = group.shared.now().saturating_add(group.config.max_poll / 2);
-        match group.shared.client.rt().before(half, group.commit(done)).await {
-            Some(Ok(())) => {}
-            Some(Err(error)) => {
-                tracing::warn!(%error, "positions not committed before giving partitions up");
-            }
-            None => tracing::warn!("positions not committed before giving partitions up: no time is left"),
+        let deadline = group.half_of_the_time().min(group.api_deadline());
+        if let Err(error) = commit.offsets(done, deadline).await {
+            tracing::warn!(%error, "positions not committed before giving partitions up");
         }
     }
     if let Some(listener) = listener {

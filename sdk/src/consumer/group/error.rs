@@ -14,8 +14,8 @@ pub enum CommitError {
     /// The consumer has no group: it has not subscribed, and no `group.id` is set.
     #[error("the consumer has no group to commit for: set group.id, or subscribe")]
     NoGroup,
-    /// The partition is not this member's (any more): whoever has it reads it from the last commit on. Drop what was not
-    /// committed; do not try again.
+    /// The partition is not this member's (any more), or this consumer has unsubscribed: whoever has it reads it from the last
+    /// commit on. Drop what was not committed; do not try again.
     #[error("{partition} belongs to another member now: what was not committed is read again there")]
     NotOwned {
         /// The first such partition.
@@ -28,7 +28,7 @@ pub enum CommitError {
         /// What the coordinator said.
         code: ErrorCode,
     },
-    /// The group has members, and only they may commit for it: this consumer chose its partitions by hand, or has unsubscribed.
+    /// The group has members, and only they may commit for it: this consumer chose its partitions by hand.
     #[error(
         "the group has members, and this consumer is none ({code}): assign by hand under a group.id of its own, or subscribe"
     )]

@@ -10,6 +10,8 @@
 //! One short lock, `machine`, taken before those of the reader and the fetcher, and never held while code of the application
 //! runs. [`drive`] carries out what the machine wants; it decides nothing.
 
+mod closing;
+mod commits;
 mod drive;
 mod error;
 mod listener;
@@ -22,14 +24,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use klamm_core::TopicPartition;
 use klamm_core::assign::{Assignor, RebalanceProtocol};
 use klamm_core::consumer::StartOffset;
-use klamm_core::group::{CommitRefusal, CommittedOffset, Effect, Event, GroupSettings, Membership, Refusal};
+use klamm_core::group::{
+    CommitOrder, CommitRefusal, CommittedOffset, Effect, Event, GroupSettings, Membership, Refusal,
+};
+use klamm_core::{Tick, TopicPartition};
 use klamm_wire::ErrorCode;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use self::closing::Closing;
 use self::requests::Asker;
 use super::error::ConsumerError;
 use super::shared::Shared;
@@ -70,20 +75,18 @@ enum Mode {
     Member,
 }
 
-/// For each partition of a commit, the time of owning it that the commit is from ([`Membership::tenure`]).
-type Tenures = BTreeMap<TopicPartition, Option<u64>>;
-
 struct Machine {
     mode: Mode,
     membership: Membership,
     effects: Vec<Effect>,
     replies: BTreeMap<u64, oneshot::Sender<Result<(), CommitRefusal>>>,
-    commits: u64,
+    /// Attempts at commits so far.
+    attempts: u64,
+    order: CommitOrder,
+    closing: Option<Closing>,
     listener: Option<Arc<dyn RebalanceListener>>,
     topics: BTreeSet<Arc<str>>,
     task: Option<Task>,
-    /// What was committed by itself.
-    committed: Offsets,
 }
 
 impl Machine {
@@ -103,6 +106,8 @@ pub(super) struct Group {
     work: Notify,
     /// Wakes whoever waits for the membership to end.
     ended: Notify,
+    /// Wakes commits that wait for later ones.
+    commit_over: Notify,
     closed: AtomicBool,
     /// Calls for records so far, and those that wait at this moment.
     polls: AtomicU64,
@@ -159,14 +164,16 @@ impl Group {
                 membership,
                 effects: Vec::new(),
                 replies: BTreeMap::new(),
-                commits: 0,
+                attempts: 0,
+                order: CommitOrder::default(),
+                closing: None,
                 listener: None,
                 topics: BTreeSet::new(),
                 task: None,
-                committed: Offsets::new(),
             }),
             work: Notify::new(),
             ended: Notify::new(),
+            commit_over: Notify::new(),
             closed: AtomicBool::new(false),
             polls: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
@@ -224,41 +231,34 @@ impl Group {
         Ok(())
     }
 
-    /// Commits what is done and was not committed by itself already.
-    fn commit_in_the_background(self: &Arc<Self>) {
-        let offsets = self.done();
-        self.machine.lock().committed.clear();
-        if !offsets.is_empty() && self.is_active() {
-            let group = self.clone();
-            let commit = async move {
-                if let Err(error) = group.commit(offsets).await {
-                    tracing::warn!(%error, "positions not committed before others were assigned");
-                }
-            };
-            self.shared.client.rt().spawn(commit).detach();
-        }
-    }
-
-    /// What is done and not known to be committed.
-    fn done(&self) -> Offsets {
-        let mut offsets = self.shared.committable(&self.held(), true);
-        let machine = self.machine.lock();
-        offsets.retain(|name, at| machine.committed.get(name) != Some(at));
-        offsets
-    }
-
-    /// These, assigned by hand or owned, are to begin where the group committed.
+    /// These, which were assigned by hand, are to begin where the group committed; of earlier ones none any more.
     ///
     /// # Errors
     ///
     /// [`ConsumerError::NoGroup`] without `group.id`.
-    pub(super) fn want(self: &Arc<Self>, partitions: Vec<TopicPartition>) -> Result<(), ConsumerError> {
-        let Some(first) = partitions.first() else { return Ok(()) };
+    pub(super) fn begin_by_hand(
+        self: &Arc<Self>,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<(), ConsumerError> {
+        match partitions.first() {
+            Some(first) if !self.config.named => {
+                return Err(ConsumerError::NoGroup { partition: first.clone() });
+            }
+            Some(_) => self.activate(),
+            None => {}
+        }
+        self.step(Event::ByHand(partitions));
+        Ok(())
+    }
+
+    /// This one, assigned by hand or owned, is to be read from where the group has committed.
+    fn want(self: &Arc<Self>, partition: &TopicPartition) -> Result<(), ConsumerError> {
+        let partition = partition.clone();
         if !self.config.named && !self.is_member() {
-            return Err(ConsumerError::NoGroup { partition: first.clone() });
+            return Err(ConsumerError::NoGroup { partition });
         }
         self.activate();
-        self.step(Event::Want(partitions));
+        self.step(Event::Want(vec![partition]));
         Ok(())
     }
 
@@ -294,7 +294,7 @@ impl Group {
     ) -> Result<(), ConsumerError> {
         self.shared.seek(partition, to)?;
         match to {
-            StartOffset::Committed => self.want(vec![partition.clone()]),
+            StartOffset::Committed => self.want(partition),
             _ => Ok(()),
         }
     }
@@ -310,73 +310,16 @@ impl Group {
             machine.topics.clear();
         }
         self.step(Event::Unsubscribe);
-        self.until(|membership| membership.is_idle()).await;
+        self.until(self.api_deadline(), |membership| membership.is_idle()).await;
     }
 
-    /// As [`Self::unsubscribe`], for good.
-    pub(super) async fn close(self: &Arc<Self>) {
-        if self.is_active() {
-            self.commit_last().await;
-            self.step(Event::Close);
-            self.until(|_| self.closed.load(Ordering::Acquire)).await;
-            self.end();
-        }
+    /// When `default.api.timeout.ms` is over that begins now.
+    fn api_deadline(&self) -> Tick {
+        self.shared.now().saturating_add(self.shared.client.settings().api_timeout())
     }
 
-    /// What is done and was assigned by hand is committed, if commits are automatic. A member does so when it gives up.
-    async fn commit_last(self: &Arc<Self>) {
-        if self.config.auto_commit.is_none() || self.is_member() {
-            return;
-        }
-        let done = self.done();
-        if !done.is_empty()
-            && let Err(error) = self.commit(done).await
-        {
-            tracing::warn!(%error, "positions not committed before closing");
-        }
-    }
-
-    fn end(&self) {
-        self.closed.store(true, Ordering::Release);
-        let mut machine = self.machine.lock();
-        let task = machine.task.take();
-        machine.replies.clear();
-        drop(machine);
-        drop(task);
-    }
-
-    /// The consumer is gone: what [`Self::close`] does is done by a task of its own, within `request.timeout.ms`. On a runtime
-    /// that is ending nothing is done.
-    pub(super) fn abandon(self: &Arc<Self>) {
-        if !self.is_active() || self.closed.load(Ordering::Acquire) {
-            self.end();
-            return self.shared.close();
-        }
-        // What was handed out stays known until it is committed.
-        self.shared.end_reading();
-        let group = self.clone();
-        let rt = self.shared.client.rt();
-        let deadline = rt.now().saturating_add(self.shared.client.settings().request_timeout);
-        let leave = async move {
-            if group.shared.client.rt().before(deadline, group.close()).await.is_none() {
-                tracing::warn!(
-                    "a dropped consumer could not leave its group in time; its session will time out"
-                );
-            }
-            group.end();
-            group.shared.close();
-        };
-        rt.spawn(leave).detach();
-    }
-
-    /// Says nothing to anybody.
-    pub(super) fn vanish(&self) {
-        self.end();
-    }
-
-    async fn until(&self, done: impl Fn(&Membership) -> bool) {
+    async fn until(&self, deadline: Tick, done: impl Fn(&Membership) -> bool) {
         let client = &self.shared.client;
-        let deadline = self.shared.now().saturating_add(client.settings().api_timeout());
         loop {
             let mut ended = std::pin::pin!(self.ended.notified());
             ended.as_mut().enable();
@@ -398,96 +341,6 @@ impl Group {
     pub(super) fn wait(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(self)
-    }
-
-    /// Commits what was handed out.
-    pub(super) async fn commit_positions(self: &Arc<Self>) -> Result<(), CommitError> {
-        self.commit(self.positions()).await
-    }
-
-    /// Behind what was handed out. Who commits that is done with it.
-    pub(super) fn positions(&self) -> Offsets {
-        self.shared.committable(&self.held(), false)
-    }
-
-    /// What is assigned by hand, or owned.
-    fn held(&self) -> BTreeSet<TopicPartition> {
-        let machine = self.machine.lock();
-        if machine.is_member() { machine.membership.owned().clone() } else { self.shared.assigned() }
-    }
-
-    /// Since when each of the partitions is owned.
-    fn tenures(&self, offsets: &Offsets) -> Tenures {
-        let machine = self.machine.lock();
-        offsets.keys().map(|name| (name.clone(), machine.membership.tenure(name))).collect()
-    }
-
-    pub(super) async fn commit(self: &Arc<Self>, offsets: Offsets) -> Result<(), CommitError> {
-        if !self.is_member() {
-            if !self.config.named {
-                return Err(CommitError::NoGroup);
-            }
-            self.activate();
-        }
-        let client = &self.shared.client;
-        let waited = client.settings().api_timeout();
-        let deadline = self.shared.now().saturating_add(waited);
-        let tenures = self.tenures(&offsets);
-        // Or the next automatic commit would go back behind this one.
-        self.shared.done_up_to(&offsets);
-        let mut last = None;
-        loop {
-            let answer = client.rt().before(deadline, self.commit_once(offsets.clone(), &tenures)).await;
-            match answer {
-                None => return Err(CommitError::TimedOut { waited, last }),
-                Some(None) => return Err(CommitError::Closed),
-                Some(Some(Ok(()))) => return Ok(()),
-                Some(Some(Err(CommitRefusal::NotOwned(partition)))) => {
-                    return Err(CommitError::NotOwned { partition });
-                }
-                Some(Some(Err(CommitRefusal::HasMembers(code)))) => {
-                    return Err(CommitError::HasMembers { code });
-                }
-                Some(Some(Err(CommitRefusal::Expelled(code)))) => return Err(CommitError::Expelled { code }),
-                Some(Some(Err(CommitRefusal::Refused(code)))) => return Err(CommitError::Refused { code }),
-                Some(Some(Err(CommitRefusal::Later(refusal)))) => {
-                    if let Refusal::Code(code) = refusal {
-                        last = Some(code);
-                    }
-                    let pause =
-                        self.shared.now().saturating_add(client.settings().retry_backoff).min(deadline);
-                    client.rt().sleep_until(pause).await;
-                    if self.shared.now() >= deadline {
-                        return Err(CommitError::TimedOut { waited, last });
-                    }
-                }
-            }
-        }
-    }
-
-    /// One attempt; `None` if the consumer was closed meanwhile.
-    ///
-    /// Whoever lost a partition and has it again goes on where others committed: what was to be committed before is void.
-    async fn commit_once(&self, offsets: Offsets, tenures: &Tenures) -> Option<Result<(), CommitRefusal>> {
-        if self.closed.load(Ordering::Acquire) {
-            return None;
-        }
-        let (reply, answer) = oneshot::channel();
-        {
-            let now = self.shared.now();
-            let machine = &mut *self.machine.lock();
-            let again =
-                |(name, since): &(&TopicPartition, &Option<u64>)| machine.membership.tenure(name) != **since;
-            if let Some((name, _)) = tenures.iter().find(again) {
-                return Some(Err(CommitRefusal::NotOwned(name.clone())));
-            }
-            machine.commits += 1;
-            let id = machine.commits;
-            machine.replies.insert(id, reply);
-            machine.membership.step(now, Event::Commit(id, offsets), &mut machine.effects);
-        }
-        self.work.notify_one();
-        answer.await.ok()
     }
 
     /// Committed offsets, also of partitions that others have.

@@ -120,7 +120,8 @@ impl Checker<'_> {
             Event::Began { offset, .. } if hold.fresh && hold.assigned.is_some() => hold.done = Some(offset),
             Event::Began { .. } => {}
             Event::Read { .. } => hold.fresh = false,
-            Event::Done { offset, .. } => hold.done = Some(offset + 1),
+            // What it still works on may be from before it lost the partition and had it again, further on.
+            Event::Done { offset, .. } => hold.done = hold.done.max(Some(offset + 1)),
             Event::Seek { to, .. } => hold.done = to,
             Event::Revoked { .. } => hold.assigned = None,
             Event::Lost { .. } => (hold.assigned, hold.lost) = (None, true),

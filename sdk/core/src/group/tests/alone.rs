@@ -75,3 +75,71 @@ fn a_member_commits_only_what_it_owns_and_so_does_who_has_no_group() {
     one.member.settings.alone = false;
     assert_eq!(one.step(Event::Commit(1, offsets())), [Effect::CommitDone(1, Err(refused))]);
 }
+
+fn starts(effects: &[Effect]) -> Vec<i32> {
+    let of = |effect: &Effect| match effect {
+        Effect::Start(found) => found.keys().map(|name| name.partition).collect(),
+        _ => Vec::new(),
+    };
+    effects.iter().flat_map(of).collect()
+}
+
+/// Answers the one request for offsets, with nothing committed.
+fn answer(one: &mut One, effects: &[Effect]) -> Vec<Effect> {
+    let [.., Effect::FetchOffsets { ticket, partitions, .. }] = effects else { panic!("{effects:?}") };
+    let found = partitions.iter().map(|name| (name.clone(), None)).collect();
+    one.step(Event::Offsets(*ticket, Ok(found)))
+}
+
+#[test]
+fn partitions_that_are_wanted_one_by_one_all_begin_where_the_group_committed() {
+    let mut one = alone();
+    one.step(Event::ByHand(partitions([0, 1])));
+    let asked = one.step(Event::Coordinator(Ok(3)));
+    assert_eq!(one.step(Event::Want(partitions([2]))), []);
+    assert_eq!(one.step(Event::Want(partitions([3]))), []);
+    let more = answer(&mut one, &asked);
+    assert_eq!(starts(&more), [0, 1]);
+    let rest = answer(&mut one, &more);
+    assert_eq!((starts(&rest), rest.len()), (vec![2, 3], 1));
+}
+
+#[test]
+fn what_is_assigned_by_hand_anew_replaces_what_waits_also_with_nothing() {
+    for (chosen, begin) in [(partitions([1, 2]).to_vec(), vec![1, 2]), (Vec::new(), vec![])] {
+        let mut one = alone();
+        one.step(Event::ByHand(partitions([0, 1])));
+        let asked = one.step(Event::Coordinator(Ok(3)));
+        let effects = one.step(Event::ByHand(chosen));
+        assert_eq!(answer(&mut one, &asked), [], "the answer to what is not wanted any more");
+        let begun = if begin.is_empty() { effects } else { answer(&mut one, &effects) };
+        assert_eq!(starts(&begun), begin);
+        assert_eq!(one.member.deadline(), None);
+    }
+}
+
+#[test]
+fn who_wants_a_partition_again_is_not_told_what_was_committed_before() {
+    let mut one = alone();
+    one.step(Event::ByHand(partitions([0, 1])));
+    let asked = one.step(Event::Coordinator(Ok(3)));
+    one.step(Event::Want(partitions([1])));
+    let effects = answer(&mut one, &asked);
+    assert_eq!(starts(&effects), [0], "that answer may be older than what was wanted last");
+    assert_eq!(starts(&answer(&mut one, &effects)), [1]);
+}
+
+#[test]
+fn who_was_a_member_commits_nothing_more_until_it_assigns_by_hand() {
+    let mut one = One::stable(RebalanceProtocol::Eager, false, partitions([0]));
+    let effects = one.step(Event::Unsubscribe);
+    let [_, Effect::Tell(call, _)] = effects[..] else { panic!("{effects:?}") };
+    one.step(Event::Told(call));
+    one.step(Event::Left);
+    assert!(one.member.is_idle());
+    let refused = CommitRefusal::NotOwned(partitions([0])[0].clone());
+    assert_eq!(one.step(Event::Commit(1, offsets())), [Effect::CommitDone(1, Err(refused))]);
+    one.step(Event::ByHand(Vec::new()));
+    let effects = one.step(Event::Commit(2, offsets()));
+    assert!(matches!(effects[..], [Effect::Commit { id: 2, generation: -1, .. }]), "{effects:?}");
+}

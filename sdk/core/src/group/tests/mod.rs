@@ -3,5 +3,6 @@
 mod alone;
 mod coordinator;
 mod one;
+mod order;
 mod refused;
 mod world;

@@ -76,7 +76,11 @@ impl One {
     }
 
     /// A stable member with these partitions, whose offsets are known.
-    fn stable(protocol: RebalanceProtocol, is_static: bool, assigned: Vec<TopicPartition>) -> Self {
+    pub(super) fn stable(
+        protocol: RebalanceProtocol,
+        is_static: bool,
+        assigned: Vec<TopicPartition>,
+    ) -> Self {
         let mut one = Self::new(protocol, is_static);
         assert_eq!(one.step(Event::Subscribe(topics())), [Effect::FindCoordinator]);
         let effects = one.step(Event::Coordinator(Ok(1)));
@@ -368,4 +372,76 @@ fn a_static_leader_that_is_back_looks_whether_what_stands_covers_all_partitions(
         let joined = effects.iter().any(|effect| matches!(effect, Effect::Join { .. }));
         assert_eq!(joined, joins, "{assigned} of 2 partitions are assigned: {effects:?}");
     }
+}
+
+/// Goal: what is done is committed by whoever closes amid a rebalance. The coordinator may be in the next generation already,
+/// and takes commits of that one only, once its leader has assigned.
+#[test]
+fn who_closes_amid_a_rebalance_goes_through_with_it_so_that_it_can_commit() {
+    let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0, 1]));
+    let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+    let [Effect::Join { ticket: join, .. }] = effects[..] else { panic!("{effects:?}") };
+    let effects = one.step(Event::Close);
+    let [Effect::Stop(_), Effect::Tell(call, Call::Revoked(..))] = effects[..] else { panic!("{effects:?}") };
+    let offsets: Offsets = [(TopicPartition::new("t", 0), 9.into())].into();
+    let effects = one.step(Event::Commit(1, offsets.clone()));
+    assert!(matches!(effects[..], [Effect::Commit { generation: 1, .. }]), "{effects:?}");
+    let illegal = code(ErrorCode::ILLEGAL_GENERATION);
+    let later = [Effect::CommitDone(1, Err(CommitRefusal::Later(illegal)))];
+    assert_eq!(one.step(Event::Committed(1, Err(illegal))), later, "the answer to the join is on its way");
+
+    let members = Some(Vec::new());
+    let joined =
+        Joined { generation: 2, assignor: "a".into(), member_id: "m".into(), members, stands: false };
+    let effects = one.step(Event::Join(join, JoinAnswer::Joined(joined)));
+    let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    let chosen = Chosen { assignments: vec![("m".into(), "x".into())], counts: BTreeMap::new() };
+    let effects = one.step(Event::Led(ticket, Ok(chosen)));
+    let [Effect::Sync { ticket, generation: 2, .. }] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(one.step(Event::Sync(ticket, Ok(Ok(Assignment::default())))), [], "nothing is taken over");
+    let effects = one.step(Event::Commit(2, offsets));
+    assert!(matches!(effects[..], [Effect::Commit { generation: 2, .. }]), "{effects:?}");
+    one.step(Event::Committed(2, Ok(())));
+    let effects = one.step(Event::Told(call));
+    assert!(matches!(effects[..], [Effect::Leave { reason: Reason::Closed, .. }]), "{effects:?}");
+    assert_eq!(one.step(Event::Left), [Effect::Closed]);
+}
+
+#[test]
+fn who_is_refused_at_the_join_while_it_closes_has_nothing_more_to_commit() {
+    let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0]));
+    let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+    let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    let effects = one.step(Event::Close);
+    let [Effect::Stop(_), Effect::Tell(call, _)] = effects[..] else { panic!("{effects:?}") };
+    let unknown = code(ErrorCode::UNKNOWN_MEMBER_ID);
+    assert_eq!(one.step(Event::Join(ticket, JoinAnswer::Refused(unknown))), []);
+    one.step(Event::Commit(1, [(TopicPartition::new("t", 0), 9.into())].into()));
+    let effects = one.step(Event::Committed(1, Err(unknown)));
+    let told = CommitRefusal::Expelled(ErrorCode::UNKNOWN_MEMBER_ID);
+    assert_eq!(effects.last(), Some(&Effect::CommitDone(1, Err(told))));
+    assert_eq!(one.step(Event::Told(call)), [Effect::Closed]);
+}
+
+/// Goal: a request that waits for its connection does not leave when the partition is somebody else's.
+#[test]
+fn a_commit_that_was_not_answered_is_called_back_when_its_partition_goes() {
+    let offsets = |index| Offsets::from([(TopicPartition::new("t", index), 9.into())]);
+    let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0, 1]));
+    one.step(Event::Commit(1, offsets(0)));
+    let effects = one.refuse_beat(ErrorCode::UNKNOWN_MEMBER_ID);
+    let void = CommitRefusal::NotOwned(partitions([0])[0].clone());
+    let recalled = [Effect::Recall(1), Effect::CommitDone(1, Err(void.clone()))];
+    assert!(effects.ends_with(&recalled), "{effects:?}");
+    assert_eq!(one.step(Event::Committed(1, Ok(()))), [], "too late to matter");
+
+    let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0, 1]));
+    let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+    let effects = one.join(&effects, 2, partitions([1]));
+    let [Effect::Stop(_), Effect::Tell(call, _)] = effects[..] else { panic!("{effects:?}") };
+    one.step(Event::Commit(1, offsets(0)));
+    one.step(Event::Commit(2, offsets(1)));
+    let effects = one.step(Event::Told(call));
+    assert!(effects.contains(&Effect::Recall(1)) && !effects.contains(&Effect::Recall(2)), "{effects:?}");
+    assert!(effects.contains(&Effect::CommitDone(1, Err(void))));
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use klamm_wire::ErrorCode;
+use klamm_wire::planted::{Bug, plant};
 use proptest::prelude::*;
 
 use super::coordinator::{Answers, Coordinator};
@@ -30,6 +31,8 @@ struct Client {
     held: BTreeSet<TopicPartition>,
     /// As the listener knows it.
     told: BTreeSet<TopicPartition>,
+    /// What was stopped and not told yet, and whether it was committed since: what is lost must not be.
+    stopped: BTreeMap<TopicPartition, bool>,
     calling: Option<(u64, Call)>,
     generation: i32,
     commits: u64,
@@ -51,6 +54,7 @@ struct World {
     given: BTreeMap<(i32, TopicPartition), usize>,
     rebalances: usize,
     losses: usize,
+    commits: usize,
 }
 
 impl World {
@@ -69,6 +73,7 @@ impl World {
             given: BTreeMap::new(),
             rebalances: 0,
             losses: 0,
+            commits: 0,
             rng: rng.fork(),
         };
         for _ in 0..rng.usize(1..5) {
@@ -85,6 +90,7 @@ impl World {
             incarnation,
             held: BTreeSet::new(),
             told: BTreeSet::new(),
+            stopped: BTreeMap::new(),
             calling: None,
             generation: -1,
             commits: 0,
@@ -118,8 +124,14 @@ impl World {
             let incarnation = self.clients[at].incarnation;
             let client = &mut self.clients[at];
             match effect {
-                Effect::Add(partitions) => client.held.extend(partitions),
-                Effect::Stop(_) | Effect::Start(_) | Effect::Closed => {}
+                Effect::Add(partitions) => {
+                    client.held.extend(partitions);
+                    self.share_generations(at);
+                }
+                Effect::Stop(partitions) => {
+                    client.stopped.extend(partitions.into_iter().map(|name| (name, false)));
+                }
+                Effect::Start(_) | Effect::Closed => {}
                 Effect::Fail(why) => panic!("failed: {why}"),
                 Effect::Abandon(id) => {
                     let (calling, call) = client.calling.take().expect("a call to abandon");
@@ -133,13 +145,16 @@ impl World {
                         let owner = *self.given.entry((generation, name.clone())).or_insert(at);
                         assert_eq!(owner, at, "{name} has two owners in generation {generation}");
                     }
+                    self.share_generations(at);
                 }
                 Effect::Tell(id, call) => self.tell(at, id, call),
                 Effect::Lead { .. } => self.send(MS, Message::Out(at, incarnation, effect)),
-                Effect::CommitDone(..) => {}
+                Effect::CommitDone(..) | Effect::Recall(_) => {}
                 Effect::Commit { ref offsets, .. } => {
                     for name in offsets.keys() {
                         assert!(client.held.contains(name), "{name} is committed and not held");
+                        client.stopped.entry(name.clone()).and_modify(|committed| *committed = true);
+                        self.commits += 1;
                     }
                     self.post(at, incarnation, effect);
                 }
@@ -152,6 +167,16 @@ impl World {
                 }
                 other => self.post(at, incarnation, other),
             }
+        }
+    }
+
+    /// Whoever has its assignment of a generation holds nothing that another member of it holds.
+    fn share_generations(&self, at: usize) {
+        let this = &self.clients[at];
+        let same = |(other, client): &(usize, &Client)| *other != at && client.generation == this.generation;
+        for (other, client) in self.clients.iter().enumerate().filter(same) {
+            let both: Vec<_> = client.held.intersection(&this.held).collect();
+            assert!(both.is_empty(), "{at} and {other} hold {both:?} in generation {}", this.generation);
         }
     }
 
@@ -169,12 +194,15 @@ impl World {
                 assert!(
                     partitions.iter().all(|name| client.told.contains(name) && client.held.contains(name))
                 );
+                client.stopped.retain(|name, _| !partitions.contains(name));
             }
             Call::Lost(partitions, _) => {
                 self.losses += 1;
                 for name in partitions {
                     assert!(client.told.contains(name), "{name} lost and never assigned");
                     client.held.remove(name);
+                    let committed = client.stopped.remove(name);
+                    assert_eq!(committed, Some(false), "{name} is lost, and committed since");
                 }
             }
         }
@@ -335,8 +363,9 @@ impl World {
                 .map(move |partition| (TopicPartition { topic: topic.clone(), partition }, 9.into()))
         });
         let all: Offsets = all.collect();
-        let held = self.clients[at].told.clone();
-        let some = all.into_iter().filter(|(name, _)| held.contains(name)).collect();
+        let all_the_same = self.rng.u8(..4) == 0;
+        let told = self.clients[at].told.clone();
+        let some = all.into_iter().filter(|(name, _)| all_the_same || told.contains(name)).collect();
         self.step(at, Event::Commit(id, some));
     }
 
@@ -449,14 +478,14 @@ impl Client {
     }
 }
 
-fn live(seed: u64, protocol: RebalanceProtocol) -> (usize, usize) {
+fn live(seed: u64, protocol: RebalanceProtocol) -> (usize, usize, usize) {
     let mut world = World::new(seed, protocol);
     for at in 0..world.clients.len() {
         world.subscribe(at);
     }
     world.run(300 * S);
     world.settle();
-    (world.rebalances, world.losses)
+    (world.rebalances, world.losses, world.commits)
 }
 
 proptest! {
@@ -474,11 +503,46 @@ proptest! {
 }
 
 #[test]
-fn the_worlds_see_rebalances_and_losses() {
+fn the_worlds_see_rebalances_losses_and_commits() {
     for protocol in [RebalanceProtocol::Eager, RebalanceProtocol::Cooperative] {
         let seen: Vec<_> = (0..10).map(|seed| live(seed, protocol)).collect();
-        let rebalances: usize = seen.iter().map(|(rebalances, _)| rebalances).sum();
-        let losses: usize = seen.iter().map(|(_, losses)| losses).sum();
-        assert!(rebalances > 200 && losses > 10, "{rebalances} rebalances, {losses} losses: too quiet");
+        let rebalances: usize = seen.iter().map(|(rebalances, ..)| rebalances).sum();
+        let losses: usize = seen.iter().map(|(_, losses, _)| losses).sum();
+        let commits: usize = seen.iter().map(|(.., commits)| commits).sum();
+        let busy = rebalances > 200 && losses > 10 && commits > 200;
+        assert!(busy, "{rebalances} rebalances, {losses} losses, {commits} commits: too quiet");
+    }
+}
+
+/// Goal: the worlds can fail. Each bug breaks one of their promises within a few seeds.
+#[test]
+fn the_worlds_find_members_that_keep_join_or_commit_what_they_must_not() {
+    use RebalanceProtocol::{Cooperative, Eager};
+    for (bug, protocol) in [
+        (Bug::KeepRevoked, Cooperative),
+        (Bug::JoinBeforeRevoked, Eager),
+        (Bug::CommitAfterLoss, Cooperative),
+    ] {
+        let found = |seed| {
+            let _planted = Planted::new(bug);
+            std::panic::catch_unwind(|| live(seed, protocol)).is_err()
+        };
+        assert!((0..20).any(found), "no world finds {bug:?}");
+    }
+}
+
+/// A bug in this thread until this is dropped.
+struct Planted;
+
+impl Planted {
+    fn new(bug: Bug) -> Self {
+        plant(Some(bug));
+        Self
+    }
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        plant(None);
     }
 }

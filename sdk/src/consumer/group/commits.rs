@@ -1,0 +1,202 @@
+//! Commits: what is to be committed, and trying until that is done. Which of several counts, [`CommitOrder`] says.
+//!
+//! [`CommitOrder`]: klamm_core::group::CommitOrder
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use klamm_core::group::{Attempt, CommitRefusal, Event, Offsets, Refusal};
+use klamm_core::{Tick, TopicPartition};
+use tokio::sync::oneshot;
+
+use super::error::CommitError;
+use super::{Group, Machine};
+
+/// For each partition of a commit, the time of owning it that the commit is from ([`Membership::tenure`]).
+///
+/// [`Membership::tenure`]: klamm_core::group::Membership::tenure
+pub(super) type Tenures = BTreeMap<TopicPartition, Option<u64>>;
+
+/// A commit that is not over. What it commits is to be looked up after it has begun, so that it never says less than one
+/// that began before.
+pub(in crate::consumer) struct Commit {
+    group: Arc<Group>,
+    number: u64,
+}
+
+impl Drop for Commit {
+    fn drop(&mut self) {
+        self.group.machine.lock().order.end(self.number);
+        self.group.commit_over.notify_waiters();
+    }
+}
+
+impl Commit {
+    /// Commits these, which are owned now, in attempts until `deadline`.
+    pub(in crate::consumer) fn offsets(
+        self,
+        offsets: Offsets,
+        deadline: Tick,
+    ) -> impl Future<Output = Result<(), CommitError>> + Send + 'static {
+        let tenures = self.group.tenures(&offsets);
+        // Or the next automatic commit would go back behind this one.
+        self.group.shared.done_up_to(&offsets);
+        async move { self.until(offsets, tenures, deadline).await }
+    }
+
+    async fn until(&self, offsets: Offsets, tenures: Tenures, deadline: Tick) -> Result<(), CommitError> {
+        let group = &self.group;
+        if !group.is_member() {
+            if !group.config.named {
+                return Err(CommitError::NoGroup);
+            }
+            group.activate();
+        }
+        let client = &group.shared.client;
+        let waited = deadline.saturating_sub(group.shared.now());
+        let mut last = None;
+        loop {
+            let answer = client.rt().before(deadline, self.once(&offsets, &tenures)).await;
+            let refusal = match answer {
+                None => return Err(CommitError::TimedOut { waited, last }),
+                Some(None) => return Err(CommitError::Closed),
+                Some(Some(Ok(()))) => return Ok(()),
+                Some(Some(Err(refusal))) => refusal,
+            };
+            match refusal {
+                CommitRefusal::NotOwned(partition) => return Err(CommitError::NotOwned { partition }),
+                CommitRefusal::HasMembers(code) => return Err(CommitError::HasMembers { code }),
+                CommitRefusal::Expelled(code) => return Err(CommitError::Expelled { code }),
+                CommitRefusal::Refused(code) => return Err(CommitError::Refused { code }),
+                CommitRefusal::Later(refusal) => {
+                    if let Refusal::Code(code) = refusal {
+                        last = Some(code);
+                    }
+                    let pause = group.shared.now().saturating_add(client.settings().retry_backoff);
+                    client.rt().sleep_until(pause.min(deadline)).await;
+                    if group.shared.now() >= deadline {
+                        return Err(CommitError::TimedOut { waited, last });
+                    }
+                }
+            }
+        }
+    }
+
+    /// One attempt; `None` if the consumer was closed meanwhile.
+    ///
+    /// Whoever lost a partition and has it again goes on where others committed: what was to be committed before is void.
+    pub(super) async fn once(
+        &self,
+        offsets: &Offsets,
+        tenures: &Tenures,
+    ) -> Option<Result<(), CommitRefusal>> {
+        let group = &*self.group;
+        let (sent, answer) = loop {
+            let mut over = std::pin::pin!(group.commit_over.notified());
+            over.as_mut().enable();
+            if group.closed.load(Ordering::Acquire) {
+                return None;
+            }
+            {
+                let now = group.shared.now();
+                let machine = &mut *group.machine.lock();
+                if let Some(name) = machine.passed_on(tenures) {
+                    return Some(Err(CommitRefusal::NotOwned(name.clone())));
+                }
+                if let Attempt::Send(left) = machine.order.attempt(self.number, offsets) {
+                    if left.is_empty() {
+                        return Some(Ok(()));
+                    }
+                    let (reply, answer) = oneshot::channel();
+                    machine.attempts += 1;
+                    let id = machine.attempts;
+                    machine.replies.insert(id, reply);
+                    let event = Event::Commit(id, left.clone());
+                    machine.membership.step(now, event, &mut machine.effects);
+                    break (left, answer);
+                }
+            }
+            over.await;
+        };
+        group.work.notify_one();
+        let answer = answer.await.ok()?;
+        if answer.is_ok() {
+            let machine = &mut *group.machine.lock();
+            machine.order.acknowledged(self.number, &sent);
+            if machine.passed_on(tenures).is_some() {
+                machine.order.forget(|name| sent.contains_key(name));
+            }
+        }
+        Some(answer)
+    }
+}
+
+impl Machine {
+    /// A partition that is not owned any more since then, or again.
+    fn passed_on<'a>(&self, tenures: &'a Tenures) -> Option<&'a TopicPartition> {
+        let passed =
+            |(name, since): &(&TopicPartition, &Option<u64>)| self.membership.tenure(name) != **since;
+        tenures.iter().find(passed).map(|(name, _)| name)
+    }
+}
+
+impl Group {
+    pub(in crate::consumer) fn begin_commit(self: &Arc<Self>) -> Commit {
+        let number = self.machine.lock().order.begin();
+        Commit { group: self.clone(), number }
+    }
+
+    /// Commits these.
+    pub(in crate::consumer) async fn commit(self: &Arc<Self>, offsets: Offsets) -> Result<(), CommitError> {
+        self.begin_commit().offsets(offsets, self.api_deadline()).await
+    }
+
+    /// Commits what was handed out by now; in the background if the future is not waited for.
+    pub(in crate::consumer) fn commit_positions(
+        self: &Arc<Self>,
+    ) -> impl Future<Output = Result<(), CommitError>> + Send + 'static + use<> {
+        let (commit, deadline) = (self.begin_commit(), self.api_deadline());
+        commit.offsets(self.positions(), deadline)
+    }
+
+    /// Commits what is done and was not committed already.
+    pub(super) fn commit_in_the_background(self: &Arc<Self>) {
+        let (commit, deadline) = (self.begin_commit(), self.api_deadline());
+        let offsets = self.done();
+        self.machine.lock().order.forget(|_| true);
+        if !offsets.is_empty() && self.is_active() {
+            let commit = async move {
+                if let Err(error) = commit.offsets(offsets, deadline).await {
+                    tracing::warn!(%error, "positions not committed before others were assigned");
+                }
+            };
+            self.shared.client.rt().spawn(commit).detach();
+        }
+    }
+
+    /// What is done and not known to be committed.
+    pub(super) fn done(&self) -> Offsets {
+        let mut offsets = self.shared.committable(&self.held(), true);
+        let machine = self.machine.lock();
+        offsets.retain(|name, at| machine.order.committed(name) != Some(at));
+        offsets
+    }
+
+    /// Behind what was handed out. Who commits that is done with it.
+    fn positions(&self) -> Offsets {
+        self.shared.committable(&self.held(), false)
+    }
+
+    /// What is assigned by hand, or owned.
+    fn held(&self) -> BTreeSet<TopicPartition> {
+        let machine = self.machine.lock();
+        if machine.is_member() { machine.membership.owned().clone() } else { self.shared.assigned() }
+    }
+
+    /// Since when each of the partitions is owned.
+    pub(super) fn tenures(&self, offsets: &Offsets) -> Tenures {
+        let machine = self.machine.lock();
+        offsets.keys().map(|name| (name.clone(), machine.membership.tenure(name))).collect()
+    }
+}

@@ -158,6 +158,23 @@ fn closing_takes_no_longer_than_its_limit_whatever_is_not_answered() {
     }
 }
 
+/// A member whose commits are not answered still has the time to leave.
+#[test]
+fn a_member_that_cannot_commit_leaves_all_the_same() {
+    sim::run(1, |sim| async move {
+        let rig = Rig::new(&sim).await?;
+        let consumer: Consumer = rig.builder().build()?;
+        consumer.subscribe([TOPIC]);
+        read(&consumer, 3).await?;
+        let _silent = rig.faults.on(ApiKey::OffsetCommit).then(Fault::DropRequest);
+        let left = rig.faults.on(ApiKey::LeaveGroup).then(Fault::DelayRequest(Duration::ZERO.into()));
+        consumer.close().await?;
+        assert_eq!(left.hits(), 1);
+        Outcome::Ok(())
+    })
+    .expect("it runs");
+}
+
 #[test]
 fn a_closing_that_is_dropped_goes_on_and_who_closes_again_waits_for_the_same() {
     sim::run(1, |sim| async move {

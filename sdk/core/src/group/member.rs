@@ -514,8 +514,11 @@ impl Membership {
     }
 
     pub(super) fn wants_coordinator(&self) -> bool {
-        use Phase::{Adopting, Leading, Preparing, Stable, Syncing};
-        let member = matches!(self.phase, Preparing(_) | Leading(_) | Syncing(_) | Adopting(_) | Stable);
+        use Phase::{Adopting, Ending, Leading, Preparing, Stable, Syncing};
+        // Who ends has something to commit, and to leave.
+        let ends = matches!(self.phase, Ending(..)) && self.generation.is_some();
+        let member =
+            ends || matches!(self.phase, Preparing(_) | Leading(_) | Syncing(_) | Adopting(_) | Stable);
         let alone = self.is_alone() && (self.asked_for || !self.starting.wanted.is_empty());
         (member || alone) && self.coordinator == Coordinator::Unknown
     }

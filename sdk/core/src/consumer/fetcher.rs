@@ -8,7 +8,7 @@ use klamm_wire::planted::{Bug, planted};
 
 use super::event::{
     Chunk, Effect, EndOfEpoch, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset,
-    Location, PartitionFailure, StartOffset,
+    Location, PartitionFailure, StartOffset, Watermarks,
 };
 use super::partition::{Partition, Retry, Stage};
 use super::scan::scan;
@@ -176,6 +176,11 @@ impl Fetcher {
         self.partitions.get(partition)?.place()
     }
 
+    /// How far the log of a partition reaches; `None` before the first answer.
+    pub fn watermarks(&self, partition: &TopicPartition) -> Option<Watermarks> {
+        self.partitions.get(partition)?.watermarks
+    }
+
     /// Settings in force.
     pub fn settings(&self) -> &FetchSettings {
         &self.settings
@@ -220,9 +225,11 @@ impl Fetcher {
         for (name, start) in wanted {
             let generation = self.next_generation();
             let mut partition = Partition::new(now, generation, start);
-            if let Some(Partition { leader: Some(leader), .. }) = old.remove(&name) {
+            if let Some(Partition { leader: Some(leader), watermarks, .. }) = old.remove(&name) {
                 partition.move_to(leader);
                 partition.lost = None;
+                // A session tells them when they change.
+                partition.watermarks = watermarks;
             }
             self.partitions.insert(name, partition);
         }
@@ -363,6 +370,9 @@ impl Fetcher {
             }
         }
         for (name, data) in known {
+            if let (Some(told), Some(partition)) = (data.watermarks, self.partitions.get_mut(&name)) {
+                partition.watermarks = Some(told);
+            }
             let sent = in_flight.sent.get(&name).copied();
             let current = self.partitions.get(&name).map(|p| (p.generation, p.stage));
             if let (Some((generation, offset)), Some((now_generation, Stage::Fetch { offset: now_offset }))) =

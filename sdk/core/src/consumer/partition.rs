@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use klamm_wire::ErrorCode;
 
-use super::event::{BY_DURATION, Chunk, Handout, Leader, OffsetReset, PartitionFailure, StartOffset};
+use super::event::{
+    BY_DURATION, Chunk, Handout, Leader, OffsetReset, PartitionFailure, StartOffset, Watermarks,
+};
 use crate::{Tick, TopicPartition};
 
 /// ListOffsets timestamps with a meaning of their own.
@@ -135,6 +137,8 @@ pub(crate) struct Partition {
     pub(crate) queued_bytes: usize,
     /// Where the reader could not go on the last time, and how often in a row.
     pub(crate) stuck: Option<(i64, u32)>,
+    /// As the last answer told them.
+    pub(crate) watermarks: Option<Watermarks>,
 }
 
 impl Partition {
@@ -153,6 +157,7 @@ impl Partition {
             queue: VecDeque::new(),
             queued_bytes: 0,
             stuck: None,
+            watermarks: None,
         }
     }
 
@@ -222,6 +227,9 @@ impl Partition {
             self.leader.is_some_and(|old| old.topic_id == leader.topic_id && leader.epoch < old.epoch);
         if stale || self.leader == Some(leader) {
             return false;
+        }
+        if self.leader.is_some_and(|old| old.topic_id != leader.topic_id) {
+            self.watermarks = None;
         }
         self.leader = Some(leader);
         self.replica = None;

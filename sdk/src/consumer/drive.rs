@@ -119,6 +119,17 @@ impl Task {
                     "the log was cut before the position"
                 );
             }
+            Effect::Recreated { partition, offset } => {
+                self.shared.recreated.lock().insert(partition.clone());
+                let TopicPartition { topic, partition } = partition;
+                tracing::warn!(
+                    topic = &*topic,
+                    partition,
+                    offset,
+                    "the topic was deleted and created again: it is read from its beginning"
+                );
+            }
+            Effect::Void { partition, from } => self.shared.void(&partition, from),
             Effect::Refresh(topics) => topics.into_iter().for_each(|topic| self.refresh(topic)),
             Effect::LeaderHint { partition, leader, epoch } => {
                 let TopicPartition { topic, partition } = partition;

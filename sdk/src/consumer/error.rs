@@ -69,8 +69,8 @@ pub enum ConsumerError {
         /// The position.
         offset: i64,
     },
-    /// The log was cut before the position, because a leader was elected that did not have all of it (KIP-320), and
-    /// `auto.offset.reset` is `none`. With another policy reading goes on at `diverges`, with a warning in the log. Told again until
+    /// The log was cut before the position, because a leader was elected that did not have all of it (KIP-320), or because the
+    /// topic was deleted and created again (then `diverges` is 0), and `auto.offset.reset` is `none`. With another policy reading goes on at `diverges`, with a warning in the log. Told again until
     /// the application seeks.
     #[error("the log of {partition} was cut before offset {offset}, and auto.offset.reset is none{}", .diverges.map(|at| format!("; it differs from offset {at} on: seek there")).unwrap_or_default())]
     Truncated {

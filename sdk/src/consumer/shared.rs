@@ -2,7 +2,7 @@
 //!
 //! Short locks, taken in this order: that of the common [`Lane`] (decoding), those of partitions that have a lane of their own,
 //! `own` (which have), and `machine` (deciding). None is held while waiting or while code of the application runs, and the
-//! fetch task never takes one of a lane: decompression does not delay fetching.
+//! fetch task takes one of a lane only when a log was cut: decompression does not delay fetching.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -90,6 +90,8 @@ pub(super) struct Shared {
     /// Ids that topics had when they were assigned from a store.
     topic_ids: Mutex<TopicIds>,
     closed: AtomicBool,
+    /// Partitions whose topics were created again since somebody looked: what was committed of them counts no more.
+    pub(super) recreated: Mutex<BTreeSet<TopicPartition>>,
 }
 
 /// Topics by name.
@@ -116,6 +118,7 @@ impl Shared {
             never_creates: AtomicBool::new(false),
             topic_ids: Mutex::default(),
             closed: AtomicBool::new(false),
+            recreated: Mutex::default(),
         }
     }
 
@@ -353,6 +356,23 @@ impl Shared {
             self.step(Event::Seek(partition.clone(), to));
             Ok(())
         })
+    }
+
+    /// What was fetched of a partition from the offset on is not in its log any more: nothing of it is handed out or committed.
+    pub(super) fn void(&self, partition: &TopicPartition, from: i64) {
+        self.with_reader(partition, |reader| {
+            let generation = self.machine().fetcher.generation(partition);
+            let stale = |open: &mut ChunkReader| {
+                open.partition() == partition && Some(open.generation()) != generation
+            };
+            if let Some(open) = reader.open.take_if(stale)
+                && open.position() < from
+            {
+                let to = StartOffset::Checked { offset: open.position(), leader_epoch: open.epoch() };
+                self.step(Event::Seek(partition.clone(), to));
+            }
+            reader.turns.cut(partition, from);
+        });
     }
 
     pub(super) fn pause(&self, partitions: Vec<TopicPartition>) {

@@ -184,7 +184,8 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     pacing::a_throttled_broker_holds_up_no_other_one[CreateTopics, Replicate],
     pacing::a_consumer_obeys_a_brokers_throttle_time[KeepRecords],
     changing::a_producer_goes_on_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
-    changing::a_consumer_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
+    changing::a_consumer_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords, Groups],
+    changing::a_member_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords, Groups],
     changing::producing_to_a_deleted_topic_fails_by_name_and_other_topics_go_on[CreateTopics],
     changing::records_accepted_for_a_topic_that_is_deleted_fail_by_name_and_later_ones_reach_the_new_one[
         CreateTopics,

@@ -48,7 +48,11 @@ impl FetchPlan {
             .with_min_bytes(settings.min_bytes)
             .with_max_bytes(self.max_bytes)
             .with_isolation_level(settings.isolation.code())
-            .with_rack_id(StrBytes::from_string(settings.rack.clone()))
+            .with_rack_id(StrBytes::from_string(if self.near {
+                settings.rack.clone()
+            } else {
+                String::new()
+            }))
             .with_session_id(self.session_id)
             .with_session_epoch(self.session_epoch)
             .with_topics(self.topics(settings.max_partition_bytes))

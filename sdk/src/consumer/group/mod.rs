@@ -257,7 +257,10 @@ impl Group {
     /// What is done and not known to be committed.
     fn done(&self) -> Offsets {
         let mut offsets = self.shared.committable(&self.held(), true);
-        let machine = self.machine.lock();
+        let mut machine = self.machine.lock();
+        for name in std::mem::take(&mut *self.shared.recreated.lock()) {
+            machine.committed.remove(&name);
+        }
         offsets.retain(|name, at| machine.committed.get(name) != Some(at));
         offsets
     }

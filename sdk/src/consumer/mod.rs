@@ -37,8 +37,8 @@ use klamm_core::TopicPartition;
 use klamm_core::consumer::Event;
 
 use self::decode::Decoder;
-use self::group::{Group, Offsets};
-use self::shared::{Lane, Shared};
+use self::group::{Asking, Caller, Group, Offsets};
+use self::shared::{Lane, Shared, StreamCaller};
 use crate::error::ConfigError;
 use crate::rt::Task;
 
@@ -60,7 +60,8 @@ pub use view::{BatchView, RecordView, RecordViews};
 /// Reads records of partitions chosen by hand ([`assign`](Self::assign)), or given by its group ([`subscribe`](Self::subscribe)).
 ///
 /// Share it by reference or in an `Arc`: every method takes `&self`, and tasks that read at the same time get
-/// different records. Fetching goes on in the background, bounded by
+/// different records. With automatic commits each task, and each stream, is done with what it got when it asks for more itself;
+/// one that takes a record and ends has to say so ([`commit_record`](Self::commit_record)). Fetching goes on in the background, bounded by
 /// [`prefetch_max_bytes`](ConsumerBuilder::prefetch_max_bytes), until the consumer is closed or dropped;
 /// dropping it never waits.
 ///
@@ -148,8 +149,9 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     /// of the group `default`. Replaces what was subscribed to before, and its listener.
     ///
     /// Joining goes on in the background: partitions come when the group agrees, and are read from the offsets that the group
-    /// committed, else as `auto.offset.reset` says. Topics that do not exist yet are read once they do. As long as nobody
-    /// calls [`Self::recv`], [`Self::poll`] or a stream for `max.poll.interval.ms`, others get the partitions.
+    /// committed, else as `auto.offset.reset` says. Topics that do not exist yet are read once they do. If nobody calls
+    /// [`Self::recv`], [`Self::poll`] or a stream for `max.poll.interval.ms`, others get the partitions; also if somebody keeps
+    /// records for so long without asking for more: a stream, and with automatic commits a task.
     ///
     /// What was assigned by hand is dropped.
     pub fn subscribe<T: Into<Arc<str>>>(&self, topics: impl IntoIterator<Item = T>) {
@@ -227,7 +229,8 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     }
 
     /// Commits the positions of all partitions that are assigned or owned: behind every record that was handed out, with the
-    /// leader epoch of the last one (KIP-320). Call it when you are done with what you were given.
+    /// leader epoch of the last one (KIP-320). Call it when you are done with what you were given: also with what other tasks and
+    /// streams were given, or else use [`Self::commit_records`].
     ///
     /// # Errors
     ///
@@ -486,7 +489,11 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// Nothing is lost: a record is taken only in the moment it is returned.
     pub async fn recv(&self) -> Result<ConsumerRecord<K, V>, ConsumerError> {
-        receive(&self.shared, &self.group, &self.shared.common, &self.decoder).await
+        self.recv_as(by_task).await
+    }
+
+    async fn recv_as(&self, asking: impl Fn() -> Asking) -> Result<ConsumerRecord<K, V>, ConsumerError> {
+        receive(&self.shared, &self.group, &self.shared.common, asking, &self.decoder).await
     }
 
     /// Waits for the next batch as its producer wrote it, or for what is left of it: the cheapest way to read. Its records are
@@ -502,7 +509,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// Nothing is lost: a batch is taken only in the moment it is returned.
     pub async fn recv_batch(&self) -> Result<BatchView, ConsumerError> {
-        receive_batch(&self.shared, &self.group, &self.shared.common).await
+        receive_batch(&self.shared, &self.group, &self.shared.common, by_task).await
     }
 
     /// Returns up to `max_records` records as soon as there is at least one; none after `wait`.
@@ -519,19 +526,28 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         max_records: usize,
         wait: Duration,
     ) -> Result<Vec<ConsumerRecord<K, V>>, ConsumerError> {
+        self.poll_as(by_task, max_records, wait).await
+    }
+
+    async fn poll_as(
+        &self,
+        asking: impl Fn() -> Asking,
+        max_records: usize,
+        wait: Duration,
+    ) -> Result<Vec<ConsumerRecord<K, V>>, ConsumerError> {
         let rt = self.shared.client.rt();
         let deadline = rt.now().saturating_add(wait);
         let mut records = Vec::new();
         if max_records == 0 {
             return Ok(records);
         }
-        match rt.before(deadline, self.recv()).await {
+        match rt.before(deadline, self.recv_as(&asking)).await {
             None => return Ok(records),
             Some(first) => records.push(first?),
         }
         let common = &self.shared.common;
         while records.len() < max_records {
-            let next = match self.shared.next_record(common, false) {
+            let next = match self.shared.next_record(common, asking(), false) {
                 Ok(Some(found)) => self.decoder.decode(&self.shared, common, found),
                 Ok(None) => break,
                 Err(error) => Err(error),
@@ -553,10 +569,10 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         K: Send,
         V: Send,
     {
-        futures::stream::unfold(self, |consumer| async move {
-            match consumer.recv().await {
+        futures::stream::unfold((self, self.caller()), |(consumer, caller)| async move {
+            match consumer.recv_as(|| caller.asking()).await {
                 Err(ConsumerError::Closed) => None,
-                item => Some((item, consumer)),
+                item => Some((item, (consumer, caller))),
             }
         })
     }
@@ -568,12 +584,18 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         K: Send,
         V: Send,
     {
-        futures::stream::unfold(self, |consumer| async move {
-            match consumer.poll(consumer.shared.settings.max_poll_records, Duration::MAX).await {
+        futures::stream::unfold((self, self.caller()), |(consumer, caller)| async move {
+            let most = consumer.shared.settings.max_poll_records;
+            match consumer.poll_as(|| caller.asking(), most, Duration::MAX).await {
                 Err(ConsumerError::Closed) => None,
-                item => Some((item, consumer)),
+                item => Some((item, (consumer, caller))),
             }
         })
+    }
+
+    /// For a stream of all partitions.
+    fn caller(&self) -> StreamCaller {
+        StreamCaller::new(self.shared.clone())
     }
 
     /// Stops fetching and drops what was not handed out. Calls that wait, and all later ones, return
@@ -647,7 +669,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
                     Some(Ok(stream)) => return Some((stream, consumer)),
                     Some(Err(_)) => {} // it went meanwhile
                     None => {
-                        let _waiting = consumer.group.wait();
+                        let _waiting = consumer.group.wait(None);
                         arrived.await;
                     }
                 }
@@ -657,24 +679,31 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
 
     /// Whole batches as a stream, which ends when the consumer is closed: see [`Self::recv_batch`].
     pub fn batch_views(&self) -> impl Stream<Item = Result<BatchView, ConsumerError>> + Send + '_ {
-        futures::stream::unfold(self, |consumer| async move {
-            match consumer.recv_batch().await {
+        futures::stream::unfold((self, self.caller()), |(consumer, caller)| async move {
+            let Self { shared, group, .. } = consumer;
+            match receive_batch(shared, group, &shared.common, || caller.asking()).await {
                 Err(ConsumerError::Closed) => None,
-                item => Some((item, consumer)),
+                item => Some((item, (consumer, caller))),
             }
         })
     }
 }
 
+/// The task that runs asks.
+fn by_task() -> Asking {
+    [Caller::task(); 2]
+}
+
 /// Waits for the next record of a lane.
 async fn receive<K: 'static, V: 'static>(
     shared: &Shared,
-    group: &Group,
-    lane: &Lane,
+    group: &Arc<Group>,
+    lane: &Arc<Lane>,
+    asking: impl Fn() -> Asking,
     decoder: &Decoder<K, V>,
 ) -> Result<ConsumerRecord<K, V>, ConsumerError> {
     loop {
-        let found = wait_for(group, lane, || shared.next_record(lane, true)).await?;
+        let found = wait_for(group, lane, || shared.next_record(lane, asking(), true)).await?;
         if let Some(record) = decoder.decode(shared, lane, found)? {
             return Ok(record);
         }
@@ -682,14 +711,19 @@ async fn receive<K: 'static, V: 'static>(
 }
 
 /// Waits for the next batch of a lane.
-async fn receive_batch(shared: &Shared, group: &Group, lane: &Lane) -> Result<BatchView, ConsumerError> {
-    wait_for(group, lane, || shared.next_batch(lane)).await.map(BatchView::new)
+async fn receive_batch(
+    shared: &Shared,
+    group: &Arc<Group>,
+    lane: &Arc<Lane>,
+    asking: impl Fn() -> Asking,
+) -> Result<BatchView, ConsumerError> {
+    wait_for(group, lane, || shared.next_batch(lane, asking())).await.map(BatchView::new)
 }
 
 /// Waits until `next` finds something.
 async fn wait_for<T>(
-    group: &Group,
-    lane: &Lane,
+    group: &Arc<Group>,
+    lane: &Arc<Lane>,
     next: impl Fn() -> Result<Option<T>, ConsumerError>,
 ) -> Result<T, ConsumerError> {
     // A reader that always finds records must leave room for the fetch task on the same thread.
@@ -698,7 +732,7 @@ async fn wait_for<T>(
     if let Some(found) = next()? {
         return Ok(found);
     }
-    let _waiting = group.wait();
+    let _waiting = group.wait(Some(lane));
     loop {
         let mut arrived = std::pin::pin!(lane.arrived.notified());
         arrived.as_mut().enable();

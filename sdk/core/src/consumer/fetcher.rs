@@ -161,6 +161,14 @@ impl Fetcher {
         self.partitions.contains_key(partition)
     }
 
+    /// Whether there is something to take: from this partition, which has a reader of its own, or from all others.
+    pub fn is_ready(&self, apart: Option<&TopicPartition>) -> bool {
+        match apart {
+            Some(name) => self.partitions.get(name).is_some_and(|p| !p.paused && !p.queue.is_empty()),
+            None => !self.ready.is_empty(),
+        }
+    }
+
     /// Whether a partition is paused.
     pub fn is_paused(&self, partition: &TopicPartition) -> bool {
         self.partitions.get(partition).is_some_and(|p| p.paused)

@@ -22,8 +22,9 @@ use klamm_core::{Tick, TopicPartition};
 use klamm_wire::ErrorCode;
 
 use super::listener::RebalanceContext;
-use super::{CommitError, Group, Machine, SharedAssignor};
+use super::{CommitError, Group, GroupConfig, Machine, SharedAssignor};
 use crate::consumer::ConsumerError;
+use crate::consumer::shared::Holder;
 use crate::rt::Task;
 
 /// Version of subscriptions and assignments that are sent.
@@ -39,13 +40,24 @@ struct Driver {
     commit_at: Option<Tick>,
     /// Version of the metadata that the machine has.
     seen: Option<u64>,
+    /// Those who had records and were not done with them when last looked at, and since when they have been seen so.
+    holders: Vec<(Holder, Tick)>,
+    look_at: Tick,
 }
 
 /// Runs until it is aborted, or the membership is over.
 pub(super) async fn drive(group: Arc<Group>) {
     let client = group.shared.client.clone();
-    let (asking, calls) = (FuturesUnordered::new(), BTreeMap::new());
-    let mut driver = Driver { group, asking, calls, polls: 0, commit_at: None, seen: None };
+    let mut driver = Driver {
+        commit_at: None,
+        calls: BTreeMap::new(),
+        polls: 0,
+        asking: FuturesUnordered::new(),
+        holders: Vec::new(),
+        look_at: Tick::ZERO,
+        seen: None,
+        group,
+    };
     while !driver.group.closed.load(Ordering::Acquire) {
         let changed = client.changed();
         driver.look();
@@ -120,12 +132,15 @@ impl Driver {
         let polls = self.group.polls.load(Ordering::Relaxed);
         let waits = self.group.waiting.load(Ordering::Relaxed) > 0;
         let polled = std::mem::replace(&mut self.polls, polls) != polls;
-        let beat = now.saturating_add(self.group.config.heartbeat);
+        let held = self.held_since(now);
+        let beat = now.saturating_add(self.group.config.heartbeat).min(self.look_at);
         loop {
             let (effects, deadline) = {
                 let Machine { membership, effects, .. } = &mut *self.group.machine.lock();
-                if waits || polled {
-                    membership.step(now, Event::Polled(if waits { None } else { Some(now) }), effects);
+                if held.is_some() || waits || polled {
+                    // Whoever has records has to come back; that others wait is no excuse.
+                    let waits = if waits { None } else { Some(now) };
+                    membership.step(now, Event::Polled(held.or(waits)), effects);
                 } else if membership.is_waited_for() {
                     // The last call came back since: from here on the application has its time.
                     membership.step(now, Event::Polled(Some(now)), effects);
@@ -143,6 +158,24 @@ impl Driver {
                 self.carry_out(effect);
             }
         }
+    }
+
+    /// Since when somebody has had records without coming back, looked at now and then.
+    fn held_since(&mut self, now: Tick) -> Option<Tick> {
+        let GroupConfig { heartbeat, max_poll, auto_commit, .. } = &*self.group.config;
+        let oldest = |holders: &[(Holder, Tick)]| holders.iter().map(|(_, since)| *since).min();
+        let overdue = oldest(&self.holders).is_some_and(|since| since.saturating_add(*max_poll) <= now);
+        if overdue || self.look_at <= now {
+            self.look_at = now.saturating_add((*heartbeat).min(*max_poll / 4));
+            let found = self.group.shared.holders(auto_commit.is_some());
+            let known = |holder: &Holder| self.holders.iter().find(|(known, _)| known == holder);
+            let since = |holder: Holder| {
+                let since = known(&holder).map_or(now, |(_, since)| *since);
+                (holder, since)
+            };
+            self.holders = found.into_iter().map(since).collect();
+        }
+        oldest(&self.holders)
     }
 
     fn ask(&mut self, future: impl Future<Output = Event> + Send + 'static) {

@@ -33,14 +33,14 @@ use tokio::sync::{Notify, oneshot};
 
 use self::requests::Asker;
 use super::error::ConsumerError;
-use super::shared::Shared;
+use super::shared::{Lane, Shared};
 use crate::rt::Task;
 
 pub use error::CommitError;
 pub(super) use klamm_core::group::Offsets;
 pub use klamm_core::metadata::PatternError;
 pub use listener::{RebalanceContext, RebalanceListener};
-pub(super) use turns::{Place, Turns};
+pub(super) use turns::{Asking, Caller, Place, Turns};
 
 /// Settings of the membership.
 #[derive(Debug, Clone)]
@@ -131,11 +131,18 @@ impl fmt::Debug for Group {
 }
 
 /// Counts a call for records that waits.
-pub(super) struct Waiting<'a>(&'a Group);
+#[derive(Debug)]
+pub(super) struct Waiting {
+    group: Arc<Group>,
+    lane: Option<Arc<Lane>>,
+}
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.group.waiting.fetch_sub(1, Ordering::Relaxed);
+        if let Some(lane) = &self.lane {
+            lane.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -467,10 +474,18 @@ impl Group {
         }
     }
 
-    /// The call waits until this is dropped.
-    pub(super) fn wait(&self) -> Waiting<'_> {
+    /// The call waits until this is dropped: for records of a lane, or for a partition to read.
+    pub(super) fn wait(self: &Arc<Self>, lane: Option<&Arc<Lane>>) -> Waiting {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting(self)
+        if let Some(lane) = lane {
+            lane.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+        Waiting { group: self.clone(), lane: lane.cloned() }
+    }
+
+    /// Commits what is done.
+    pub(super) async fn commit_done(self: &Arc<Self>) -> Result<(), CommitError> {
+        self.commit(self.shared.committable(&self.held(), true)).await
     }
 
     /// Commits what was handed out.

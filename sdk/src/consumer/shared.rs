@@ -2,7 +2,7 @@
 //!
 //! Short locks, taken in this order: that of the common [`Lane`] (decoding), those of partitions that have a lane of their own,
 //! `own` (which have), and `machine` (deciding). None is held while waiting or while code of the application runs, and the
-//! fetch task never takes one of a lane: decompression does not delay fetching.
+//! fetch task takes one of a lane only when a log was cut: decompression does not delay fetching.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,11 +13,12 @@ use klamm_core::Tick;
 use klamm_core::TopicPartition;
 use klamm_core::consumer::{
     ChunkBatch, ChunkError, ChunkReader, ChunkRecord, Effect, Event, Fetcher, Handout, Isolation,
-    PartitionFailure, StartOffset,
+    PartitionFailure, StartOffset, Watermarks,
 };
 use klamm_core::group::{CommittedOffset, Offsets};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::budget::Budget;
 use super::error::ConsumerError;
@@ -84,8 +85,17 @@ pub(super) struct Shared {
     machine: Mutex<Machine>,
     pub(super) common: Lane,
     own: Mutex<BTreeMap<TopicPartition, Arc<Lane>>>,
+    /// Topics come from what there is, so that asking for one that is gone must not create it again.
+    never_creates: AtomicBool,
+    /// Ids that topics had when they were assigned from a store.
+    topic_ids: Mutex<TopicIds>,
     closed: AtomicBool,
+    /// Partitions whose topics were created again since somebody looked: what was committed of them counts no more.
+    pub(super) recreated: Mutex<BTreeSet<TopicPartition>>,
 }
+
+/// Topics by name.
+pub(super) type TopicIds = BTreeMap<Arc<str>, Uuid>;
 
 impl Reader {
     /// Where the partition stands, if it has a position.
@@ -105,12 +115,24 @@ impl Shared {
             machine: Mutex::new(Machine { fetcher, effects: Vec::new() }),
             common: Lane::default(),
             own: Mutex::default(),
+            never_creates: AtomicBool::new(false),
+            topic_ids: Mutex::default(),
             closed: AtomicBool::new(false),
+            recreated: Mutex::default(),
         }
     }
 
     pub(super) fn now(&self) -> Tick {
         self.client.rt().now()
+    }
+
+    /// Whether asking for a topic may create it.
+    pub(super) fn may_create(&self) -> bool {
+        self.settings.allow_auto_create && !self.never_creates.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn never_create(&self, never: bool) {
+        self.never_creates.store(never, Ordering::Relaxed);
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -151,11 +173,20 @@ impl Shared {
         let mut reader = self.common.reader.lock();
         let turns = Turns::anew(&reader.turns);
         *reader = Reader { turns, ..Reader::default() };
+        self.topic_ids.lock().clear();
         for lane in std::mem::take(&mut *self.own.lock()).into_values() {
             let _reading = lane.reader.lock();
             lane.end();
         }
         self.step(Event::Assign(partitions));
+    }
+
+    pub(super) fn set_topic_ids(&self, ids: TopicIds) {
+        *self.topic_ids.lock() = ids;
+    }
+
+    pub(super) fn topic_ids(&self) -> TopicIds {
+        self.topic_ids.lock().clone()
     }
 
     /// From now on what was handed out is told from what is done, for commits.
@@ -327,6 +358,23 @@ impl Shared {
         })
     }
 
+    /// What was fetched of a partition from the offset on is not in its log any more: nothing of it is handed out or committed.
+    pub(super) fn void(&self, partition: &TopicPartition, from: i64) {
+        self.with_reader(partition, |reader| {
+            let generation = self.machine().fetcher.generation(partition);
+            let stale = |open: &mut ChunkReader| {
+                open.partition() == partition && Some(open.generation()) != generation
+            };
+            if let Some(open) = reader.open.take_if(stale)
+                && open.position() < from
+            {
+                let to = StartOffset::Checked { offset: open.position(), leader_epoch: open.epoch() };
+                self.step(Event::Seek(partition.clone(), to));
+            }
+            reader.turns.cut(partition, from);
+        });
+    }
+
     pub(super) fn pause(&self, partitions: Vec<TopicPartition>) {
         for partition in partitions {
             self.with_reader(&partition, |reader| {
@@ -345,6 +393,18 @@ impl Shared {
             let machine = self.machine();
             let offset = || reader.place(&machine, partition).map(|(offset, _)| offset);
             machine.fetcher.is_assigned(partition).then(offset)
+        })
+    }
+
+    /// Offset to be handed out next, and how far the log reaches; the outer `None` if the partition is not assigned.
+    pub(super) fn outlook(&self, partition: &TopicPartition) -> Option<(Option<i64>, Option<Watermarks>)> {
+        self.with_reader(partition, |reader| {
+            let machine = self.machine();
+            let outlook = || {
+                let offset = reader.place(&machine, partition).map(|(offset, _)| offset);
+                (offset, machine.fetcher.watermarks(partition))
+            };
+            machine.fetcher.is_assigned(partition).then(outlook)
         })
     }
 

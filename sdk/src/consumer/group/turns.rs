@@ -54,6 +54,19 @@ impl Turns {
         }
     }
 
+    /// What lies at the offset and behind it is not in the log any more.
+    pub(in crate::consumer) fn cut(&mut self, partition: &TopicPartition, from: i64) {
+        let current = self.current.as_mut().filter(|(current, _)| current == partition).map(|(_, turn)| turn);
+        match current.or_else(|| self.others.get_mut(partition)) {
+            Some(turn) if turn.handed.0 > from && from >= 0 => {
+                turn.handed = (from, -1);
+                turn.over = turn.over.min(turn.handed);
+            }
+            Some(_) if from < 0 => self.forget(partition),
+            _ => {}
+        }
+    }
+
     /// What is known of a partition that was counted elsewhere.
     pub(in crate::consumer) fn take_over(&mut self, partition: &TopicPartition, elsewhere: &mut Self) {
         elsewhere.put_away();

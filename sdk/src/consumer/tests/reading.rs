@@ -310,6 +310,33 @@ async fn after_the_log_was_cut_reading_goes_on_where_it_differs() {
     read(&consumer, 20..25).await;
 }
 
+/// Goal: what is cut off is not handed out any more, though it is here, and what lies before it is neither lost nor doubled.
+#[tokio::test(start_paused = true)]
+async fn a_cut_reaches_what_is_being_read() {
+    for (read_before, apart) in [(5, false), (5, true), (15, false), (15, true)] {
+        let cluster = Cluster::default();
+        cluster.count(0, 0..30);
+        let consumer = reading(&cluster);
+        let stream = apart.then(|| consumer.partition_stream(&tp(0)).unwrap());
+        let next = async || match &stream {
+            Some(stream) => stream.recv().await.unwrap(),
+            None => consumer.recv().await.unwrap(),
+        };
+        for expected in 0..read_before {
+            assert_eq!(next().await.offset, expected);
+        }
+        cluster.cut(0, 1, 2);
+        cluster.count(0, 110..130);
+        let rt = consumer.shared.client.rt();
+        rt.sleep(5 * S).await; // it hears of the new leader, and what that lacks
+        for expected in read_before.min(10)..30 {
+            let record = next().await;
+            let value = if expected < 10 { expected } else { 100 + expected };
+            assert_eq!((record.offset, text(&record)), (expected, value.to_string()), "apart: {apart}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn out_of_range_may_go_back_by_a_duration() {
     let cluster = Cluster::default();

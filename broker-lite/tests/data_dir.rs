@@ -112,17 +112,17 @@ fn kept(cluster: &Cluster, broker: i32) -> Vec<i64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_compacted_log_outlives_a_kill_and_says_how_far_it_is_compacted() {
     let temp = tempfile::tempdir().unwrap();
-    let compacting = || {
-        let rare = ("replica.high.watermark.checkpoint.interval.ms", "3600000");
+    let compacting = |checkpoints_every_ms: &'static str| {
+        let checkpoints = ("replica.high.watermark.checkpoint.interval.ms", checkpoints_every_ms);
         let compact = [("log.cleanup.policy", "compact"), ("log.segment.bytes", "1048576")];
-        let often = [("log.cleaner.backoff.ms", "50"), ("log.cleaner.min.cleanable.ratio", "0"), rare];
+        let often = [("log.cleaner.backoff.ms", "50"), ("log.cleaner.min.cleanable.ratio", "0"), checkpoints];
         let all = compact.into_iter().chain(often);
         all.fold(builder(temp.path()), |builder, (name, value)| builder.config(name, value))
     };
-    let file = temp.path().join("broker-1/cleaner-offset-checkpoint");
+    let never = "3600000";
     // From now on there is a recovery point, 0, in its file.
-    compacting().start().await.unwrap().shutdown().await;
-    let cluster = compacting().start().await.unwrap();
+    compacting(never).start().await.unwrap().shutdown().await;
+    let cluster = compacting(never).start().await.unwrap();
     for (key, value) in [("x", "0"), ("a", "1"), ("b", "2"), ("a", "3"), ("b", "4"), ("z", "5")] {
         write(&cluster, keyed(key, value)).await;
     }
@@ -132,15 +132,58 @@ async fn a_compacted_log_outlives_a_kill_and_says_how_far_it_is_compacted() {
         }
     }
     drop(cluster);
-    let cluster = compacting().start().await.unwrap();
+    let cluster = compacting("50").start().await.unwrap();
     cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
     for broker in [1, 2, 3] {
         assert_eq!(kept(&cluster, broker), [0, 3, 4, 5], "broker {broker}");
     }
     let report = cluster.check();
     assert!(report.is_ok(), "{report}");
+    // The kill may have come before that was known, and then it is done again.
+    let file = temp.path().join("broker-1/cleaner-offset-checkpoint");
+    let known = || std::fs::read_to_string(&file).unwrap_or_default();
+    while known() != "0\n1\nt 0 5\n" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     cluster.shutdown().await;
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "0\n1\nt 0 5\n");
+    assert_eq!(known(), "0\n1\nt 0 5\n");
+}
+
+/// Goal: as in Kafka, a partition may lie on another disk behind a link. It goes with its topic, and what is behind the link
+/// is not touched.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_behind_a_link_is_one_of_the_directorys() {
+    let (temp, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let cluster = started(temp.path()).await;
+    write(&cluster, batch(&["a", "b"])).await;
+    cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
+    cluster.shutdown().await;
+    let link = temp.path().join("broker-1/t-0");
+    let target = elsewhere.path().join("t-0");
+    let mut copied = std::process::Command::new("cp");
+    assert!(copied.arg("-a").args([&link, &target]).status().unwrap().success());
+    std::fs::remove_dir_all(&link).unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+
+    let cluster = started(temp.path()).await;
+    assert_eq!(read(&cluster, 2).await, ["a", "b"]);
+    write(&cluster, batch(&["c"])).await;
+    cluster.until_isr("t", 0, |isr| isr.len() == 3).await;
+    let report = cluster.check();
+    assert!(report.is_ok() && report.replicas == 3, "{report}");
+    // The next process hears that it is gone.
+    cluster.kill(1).unwrap();
+    let topic = DeleteTopicState::default().with_name(Some(topic_name("t")));
+    let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(60_000);
+    let answer = Talk::to(&cluster, 2).await.ask(6, &request).await;
+    assert_eq!(answer.responses[0].error_code, 0);
+    cluster.shutdown().await;
+    let _cluster = Cluster::builder().brokers(3).data_dir(temp.path()).start().await.unwrap();
+    while std::fs::symlink_metadata(&link).is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(target.join("00000000000000000000.log").exists());
 }
 
 /// Goal: what the checkpoint files say of a topic that is gone is not taken for the next one of its name.

@@ -151,9 +151,7 @@ impl Task {
             let shared = self.shared.clone();
             let wait = async move {
                 let deadline = shared.now().saturating_add(shared.client.settings().api_timeout());
-                if let Err(error) =
-                    shared.client.topic(&topic, shared.settings.allow_auto_create, deadline).await
-                {
+                if let Err(error) = shared.client.topic(&topic, shared.may_create(), deadline).await {
                     tracing::warn!(topic = &*topic, %error, "no metadata for an assigned topic");
                 }
                 Outcome::Topic(topic)

@@ -90,6 +90,12 @@ pub enum ConsumerError {
         /// The first such partition.
         partition: TopicPartition,
     },
+    /// The application's own [`OffsetStore`](crate::OffsetStore) cannot tell where to begin.
+    #[error("offsets cannot be loaded: {cause}")]
+    OffsetStore {
+        /// What it said.
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// The group has not committed an offset for the partition, and `auto.offset.reset` is `none`. Seek to begin.
     #[error("no offset of {partition} is committed and auto.offset.reset is none")]
     NoOffset {
@@ -192,9 +198,11 @@ impl ConsumerError {
             | Self::ReadApart { .. }
             | Self::NotAssigned { .. } => Recovery::Fix,
             Self::Refused { code, .. } if !code.is_retriable() => Recovery::Fix,
-            Self::Refused { .. } | Self::Corrupt { .. } | Self::NoLeader { .. } | Self::TimedOut { .. } => {
-                Recovery::Retry
-            }
+            Self::Refused { .. }
+            | Self::Corrupt { .. }
+            | Self::NoLeader { .. }
+            | Self::TimedOut { .. }
+            | Self::OffsetStore { .. } => Recovery::Retry,
             Self::Closed => Recovery::Rebuild,
         }
     }

@@ -19,6 +19,7 @@ mod intercept;
 mod offsets;
 mod record;
 mod shared;
+mod store;
 mod strategy;
 mod stream;
 #[cfg(test)]
@@ -44,11 +45,14 @@ use crate::rt::Task;
 pub use builder::ConsumerBuilder;
 pub use decode::PoisonPolicy;
 pub use error::{ConsumerError, RecordPart};
-pub use group::{CommitError, RebalanceContext, RebalanceListener};
+pub use group::{CommitError, PatternError, RebalanceContext, RebalanceListener};
 pub use intercept::ConsumerInterceptor;
-pub use klamm_core::consumer::{ChunkError, Isolation, OffsetReset, StartOffset};
+pub use klamm_core::consumer::{ChunkError, Isolation, OffsetReset, StartOffset, Watermarks};
 pub use klamm_core::group::{CommittedOffset, Fatal as GroupError, Reason as RebalanceReason};
 pub use record::{ConsumerRecord, RecordHeader, TimestampType};
+pub use store::{
+    FileOffsetStore, FileStoreError, OffsetStore, OffsetStoreError, StoredOffset, StoredOffsets,
+};
 pub use strategy::{AssignmentStrategy, CustomAssignor};
 pub use stream::PartitionStream;
 pub use view::{BatchView, RecordView, RecordViews};
@@ -161,6 +165,45 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         listener: impl RebalanceListener,
     ) {
         self.subscribe_to(topics, Some(Arc::new(listener)));
+    }
+
+    /// As [`Self::subscribe`], for all topics whose whole name matches a regular expression (in the syntax of the crate
+    /// `regex-lite`: no look-around, no back references; names of topics are ASCII).
+    ///
+    /// Topics that are created later, or deleted, are noticed with the next refresh of the metadata (`metadata.max.age.ms`), and
+    /// the group rebalances. A pattern that matches nothing yet waits. Kafka's own topics match only with
+    /// [`exclude_internal_topics(false)`](ConsumerBuilder::exclude_internal_topics). No topic is created, whatever
+    /// `allow.auto.create.topics` says. What was subscribed to before is read until the brokers have told their topics.
+    ///
+    /// # Errors
+    ///
+    /// [`PatternError`] if the pattern is none; then nothing has changed.
+    pub fn subscribe_pattern(&self, pattern: &str) -> Result<(), PatternError> {
+        self.subscribe_to_pattern(pattern, None)
+    }
+
+    /// As [`Self::subscribe_pattern`], with a listener for partitions that come and go.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::subscribe_pattern`].
+    pub fn subscribe_pattern_with(
+        &self,
+        pattern: &str,
+        listener: impl RebalanceListener,
+    ) -> Result<(), PatternError> {
+        self.subscribe_to_pattern(pattern, Some(Arc::new(listener)))
+    }
+
+    fn subscribe_to_pattern(
+        &self,
+        pattern: &str,
+        listener: Option<Arc<dyn RebalanceListener>>,
+    ) -> Result<(), PatternError> {
+        if self.shared.is_closed() {
+            return Ok(());
+        }
+        self.group.subscribe_pattern(pattern, listener)
     }
 
     fn subscribe_to<T: Into<Arc<str>>>(
@@ -330,6 +373,42 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
                 return Err(ConsumerError::TimedOut { partition, waited, last: None });
             }
         }
+    }
+
+    /// How far the log of an assigned partition reaches, as the broker told with the last fetch: nobody is asked, and before the
+    /// first answer there is `None`. While a partition is paused or has much fetched ahead this grows old;
+    /// [`Self::beginning_offsets`] and [`Self::end_offsets`] ask.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::NotAssigned`].
+    pub fn watermarks(&self, partition: &TopicPartition) -> Result<Option<Watermarks>, ConsumerError> {
+        self.outlook(partition).map(|(_, watermarks)| watermarks)
+    }
+
+    /// How many offsets of an assigned partition are left to be handed out, as far as the last fetch tells: up to the high
+    /// watermark, or with `read_committed` up to the first offset of the oldest open transaction. `None` before the first answer.
+    /// Nobody is asked: see [`Self::watermarks`]. What a whole group has left, as it is committed, is told by
+    /// [`Admin::group_lag`](crate::Admin::group_lag).
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::NotAssigned`].
+    pub fn lag(&self, partition: &TopicPartition) -> Result<Option<i64>, ConsumerError> {
+        let (position, watermarks) = self.outlook(partition)?;
+        let end = watermarks.and_then(|told| match self.shared.settings.isolation {
+            Isolation::ReadUncommitted => Some(told.high),
+            Isolation::ReadCommitted => told.last_stable,
+        });
+        Ok(position.zip(end).map(|(position, end)| end.saturating_sub(position).max(0)))
+    }
+
+    fn outlook(
+        &self,
+        partition: &TopicPartition,
+    ) -> Result<(Option<i64>, Option<Watermarks>), ConsumerError> {
+        let unassigned = || ConsumerError::NotAssigned { partition: partition.clone() };
+        self.shared.outlook(partition).ok_or_else(unassigned)
     }
 
     /// Hands out nothing of these partitions until [`Self::resume`]. Others go on; what was fetched is kept.

@@ -13,11 +13,12 @@ use klamm_core::Tick;
 use klamm_core::TopicPartition;
 use klamm_core::consumer::{
     ChunkBatch, ChunkError, ChunkReader, ChunkRecord, Effect, Event, Fetcher, Handout, Isolation,
-    PartitionFailure, StartOffset,
+    PartitionFailure, StartOffset, Watermarks,
 };
 use klamm_core::group::{CommittedOffset, Offsets};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::budget::Budget;
 use super::error::ConsumerError;
@@ -86,6 +87,10 @@ pub(super) struct Shared {
     machine: Mutex<Machine>,
     pub(super) common: Arc<Lane>,
     own: Mutex<BTreeMap<TopicPartition, Arc<Lane>>>,
+    /// Topics come from what there is, so that asking for one that is gone must not create it again.
+    never_creates: AtomicBool,
+    /// Ids that topics had when they were assigned from a store.
+    topic_ids: Mutex<TopicIds>,
     closed: AtomicBool,
     /// Partitions whose topics were created again since somebody looked: what was committed of them counts no more.
     pub(super) recreated: Mutex<BTreeSet<TopicPartition>>,
@@ -129,6 +134,9 @@ impl Drop for StreamCaller {
     }
 }
 
+/// Topics by name.
+pub(super) type TopicIds = BTreeMap<Arc<str>, Uuid>;
+
 impl Reader {
     /// Where the partition stands, if it has a position.
     fn place(&self, machine: &Machine, name: &TopicPartition) -> Option<Place> {
@@ -147,6 +155,8 @@ impl Shared {
             machine: Mutex::new(Machine { fetcher, effects: Vec::new() }),
             common: Arc::default(),
             own: Mutex::default(),
+            never_creates: AtomicBool::new(false),
+            topic_ids: Mutex::default(),
             closed: AtomicBool::new(false),
             recreated: Mutex::default(),
             streams: AtomicU64::new(0),
@@ -155,6 +165,15 @@ impl Shared {
 
     pub(super) fn now(&self) -> Tick {
         self.client.rt().now()
+    }
+
+    /// Whether asking for a topic may create it.
+    pub(super) fn may_create(&self) -> bool {
+        self.settings.allow_auto_create && !self.never_creates.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn never_create(&self, never: bool) {
+        self.never_creates.store(never, Ordering::Relaxed);
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -195,11 +214,20 @@ impl Shared {
         let mut reader = self.common.reader.lock();
         let turns = Turns::anew(&reader.turns);
         *reader = Reader { turns, ..Reader::default() };
+        self.topic_ids.lock().clear();
         for lane in std::mem::take(&mut *self.own.lock()).into_values() {
             let _reading = lane.reader.lock();
             lane.end();
         }
         self.step(Event::Assign(partitions));
+    }
+
+    pub(super) fn set_topic_ids(&self, ids: TopicIds) {
+        *self.topic_ids.lock() = ids;
+    }
+
+    pub(super) fn topic_ids(&self) -> TopicIds {
+        self.topic_ids.lock().clone()
     }
 
     /// From now on what was handed out is told from what is done, for commits.
@@ -449,6 +477,18 @@ impl Shared {
             let machine = self.machine();
             let offset = || reader.place(&machine, partition).map(|(offset, _)| offset);
             machine.fetcher.is_assigned(partition).then(offset)
+        })
+    }
+
+    /// Offset to be handed out next, and how far the log reaches; the outer `None` if the partition is not assigned.
+    pub(super) fn outlook(&self, partition: &TopicPartition) -> Option<(Option<i64>, Option<Watermarks>)> {
+        self.with_reader(partition, |reader| {
+            let machine = self.machine();
+            let outlook = || {
+                let offset = reader.place(&machine, partition).map(|(offset, _)| offset);
+                (offset, machine.fetcher.watermarks(partition))
+            };
+            machine.fetcher.is_assigned(partition).then(outlook)
         })
     }
 

@@ -15,7 +15,7 @@ use crate::tools::{SOON, next, number, read_all};
 
 /// Deletes a topic. Apache Kafka names any broker as the controller, which may be the one that is paused: then another one
 /// has to be asked.
-async fn delete(backend: &Backend, topic: &str) -> Outcome {
+pub(crate) async fn delete(backend: &Backend, topic: &str) -> Outcome {
     let mut asked = 0;
     loop {
         // A new client asks a broker that answers who the controller is.
@@ -35,7 +35,7 @@ async fn delete(backend: &Backend, topic: &str) -> Outcome {
 }
 
 /// Creates a topic again and waits until a broker knows the new one.
-async fn create_again(backend: &Backend, topic: &str, partitions: i32) -> Outcome {
+pub(crate) async fn create_again(backend: &Backend, topic: &str, partitions: i32) -> Outcome {
     let again = NewTopic::new(topic).partitions(partitions).replicas(BROKERS as i16);
     let created = backend.client()?.admin().create_topics([again]).await?.all()?.remove(0);
     let led = |told: Result<&klamm::TopicDescription, ErrorCode>| {

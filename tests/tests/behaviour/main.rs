@@ -19,12 +19,14 @@ mod failing;
 mod grouping;
 mod growing;
 mod limits;
+mod matching;
 mod members;
 mod overseeing;
 mod pacing;
 mod partitioning;
 mod presets;
 mod producing;
+mod storing;
 mod surviving;
 mod tools;
 
@@ -104,6 +106,11 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     consuming::batches_are_read_where_they_lie[KeepRecords],
     consuming::partitions_are_read_by_tasks_of_their_own_and_a_slow_one_holds_up_no_other[KeepRecords],
     consuming::a_poison_record_does_what_the_policy_says[KeepRecords],
+    consuming::lag_and_watermarks_are_those_of_the_last_fetch[KeepRecords],
+    storing::a_consumer_goes_on_where_its_own_store_says[KeepRecords],
+    storing::an_offset_of_a_topic_that_was_created_anew_is_not_believed[CreateTopics, KeepRecords],
+    storing::a_stored_leader_epoch_tells_that_the_log_was_truncated[CreateTopics, KeepRecords],
+    storing::a_store_that_cannot_load_leaves_the_assignment_as_it_was[KeepRecords],
     grouping::two_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
     grouping::cooperative_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
     grouping::a_group_outlives_its_coordinator[Groups, KeepRecords, Replicate, Kill],
@@ -114,6 +121,11 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     grouping::whoever_cannot_be_a_member_is_told_why[Groups, KeepRecords],
     grouping::a_member_that_is_dropped_leaves_and_commits_what_is_done[Groups, KeepRecords],
     grouping::a_member_that_subscribes_to_other_topics_gives_up_the_former[Groups, KeepRecords],
+    matching::topics_that_match_are_read_as_they_come_and_given_up_as_they_go[Groups, CreateTopics, KeepRecords],
+    matching::cooperatively_topics_that_match_come_and_go_as_well[Groups, CreateTopics, KeepRecords],
+    matching::members_by_pattern_and_by_name_share_a_group[Groups, CreateTopics],
+    matching::kafkas_own_topics_match_only_if_that_is_asked_for[Groups, CreateTopics],
+    matching::a_pattern_that_is_none_is_refused_and_what_was_subscribed_to_is_read_on[Groups, KeepRecords],
     committing::a_group_goes_on_where_it_committed[Groups, KeepRecords],
     committing::an_assigned_consumer_commits_for_its_group_and_another_goes_on_there[Groups, KeepRecords],
     committing::what_a_reader_is_at_work_on_is_not_done_because_others_ask[Groups, KeepRecords],

@@ -68,6 +68,10 @@ def kafka_python():
 def confluent():
     from confluent_kafka import Consumer
 
+    def committed(error, partitions):
+        if error or any(name.error for name in partitions):
+            print("commit:", error, *partitions, file=sys.stderr, flush=True)
+
     consumer = Consumer(
         {
             "bootstrap.servers": BOOTSTRAP,
@@ -75,6 +79,7 @@ def confluent():
             "auto.offset.reset": "earliest",
             "heartbeat.interval.ms": HEARTBEAT_MS,
             "partition.assignment.strategy": STRATEGY,
+            "on_commit": committed,
         }
     )
     consumer.subscribe([TOPIC])

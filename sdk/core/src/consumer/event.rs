@@ -353,6 +353,18 @@ pub struct FetchAnswer {
     pub partitions: Vec<FetchedPartition>,
 }
 
+/// How far the log of a partition reaches, as the broker told that was read last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Watermarks {
+    /// First offset there is; `None` from brokers that do not tell (Fetch 4).
+    pub low: Option<i64>,
+    /// Offset behind the last record that is replicated: the high watermark.
+    pub high: i64,
+    /// First offset of the oldest open transaction, or the high watermark if there is none; `None` from brokers that do not tell.
+    pub last_stable: Option<i64>,
+}
+
 /// One partition of a Fetch answer.
 #[derive(Debug, Clone, Default)]
 pub struct FetchedPartition {
@@ -368,6 +380,8 @@ pub struct FetchedPartition {
     pub current_leader: Option<(i32, i32)>,
     /// Follower that is nearer to this client (KIP-392).
     pub preferred_replica: Option<i32>,
+    /// How far the log reaches, if the answer tells.
+    pub watermarks: Option<Watermarks>,
     /// Transactions whose records are to be left out (only with read_committed).
     pub aborted: Vec<Aborted>,
     /// Batches, the last one often cut off.

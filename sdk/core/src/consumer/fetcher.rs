@@ -8,7 +8,7 @@ use klamm_wire::planted::{Bug, planted};
 
 use super::event::{
     Chunk, Effect, EndOfEpoch, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset,
-    Location, OffsetReset, PartitionFailure, StartOffset,
+    Location, OffsetReset, PartitionFailure, StartOffset, Watermarks,
 };
 use super::partition::{EARLIEST, Partition, Retry, Stage};
 use super::scan::scan;
@@ -187,6 +187,11 @@ impl Fetcher {
     /// Number of what is read now: chunks of another one are void. `None` if the partition is not assigned.
     pub fn generation(&self, partition: &TopicPartition) -> Option<u64> {
         self.partitions.get(partition).map(|partition| partition.generation)
+    }
+
+    /// How far the log of a partition reaches; `None` before the first answer.
+    pub fn watermarks(&self, partition: &TopicPartition) -> Option<Watermarks> {
+        self.partitions.get(partition)?.watermarks
     }
 
     /// Settings in force.
@@ -399,6 +404,9 @@ impl Fetcher {
             }
         }
         for (name, data) in known {
+            if let (Some(told), Some(partition)) = (data.watermarks, self.partitions.get_mut(&name)) {
+                partition.watermarks = Some(told);
+            }
             let sent = in_flight.sent.get(&name).copied();
             let current = self.partitions.get(&name).map(|p| (p.generation, p.stage));
             if let (Some((generation, offset)), Some((now_generation, Stage::Fetch { offset: now_offset }))) =

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use klamm_wire::ErrorCode;
 use uuid::Uuid;
 
-use super::event::{BY_DURATION, Chunk, Handout, Leader, OffsetReset, PartitionFailure, StartOffset};
+use super::event::{
+    BY_DURATION, Chunk, Handout, Leader, OffsetReset, PartitionFailure, StartOffset, Watermarks,
+};
 use crate::{Tick, TopicPartition};
 
 /// ListOffsets timestamps with a meaning of their own.
@@ -142,6 +144,8 @@ pub(crate) struct Partition {
     pub(crate) queued_bytes: usize,
     /// Where the reader could not go on the last time, and how often in a row.
     pub(crate) stuck: Option<(i64, u32)>,
+    /// As the last answer told them.
+    pub(crate) watermarks: Option<Watermarks>,
 }
 
 impl Partition {
@@ -163,6 +167,7 @@ impl Partition {
             queue: VecDeque::new(),
             queued_bytes: 0,
             stuck: None,
+            watermarks: None,
         }
     }
 
@@ -172,6 +177,8 @@ impl Partition {
         if let Some(leader) = old.leader {
             self.move_to(leader);
             self.lost = None;
+            // A session tells them when they change.
+            self.watermarks = old.watermarks;
         }
     }
 
@@ -266,6 +273,9 @@ impl Partition {
         let former = self.former.is_some_and(|former| former == leader.topic_id);
         if stale || former || self.leader == Some(leader) {
             return;
+        }
+        if self.leader.is_some_and(|old| old.topic_id != leader.topic_id) {
+            self.watermarks = None;
         }
         self.leader = Some(leader);
         if !leader.topic_id.is_nil() {

@@ -26,6 +26,7 @@ use klamm_core::TopicPartition;
 use klamm_core::assign::{Assignor, RebalanceProtocol};
 use klamm_core::consumer::StartOffset;
 use klamm_core::group::{CommitRefusal, CommittedOffset, Effect, Event, GroupSettings, Membership, Refusal};
+use klamm_core::metadata::{MatchedTopics, TopicPattern};
 use klamm_wire::ErrorCode;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -37,6 +38,7 @@ use crate::rt::Task;
 
 pub use error::CommitError;
 pub(super) use klamm_core::group::Offsets;
+pub use klamm_core::metadata::PatternError;
 pub use listener::{RebalanceContext, RebalanceListener};
 pub(super) use turns::{Asking, Caller, Place, Turns};
 
@@ -54,6 +56,8 @@ pub(super) struct GroupConfig {
     pub(super) auto_commit: Option<Duration>,
     /// `client.rack`.
     pub(super) rack: Option<Arc<str>>,
+    /// `exclude.internal.topics`.
+    pub(super) exclude_internal: bool,
 }
 
 /// An assignor, which is code of the application.
@@ -73,6 +77,14 @@ enum Mode {
 /// For each partition of a commit, the time of owning it that the commit is from ([`Membership::tenure`]).
 type Tenures = BTreeMap<TopicPartition, Option<u64>>;
 
+/// Topics by a pattern.
+#[derive(Debug)]
+struct Following {
+    pattern: TopicPattern,
+    /// The brokers have told their topics: the membership has those that match.
+    told: bool,
+}
+
 struct Machine {
     mode: Mode,
     membership: Membership,
@@ -80,7 +92,9 @@ struct Machine {
     replies: BTreeMap<u64, oneshot::Sender<Result<(), CommitRefusal>>>,
     commits: u64,
     listener: Option<Arc<dyn RebalanceListener>>,
+    /// Topics subscribed to by name.
     topics: BTreeSet<Arc<str>>,
+    following: Option<Following>,
     task: Option<Task>,
     /// What was committed by itself.
     committed: Offsets,
@@ -169,6 +183,7 @@ impl Group {
                 commits: 0,
                 listener: None,
                 topics: BTreeSet::new(),
+                following: None,
                 task: None,
                 committed: Offsets::new(),
             }),
@@ -277,6 +292,31 @@ impl Group {
         topics: BTreeSet<Arc<str>>,
         listener: Option<Arc<dyn RebalanceListener>>,
     ) {
+        self.follow(None);
+        self.become_member(|machine| {
+            machine.listener = listener;
+            machine.topics.clone_from(&topics);
+        });
+        self.step(Event::Subscribe(topics));
+    }
+
+    /// Joins once the brokers have told their topics.
+    pub(super) fn subscribe_pattern(
+        self: &Arc<Self>,
+        pattern: &str,
+        listener: Option<Arc<dyn RebalanceListener>>,
+    ) -> Result<(), PatternError> {
+        let pattern = TopicPattern::new(pattern, self.config.exclude_internal)?;
+        self.become_member(|machine| {
+            machine.listener = listener;
+            machine.topics.clear();
+        });
+        self.follow(Some(pattern));
+        self.work.notify_one();
+        Ok(())
+    }
+
+    fn become_member(self: &Arc<Self>, subscribe: impl FnOnce(&mut Machine)) {
         if !self.config.named {
             static WARNED: std::sync::Once = std::sync::Once::new();
             WARNED.call_once(|| tracing::warn!("no group.id is set: joining the group `default`"));
@@ -287,13 +327,42 @@ impl Group {
             self.shared.count_turns();
         }
         {
-            let mut machine = self.machine.lock();
+            let machine = &mut *self.machine.lock();
             machine.mode = Mode::Member;
-            machine.listener = listener;
-            machine.topics.clone_from(&topics);
+            subscribe(machine);
         }
         self.activate();
-        self.step(Event::Subscribe(topics));
+    }
+
+    /// Follows a pattern from now on, or none.
+    fn follow(&self, pattern: Option<TopicPattern>) {
+        let machine = &mut *self.machine.lock();
+        if pattern.is_some() || machine.following.is_some() {
+            machine.following = pattern.clone().map(|pattern| Following { pattern, told: false });
+            self.shared.never_create(pattern.is_some());
+            self.shared.client.follow(pattern);
+        }
+    }
+
+    /// Whether topics are subscribed to by a pattern.
+    fn is_following(&self) -> bool {
+        self.machine.lock().following.is_some()
+    }
+
+    /// Tells the membership which topics match, if that is news.
+    fn matched(&self, matched: &MatchedTopics) {
+        let now = self.shared.now();
+        let Machine { membership, effects, following, .. } = &mut *self.machine.lock();
+        let Some(following) = following.as_mut().filter(|following| following.pattern.is(&matched.pattern))
+        else {
+            return;
+        };
+        let topics = matched.topics.clone();
+        let event = match std::mem::replace(&mut following.told, true) {
+            true => Event::Matched(topics),
+            false => Event::Subscribe(topics),
+        };
+        membership.step(now, event, effects);
     }
 
     /// Goes on elsewhere in an assigned partition.
@@ -319,6 +388,7 @@ impl Group {
             machine.mode = Mode::Free;
             machine.topics.clear();
         }
+        self.follow(None);
         self.step(Event::Unsubscribe);
         self.until(|membership| membership.is_idle()).await;
     }
@@ -440,7 +510,7 @@ impl Group {
         offsets.keys().map(|name| (name.clone(), machine.membership.tenure(name))).collect()
     }
 
-    pub(super) async fn commit(self: &Arc<Self>, offsets: Offsets) -> Result<(), CommitError> {
+    pub(super) async fn commit(self: &Arc<Self>, mut offsets: Offsets) -> Result<(), CommitError> {
         if !self.is_member() {
             if !self.config.named {
                 return Err(CommitError::NoGroup);
@@ -453,10 +523,13 @@ impl Group {
         let tenures = self.tenures(&offsets);
         // Or the next automatic commit would go back behind this one.
         self.shared.done_up_to(&offsets);
-        let mut last = None;
+        let (mut last, mut gone) = (None, false);
         loop {
             let answer = client.rt().before(deadline, self.commit_once(offsets.clone(), &tenures)).await;
             match answer {
+                Some(Some(Ok(()))) if gone => {
+                    return Err(CommitError::Refused { code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION });
+                }
                 None => return Err(CommitError::TimedOut { waited, last }),
                 Some(None) => return Err(CommitError::Closed),
                 Some(Some(Ok(()))) => return Ok(()),
@@ -472,6 +545,12 @@ impl Group {
                     if let Refusal::Code(code) = refusal {
                         last = Some(code);
                     }
+                    // The others are not to wait for a topic that was deleted.
+                    if last == Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) {
+                        let before = offsets.len();
+                        offsets.retain(|name, _| !self.is_gone(&name.topic));
+                        gone |= offsets.len() < before;
+                    }
                     let pause =
                         self.shared.now().saturating_add(client.settings().retry_backoff).min(deadline);
                     client.rt().sleep_until(pause).await;
@@ -481,6 +560,16 @@ impl Group {
                 }
             }
         }
+    }
+
+    /// Whether a topic does not exist any more, as far as is known; asks for it.
+    fn is_gone(&self, topic: &str) -> bool {
+        let client = &self.shared.client;
+        let known = client.topic_now(topic, false);
+        if matches!(known, Ok(Some(_))) {
+            client.request_refresh("a topic is unknown to the group coordinator");
+        }
+        client.metadata().topics.get(topic).is_some_and(|told| told.gone)
     }
 
     /// One attempt; `None` if the consumer was closed meanwhile.

@@ -38,25 +38,25 @@ struct Driver {
     /// Calls for records, when last looked at.
     polls: u64,
     commit_at: Option<Tick>,
-    /// Version of the metadata that the machine has.
-    seen: Option<u64>,
     /// Those who had records and were not done with them when last looked at, and since when they have been seen so.
     holders: Vec<(Holder, Tick)>,
     look_at: Tick,
+    /// Version of the metadata that the machine has.
+    seen: Option<u64>,
 }
 
 /// Runs until it is aborted, or the membership is over.
 pub(super) async fn drive(group: Arc<Group>) {
     let client = group.shared.client.clone();
     let mut driver = Driver {
-        commit_at: None,
+        group,
+        asking: FuturesUnordered::new(),
         calls: BTreeMap::new(),
         polls: 0,
-        asking: FuturesUnordered::new(),
+        commit_at: None,
         holders: Vec::new(),
         look_at: Tick::ZERO,
         seen: None,
-        group,
     };
     while !driver.group.closed.load(Ordering::Acquire) {
         let changed = client.changed();

@@ -365,7 +365,10 @@ fn a_topic_that_is_deleted_is_not_created_again_by_who_reads_it_by_pattern() {
         let client = client.metadata_max_age_ms(S).build()?;
         let admin = client.admin();
         admin
-            .create_topics([NewTopic::new("t1").replicas(1), NewTopic::new("t2").replicas(1)])
+            .create_topics([
+                NewTopic::new("t1").partitions(1).replicas(1),
+                NewTopic::new("t2").partitions(1).replicas(1),
+            ])
             .await?
             .all()?;
         let consumer: Consumer = Consumer::builder().client(&client).group_id("g").build()?;

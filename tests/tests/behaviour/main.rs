@@ -26,6 +26,7 @@ mod pacing;
 mod partitioning;
 mod presets;
 mod producing;
+mod rebalancing;
 mod storing;
 mod surviving;
 mod tools;
@@ -121,6 +122,20 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     grouping::whoever_cannot_be_a_member_is_told_why[Groups, KeepRecords],
     grouping::a_member_that_is_dropped_leaves_and_commits_what_is_done[Groups, KeepRecords],
     grouping::a_member_that_subscribes_to_other_topics_gives_up_the_former[Groups, KeepRecords],
+    rebalancing::a_member_whose_network_is_silent_loses_its_partitions_and_is_back_when_it_heals[Groups, KeepRecords],
+    rebalancing::a_member_whose_connections_break_loses_its_partitions_and_is_back_when_it_heals[
+        Groups,
+        KeepRecords
+    ],
+    rebalancing::a_coordinator_that_moves_while_it_is_alive_changes_nothing[
+        Groups,
+        KeepRecords,
+        Replicate,
+        Reassign,
+        ElectLeaders
+    ],
+    rebalancing::a_deleted_topic_is_given_up_and_joined_in_again_when_it_is_back[Groups, CreateTopics, KeepRecords],
+    rebalancing::cooperatively_a_deleted_topic_is_given_up_and_joined_in_again[Groups, CreateTopics, KeepRecords],
     matching::topics_that_match_are_read_as_they_come_and_given_up_as_they_go[Groups, CreateTopics, KeepRecords],
     matching::cooperatively_topics_that_match_come_and_go_as_well[Groups, CreateTopics, KeepRecords],
     matching::members_by_pattern_and_by_name_share_a_group[Groups, CreateTopics],

@@ -191,7 +191,9 @@ impl Fetcher {
 
     /// How far the log of a partition reaches; `None` before the first answer.
     pub fn watermarks(&self, partition: &TopicPartition) -> Option<Watermarks> {
-        self.partitions.get(partition)?.watermarks
+        let found = self.partitions.get(partition)?;
+        let session = || self.brokers.get(&found.source()?)?.session.watermarks(partition);
+        found.watermarks.or_else(session)
     }
 
     /// Settings in force.
@@ -400,6 +402,9 @@ impl Fetcher {
         let mut known = Vec::with_capacity(answer.partitions.len());
         for data in answer.partitions {
             if let Some(name) = broker.session.find(&data.topic, data.topic_id, data.partition) {
+                if let Some(told) = data.watermarks {
+                    broker.session.told(&name, told);
+                }
                 known.push((name, data));
             }
         }

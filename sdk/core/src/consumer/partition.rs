@@ -177,8 +177,6 @@ impl Partition {
         if let Some(leader) = old.leader {
             self.move_to(leader);
             self.lost = None;
-            // A session tells them when they change.
-            self.watermarks = old.watermarks;
         }
     }
 

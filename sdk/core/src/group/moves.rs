@@ -111,8 +111,11 @@ impl Membership {
         let wanted = |name: &&TopicPartition| self.told_topics.contains(&name.topic);
         let target: BTreeSet<_> = assignment.partitions.iter().filter(wanted).cloned().collect();
         let lost = &self.owned - &target;
-        if self.revoke(lost, Reason::GivenAway, out) {
-            self.again.get_or_insert(Reason::GivenAway);
+        let gone =
+            |name: &TopicPartition| self.shapes.get(&name.topic).is_some_and(|shape| shape.partitions == 0);
+        let reason = if lost.iter().all(gone) { Reason::TopicsChanged } else { Reason::GivenAway };
+        if self.revoke(lost, reason, out) {
+            self.again.get_or_insert(reason);
             return true;
         }
         let Some(generation) = self.generation else {

@@ -4,7 +4,8 @@
 mod support;
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use broker_lite::{Cluster, ClusterBuilder, Event, NodeEvent};
 use bytes::{Bytes, BytesMut};
@@ -15,7 +16,7 @@ use klamm_wire::messages::{
     DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest, DescribeLogDirsRequest,
 };
 use klamm_wire::{BatchBuilder, Compression, ProducerStamp};
-use support::{Talk, batch, stamped, topic_name, values};
+use support::{Talk, stamped, topic_name, values};
 
 fn builder(path: &Path) -> ClusterBuilder {
     Cluster::builder().brokers(3).data_dir(path).topic("t", Some(1), Some(3))
@@ -42,7 +43,14 @@ async fn read(cluster: &Cluster, wanted: usize) -> Vec<String> {
     }
 }
 
-/// Writes when the leader knows that it is one; returns the offset.
+/// A batch that no other is taken for: [`write`] may send it twice.
+fn batch(values: &[&str]) -> Bytes {
+    static PRODUCER: AtomicI64 = AtomicI64::new(1_000);
+    stamped(values, PRODUCER.fetch_add(1, Ordering::Relaxed), 0, 0)
+}
+
+/// Writes when the leader knows that it is one; returns the offset. Who loses the leadership has refused what it may have
+/// written, so that `records` must be stamped.
 async fn write(cluster: &Cluster, records: Bytes) -> i64 {
     loop {
         let mut talk = leader(cluster).await;
@@ -51,6 +59,15 @@ async fn write(cluster: &Cluster, records: Bytes) -> i64 {
             return answer.base_offset;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits, and says what is there instead if that takes so long that it will not come any more.
+async fn until(holds: impl Fn() -> bool, found: impl Fn() -> String) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", found());
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -94,12 +111,12 @@ async fn producers_are_known_after_a_restart() {
 }
 
 /// A record so large that each has its own segment.
-fn keyed(key: &str, value: &str) -> Bytes {
+fn keyed(key: &str, value: &str, base_sequence: i32) -> Bytes {
     let mut builder = BatchBuilder::new(BytesMut::new());
     let value = value.repeat(700_000 / value.len());
     builder.append::<&[u8], &[u8]>(*support::MADE_MS, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
     let sealed = builder.seal(Compression::None, None).unwrap();
-    let stamp = ProducerStamp { producer_id: -1, producer_epoch: -1, base_sequence: -1 };
+    let stamp = ProducerStamp { producer_id: 7, producer_epoch: 0, base_sequence };
     [&sealed.header(stamp)[..], sealed.records()].concat().into()
 }
 
@@ -123,13 +140,15 @@ async fn a_compacted_log_outlives_a_kill_and_says_how_far_it_is_compacted() {
     // From now on there is a recovery point, 0, in its file.
     compacting(never).start().await.unwrap().shutdown().await;
     let cluster = compacting(never).start().await.unwrap();
-    for (key, value) in [("x", "0"), ("a", "1"), ("b", "2"), ("a", "3"), ("b", "4"), ("z", "5")] {
-        write(&cluster, keyed(key, value)).await;
+    for (sequence, key) in (0..).zip(["x", "a", "b", "a", "b", "z"]) {
+        write(&cluster, keyed(key, &sequence.to_string(), sequence)).await;
     }
     for broker in [1, 2, 3] {
-        while kept(&cluster, broker) != [0, 3, 4, 5] {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until(
+            || kept(&cluster, broker) == [0, 3, 4, 5],
+            || format!("broker {broker} keeps {:?}; {}", kept(&cluster, broker), cluster.check()),
+        )
+        .await;
     }
     drop(cluster);
     let cluster = compacting("50").start().await.unwrap();
@@ -142,9 +161,7 @@ async fn a_compacted_log_outlives_a_kill_and_says_how_far_it_is_compacted() {
     // The kill may have come before that was known, and then it is done again.
     let file = temp.path().join("broker-1/cleaner-offset-checkpoint");
     let known = || std::fs::read_to_string(&file).unwrap_or_default();
-    while known() != "0\n1\nt 0 5\n" {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(|| known() == "0\n1\nt 0 5\n", || format!("known is {:?}", known())).await;
     cluster.shutdown().await;
     assert_eq!(known(), "0\n1\nt 0 5\n");
 }

@@ -5,7 +5,7 @@ mod support;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use broker_lite::{Cluster, ClusterBuilder, Event, NodeEvent};
 use bytes::{Bytes, BytesMut};
@@ -64,7 +64,7 @@ async fn write(cluster: &Cluster, records: Bytes) -> i64 {
 
 /// Waits, and says what is there instead if that takes so long that it will not come any more.
 async fn until(holds: impl Fn() -> bool, found: impl Fn() -> String) {
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     while !holds() {
         assert!(began.elapsed() < Duration::from_secs(60), "{}", found());
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -161,9 +161,8 @@ async fn deleted(backend: &Backend, strategy: AssignmentStrategy) -> Outcome {
             tokio::spawn(async move {
                 loop {
                     // That its topic is gone is told to who reads it, until it is not any more.
-                    match member.recv().await {
-                        Err(klamm::ConsumerError::Closed) => return,
-                        Ok(_) | Err(_) => {}
+                    if let Err(klamm::ConsumerError::Closed) = member.recv().await {
+                        return;
                     }
                 }
             })

@@ -217,7 +217,8 @@ async fn a_voter_dies_with_an_unsynced_record(sim: Sim) -> Result<Vec<String>, B
         cluster.restart(voter).await
     };
     let (created, restarted) = futures::join!(cluster.create_topic("t", 1, 3, &[]), dying);
-    (created?, restarted?);
+    created?;
+    restarted?;
     cluster.power_off(voter)?;
     cluster.kill(leader)?;
     drop(slow);

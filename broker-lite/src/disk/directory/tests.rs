@@ -1,5 +1,6 @@
 //! Whatever happens to a directory while fsyncs are under way: when it says that everything is durable, a loss of power
 //! takes nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 
 use std::collections::BTreeMap;
 

@@ -98,9 +98,10 @@ pub use client::{Client, ClientBuilder};
 pub use config::MetadataRecovery;
 pub use consumer::{
     AssignmentStrategy, BatchView, CommitError, CommittedOffset, Consumer, ConsumerBuilder, ConsumerError,
-    ConsumerInterceptor, ConsumerRecord, CustomAssignor, GroupError, Isolation, OffsetReset, PartitionStream,
-    PoisonPolicy, RebalanceContext, RebalanceListener, RebalanceReason, RecordHeader, RecordView,
-    StartOffset,
+    ConsumerInterceptor, ConsumerRecord, CustomAssignor, FileOffsetStore, FileStoreError, GroupError,
+    Isolation, OffsetReset, OffsetStore, OffsetStoreError, PartitionStream, PatternError, PoisonPolicy,
+    RebalanceContext, RebalanceListener, RebalanceReason, RecordHeader, RecordView, StartOffset,
+    StoredOffset, StoredOffsets, Watermarks,
 };
 pub use deserializer::Deserializer;
 pub use error::{ClientError, ConfigError, MetadataError, Recovery, RequestError};
@@ -121,3 +122,4 @@ pub use serializer::{Plain, SerializeError, Serializer};
 pub use sink::RecordSink;
 pub use source::{Offsets, RecordSource};
 pub use tcp::TcpConnector;
+pub use uuid::Uuid;

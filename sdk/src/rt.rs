@@ -138,6 +138,12 @@ impl Rt {
     }
 }
 
+/// The task that runs; `None` outside of tasks.
+#[inline]
+pub(crate) fn current_task() -> Option<tokio::task::Id> {
+    tokio::task::try_id()
+}
+
 /// FNV-1a: std's hashers promise no stable result, and a seed must replay.
 pub(crate) fn stable_hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -3,6 +3,7 @@
 
 pub mod autopsy;
 pub mod backend;
+pub mod chaos;
 pub mod contract;
 pub mod fidelity;
 pub mod fuzz;
@@ -17,6 +18,7 @@ pub mod raw;
 pub mod sim;
 pub mod suite;
 pub mod usage;
+pub mod workers;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

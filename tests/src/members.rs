@@ -35,9 +35,6 @@ pub enum Peer {
 impl Peer {
     /// Each of them.
     pub const ALL: [Self; 5] = [Self::Java, Self::Kcat, Self::Confluent, Self::KafkaPython, Self::Aiokafka];
-    /// Those that can be relied on. kafka-python 3.0.12 now and then stops before it joins: it is awake all the time and sends
-    /// nothing.
-    pub const DAILY: [Self; 4] = [Self::Java, Self::Kcat, Self::Confluent, Self::Aiokafka];
 
     /// What it is called.
     pub fn name(self) -> &'static str {

@@ -18,18 +18,19 @@ const PARTITIONS: i32 = 12;
 /// Only turns a hang into a failure.
 const SOON: Duration = Duration::from_secs(240);
 
-/// How often which record was read, by its value.
-type Read = BTreeMap<String, usize>;
+/// Who read which record, by its value.
+type Read = BTreeMap<String, Vec<String>>;
 
 /// A member of ours that reads all the time.
 struct Ours {
+    name: String,
     consumer: Arc<Consumer>,
     read: Arc<Mutex<Vec<String>>>,
     reading: JoinHandle<()>,
 }
 
 impl Ours {
-    fn join(bootstrap: &str, topic: &str, strategy: &str) -> Self {
+    fn join(bootstrap: &str, topic: &str, strategy: &str, name: String) -> Self {
         let assignor = match strategy {
             "range" => AssignmentStrategy::Range,
             _ => AssignmentStrategy::CooperativeSticky,
@@ -50,7 +51,7 @@ impl Ours {
                 noted.lock().push(String::from_utf8(value.to_vec()).expect("text"));
             }
         });
-        Self { consumer, read, reading }
+        Self { name, consumer, read, reading }
     }
 
     async fn leave(self) -> Vec<String> {
@@ -69,8 +70,11 @@ struct Group {
     producer: Producer,
     ours: Vec<Ours>,
     foreign: Vec<Member>,
-    /// What members read that have left.
-    left: Vec<String>,
+    /// What members read that have left, and who.
+    left: Vec<(String, String)>,
+    /// What else they said.
+    said: Vec<String>,
+    joined: usize,
     written: usize,
     /// Written while the group was at rest: whoever has the partition reads it, and nobody else does.
     at_rest: BTreeSet<String>,
@@ -90,6 +94,8 @@ impl Group {
             ours: Vec::new(),
             foreign: Vec::new(),
             left: Vec::new(),
+            said: Vec::new(),
+            joined: 0,
             written: 0,
             at_rest: BTreeSet::new(),
             settled: 0,
@@ -97,7 +103,9 @@ impl Group {
     }
 
     fn our_own_joins(&mut self) {
-        self.ours.push(Ours::join(&self.bootstrap, &self.topic, self.strategy));
+        self.joined += 1;
+        let name = format!("ours {}", self.joined);
+        self.ours.push(Ours::join(&self.bootstrap, &self.topic, self.strategy, name));
     }
 
     fn joins(&mut self, peer: Peer) {
@@ -105,16 +113,22 @@ impl Group {
         self.foreign.push(member.expect("it starts"));
     }
 
+    /// Only once the group is at rest: librdkafka that is closed amid a rebalance may be refused its last commit (it says so:
+    /// ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID; at Apache Kafka, too), and what it read comes again.
     async fn leaves(&mut self, peer: Peer) {
+        self.until("the one before has left", Self::is_settled).await;
         let place = self.foreign.iter().position(|member| member.peer() == peer).expect("it is a member");
         let member = self.foreign.remove(place);
         let left = tokio::task::spawn_blocking(move || member.leave()).await.expect("no panic");
-        self.left.extend(left.expect("it leaves").read.into_iter().map(|(_, _, value)| value));
+        let said = left.expect("it leaves");
+        self.said.extend(said.other.into_iter().map(|line| format!("{}: {line}", peer.name())));
+        self.left.extend(said.read.into_iter().map(|(_, _, value)| (peer.name().to_owned(), value)));
     }
 
     async fn one_of_ours_leaves(&mut self) {
         let ours = self.ours.pop().expect("there is one");
-        self.left.extend(ours.leave().await);
+        let name = ours.name.clone();
+        self.left.extend(ours.leave().await.into_iter().map(|value| (name.clone(), value)));
     }
 
     /// Two records for each partition.
@@ -139,10 +153,18 @@ impl Group {
 
     fn read(&self) -> Read {
         let mut read = Read::new();
-        let foreign = self.foreign.iter().flat_map(|member| member.said().read);
-        let ours = self.ours.iter().flat_map(|ours| ours.read.lock().clone());
-        for value in foreign.map(|(_, _, value)| value).chain(ours).chain(self.left.iter().cloned()) {
-            *read.entry(value).or_default() += 1;
+        for (reader, value) in &self.left {
+            read.entry(value.clone()).or_default().push(reader.clone());
+        }
+        for member in &self.foreign {
+            for (_, _, value) in member.said().read {
+                read.entry(value).or_default().push(member.peer().name().to_owned());
+            }
+        }
+        for ours in &self.ours {
+            for value in ours.read.lock().iter() {
+                read.entry(value.clone()).or_default().push(ours.name.clone());
+            }
         }
         read
     }
@@ -187,9 +209,17 @@ impl Group {
         }
         let read = self.read();
         assert_eq!(read.len(), self.written * 2 * PARTITIONS as usize, "{}: nothing is lost", self.topic);
-        let again: Vec<_> = self.at_rest.iter().filter(|value| read[*value] != 1).collect();
-        assert!(again.is_empty(), "{}: written at rest, and read more than once: {again:?}", self.topic);
-        let twice = read.values().filter(|times| **times > 1).count();
+        let again: Vec<_> = read
+            .iter()
+            .filter(|(value, readers)| self.at_rest.contains(*value) && readers.len() != 1)
+            .collect();
+        let said = self.said.join("\n    ");
+        assert!(
+            again.is_empty(),
+            "{}: written at rest, and read more than once: {again:?}; they said:\n    {said}",
+            self.topic
+        );
+        let twice = read.values().filter(|readers| readers.len() > 1).count();
         let said = format!(
             "{}: settled {} times, {} records, {} of them at rest and read once each, {twice} others read again\n",
             self.topic,
@@ -263,7 +293,7 @@ async fn a_member_of_each_shares_a_group_with_ours_on_broker_lite() {
     let cluster = BrokerLite::up(&["--config", "group.initial.rebalance.delay.ms=0"]);
     let cluster = cluster.expect("broker-lite starts");
     for strategy in ["range", "cooperative-sticky"] {
-        share(cluster.bootstrap(), "lite", strategy, &Peer::DAILY).await;
+        share(cluster.bootstrap(), "lite", strategy, &Peer::ALL).await;
     }
 }
 
@@ -274,7 +304,7 @@ async fn a_member_of_each_shares_a_group_with_ours_on_apache_kafka() {
     }
     let cluster = ApacheKafka::start(1).expect("Apache Kafka starts");
     for strategy in ["range", "cooperative-sticky"] {
-        share(cluster.bootstrap(), "kafka", strategy, &Peer::DAILY).await;
+        share(cluster.bootstrap(), "kafka", strategy, &Peer::ALL).await;
     }
 }
 
@@ -284,21 +314,7 @@ async fn foreign_consumers_alone_go_on_where_they_committed_on_broker_lite() {
     if !complete() {
         return;
     }
-    go_on_alone(&Peer::DAILY).await;
-}
-
-/// The same, with kafka-python as well.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "kafka-python 3.0.12 now and then stops before it joins"]
-async fn kafka_python_is_a_member_like_others() {
-    let kafka = ApacheKafka::start(1).expect("Apache Kafka starts");
-    let lite =
-        BrokerLite::up(&["--config", "group.initial.rebalance.delay.ms=0"]).expect("broker-lite starts");
-    for strategy in ["range", "cooperative-sticky"] {
-        share(lite.bootstrap(), "lite", strategy, &Peer::ALL).await;
-        share(kafka.bootstrap(), "kafka", strategy, &Peer::ALL).await;
-    }
-    go_on_alone(&[Peer::KafkaPython]).await;
+    go_on_alone(&Peer::ALL).await;
 }
 
 async fn go_on_alone(peers: &[Peer]) {
@@ -313,7 +329,10 @@ async fn go_on_alone(peers: &[Peer]) {
                 group.settles("it is alone").await;
                 group.leaves(peer).await;
             }
-            assert!(group.read().values().all(|times| *times == 1), "{name}: read again what was committed");
+            assert!(
+                group.read().values().all(|readers| readers.len() == 1),
+                "{name}: read again what was committed"
+            );
             group.ends().await;
         }
     }

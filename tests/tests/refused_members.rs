@@ -354,3 +354,41 @@ fn a_topic_that_is_not_there_is_waited_for() {
     })
     .expect("it runs");
 }
+
+/// The consumer may create topics, and the brokers would.
+#[test]
+fn a_topic_that_is_deleted_is_not_created_again_by_who_reads_it_by_pattern() {
+    sim::run(1, |sim| async move {
+        let cluster = sim.cluster().brokers(1).config("group.initial.rebalance.delay.ms", "0");
+        let cluster = cluster.config("offsets.topic.num.partitions", "1").start().await?;
+        let client = Client::builder().bootstrap_servers(cluster.bootstrap()).connector(cluster.handle());
+        let client = client.metadata_max_age_ms(S).build()?;
+        let admin = client.admin();
+        admin
+            .create_topics([
+                NewTopic::new("t1").partitions(1).replicas(1),
+                NewTopic::new("t2").partitions(1).replicas(1),
+            ])
+            .await?
+            .all()?;
+        let consumer: Consumer = Consumer::builder().client(&client).group_id("g").build()?;
+        consumer.subscribe_pattern("t[0-9]")?;
+        let until = async |count| {
+            let assigned = tokio::time::timeout(60 * S, async {
+                while consumer.assignment().len() != count {
+                    let _ = consumer.poll(1, S / 10).await;
+                }
+            });
+            assert!(assigned.await.is_ok(), "{:?} instead of {count}", consumer.assignment());
+        };
+        until(2).await;
+        admin.delete_topics(["t1"]).await?.all()?;
+        until(1).await;
+        let _ = consumer.poll(1, 20 * S).await;
+        let names: Vec<_> = admin.list_topics().await?.into_iter().map(|topic| topic.name).collect();
+        assert!(!names.iter().any(|name| name == "t1"), "{names:?}");
+        consumer.close().await?;
+        Outcome::Ok(())
+    })
+    .expect("it runs");
+}

@@ -229,6 +229,8 @@ impl ClusterBuilder {
     /// Each node has a disk with all the files of a real one, in memory, written and read by the same code, and as forgetful:
     /// a process knows what its files say, nothing else, and a loss of power takes whatever was not synced of files and of
     /// names. See also [`DiskFaults::fail_power_after`](crate::DiskFaults::fail_power_after).
+    ///
+    /// It cannot be combined with [`Self::data_dir`], which [`Self::start`] then refuses.
     #[cfg(feature = "sim")]
     #[must_use]
     pub fn with_files(mut self) -> Self {
@@ -254,6 +256,7 @@ impl ClusterBuilder {
         let rt = Rt::current(self.seed).ok_or(ClusterError::NoRuntime)?;
         let config = Arc::new(self.settings().map_err(|error| ClusterError::Config(error.to_string()))?);
         self.check_replication(&config)?;
+        self.check_disks()?;
         if !matches!(self.voter_count(), 1 | 3 | 5) {
             let count = self.voter_count();
             let cause = format!("{count} controllers: a quorum of this cluster has 1, 3 or 5 voters");
@@ -369,6 +372,18 @@ impl ClusterBuilder {
         }
     }
 
+    /// A disk is a real one or one in memory.
+    fn check_disks(&self) -> Result<(), ClusterError> {
+        #[cfg(feature = "sim")]
+        if let Some(path) = self.data_dir.as_ref().filter(|_| self.with_files) {
+            return Err(ClusterError::Config(format!(
+                "with_files keeps files in memory, data_dir in {}: ask for one of them",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+
     async fn listen_all(&self) -> Result<Vec<Option<Listening>>, ClusterError> {
         let mut bound = Vec::new();
         for index in 0..self.brokers {
@@ -467,6 +482,14 @@ mod tests {
             error.starts_with("default.replication.factor is 5, but there are only 3 brokers"),
             "{error}"
         );
+    }
+
+    #[cfg(feature = "sim")]
+    #[tokio::test]
+    async fn a_directory_for_disks_in_memory_is_refused() {
+        let builder = ClusterBuilder::default().with_files().data_dir("/nowhere");
+        let error = builder.start().await.unwrap_err().to_string();
+        assert_eq!(error, "with_files keeps files in memory, data_dir in /nowhere: ask for one of them");
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub(super) fn store_cleaned(
     cleaned: &BTreeMap<Key, i64>,
 ) -> Result<(), StorageError> {
     replace(fs, &path.join(CLEANED), &written(cleaned.iter().map(|(key, offset)| (key, *offset)).collect()))?;
-    sync_directory(fs, path)
+    sync_directory(fs, path, fs.now())
 }
 
 fn written(lines: Vec<(&Key, i64)>) -> String {
@@ -130,7 +130,7 @@ pub(super) fn store(fs: &dyn Fs, path: &Path, offsets: &Offsets) -> Result<(), S
         let all = offsets.iter().map(|(key, checkpoint)| (key, *field(&mut checkpoint.clone())));
         replace(fs, &path.join(name), &written(all.filter(shown).collect()))?;
     }
-    sync_directory(fs, path)
+    sync_directory(fs, path, fs.now())
 }
 
 /// Writes a file that takes the old one's place as a whole; its name is durable with the directory.
@@ -139,7 +139,7 @@ pub(super) fn replace(fs: &dyn Fs, path: &Path, text: &str) -> Result<(), Storag
     let write = || -> io::Result<()> {
         let file = fs.create(&temporary)?;
         file.write_all_at(text.as_bytes(), 0)?;
-        file.sync(text.len() as u64)?;
+        file.sync(fs.now())?;
         fs.rename(&temporary, path)
     };
     write().map_err(|error| failed("write", path, &error))

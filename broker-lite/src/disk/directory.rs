@@ -13,7 +13,7 @@ use klamm_wire::planted::{Bug, planted};
 use parking_lot::Mutex;
 
 use super::descriptors::Slot;
-use super::fs::{Fs, OpenFile};
+use super::fs::{Fs, Moment, OpenFile};
 use super::log_dir::LogDir;
 use crate::rt::side_by_side;
 
@@ -54,7 +54,8 @@ struct DiskFile {
     synced: u64,
     /// It was cut, and no sync has begun since that has ended.
     cut: bool,
-    cut_after: u64,
+    /// Only syncs that begin after so many others vouch for it: it was made, cut, or renamed.
+    vouched_after: u64,
     lazy: bool,
 }
 
@@ -69,8 +70,9 @@ struct Window {
 /// What an fsync has to do, away from the replica's lock.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// With the bytes that were there when it was asked for.
-    files: Vec<(Arc<Slot>, u64)>,
+    /// When it was asked for: what is changed later is not to be covered.
+    then: Moment,
+    files: Vec<Arc<Slot>>,
     renames: Vec<(PathBuf, PathBuf)>,
     directory: Option<PathBuf>,
     log_dir: Arc<LogDir>,
@@ -127,9 +129,10 @@ impl DiskDirectory {
 
     /// What is to be done for a sync that has begun.
     pub(super) fn job(&self, unsynced: &Unsynced) -> Job {
-        let slot = |(id, len): &(FileId, u64)| Some((self.file(*id).ok()?.slot.clone(), *len));
+        let slot = |(id, _): &(FileId, u64)| Some(self.file(*id).ok()?.slot.clone());
         let path = |name: &String| self.path.join(name);
         Job {
+            then: self.log_dir.fs().now(),
             files: unsynced.files.iter().filter_map(slot).collect(),
             renames: unsynced.renames.iter().map(|(from, to)| (path(from), path(to))).collect(),
             directory: unsynced.names.is_some().then(|| self.path.clone()),
@@ -155,14 +158,15 @@ impl DiskDirectory {
         if mark.synced == mark.len {
             return Ok(());
         }
+        let fs = self.log_dir.fs();
+        let then = fs.now();
         let sync_mark = || {
-            let synced = mark.slot.open().and_then(|file| file.sync(mark.len));
+            let synced = mark.slot.open().and_then(|file| file.sync(then));
             synced.map_err(|error| failed("fsync", mark.slot.path(), &error))
         };
-        let fs = self.log_dir.fs();
         at_once(fs, &[0, 1, 2], |part| match part {
             0 => sync_mark(),
-            1 => sync_directory(fs, &self.path),
+            1 => sync_directory(fs, &self.path, then),
             _ => self.log_dir.sync_names(),
         })?;
         let mark = self.file_mut(id)?;
@@ -197,7 +201,8 @@ impl DiskDirectory {
     fn add(&mut self, name: &str, len: u64, file: Option<Arc<dyn OpenFile>>) -> FileId {
         let slot = self.log_dir.descriptors().slot(self.path.join(name), file);
         let (name, cut) = (name.to_owned(), false);
-        let added = DiskFile { name, slot, len, synced: 0, cut, cut_after: 0, lazy: false };
+        // What was asked for before knew another file by this id.
+        let added = DiskFile { name, slot, len, synced: 0, cut, vouched_after: self.syncs, lazy: false };
         let free = self.files.iter().position(Option::is_none).unwrap_or(self.files.len());
         if free == self.files.len() {
             self.files.push(None);
@@ -234,12 +239,12 @@ impl Job {
     fn carry_out(self) -> Result<(), StorageError> {
         // What is gone meanwhile was deleted on purpose, or was given its name by another sync.
         let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-        let sync_file = |(slot, len): &(Arc<Slot>, u64)| match slot.open().and_then(|file| file.sync(*len)) {
+        let sync_file = |slot: &Arc<Slot>| match slot.open().and_then(|file| file.sync(self.then)) {
             Err(error) if !gone(&error) => Err(failed("fsync", slot.path(), &error)),
             _ => Ok(()),
         };
         let fs = self.log_dir.fs();
-        let mut all: Vec<Option<&(Arc<Slot>, u64)>> = self.files.iter().map(Some).collect();
+        let mut all: Vec<Option<&Arc<Slot>>> = self.files.iter().map(Some).collect();
         all.extend(self.log_dir.has_new_names().then_some(None));
         at_once(fs, &all, |file| file.map_or_else(|| self.log_dir.sync_names(), sync_file))?;
         for (from, to) in &self.renames {
@@ -248,8 +253,10 @@ impl Job {
                 _ => {}
             }
         }
+        // It begins after the renames, if there are any.
+        let then = if self.renames.is_empty() { self.then } else { fs.now() };
         match &self.directory {
-            Some(directory) => sync_directory(fs, directory),
+            Some(directory) => sync_directory(fs, directory, then),
             None => Ok(()),
         }
     }
@@ -273,16 +280,18 @@ fn at_once<T: Sync>(
     Ok(())
 }
 
-pub(super) fn sync_directory(fs: &dyn Fs, path: &Path) -> Result<(), StorageError> {
+/// Makes the names durable that a directory had then.
+pub(super) fn sync_directory(fs: &dyn Fs, path: &Path, then: Moment) -> Result<(), StorageError> {
     if planted(Bug::NoDirectoryFsync) {
         return Ok(());
     }
-    fs.sync_dir(path).map_err(|error| failed("fsync", path, &error))
+    fs.sync_dir(path, then).map_err(|error| failed("fsync", path, &error))
 }
 
 /// A file away from its directory.
 #[derive(Debug)]
 pub(crate) struct DiskAside {
+    log_dir: Arc<LogDir>,
     slot: Arc<Slot>,
     len: u64,
     synced: u64,
@@ -312,7 +321,8 @@ impl Aside for DiskAside {
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {
-        let synced = self.slot.open().and_then(|opened| opened.sync(self.len));
+        let then = self.log_dir.fs().now();
+        let synced = self.slot.open().and_then(|opened| opened.sync(then));
         synced.map_err(|error| failed("fsync", self.slot.path(), &error))?;
         self.synced = self.len;
         Ok(())
@@ -352,11 +362,15 @@ impl Directory for DiskDirectory {
         if name.ends_with(SEGMENT) {
             self.settle_topic_id()?;
         }
-        let path = self.path.join(name);
-        let file = self.log_dir.fs().create(&path).map_err(|error| failed("create", &path, &error))?;
+        let (fs, path) = (self.log_dir.fs(), self.path.join(name));
+        // What was in its place is back after a loss of power until this one is synced, empty or not.
+        let cut = fs.exists(&path);
+        let file = fs.create(&path).map_err(|error| failed("create", &path, &error))?;
         self.forget_file(name);
         self.names_version += 1;
-        Ok(self.add(name, 0, Some(file)))
+        let added = self.add(name, 0, Some(file));
+        self.file_mut(added)?.cut = cut;
+        Ok(added)
     }
 
     fn set_lazy(&mut self, file: FileId, lazy: bool) {
@@ -439,7 +453,8 @@ impl Directory for DiskDirectory {
 
     fn aside(&self, file: FileId) -> Result<DiskAside, StorageError> {
         let found = self.file(file)?;
-        Ok(DiskAside { slot: found.slot.clone(), len: found.len, synced: found.synced })
+        let (log_dir, slot) = (self.log_dir.clone(), found.slot.clone());
+        Ok(DiskAside { log_dir, slot, len: found.len, synced: found.synced })
     }
 
     fn take_back(&mut self, file: FileId, aside: DiskAside) -> Result<(), StorageError> {
@@ -458,7 +473,7 @@ impl Directory for DiskDirectory {
         cut.map_err(|error| failed("cut", found.slot.path(), &error))?;
         found.len = len;
         found.synced = found.synced.min(len);
-        (found.cut, found.cut_after) = (true, syncs);
+        (found.cut, found.vouched_after) = (true, syncs);
         self.window.get_mut().file = None;
         Ok(())
     }
@@ -477,6 +492,8 @@ impl Directory for DiskDirectory {
         if let Some(known) = self.known(from)
             && let Some(file) = self.files.get_mut(known.0 as usize).and_then(Option::as_mut)
         {
+            // A sync under way may not find it any more.
+            file.vouched_after = self.syncs;
             file.name = to.to_owned();
             file.slot = self.log_dir.descriptors().slot(new, None);
         }
@@ -518,18 +535,25 @@ impl Directory for DiskDirectory {
     fn mark_synced(&mut self, done: &Unsynced) -> Result<(), StorageError> {
         for (id, len) in &done.files {
             if let Ok(file) = self.file_mut(*id)
-                && done.number > file.cut_after
+                && done.number > file.vouched_after
             {
                 file.synced = file.synced.max((*len).min(file.len));
                 file.cut = false;
             }
         }
         for (from, to) in &done.renames {
-            self.renames.retain(|(waiting, _)| waiting != from);
-            self.forget_file(from);
-            self.forget_file(to);
+            // Another sync may have done so before, and there may be new files of these names.
+            if let Some(at) = self.renames.iter().position(|(waiting, _)| waiting == from) {
+                self.renames.remove(at);
+                self.forget_file(from);
+                self.forget_file(to);
+            }
         }
-        self.names_synced = self.names_synced.max(done.names.unwrap_or(0));
+        let names = match planted(Bug::NamesAfterTheirFsync) {
+            true => self.names_version,
+            false => done.names.unwrap_or(0),
+        };
+        self.names_synced = self.names_synced.max(names);
         Ok(())
     }
 
@@ -563,3 +587,6 @@ impl Directory for DiskDirectory {
         true
     }
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests;

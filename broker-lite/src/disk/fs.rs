@@ -14,8 +14,15 @@ use std::sync::Arc;
 #[cfg(feature = "sim")]
 pub(super) use simulated::SimulatedFs;
 
+/// A point in the order of all changes to a file system. An fsync need not cover what is changed after it has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(u64);
+
 /// What is done to files by their names. All paths are absolute.
 pub(super) trait Fs: fmt::Debug + Send + Sync {
+    /// After everything that was changed so far.
+    fn now(&self) -> Moment;
+
     /// Opens a file that exists, to read and to write.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn OpenFile>>;
 
@@ -46,8 +53,8 @@ pub(super) trait Fs: fmt::Debug + Send + Sync {
     /// Removes a directory with everything in it.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes the names in a directory durable.
-    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names durable that a directory had then; waits for that.
+    fn sync_dir(&self, path: &Path, then: Moment) -> io::Result<()>;
 
     /// Whether it takes no time, so that nothing is gained by doing several things at once, and a seed replays.
     fn is_simulated(&self) -> bool;
@@ -64,14 +71,15 @@ pub(super) trait OpenFile: fmt::Debug + Send + Sync {
     /// Cuts it.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// Makes what it holds durable, of which so many bytes were there when that was asked for; waits for that.
-    fn sync(&self, upto: u64) -> io::Result<()>;
+    /// Makes durable what it held then; waits for that.
+    fn sync(&self, then: Moment) -> io::Result<()>;
 }
 
 /// Something in a directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
     pub(super) name: String,
+    /// Or a link to one.
     pub(super) is_dir: bool,
 }
 
@@ -85,6 +93,11 @@ pub(super) fn read_text(fs: &dyn Fs, path: &Path) -> io::Result<String> {
 pub(super) struct RealFs;
 
 impl Fs for RealFs {
+    /// The operating system's fsync covers all that was written before.
+    fn now(&self) -> Moment {
+        Moment(0)
+    }
+
     fn open(&self, path: &Path) -> io::Result<Arc<dyn OpenFile>> {
         Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
     }
@@ -106,7 +119,10 @@ impl Fs for RealFs {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             if let Ok(name) = entry.file_name().into_string() {
-                found.push(Entry { name, is_dir: entry.file_type()?.is_dir() });
+                let kind = entry.file_type()?;
+                // A link that leads nowhere is no directory.
+                let linked = kind.is_symlink() && entry.path().is_dir();
+                found.push(Entry { name, is_dir: kind.is_dir() || linked });
             }
         }
         found.sort_unstable();
@@ -133,7 +149,7 @@ impl Fs for RealFs {
         fs::remove_dir_all(path)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+    fn sync_dir(&self, path: &Path, _then: Moment) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
 
@@ -173,7 +189,7 @@ impl OpenFile for File {
         File::set_len(self, len)
     }
 
-    fn sync(&self, _upto: u64) -> io::Result<()> {
+    fn sync(&self, _then: Moment) -> io::Result<()> {
         self.sync_data()
     }
 }

@@ -247,7 +247,7 @@ impl LogDir {
     pub(super) fn sync_names(&self) -> Result<(), StorageError> {
         let version = self.names_version.load(Ordering::SeqCst);
         if self.names_synced.load(Ordering::SeqCst) < version {
-            sync_directory(&*self.fs, &self.path)?;
+            sync_directory(&*self.fs, &self.path, self.fs.now())?;
             self.names_synced.fetch_max(version, Ordering::SeqCst);
         }
         Ok(())
@@ -377,7 +377,7 @@ impl LogDir {
         }
         let text = format!("{{\"version\":0,\"brokerEpoch\":{epoch}}}");
         checkpoints::replace(&*self.fs, &self.path.join(CLEAN_SHUTDOWN), &text)?;
-        sync_directory(&*self.fs, &self.path)
+        sync_directory(&*self.fs, &self.path, self.fs.now())
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use klamm_core::Tick;
-use klamm_core::metadata::{BrokerMetadata, ClusterMetadata, Event, Query, TopicMetadata};
+use klamm_core::metadata::{BrokerMetadata, ClusterMetadata, Event, Query, TopicMetadata, TopicPattern};
 use klamm_wire::codec::{self, CodecError};
 use klamm_wire::messages::MetadataRequest;
 use klamm_wire::negotiation::VersionTable;
@@ -122,7 +122,7 @@ impl Client {
         let (shared, rt) = (&self.inner.shared, self.rt());
         let started = rt.now();
         let deadline = started.saturating_add(timeout);
-        let request = Query { topics: Vec::new(), auto_create: false }.request();
+        let request = Query { topics: Some(Vec::new()), auto_create: false }.request();
         let encode = |version| codec::encode_request(version, &request);
         loop {
             let changed = shared.changed();
@@ -314,6 +314,11 @@ impl Client {
             Some(code) => Err(MetadataError::Topic { topic: name.to_owned(), code }),
             None => Ok(None),
         }
+    }
+
+    /// Finds and keeps all topics that match, now and with every refresh; `None`: no longer. One pattern a client.
+    pub(crate) fn follow(&self, pattern: Option<TopicPattern>) {
+        self.inner.shared.step(Event::Follow(pattern));
     }
 
     /// Asks for new metadata soon: calls are coalesced and kept `retry.backoff.ms` apart.

@@ -79,7 +79,11 @@ async fn ask(shared: Arc<Shared>, query: Query) -> Outcome {
         return Outcome::Unreachable;
     };
     let request = query.request();
-    let encode = |version| codec::encode_request(version, &request);
+    let encode = |version| match (version, &request.topics) {
+        // Null is not known yet there, and an empty list means all.
+        (0, None) => codec::encode_request(version, &request.clone().with_topics(Some(Vec::new()))),
+        _ => codec::encode_request(version, &request),
+    };
     match connected.call::<MetadataRequest>(&encode, deadline).await {
         Ok(response) => {
             shared.forget_causes();

@@ -63,6 +63,7 @@ struct Options {
     auto_commit_interval: Duration,
     strategies: Vec<AssignmentStrategy>,
     rack: Option<String>,
+    exclude_internal: bool,
 }
 
 impl Default for Options {
@@ -90,6 +91,7 @@ impl Default for Options {
             auto_commit_interval: Duration::from_secs(5),
             strategies: vec![AssignmentStrategy::Range, AssignmentStrategy::CooperativeSticky],
             rack: None,
+            exclude_internal: true,
         }
     }
 }
@@ -138,6 +140,7 @@ const PROPERTIES: &[Property<Options>] = &[
         o.rack = Some(v.text().to_owned()).filter(|rack| !rack.is_empty());
         Ok(())
     }),
+    property("exclude.internal.topics", |o, v| v.flag().map(|on| o.exclude_internal = on)),
     property("session.timeout.ms", |o, v| v.millis(1).map(|limit| o.session = limit)),
     property("heartbeat.interval.ms", |o, v| v.millis(1).map(|pause| o.heartbeat = pause)),
     property("max.poll.interval.ms", |o, v| v.millis(1).map(|limit| o.max_poll = limit)),
@@ -281,6 +284,13 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
     /// Default: none.
     pub fn client_rack(mut self, rack: impl Into<String>) -> Self {
         self.options.rack = Some(rack.into()).filter(|rack| !rack.is_empty());
+        self
+    }
+
+    /// Whether patterns leave out Kafka's own topics, as `__consumer_offsets` (`exclude.internal.topics`). By name they can be
+    /// subscribed to either way. Default: on.
+    pub fn exclude_internal_topics(mut self, on: bool) -> Self {
+        self.options.exclude_internal = on;
         self
     }
 
@@ -479,6 +489,7 @@ impl Options {
             max_poll: self.max_poll,
             auto_commit: self.auto_commit.then_some(self.auto_commit_interval),
             rack: self.rack.as_deref().map(Arc::from),
+            exclude_internal: self.exclude_internal,
         }
     }
 
@@ -545,6 +556,7 @@ mod tests {
             ("enable.auto.commit", "true"),
             ("auto.commit.interval.ms", "5000"),
             ("client.rack", ""),
+            ("exclude.internal.topics", "true"),
             (
                 "partition.assignment.strategy",
                 "org.apache.kafka.clients.consumer.RangeAssignor, \

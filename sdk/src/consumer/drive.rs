@@ -119,6 +119,17 @@ impl Task {
                     "the log was cut before the position"
                 );
             }
+            Effect::Recreated { partition, offset } => {
+                self.shared.recreated.lock().insert(partition.clone());
+                let TopicPartition { topic, partition } = partition;
+                tracing::warn!(
+                    topic = &*topic,
+                    partition,
+                    offset,
+                    "the topic was deleted and created again: it is read from its beginning"
+                );
+            }
+            Effect::Void { partition, from } => self.shared.void(&partition, from),
             Effect::Refresh(topics) => topics.into_iter().for_each(|topic| self.refresh(topic)),
             Effect::LeaderHint { partition, leader, epoch } => {
                 let TopicPartition { topic, partition } = partition;
@@ -140,9 +151,7 @@ impl Task {
             let shared = self.shared.clone();
             let wait = async move {
                 let deadline = shared.now().saturating_add(shared.client.settings().api_timeout());
-                if let Err(error) =
-                    shared.client.topic(&topic, shared.settings.allow_auto_create, deadline).await
-                {
+                if let Err(error) = shared.client.topic(&topic, shared.may_create(), deadline).await {
                     tracing::warn!(topic = &*topic, %error, "no metadata for an assigned topic");
                 }
                 Outcome::Topic(topic)

@@ -69,8 +69,8 @@ pub enum ConsumerError {
         /// The position.
         offset: i64,
     },
-    /// The log was cut before the position, because a leader was elected that did not have all of it (KIP-320), and
-    /// `auto.offset.reset` is `none`. With another policy reading goes on at `diverges`, with a warning in the log. Told again until
+    /// The log was cut before the position, because a leader was elected that did not have all of it (KIP-320), or because the
+    /// topic was deleted and created again (then `diverges` is 0), and `auto.offset.reset` is `none`. With another policy reading goes on at `diverges`, with a warning in the log. Told again until
     /// the application seeks.
     #[error("the log of {partition} was cut before offset {offset}, and auto.offset.reset is none{}", .diverges.map(|at| format!("; it differs from offset {at} on: seek there")).unwrap_or_default())]
     Truncated {
@@ -89,6 +89,12 @@ pub enum ConsumerError {
     NoGroup {
         /// The first such partition.
         partition: TopicPartition,
+    },
+    /// The application's own [`OffsetStore`](crate::OffsetStore) cannot tell where to begin.
+    #[error("offsets cannot be loaded: {cause}")]
+    OffsetStore {
+        /// What it said.
+        cause: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// The group has not committed an offset for the partition, and `auto.offset.reset` is `none`. Seek to begin.
     #[error("no offset of {partition} is committed and auto.offset.reset is none")]
@@ -192,9 +198,11 @@ impl ConsumerError {
             | Self::ReadApart { .. }
             | Self::NotAssigned { .. } => Recovery::Fix,
             Self::Refused { code, .. } if !code.is_retriable() => Recovery::Fix,
-            Self::Refused { .. } | Self::Corrupt { .. } | Self::NoLeader { .. } | Self::TimedOut { .. } => {
-                Recovery::Retry
-            }
+            Self::Refused { .. }
+            | Self::Corrupt { .. }
+            | Self::NoLeader { .. }
+            | Self::TimedOut { .. }
+            | Self::OffsetStore { .. } => Recovery::Retry,
             Self::Closed => Recovery::Rebuild,
         }
     }

@@ -19,6 +19,7 @@ mod intercept;
 mod offsets;
 mod record;
 mod shared;
+mod store;
 mod strategy;
 mod stream;
 #[cfg(test)]
@@ -36,19 +37,22 @@ use klamm_core::TopicPartition;
 use klamm_core::consumer::Event;
 
 use self::decode::Decoder;
-use self::group::{Group, Offsets};
-use self::shared::{Lane, Shared};
+use self::group::{Asking, Caller, Group, Offsets};
+use self::shared::{Lane, Shared, StreamCaller};
 use crate::error::ConfigError;
 use crate::rt::Task;
 
 pub use builder::ConsumerBuilder;
 pub use decode::PoisonPolicy;
 pub use error::{ConsumerError, RecordPart};
-pub use group::{CommitError, RebalanceContext, RebalanceListener};
+pub use group::{CommitError, PatternError, RebalanceContext, RebalanceListener};
 pub use intercept::ConsumerInterceptor;
-pub use klamm_core::consumer::{ChunkError, Isolation, OffsetReset, StartOffset};
+pub use klamm_core::consumer::{ChunkError, Isolation, OffsetReset, StartOffset, Watermarks};
 pub use klamm_core::group::{CommittedOffset, Fatal as GroupError, Reason as RebalanceReason};
 pub use record::{ConsumerRecord, RecordHeader, TimestampType};
+pub use store::{
+    FileOffsetStore, FileStoreError, OffsetStore, OffsetStoreError, StoredOffset, StoredOffsets,
+};
 pub use strategy::{AssignmentStrategy, CustomAssignor};
 pub use stream::PartitionStream;
 pub use view::{BatchView, RecordView, RecordViews};
@@ -56,7 +60,8 @@ pub use view::{BatchView, RecordView, RecordViews};
 /// Reads records of partitions chosen by hand ([`assign`](Self::assign)), or given by its group ([`subscribe`](Self::subscribe)).
 ///
 /// Share it by reference or in an `Arc`: every method takes `&self`, and tasks that read at the same time get
-/// different records. Fetching goes on in the background, bounded by
+/// different records. With automatic commits each task, and each stream, is done with what it got when it asks for more itself;
+/// one that takes a record and ends has to say so ([`commit_record`](Self::commit_record)). Fetching goes on in the background, bounded by
 /// [`prefetch_max_bytes`](ConsumerBuilder::prefetch_max_bytes), until the consumer is closed or dropped;
 /// dropping it never waits.
 ///
@@ -144,8 +149,9 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     /// of the group `default`. Replaces what was subscribed to before, and its listener.
     ///
     /// Joining goes on in the background: partitions come when the group agrees, and are read from the offsets that the group
-    /// committed, else as `auto.offset.reset` says. Topics that do not exist yet are read once they do. As long as nobody
-    /// calls [`Self::recv`], [`Self::poll`] or a stream for `max.poll.interval.ms`, others get the partitions.
+    /// committed, else as `auto.offset.reset` says. Topics that do not exist yet are read once they do. If nobody calls
+    /// [`Self::recv`], [`Self::poll`] or a stream for `max.poll.interval.ms`, others get the partitions; also if somebody keeps
+    /// records for so long without asking for more: a stream, and with automatic commits a task.
     ///
     /// What was assigned by hand is dropped.
     pub fn subscribe<T: Into<Arc<str>>>(&self, topics: impl IntoIterator<Item = T>) {
@@ -159,6 +165,45 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         listener: impl RebalanceListener,
     ) {
         self.subscribe_to(topics, Some(Arc::new(listener)));
+    }
+
+    /// As [`Self::subscribe`], for all topics whose whole name matches a regular expression (in the syntax of the crate
+    /// `regex-lite`: no look-around, no back references; names of topics are ASCII).
+    ///
+    /// Topics that are created later, or deleted, are noticed with the next refresh of the metadata (`metadata.max.age.ms`), and
+    /// the group rebalances. A pattern that matches nothing yet waits. Kafka's own topics match only with
+    /// [`exclude_internal_topics(false)`](ConsumerBuilder::exclude_internal_topics). No topic is created, whatever
+    /// `allow.auto.create.topics` says. What was subscribed to before is read until the brokers have told their topics.
+    ///
+    /// # Errors
+    ///
+    /// [`PatternError`] if the pattern is none; then nothing has changed.
+    pub fn subscribe_pattern(&self, pattern: &str) -> Result<(), PatternError> {
+        self.subscribe_to_pattern(pattern, None)
+    }
+
+    /// As [`Self::subscribe_pattern`], with a listener for partitions that come and go.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::subscribe_pattern`].
+    pub fn subscribe_pattern_with(
+        &self,
+        pattern: &str,
+        listener: impl RebalanceListener,
+    ) -> Result<(), PatternError> {
+        self.subscribe_to_pattern(pattern, Some(Arc::new(listener)))
+    }
+
+    fn subscribe_to_pattern(
+        &self,
+        pattern: &str,
+        listener: Option<Arc<dyn RebalanceListener>>,
+    ) -> Result<(), PatternError> {
+        if self.shared.is_closed() {
+            return Ok(());
+        }
+        self.group.subscribe_pattern(pattern, listener)
     }
 
     fn subscribe_to<T: Into<Arc<str>>>(
@@ -185,7 +230,8 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     }
 
     /// Commits the positions of all partitions that are assigned or owned: behind every record that was handed out, with the
-    /// leader epoch of the last one (KIP-320). Call it when you are done with what you were given.
+    /// leader epoch of the last one (KIP-320). Call it when you are done with what you were given: also with what other tasks and
+    /// streams were given, or else use [`Self::commit_records`].
     ///
     /// # Errors
     ///
@@ -333,6 +379,42 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         }
     }
 
+    /// How far the log of an assigned partition reaches, as the broker told with the last fetch: nobody is asked, and before the
+    /// first answer there is `None`. While a partition is paused or has much fetched ahead this grows old;
+    /// [`Self::beginning_offsets`] and [`Self::end_offsets`] ask.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::NotAssigned`].
+    pub fn watermarks(&self, partition: &TopicPartition) -> Result<Option<Watermarks>, ConsumerError> {
+        self.outlook(partition).map(|(_, watermarks)| watermarks)
+    }
+
+    /// How many offsets of an assigned partition are left to be handed out, as far as the last fetch tells: up to the high
+    /// watermark, or with `read_committed` up to the first offset of the oldest open transaction. `None` before the first answer.
+    /// Nobody is asked: see [`Self::watermarks`]. What a whole group has left, as it is committed, is told by
+    /// [`Admin::group_lag`](crate::Admin::group_lag).
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::NotAssigned`].
+    pub fn lag(&self, partition: &TopicPartition) -> Result<Option<i64>, ConsumerError> {
+        let (position, watermarks) = self.outlook(partition)?;
+        let end = watermarks.and_then(|told| match self.shared.settings.isolation {
+            Isolation::ReadUncommitted => Some(told.high),
+            Isolation::ReadCommitted => told.last_stable,
+        });
+        Ok(position.zip(end).map(|(position, end)| end.saturating_sub(position).max(0)))
+    }
+
+    fn outlook(
+        &self,
+        partition: &TopicPartition,
+    ) -> Result<(Option<i64>, Option<Watermarks>), ConsumerError> {
+        let unassigned = || ConsumerError::NotAssigned { partition: partition.clone() };
+        self.shared.outlook(partition).ok_or_else(unassigned)
+    }
+
     /// Hands out nothing of these partitions until [`Self::resume`]. Others go on; what was fetched is kept.
     pub fn pause<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) {
         self.shared.pause(partitions.into_iter().cloned().collect());
@@ -411,7 +493,11 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// Nothing is lost: a record is taken only in the moment it is returned.
     pub async fn recv(&self) -> Result<ConsumerRecord<K, V>, ConsumerError> {
-        receive(&self.shared, &self.group, &self.shared.common, &self.decoder).await
+        self.recv_as(by_task).await
+    }
+
+    async fn recv_as(&self, asking: impl Fn() -> Asking) -> Result<ConsumerRecord<K, V>, ConsumerError> {
+        receive(&self.shared, &self.group, &self.shared.common, asking, &self.decoder).await
     }
 
     /// Waits for the next batch as its producer wrote it, or for what is left of it: the cheapest way to read. Its records are
@@ -427,7 +513,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// Nothing is lost: a batch is taken only in the moment it is returned.
     pub async fn recv_batch(&self) -> Result<BatchView, ConsumerError> {
-        receive_batch(&self.shared, &self.group, &self.shared.common).await
+        receive_batch(&self.shared, &self.group, &self.shared.common, by_task).await
     }
 
     /// Returns up to `max_records` records as soon as there is at least one; none after `wait`.
@@ -444,19 +530,28 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         max_records: usize,
         wait: Duration,
     ) -> Result<Vec<ConsumerRecord<K, V>>, ConsumerError> {
+        self.poll_as(by_task, max_records, wait).await
+    }
+
+    async fn poll_as(
+        &self,
+        asking: impl Fn() -> Asking,
+        max_records: usize,
+        wait: Duration,
+    ) -> Result<Vec<ConsumerRecord<K, V>>, ConsumerError> {
         let rt = self.shared.client.rt();
         let deadline = rt.now().saturating_add(wait);
         let mut records = Vec::new();
         if max_records == 0 {
             return Ok(records);
         }
-        match rt.before(deadline, self.recv()).await {
+        match rt.before(deadline, self.recv_as(&asking)).await {
             None => return Ok(records),
             Some(first) => records.push(first?),
         }
         let common = &self.shared.common;
         while records.len() < max_records {
-            let next = match self.shared.next_record(common, false) {
+            let next = match self.shared.next_record(common, asking(), false) {
                 Ok(Some(found)) => self.decoder.decode(&self.shared, common, found),
                 Ok(None) => break,
                 Err(error) => Err(error),
@@ -478,10 +573,10 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         K: Send,
         V: Send,
     {
-        futures::stream::unfold(self, |consumer| async move {
-            match consumer.recv().await {
+        futures::stream::unfold((self, self.caller()), |(consumer, caller)| async move {
+            match consumer.recv_as(|| caller.asking()).await {
                 Err(ConsumerError::Closed) => None,
-                item => Some((item, consumer)),
+                item => Some((item, (consumer, caller))),
             }
         })
     }
@@ -493,12 +588,18 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         K: Send,
         V: Send,
     {
-        futures::stream::unfold(self, |consumer| async move {
-            match consumer.poll(consumer.shared.settings.max_poll_records, Duration::MAX).await {
+        futures::stream::unfold((self, self.caller()), |(consumer, caller)| async move {
+            let most = consumer.shared.settings.max_poll_records;
+            match consumer.poll_as(|| caller.asking(), most, Duration::MAX).await {
                 Err(ConsumerError::Closed) => None,
-                item => Some((item, consumer)),
+                item => Some((item, (consumer, caller))),
             }
         })
+    }
+
+    /// For a stream of all partitions.
+    fn caller(&self) -> StreamCaller {
+        StreamCaller::new(self.shared.clone())
     }
 
     /// Stops fetching and drops what was not handed out. Calls that wait, and all later ones, return
@@ -576,7 +677,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
                     Some(Ok(stream)) => return Some((stream, consumer)),
                     Some(Err(_)) => {} // it went meanwhile
                     None => {
-                        let _waiting = consumer.group.wait();
+                        let _waiting = consumer.group.wait(None);
                         arrived.await;
                     }
                 }
@@ -586,24 +687,31 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
 
     /// Whole batches as a stream, which ends when the consumer is closed: see [`Self::recv_batch`].
     pub fn batch_views(&self) -> impl Stream<Item = Result<BatchView, ConsumerError>> + Send + '_ {
-        futures::stream::unfold(self, |consumer| async move {
-            match consumer.recv_batch().await {
+        futures::stream::unfold((self, self.caller()), |(consumer, caller)| async move {
+            let Self { shared, group, .. } = consumer;
+            match receive_batch(shared, group, &shared.common, || caller.asking()).await {
                 Err(ConsumerError::Closed) => None,
-                item => Some((item, consumer)),
+                item => Some((item, (consumer, caller))),
             }
         })
     }
 }
 
+/// The task that runs asks.
+fn by_task() -> Asking {
+    [Caller::task(); 2]
+}
+
 /// Waits for the next record of a lane.
 async fn receive<K: 'static, V: 'static>(
     shared: &Shared,
-    group: &Group,
-    lane: &Lane,
+    group: &Arc<Group>,
+    lane: &Arc<Lane>,
+    asking: impl Fn() -> Asking,
     decoder: &Decoder<K, V>,
 ) -> Result<ConsumerRecord<K, V>, ConsumerError> {
     loop {
-        let found = wait_for(group, lane, || shared.next_record(lane, true)).await?;
+        let found = wait_for(group, lane, || shared.next_record(lane, asking(), true)).await?;
         if let Some(record) = decoder.decode(shared, lane, found)? {
             return Ok(record);
         }
@@ -611,14 +719,19 @@ async fn receive<K: 'static, V: 'static>(
 }
 
 /// Waits for the next batch of a lane.
-async fn receive_batch(shared: &Shared, group: &Group, lane: &Lane) -> Result<BatchView, ConsumerError> {
-    wait_for(group, lane, || shared.next_batch(lane)).await.map(BatchView::new)
+async fn receive_batch(
+    shared: &Shared,
+    group: &Arc<Group>,
+    lane: &Arc<Lane>,
+    asking: impl Fn() -> Asking,
+) -> Result<BatchView, ConsumerError> {
+    wait_for(group, lane, || shared.next_batch(lane, asking())).await.map(BatchView::new)
 }
 
 /// Waits until `next` finds something.
 async fn wait_for<T>(
-    group: &Group,
-    lane: &Lane,
+    group: &Arc<Group>,
+    lane: &Arc<Lane>,
     next: impl Fn() -> Result<Option<T>, ConsumerError>,
 ) -> Result<T, ConsumerError> {
     // A reader that always finds records must leave room for the fetch task on the same thread.
@@ -627,7 +740,7 @@ async fn wait_for<T>(
     if let Some(found) = next()? {
         return Ok(found);
     }
-    let _waiting = group.wait();
+    let _waiting = group.wait(Some(lane));
     loop {
         let mut arrived = std::pin::pin!(lane.arrived.notified());
         arrived.as_mut().enable();

@@ -22,7 +22,7 @@ pub(super) async fn look_up(
 ) -> Result<BTreeMap<TopicPartition, ListedOffset>, ConsumerError> {
     let client = &shared.client;
     let deadline = shared.now().saturating_add(client.settings().api_timeout());
-    know_topics(shared, &wanted, deadline).await?;
+    know_topics(shared, wanted.iter().map(|(name, _)| name), deadline).await?;
     let mut lookup = OffsetLookup::new(wanted);
     loop {
         let changed = client.changed();
@@ -60,15 +60,16 @@ fn timed_out(shared: &Shared, lookup: &OffsetLookup) -> ConsumerError {
     }
 }
 
-async fn know_topics(
+/// Waits until the topics of these are known.
+pub(super) async fn know_topics<'a>(
     shared: &Shared,
-    wanted: &[(TopicPartition, i64)],
+    wanted: impl IntoIterator<Item = &'a TopicPartition>,
     deadline: klamm_core::Tick,
 ) -> Result<(), ConsumerError> {
-    let topics: BTreeMap<_, _> = wanted.iter().map(|(name, _)| (name.topic.clone(), name)).collect();
+    let topics: BTreeMap<_, _> = wanted.into_iter().map(|name| (name.topic.clone(), name)).collect();
     let distinct: BTreeSet<_> = topics.keys().cloned().collect();
     for topic in distinct {
-        let known = shared.client.topic(&topic, shared.settings.allow_auto_create, deadline).await;
+        let known = shared.client.topic(&topic, shared.may_create(), deadline).await;
         let Err(error) = known else { continue };
         let partition = topics[&topic].clone();
         return Err(match error {

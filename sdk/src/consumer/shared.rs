@@ -2,27 +2,28 @@
 //!
 //! Short locks, taken in this order: that of the common [`Lane`] (decoding), those of partitions that have a lane of their own,
 //! `own` (which have), and `machine` (deciding). None is held while waiting or while code of the application runs, and the
-//! fetch task never takes one of a lane: decompression does not delay fetching.
+//! fetch task takes one of a lane only when a log was cut: decompression does not delay fetching.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use klamm_core::Tick;
 use klamm_core::TopicPartition;
 use klamm_core::consumer::{
     ChunkBatch, ChunkError, ChunkReader, ChunkRecord, Effect, Event, Fetcher, Handout, Isolation,
-    PartitionFailure, StartOffset,
+    PartitionFailure, StartOffset, Watermarks,
 };
 use klamm_core::group::{CommittedOffset, Offsets};
 use klamm_wire::planted::{Bug, planted};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::budget::Budget;
 use super::error::ConsumerError;
-use super::group::{Place, Turns};
+use super::group::{Asking, Caller, Place, Turns};
 use super::intercept::Teller;
 use crate::client::Client;
 
@@ -42,6 +43,8 @@ pub(super) struct Lane {
     pub(super) arrived: Arc<Notify>,
     /// The partition was taken away, or is read together with the others again.
     ended: AtomicBool,
+    /// Calls that wait.
+    pub(super) waiting: AtomicUsize,
 }
 
 impl Lane {
@@ -83,10 +86,57 @@ pub(super) struct Shared {
     /// Who hears of commits.
     pub(super) commits: Teller,
     machine: Mutex<Machine>,
-    pub(super) common: Lane,
+    pub(super) common: Arc<Lane>,
     own: Mutex<BTreeMap<TopicPartition, Arc<Lane>>>,
+    /// Topics come from what there is, so that asking for one that is gone must not create it again.
+    never_creates: AtomicBool,
+    /// Ids that topics had when they were assigned from a store.
+    topic_ids: Mutex<TopicIds>,
     closed: AtomicBool,
+    /// Partitions whose topics were created again since somebody looked: what was committed of them counts no more.
+    pub(super) recreated: Mutex<BTreeSet<TopicPartition>>,
+    /// Streams so far.
+    streams: AtomicU64,
 }
+
+/// Somebody who has records and is not done with them, or does not come for those that are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Holder {
+    /// Of which lane; `None` for the common one.
+    lane: Option<TopicPartition>,
+    /// `None` for a call that waits, or seems to.
+    caller: Option<Caller>,
+    /// Changes whenever it comes back.
+    asked: u64,
+}
+
+/// A stream as one who asks for records. What it had when it is dropped, the task has that drops it.
+#[derive(Debug)]
+pub(super) struct StreamCaller {
+    shared: Arc<Shared>,
+    caller: Caller,
+}
+
+impl StreamCaller {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let caller = Caller::Stream(shared.streams.fetch_add(1, Ordering::Relaxed));
+        Self { shared, caller }
+    }
+
+    /// Asks now.
+    pub(super) fn asking(&self) -> Asking {
+        [self.caller, Caller::task()]
+    }
+}
+
+impl Drop for StreamCaller {
+    fn drop(&mut self) {
+        self.shared.common.reader.lock().turns.leave(self.caller, Caller::task());
+    }
+}
+
+/// Topics by name.
+pub(super) type TopicIds = BTreeMap<Arc<str>, Uuid>;
 
 impl Reader {
     /// Where the partition stands, if it has a position.
@@ -104,14 +154,27 @@ impl Shared {
             budget: Arc::default(),
             commits,
             machine: Mutex::new(Machine { fetcher, effects: Vec::new() }),
-            common: Lane::default(),
+            common: Arc::default(),
             own: Mutex::default(),
+            never_creates: AtomicBool::new(false),
+            topic_ids: Mutex::default(),
             closed: AtomicBool::new(false),
+            recreated: Mutex::default(),
+            streams: AtomicU64::new(0),
         }
     }
 
     pub(super) fn now(&self) -> Tick {
         self.client.rt().now()
+    }
+
+    /// Whether asking for a topic may create it.
+    pub(super) fn may_create(&self) -> bool {
+        self.settings.allow_auto_create && !self.never_creates.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn never_create(&self, never: bool) {
+        self.never_creates.store(never, Ordering::Relaxed);
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -152,11 +215,20 @@ impl Shared {
         let mut reader = self.common.reader.lock();
         let turns = Turns::anew(&reader.turns);
         *reader = Reader { turns, ..Reader::default() };
+        self.topic_ids.lock().clear();
         for lane in std::mem::take(&mut *self.own.lock()).into_values() {
             let _reading = lane.reader.lock();
             lane.end();
         }
         self.step(Event::Assign(partitions));
+    }
+
+    pub(super) fn set_topic_ids(&self, ids: TopicIds) {
+        *self.topic_ids.lock() = ids;
+    }
+
+    pub(super) fn topic_ids(&self) -> TopicIds {
+        self.topic_ids.lock().clone()
     }
 
     /// From now on what was handed out is told from what is done, for commits.
@@ -202,7 +274,7 @@ impl Shared {
         self.step(Event::Remove(partitions.to_vec()));
     }
 
-    /// Reads a partition for itself from now on; the inner `None` if it is read so already, the outer one if it is not assigned.
+    /// Reads a partition for itself from now on, which is to ask for more of it; the inner `None` if it is read so already, the outer one if it is not assigned.
     pub(super) fn set_apart(&self, partition: &TopicPartition) -> Option<Option<Arc<Lane>>> {
         let mut reader = self.common.reader.lock();
         if !self.machine().fetcher.is_assigned(partition) {
@@ -212,10 +284,10 @@ impl Shared {
             return Some(None);
         }
         let lane = Arc::new(Lane::own(partition.clone()));
+        reader.turns.over_in(partition, [Caller::task(); 2]);
         {
             let own = &mut *lane.reader.lock();
-            own.turns.counts = reader.turns.counts;
-            own.turns.take_over(partition, &mut reader.turns);
+            own.turns.go_on(partition, &mut reader.turns);
             own.open = reader.open.take_if(|open| open.partition() == partition);
         }
         self.own.lock().insert(partition.clone(), lane.clone());
@@ -224,6 +296,8 @@ impl Shared {
     }
 
     /// A partition that was read for itself is read together with the others again; nothing of it is lost.
+    ///
+    /// The caller's [`StreamCaller`] has to be dropped afterwards.
     pub(super) fn rejoin(&self, lane: &Arc<Lane>) {
         let Some(partition) = &lane.partition else { return };
         let mut reader = self.common.reader.lock();
@@ -239,7 +313,7 @@ impl Shared {
     /// Ends a lane: its unread rest goes back to the queue, and what it handed out is known to the common one.
     fn end_lane(&self, common: &mut Reader, name: &TopicPartition, lane: &Lane) {
         let own = &mut *lane.reader.lock();
-        common.turns.take_over(name, &mut own.turns);
+        common.turns.take_back(name, &mut own.turns);
         if let Some(open) = own.open.take() {
             self.machine().fetcher.give_back(open.into_rest());
         }
@@ -301,9 +375,13 @@ impl Shared {
         };
         let committed = |name: &TopicPartition| {
             let (offset, epoch) = match self.lane(name) {
-                Some(lane) => place(&lane.reader.lock(), name),
-                None => place(&common, name),
-            }?;
+                Some(lane) => {
+                    let held = common.turns.held_at(name).filter(|_| done);
+                    let own = place(&lane.reader.lock(), name)?;
+                    held.map_or(own, |held| held.min(own))
+                }
+                None => place(&common, name)?,
+            };
             Some((name.clone(), CommittedOffset::new(offset).leader_epoch(epoch)))
         };
         partitions.iter().filter_map(committed).collect()
@@ -311,23 +389,77 @@ impl Shared {
 
     /// Does something with the reader of a partition.
     fn with_reader<T>(&self, partition: &TopicPartition, act: impl FnOnce(&mut Reader) -> T) -> T {
+        self.with_readers(partition, |reader, _| act(reader))
+    }
+
+    /// As [`Self::with_reader`], with the turns of before the partition was read for itself.
+    fn with_readers<T>(
+        &self,
+        partition: &TopicPartition,
+        act: impl FnOnce(&mut Reader, Option<&mut Turns>) -> T,
+    ) -> T {
         let mut common = self.common.reader.lock();
         match self.lane(partition) {
-            Some(lane) => act(&mut lane.reader.lock()),
-            None => act(&mut common),
+            Some(lane) => act(&mut lane.reader.lock(), Some(&mut common.turns)),
+            None => act(&mut common, None),
         }
     }
 
+    /// Who has records of assigned partitions and is not done with them: streams, with `tasks` also tasks. And lanes in which somebody
+    /// waits, or seems to, and does not come for what is there.
+    pub(super) fn holders(&self, tasks: bool) -> Vec<Holder> {
+        let common = self.common.reader.lock();
+        let own: Vec<_> = self.own.lock().values().cloned().collect();
+        let mut holders = self.holders_in(&self.common, &common, tasks);
+        for lane in own {
+            holders.extend(self.holders_in(&lane, &lane.reader.lock(), tasks));
+        }
+        holders
+    }
+
+    fn holders_in(&self, lane: &Lane, reader: &Reader, tasks: bool) -> Vec<Holder> {
+        let machine = self.machine();
+        let holder = |caller, asked| Holder { lane: lane.partition.clone(), caller, asked };
+        let held = reader.turns.holders(|name| machine.fetcher.is_assigned(name));
+        let held = held.into_iter().filter(|(caller, _)| tasks || matches!(caller, Caller::Stream(_)));
+        let mut holders: Vec<_> = held.map(|(caller, asked)| holder(Some(caller), asked)).collect();
+        holders.dedup();
+        let waits = lane.waiting.load(Ordering::Relaxed) > 0;
+        if waits && (reader.open.is_some() || machine.fetcher.is_ready(lane.partition.as_ref())) {
+            holders.push(holder(None, reader.turns.asked()));
+        }
+        holders
+    }
+
     pub(super) fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<(), ConsumerError> {
-        self.with_reader(partition, |reader| {
+        self.with_readers(partition, |reader, before| {
             if !self.machine().fetcher.is_assigned(partition) {
                 return Err(ConsumerError::NotAssigned { partition: partition.clone() });
             }
             reader.open.take_if(|open| open.partition() == partition);
             reader.turns.forget(partition);
+            before.into_iter().for_each(|turns| turns.forget(partition));
             self.step(Event::Seek(partition.clone(), to));
             Ok(())
         })
+    }
+
+    /// What was fetched of a partition from the offset on is not in its log any more: nothing of it is handed out or committed.
+    pub(super) fn void(&self, partition: &TopicPartition, from: i64) {
+        self.with_readers(partition, |reader, before| {
+            let generation = self.machine().fetcher.generation(partition);
+            let stale = |open: &mut ChunkReader| {
+                open.partition() == partition && Some(open.generation()) != generation
+            };
+            if let Some(open) = reader.open.take_if(stale)
+                && open.position() < from
+            {
+                let to = StartOffset::Checked { offset: open.position(), leader_epoch: open.epoch() };
+                self.step(Event::Seek(partition.clone(), to));
+            }
+            reader.turns.cut(partition, from);
+            before.into_iter().for_each(|turns| turns.cut(partition, from));
+        });
     }
 
     pub(super) fn pause(&self, partitions: Vec<TopicPartition>) {
@@ -351,20 +483,32 @@ impl Shared {
         })
     }
 
+    /// Offset to be handed out next, and how far the log reaches; the outer `None` if the partition is not assigned.
+    pub(super) fn outlook(&self, partition: &TopicPartition) -> Option<(Option<i64>, Option<Watermarks>)> {
+        self.with_reader(partition, |reader| {
+            let machine = self.machine();
+            let outlook = || {
+                let offset = reader.place(&machine, partition).map(|(offset, _)| offset);
+                (offset, machine.fetcher.watermarks(partition))
+            };
+            machine.fetcher.is_assigned(partition).then(outlook)
+        })
+    }
+
     /// Keeps an error for the next call.
     pub(super) fn stash(&self, error: ConsumerError) {
         self.common.reader.lock().stashed = Some(error);
     }
 
-    /// The next record, or `None` if there is nothing to hand out now. With `anew` the application is done with what it got
-    /// before.
+    /// The next record, or `None` if there is nothing to hand out now. With `anew` whoever asks is done with what it got before.
     pub(super) fn next_record(
         &self,
         lane: &Lane,
+        asking: Asking,
         anew: bool,
     ) -> Result<Option<(TopicPartition, ChunkRecord)>, ConsumerError> {
         let keep = |bytes: Bytes| self.keep(bytes);
-        self.next(lane, anew, |open| {
+        self.next(lane, asking, anew, |open| {
             let record = open.next(&keep)?;
             Ok(record.map(|record| (record.offset, record.offset + 1, record)))
         })
@@ -374,9 +518,10 @@ impl Shared {
     pub(super) fn next_batch(
         &self,
         lane: &Lane,
+        asking: Asking,
     ) -> Result<Option<(TopicPartition, ChunkBatch)>, ConsumerError> {
         let keep = |bytes: Bytes| self.keep(bytes);
-        self.next(lane, true, |open| {
+        self.next(lane, asking, true, |open| {
             let batch = open.next_batch(&keep)?;
             Ok(batch.map(|batch| (batch.from(), batch.header().next_offset(), batch)))
         })
@@ -386,12 +531,13 @@ impl Shared {
     fn next<T>(
         &self,
         lane: &Lane,
+        asking: Asking,
         anew: bool,
         decode: impl Fn(&mut ChunkReader) -> Result<Option<(i64, i64, T)>, ChunkError>,
     ) -> Result<Option<(TopicPartition, T)>, ConsumerError> {
         let reader = &mut *lane.reader.lock();
         if anew {
-            reader.turns.over();
+            reader.turns.over(asking);
         }
         if self.is_closed() {
             return Err(ConsumerError::Closed);
@@ -408,10 +554,13 @@ impl Shared {
             if let Some(open) = &mut reader.open {
                 match decode(open) {
                     Ok(Some((first, next, found))) => {
-                        reader.turns.handed(open.partition(), first, (next, open.epoch()));
+                        reader.turns.handed(asking[0], open.partition(), first, (next, open.epoch()));
                         return Ok(Some((open.partition().clone(), found)));
                     }
-                    Ok(None) => reader.open = None,
+                    Ok(None) => {
+                        reader.turns.passed(open.partition(), (open.position(), open.epoch()));
+                        reader.open = None;
+                    }
                     Err(cause) => {
                         let (partition, offset) = (open.partition().clone(), open.position());
                         let (generation, next) = (open.generation(), open.behind_failure());

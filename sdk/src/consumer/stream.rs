@@ -12,9 +12,9 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::decode::Decoder;
 use super::error::ConsumerError;
-use super::group::Group;
+use super::group::{Group, Waiting};
 use super::record::ConsumerRecord;
-use super::shared::{Lane, Shared};
+use super::shared::{Lane, Shared, StreamCaller};
 use super::view::BatchView;
 use super::{receive, receive_batch};
 
@@ -30,7 +30,11 @@ use super::{receive, receive_batch};
 /// It ends when the partition is taken away by a rebalance, [`Consumer::assign`], [`Consumer::unassign`] or
 /// [`Consumer::unsubscribe`], and when the consumer is closed or dropped. Errors do not end it.
 ///
-/// With automatic commits, a record is done when *this* stream is asked for the next one.
+/// With automatic commits, a record is done when *this* stream is asked for the next one, and not because others ask. If it is
+/// dropped instead, that says nothing about its last record: it is done when the task that dropped the stream asks for more, of this
+/// consumer, in whatever way. A task that ends (because the record could not be processed) never does: then the record is not
+/// committed, nor what lies behind it, and after `max.poll.interval.ms` the member counts as stalled, so that whoever gets the
+/// partition next reads the record again. `commit_record` says that it is done all the same.
 ///
 /// [`Consumer::partition_stream`]: crate::Consumer::partition_stream
 /// [`Consumer::recv`]: crate::Consumer::recv
@@ -46,7 +50,8 @@ pub struct PartitionStream<K = Bytes, V = Bytes> {
     lane: Arc<Lane>,
     partition: TopicPartition,
     /// Set while the stream is polled and has nothing.
-    arrived: Option<Pin<Box<OwnedNotified>>>,
+    arrived: Option<(Pin<Box<OwnedNotified>>, Waiting)>,
+    caller: StreamCaller,
 }
 
 impl<K, V> fmt::Debug for PartitionStream<K, V> {
@@ -69,7 +74,8 @@ impl<K: 'static, V: 'static> PartitionStream<K, V> {
         lane: Arc<Lane>,
         partition: TopicPartition,
     ) -> Self {
-        Self { shared, group, decoder, lane, partition, arrived: None }
+        let caller = StreamCaller::new(shared.clone());
+        Self { shared, group, decoder, lane, partition, arrived: None, caller }
     }
 
     /// Topic and partition.
@@ -88,7 +94,8 @@ impl<K: 'static, V: 'static> PartitionStream<K, V> {
     ///
     /// Nothing is lost: a record is taken only in the moment it is returned.
     pub async fn recv(&self) -> Result<ConsumerRecord<K, V>, ConsumerError> {
-        receive(&self.shared, &self.group, &self.lane, &self.decoder).await
+        let asking = || self.caller.asking();
+        receive(&self.shared, &self.group, &self.lane, asking, &self.decoder).await
     }
 
     /// As [`Consumer::recv_batch`](crate::Consumer::recv_batch), for this partition.
@@ -101,7 +108,7 @@ impl<K: 'static, V: 'static> PartitionStream<K, V> {
     ///
     /// Nothing is lost: a batch is taken only in the moment it is returned.
     pub async fn recv_batch(&self) -> Result<BatchView, ConsumerError> {
-        receive_batch(&self.shared, &self.group, &self.lane).await
+        receive_batch(&self.shared, &self.group, &self.lane, || self.caller.asking()).await
     }
 }
 
@@ -113,22 +120,24 @@ impl<K: 'static, V: 'static> Stream for PartitionStream<K, V> {
         let budget = std::task::ready!(tokio::task::coop::poll_proceed(cx));
         stream.group.polled();
         loop {
-            let found = stream.shared.next_record(&stream.lane, true);
+            let found = stream.shared.next_record(&stream.lane, stream.caller.asking(), true);
             let found = found.and_then(|found| match found {
                 Some(found) => stream.decoder.decode(&stream.shared, &stream.lane, found).map(Some),
                 None => Ok(None),
             });
             match found {
                 Ok(Some(Some(record))) => {
+                    stream.arrived = None;
                     budget.made_progress();
                     return Poll::Ready(Some(Ok(record)));
                 }
                 Ok(Some(None)) => {}
                 Ok(None) => {
                     let waits = stream.arrived.is_some();
-                    let lane = &stream.lane;
-                    let arrived =
-                        stream.arrived.get_or_insert_with(|| Box::pin(lane.arrived.clone().notified_owned()));
+                    let (group, lane) = (&stream.group, &stream.lane);
+                    let (arrived, _) = stream.arrived.get_or_insert_with(|| {
+                        (Box::pin(lane.arrived.clone().notified_owned()), group.wait(Some(lane)))
+                    });
                     // Once it is registered, what came meanwhile must be looked for again.
                     match arrived.poll_unpin(cx) {
                         Poll::Ready(()) => stream.arrived = None,
@@ -138,6 +147,7 @@ impl<K: 'static, V: 'static> Stream for PartitionStream<K, V> {
                 }
                 Err(ConsumerError::Closed | ConsumerError::NotAssigned { .. }) => return Poll::Ready(None),
                 Err(error) => {
+                    stream.arrived = None;
                     budget.made_progress();
                     return Poll::Ready(Some(Err(error)));
                 }

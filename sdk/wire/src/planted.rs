@@ -24,6 +24,8 @@ pub enum Bug {
     MetadataLogWithoutFsync,
     /// No directory is ever synced: files that were created, renamed or removed need not stay so.
     NoDirectoryFsync,
+    /// Names that change while an fsync is under way count as durable by its end.
+    NamesAfterTheirFsync,
     /// A recovery point that is lowered is in its file some time after what lies behind it was overwritten.
     LoweredRecoveryPointLate,
     /// The high watermark is one more than what all in-sync replicas have.
@@ -103,6 +105,7 @@ impl Bug {
         Self::VoteAfterItsFsync,
         Self::MetadataLogWithoutFsync,
         Self::NoDirectoryFsync,
+        Self::NamesAfterTheirFsync,
         Self::LoweredRecoveryPointLate,
     ];
 

@@ -46,11 +46,17 @@ pub(crate) const ALL: [Client; 9] = [
 ];
 
 /// Those that read: klamm record by record, as a stream, and batches where they lie.
-pub(crate) const READERS: [Client; 4] = [
+pub(crate) const READERS: [Client; 10] = [
     Client { name: "klamm", how: How::Cargo("bench-klamm"), mode: "consume" },
     Client { name: "klamm-stream", how: How::Cargo("bench-klamm"), mode: "consume-stream" },
     Client { name: "klamm-batches", how: How::Cargo("bench-klamm"), mode: "consume-batches" },
     Client { name: "franz-go", how: How::Go("franz-go"), mode: "consume" },
+    Client { name: "confluent-kafka", how: How::Cargo("bench-confluent-kafka"), mode: "consume" },
+    Client { name: "kacrab", how: How::Cargo("bench-kacrab"), mode: "consume" },
+    Client { name: "krafka", how: How::Cargo("bench-krafka"), mode: "consume" },
+    Client { name: "java", how: How::Java, mode: "consume" },
+    Client { name: "rdkafka", how: How::Cargo("bench-rdkafka"), mode: "consume" },
+    Client { name: "rdkafka-stream", how: How::Cargo("bench-rdkafka"), mode: "consume-stream" },
 ];
 
 /// A client that hangs is a failure, not a benchmark.

@@ -256,6 +256,14 @@ impl Backend {
         self.system.controller().await
     }
 
+    /// The broker that coordinates a group now, if anybody knows.
+    pub async fn coordinator_of(&self, group: &str) -> Option<i32> {
+        let builder = self.client_builder().request_timeout_ms(self.patience());
+        let client = builder.default_api_timeout_ms(3 * self.patience()).build().ok()?;
+        let told = client.admin().describe_groups([group]).await.ok()?;
+        told.all().ok()?.first().map(|group| group.coordinator)
+    }
+
     // ---- faults; on a kind that cannot, they say so
 
     /// Kills the process of a broker; what it wrote stays.

@@ -1,5 +1,5 @@
-//! What consumers cost that have nothing to do: members whose coordinator refuses, is silent or is gone, and 10,000 assigned
-//! partitions; and how soon the first record is there after `subscribe`.
+//! What consumers cost that have nothing to do: members whose coordinator refuses, is silent or is gone, readers of a damaged
+//! batch and of a deleted topic, and 10,000 assigned partitions; and how soon the first record is there after `subscribe`.
 //!
 //! `broker-lite up` is a process of its own. CPU is what the operating system accounts to this process, user and system,
 //! while a state lasts; the load of the machine is printed with it. Status 1 where a state is above its bound.
@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use klamm::fault::{Fault, FaultHandle, FaultLayer, Layer};
 use klamm::{
-    ApiKey, Client, Consumer, ConsumerError, ErrorCode, NewTopic, OffsetReset, Producer, Record, StartOffset,
-    TcpConnector, TopicPartition,
+    ApiKey, Client, Connector, Consumer, ConsumerError, ErrorCode, Frame, Link, NewTopic, OffsetReset,
+    Producer, Record, StartOffset, TcpConnector, TopicPartition,
 };
 use klamm_tests::measure::Times;
 use klamm_tests::process::BrokerLite;
 use klamm_tests::usage::{ThreadTimes, load_average};
+use tower::ServiceExt;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Error>;
@@ -28,6 +29,10 @@ const BOUND: f64 = 2.0;
 const FIRST: Duration = Duration::from_millis(100);
 /// Partitions that one request creates.
 const AT_ONCE: i32 = 2_000;
+/// Partitions of a topic, each with so many records that somebody who reads has something to commit.
+const PARTITIONS: i32 = 6;
+const RECORDS: usize = 20;
+const VALUE_BYTES: usize = 1_000;
 
 /// Measures idle consumers and the first record.
 #[derive(Debug, Parser)]
@@ -60,6 +65,7 @@ async fn measure(options: &Options) -> Result<bool> {
     for (name, api, fault) in states() {
         kept &= refused(&cluster, name, api, fault, options).await?;
     }
+    kept &= damaged(&cluster, options).await?;
     kept &= deleted(&cluster, options).await?;
     kept &= assigned(&cluster, options).await?;
     Ok(kept)
@@ -87,6 +93,20 @@ fn states() -> Vec<(&'static str, ApiKey, Fault)> {
 async fn create(client: &Client, topic: &str, partitions: i32) -> Result<()> {
     client.admin().create_topics([NewTopic::new(topic).partitions(partitions).replicas(1)]).await?.all()?;
     Ok(())
+}
+
+/// A topic with records.
+async fn fill(cluster: &BrokerLite, topic: &str) -> Result<()> {
+    let client = Client::builder().bootstrap_servers(cluster.bootstrap()).build()?;
+    create(&client, topic, PARTITIONS).await?;
+    let producer: Producer = Producer::builder().client(&client).build()?;
+    for partition in 0..PARTITIONS {
+        for _ in 0..RECORDS {
+            let record = Record::new(topic).partition(partition).value(vec![b'v'; VALUE_BYTES]);
+            drop(producer.send(record).await?);
+        }
+    }
+    Ok(producer.flush().await?)
 }
 
 fn client(cluster: &BrokerLite) -> Result<(Client, FaultHandle)> {
@@ -139,15 +159,50 @@ async fn refused(
 ) -> Result<bool> {
     let (client, faults) = client(cluster)?;
     let topic = format!("{TOPIC}-{}", name.replace(' ', "-"));
-    create(&client, &topic, 6).await?;
+    fill(cluster, &topic).await?;
     let rule = faults.on(api).then(fault);
-    let consumer: Consumer = Consumer::builder().client(&client).group_id(&topic).build()?;
+    let builder = Consumer::builder().client(&client).group_id(&topic);
+    let builder = builder.auto_offset_reset(OffsetReset::Earliest);
+    let consumer: Consumer = builder.auto_commit_interval_ms(Duration::from_millis(100)).build()?;
     consumer.subscribe([topic.as_str()]);
     let kept = row(name, &consumer, options).await?;
     drop(rule);
     // A conversation that fell silent stays so; how long close waits for it is not what is measured here.
     let _ = tokio::time::timeout(Duration::from_secs(1), consumer.close()).await;
     Ok(kept)
+}
+
+/// Every batch arrives with a byte that is another one.
+async fn damaged(cluster: &BrokerLite, options: &Options) -> Result<bool> {
+    fill(cluster, "damaged").await?;
+    let connector = TcpConnector::new().map_response(|link: Link| Link::new(link.map_response(damage)));
+    let client =
+        Client::builder().bootstrap_servers(cluster.bootstrap()).connector(connector.erase()).build()?;
+    let builder = Consumer::builder().client(&client).group_id("damaged");
+    let consumer: Consumer = builder.auto_offset_reset(OffsetReset::Earliest).build()?;
+    consumer.subscribe(["damaged"]);
+    // One batch of each answer is damaged, the other partitions go on.
+    let mut read = 0;
+    while !matches!(consumer.recv().await, Err(ConsumerError::Corrupt { .. })) {
+        read += 1;
+        if read > RECORDS * PARTITIONS as usize {
+            return Err("a damaged batch was read".into());
+        }
+    }
+    let kept = row("damaged batches", &consumer, options).await?;
+    consumer.close().await?;
+    Ok(kept)
+}
+
+/// In the middle of a record's value, if it has records.
+fn damage(answer: Frame) -> Frame {
+    let (key, version, length) = (answer.api_key, answer.api_version, answer.len_bytes());
+    if key != ApiKey::Fetch as i16 || length < VALUE_BYTES {
+        return answer;
+    }
+    let mut bytes = answer.into_contiguous().to_vec();
+    bytes[length / 2] ^= 1;
+    Frame::new(key, version, bytes.into())
 }
 
 async fn deleted(cluster: &BrokerLite, options: &Options) -> Result<bool> {

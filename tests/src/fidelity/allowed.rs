@@ -90,12 +90,5 @@ pub fn everywhere() -> Vec<Allowed> {
             "\"https://kafka.apache.org/documentation/#*\"",
             "Kafka's documentation is not copied: a link leads there",
         ),
-        allow(
-            "*",
-            "*.Value",
-            "\"PLAINTEXT://127.0.0.1:*\"",
-            "\"PLAINTEXT://127.0.0.1:*\"",
-            "ports differ, and Kafka's brokers are controllers, too",
-        ),
     ]
 }

@@ -50,6 +50,10 @@ impl Known {
         if !self.cluster_id.is_empty() {
             plain = plain.replace(&self.cluster_id, "<cluster id>");
         }
+        for (port, id) in &self.ports {
+            let who = if *id == CONTROLLER { "the controller".to_owned() } else { format!("broker {id}") };
+            plain = plain.replace(&format!("127.0.0.1:{port}"), &format!("<address of {who}>"));
+        }
         if plain.len() >= ID_LETTERS {
             for (id, topic) in &self.topics {
                 plain = plain.replace(&base64(id), &format!("<id of {topic}>"));

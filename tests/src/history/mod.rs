@@ -16,6 +16,7 @@
 //! Invariant: a record is known by its [`Op`] everywhere: it is what the record carries as its value.
 
 mod check;
+mod clock;
 mod event;
 pub mod model;
 mod recorder;
@@ -25,6 +26,7 @@ mod tests;
 mod violation;
 
 pub use check::check;
+pub use clock::{Clock, unix_now};
 pub use event::{Client, CommitSent, Entry, Event, Group, Op, Partition, VALUE_BYTES};
 pub use recorder::{Acks, History, Log, LogRecord, ProducerSettings};
 pub use report::{FINDINGS_PER_RULE, Finding, Promises, Report};

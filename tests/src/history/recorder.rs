@@ -5,6 +5,7 @@
 //! Invariant: names are kept once, events hold numbers; nothing recorded is ever changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +96,17 @@ pub struct History {
     pub(super) must_read: BTreeSet<(Group, Partition)>,
     by_place: BTreeMap<(Arc<str>, i32), Partition>,
     by_group: BTreeMap<Arc<str>, Group>,
+    listener: Listener,
+}
+
+/// Who hears of everything that is recorded.
+#[derive(Default)]
+struct Listener(Option<Box<dyn FnMut(Entry) + Send>>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Listener" } else { "nobody" })
+    }
 }
 
 impl History {
@@ -128,6 +140,11 @@ impl History {
             self.groups.push(name.clone());
             Group(number(self.groups.len() - 1))
         })
+    }
+
+    /// The group that a client is a member of.
+    pub fn group_of(&self, client: Client) -> Option<Group> {
+        self.clients.get(client.0 as usize)?.group
     }
 
     fn register(&mut self, name: &str, producer: Option<ProducerSettings>, group: Option<Group>) -> Client {
@@ -276,6 +293,44 @@ impl History {
         self.push(at, consumer, Event::CommitFetched { partition, offset, asked_ns: nanoseconds(asked) });
     }
 
+    /// Calls this with everything that is recorded from now on, before the recording call returns.
+    pub fn listen(&mut self, listener: impl FnMut(Entry) + Send + 'static) {
+        self.listener = Listener(Some(Box::new(listener)));
+    }
+
+    /// Takes over what one client recorded in another process, in the order in which it did, under this client's name.
+    /// `numbers` is what is remembered from one call to the next. The other history must have been told the same partitions
+    /// in the same order, and [`Self::sort_by_time`] is due in the end.
+    pub fn take_over(&mut self, client: Client, entry: Entry, numbers: &mut Vec<u32>) {
+        let Entry { at_ns, mut event, .. } = entry;
+        if let Event::Committed { sent: Some(CommitSent(sent)), .. } = &mut event
+            && let Some(here) = numbers.get(*sent as usize)
+        {
+            *sent = *here;
+        }
+        numbers.push(number(self.entries.len()));
+        self.push(Duration::from_nanos(at_ns), client, event);
+    }
+
+    /// Puts events into the order in which they happened, by one clock. Without it they stand in that in which they were heard
+    /// of, which is another one where they come from several processes.
+    pub fn sort_by_time(&mut self) {
+        let mut order: Vec<usize> = (0..self.entries.len()).collect();
+        order.sort_by_key(|place| self.entries[*place].at_ns);
+        let mut places = vec![0; order.len()];
+        for (now, before) in order.iter().enumerate() {
+            places[*before] = number(now);
+        }
+        let moved = order.into_iter().map(|before| {
+            let mut entry = self.entries[before];
+            if let Event::Committed { sent: Some(CommitSent(sent)), .. } = &mut entry.event {
+                *sent = places[*sent as usize];
+            }
+            entry
+        });
+        self.entries = moved.collect();
+    }
+
     /// A fault, or its end: what a report shows next to a violation.
     pub fn mark(&mut self, at: Duration, text: &str) {
         let mark = number(self.marks.len());
@@ -286,6 +341,11 @@ impl History {
     /// What the partition holds at the end: the committed log, as any reader must see it from now on.
     pub fn final_log(&mut self, partition: Partition, log: Log) {
         self.logs.insert(partition, log);
+    }
+
+    /// Where a partition's final log ends, if that was handed in.
+    pub fn end_of(&self, partition: Partition) -> Option<i64> {
+        self.logs.get(&partition).map(|log| log.end)
     }
 
     /// What one replica holds at the end, as far as it must equal the others: to its high watermark, or to its end if
@@ -332,7 +392,11 @@ impl History {
     }
 
     fn push(&mut self, at: Duration, client: Client, event: Event) {
-        self.entries.push(Entry { at_ns: nanoseconds(at), client, event });
+        let entry = Entry { at_ns: nanoseconds(at), client, event };
+        self.entries.push(entry);
+        if let Some(listener) = &mut self.listener.0 {
+            listener(entry);
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub enum Rule {
     MovedBack,
     NotOwned,
     CommitMovedBack,
+    Redelivered,
     TwoOwners,
     CommittedAhead,
     CommittedAfterLoss,
@@ -36,7 +37,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Lost,
         Self::WrongOffset,
         Self::Duplicated,
@@ -48,6 +49,7 @@ impl Rule {
         Self::MovedBack,
         Self::NotOwned,
         Self::CommitMovedBack,
+        Self::Redelivered,
         Self::TwoOwners,
         Self::CommittedAhead,
         Self::CommittedAfterLoss,
@@ -185,6 +187,8 @@ pub enum Violation {
         then: Option<i64>,
         fetched: bool,
     },
+    /// A member read again what its group had committed before it was given the partition.
+    Redelivered { reader: Seen, spot: Spot, committed: i64, by: Seen },
     /// Two members of a group own one partition.
     TwoOwners { group: Arc<str>, partition: Where, first: Seen, second: Seen, generation: Option<i32> },
     /// A member committed what it was not done with: records that were never handed out, or not worked on yet.
@@ -224,6 +228,7 @@ impl Violation {
             Self::MovedBack { .. } => Rule::MovedBack,
             Self::NotOwned { .. } => Rule::NotOwned,
             Self::CommitMovedBack { .. } => Rule::CommitMovedBack,
+            Self::Redelivered { .. } => Rule::Redelivered,
             Self::TwoOwners { .. } => Rule::TwoOwners,
             Self::CommittedAhead { .. } => Rule::CommittedAhead,
             Self::CommittedAfterLoss { .. } => Rule::CommittedAfterLoss,
@@ -357,6 +362,9 @@ impl fmt::Display for Violation {
                 let verb = if *fetched { "was told" } else { "committed" };
                 write!(f, "offset {offset} of {partition} was committed in group {group} by {before}, ")?;
                 write!(f, "but {after} {verb} {}", Offset(*then))
+            }
+            Self::Redelivered { reader, spot, committed, by } => {
+                write!(f, "{reader} was given {spot} again, although {by} had committed offset {committed}")
             }
             Self::TwoOwners { group, partition, first, second, generation } => {
                 write!(f, "{partition} was assigned in group {group} to {second}, but also to {first}")?;

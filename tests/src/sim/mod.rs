@@ -8,11 +8,10 @@
 
 mod clients;
 mod groups;
-mod overheard;
 mod power;
 mod run;
 mod scenario;
 
 pub use power::{Outages, power_off};
 pub use run::{Broken, Stats, run};
-pub use scenario::{Act, GroupPlan, Grouping, Producing, Scenario, Workload};
+pub use scenario::{Grouping, Producing, Scenario, Workload};

@@ -3,6 +3,8 @@
 use broker_lite::sim::{Chaos, Schedule, Shrink};
 use serde::{Deserialize, Serialize};
 
+use crate::workers::{Act, GroupPlan};
+
 /// What clients do in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -76,48 +78,6 @@ impl Producing {
             restart_every: if rng.bool() { rng.u32(20..=80) } else { 0 },
         }
     }
-}
-
-/// What a member of a group does between two stretches of reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Act {
-    /// It is closed, and another one comes.
-    Leave,
-    /// It is dropped without a word, and another one comes.
-    Crash,
-    /// It asks for no records for longer than `max.poll.interval.ms`.
-    Stall,
-    /// It subscribes to other topics.
-    Change,
-    /// It leaves, and subscribes again.
-    Unsubscribe,
-}
-
-impl Act {
-    const ALL: [Self; 5] = [Self::Leave, Self::Crash, Self::Stall, Self::Change, Self::Unsubscribe];
-}
-
-/// One group of [`Workload::Groups`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupPlan {
-    /// `partition.assignment.strategy`
-    pub strategy: String,
-    /// Members at a time, about.
-    pub members: u32,
-    /// Each with a `group.instance.id`.
-    pub fixed: bool,
-    /// Commits by itself; else after each batch, and when partitions are revoked.
-    pub auto_commit: bool,
-    /// Without automatic commits: goes on without waiting for its commits, but for those of what is revoked.
-    #[serde(default)]
-    pub pipelined: bool,
-    /// `auto.commit.interval.ms`
-    pub commit_ms: u64,
-    /// `session.timeout.ms`
-    pub session_ms: u64,
-    /// `max.poll.interval.ms`
-    pub max_poll_ms: u64,
 }
 
 /// What is special about the consumers of [`Workload::Groups`].

@@ -15,7 +15,7 @@ use crate::tools::{SOON, next, number, read_all};
 
 /// Deletes a topic. Apache Kafka names any broker as the controller, which may be the one that is paused: then another one
 /// has to be asked.
-async fn delete(backend: &Backend, topic: &str) -> Outcome {
+pub(crate) async fn delete(backend: &Backend, topic: &str) -> Outcome {
     let mut asked = 0;
     loop {
         // A new client asks a broker that answers who the controller is.
@@ -35,7 +35,7 @@ async fn delete(backend: &Backend, topic: &str) -> Outcome {
 }
 
 /// Creates a topic again and waits until a broker knows the new one.
-async fn create_again(backend: &Backend, topic: &str, partitions: i32) -> Outcome {
+pub(crate) async fn create_again(backend: &Backend, topic: &str, partitions: i32) -> Outcome {
     let again = NewTopic::new(topic).partitions(partitions).replicas(BROKERS as i16);
     let created = backend.client()?.admin().create_topics([again]).await?.all()?.remove(0);
     let led = |told: Result<&klamm::TopicDescription, ErrorCode>| {
@@ -88,27 +88,72 @@ pub(crate) async fn a_producer_goes_on_in_a_topic_that_was_created_again(backend
     Ok(())
 }
 
-pub(crate) async fn a_consumer_begins_anew_in_a_topic_that_was_created_again(backend: &Backend) -> Outcome {
+/// Reads `before` of ten records; then the topic is created again and gets so many. All of them have to come, from the first one.
+async fn begin_anew(backend: &Backend, before: usize, after: i64, as_member: bool) -> Outcome {
     let topic = backend.topic("anew", 1).await?;
     let client = backend.client()?;
     let producer: Producer = Producer::builder().client(&client).build()?;
     for index in 0..10 {
         producer.send_and_wait(Record::new(topic.as_str()).value(index.to_string())).await?;
     }
-    let consumer: Consumer =
-        Consumer::builder().client(&client).auto_offset_reset(OffsetReset::Earliest).build()?;
-    consumer.assign([(TopicPartition::new(topic.as_str(), 0), StartOffset::Beginning)]);
-    assert_eq!(next(&consumer, 10).await?.len(), 10);
+    let consumer: Consumer = Consumer::builder()
+        .client(&client)
+        .group_id(backend.fresh_topic("group"))
+        .auto_offset_reset(if as_member { OffsetReset::Earliest } else { OffsetReset::Latest })
+        .auto_commit_interval_ms(Duration::from_millis(100))
+        .build()?;
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    if as_member {
+        consumer.subscribe([topic.as_str()]);
+    } else {
+        consumer.assign([(partition.clone(), StartOffset::Beginning)]);
+    }
+    assert_eq!(next(&consumer, before).await?.len(), before);
     delete(backend, &topic).await?;
     create_again(backend, &topic, 1).await?;
-    for index in 100..103 {
+    for index in 100..100 + after {
         producer.send_and_wait(Record::new(topic.as_str()).value(index.to_string())).await?;
     }
-    for expected in 0..3 {
-        let record = tokio::time::timeout(SOON, consumer.recv()).await??;
+    let mut old = before as i64..10;
+    for expected in 0..after {
+        let mut record = tokio::time::timeout(3 * SOON, consumer.recv()).await??;
+        // What was fetched before anybody knew may still come.
+        while expected == 0 && number(&record)? < 100 {
+            assert_eq!(Some(number(&record)?), old.next());
+            record = tokio::time::timeout(3 * SOON, consumer.recv()).await??;
+        }
         assert_eq!((record.offset, number(&record)?), (expected, 100 + expected));
     }
+    // Asks for more: everything is done.
+    let asking = async { consumer.recv().await.map(|record| record.offset) };
+    let committed = async {
+        loop {
+            let found = consumer.committed(std::slice::from_ref(&partition)).await?;
+            if found[&partition].as_ref().is_some_and(|at| at.offset == after) {
+                return Ok::<_, klamm::CommitError>(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = tokio::time::timeout(3 * SOON, committed) => done??,
+        more = asking => return Err(format!("nothing more was written: {more:?}").into()),
+    }
+    consumer.close().await?;
     Ok(())
+}
+
+pub(crate) async fn a_consumer_begins_anew_in_a_topic_that_was_created_again(backend: &Backend) -> Outcome {
+    begin_anew(backend, 10, 3, false).await?;
+    begin_anew(backend, 10, 25, false).await?;
+    begin_anew(backend, 5, 25, false).await
+}
+
+pub(crate) async fn a_member_begins_anew_in_a_topic_that_was_created_again(backend: &Backend) -> Outcome {
+    begin_anew(backend, 10, 3, true).await?;
+    begin_anew(backend, 10, 25, true).await?;
+    begin_anew(backend, 5, 25, true).await
 }
 
 pub(crate) async fn producing_to_a_deleted_topic_fails_by_name_and_other_topics_go_on(

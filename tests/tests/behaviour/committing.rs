@@ -1,15 +1,18 @@
 //! What is promised of offsets that a group commits, with and without members.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use klamm::{
     CommitError, CommittedOffset, Consumer, ConsumerError, OffsetReset, StartOffset, TopicPartition,
 };
 use klamm_tests::backend::Backend;
 use klamm_tests::suite::Outcome;
+use tokio::sync::oneshot;
 
-use crate::members::{builder, write};
-use crate::tools::{next, number, write_numbers};
+use crate::members::{Notes, builder, until, write};
+use crate::tools::{SOON, next, number, write_numbers};
 
 async fn committed(
     consumer: &Consumer,
@@ -90,6 +93,122 @@ pub(crate) async fn an_assigned_consumer_commits_for_its_group_and_another_goes_
     third.seek(&zero, StartOffset::Committed)?;
     assert_eq!(third.position(&zero).await?, 5, "a seek goes there, too");
     third.close().await?;
+    Ok(())
+}
+
+/// How a task gets its record.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    Recv,
+    Stream,
+    PartitionStream,
+}
+
+/// A task gets the first record, and says so; then it asks for the next one when it is told to, or ends if nobody does.
+async fn at_work(
+    consumer: Arc<Consumer>,
+    by: By,
+    got: oneshot::Sender<()>,
+    go_on: oneshot::Receiver<()>,
+) -> Result<(), ConsumerError> {
+    let told = |first: i64| {
+        assert_eq!(first, 0);
+        let _ = got.send(());
+        go_on
+    };
+    match by {
+        By::Recv => {
+            if told(consumer.recv().await?.offset).await.is_ok() {
+                consumer.recv().await?;
+            }
+        }
+        By::Stream => {
+            let mut records = std::pin::pin!(consumer.stream());
+            let first = records.next().await.ok_or(ConsumerError::Closed)??;
+            if told(first.offset).await.is_ok() {
+                records.next().await;
+            }
+        }
+        By::PartitionStream => {
+            let partition = consumer.assignment().remove(0);
+            let mut records = consumer.partition_stream(&partition)?;
+            let first = records.next().await.ok_or(ConsumerError::Closed)??;
+            if told(first.offset).await.is_ok() {
+                drop(records);
+                consumer.recv().await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn what_a_reader_is_at_work_on_is_not_done_because_others_ask(backend: &Backend) -> Outcome {
+    for (by, ends) in
+        [(By::Recv, false), (By::Stream, false), (By::PartitionStream, false), (By::PartitionStream, true)]
+    {
+        let topic = backend.topic("at_work", 1).await?;
+        let group = backend.fresh_topic("group");
+        write(backend, &topic, 1, 10).await?;
+        let partition = TopicPartition::new(topic.as_str(), 0);
+        let consumer: Consumer =
+            builder(backend, &group)?.auto_commit_interval_ms(Duration::from_millis(50)).build()?;
+        let consumer = Arc::new(consumer);
+        consumer.subscribe([topic.as_str()]);
+        until("it has its partition", || !consumer.assignment().is_empty()).await?;
+        let ((got, has), (go, on)) = (oneshot::channel(), oneshot::channel());
+        let worker = tokio::spawn(at_work(consumer.clone(), by, got, on));
+        tokio::time::timeout(SOON, has).await??;
+        if ends {
+            drop(go);
+            worker.await??;
+            next(&consumer, 9).await?;
+            assert!(consumer.poll(1, Duration::from_millis(300)).await?.is_empty());
+            consumer.close().await?;
+            let at = committed(&builder(backend, &group)?.build()?, &partition).await?;
+            assert!(at.is_none_or(|at| at.offset == 0), "whoever gets it next reads it again");
+            continue;
+        }
+        if !matches!(by, By::PartitionStream) {
+            next(&consumer, 9).await?;
+        }
+        // Asks for more: what this task had is done.
+        assert!(consumer.poll(1, Duration::from_millis(300)).await?.is_empty());
+        let at = committed(&consumer, &partition).await?;
+        assert!(
+            at.as_ref().is_none_or(|at| at.offset == 0),
+            "{by:?}: a task is at work on the first: {at:?}"
+        );
+        let _ = go.send(());
+        let done = if matches!(by, By::PartitionStream) { 1 } else { 10 };
+        let waiting = async {
+            while committed(&consumer, &partition).await?.is_none_or(|at| at.offset != done) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Ok::<_, CommitError>(())
+        };
+        tokio::time::timeout(SOON, waiting).await??;
+        worker.abort();
+        consumer.close().await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_listener_that_commits_leaves_out_what_a_reader_is_at_work_on(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic("beside", 1).await?;
+    let group = backend.fresh_topic("group");
+    write(backend, &topic, 1, 10).await?;
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    let consumer: Consumer = builder(backend, &group)?.enable_auto_commit(false).build()?;
+    consumer.subscribe_with([topic.as_str()], Notes::default());
+    for _ in 0..5 {
+        consumer.recv().await?;
+    }
+    // The fifth is being worked on.
+    consumer.unsubscribe().await;
+    assert_eq!(committed(&consumer, &partition).await?.map(|at| at.offset), Some(4));
+    consumer.close().await?;
     Ok(())
 }
 

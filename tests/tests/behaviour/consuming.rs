@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use klamm::deserializer::Plain;
-use klamm::{Consumer, PoisonPolicy, Producer, Record, StartOffset, TopicPartition};
+use klamm::{
+    Consumer, ConsumerError, Isolation, PoisonPolicy, Producer, Record, StartOffset, TopicPartition,
+};
 use klamm_tests::backend::Backend;
 use klamm_tests::suite::Outcome;
 
@@ -254,5 +256,34 @@ pub(crate) async fn a_poison_record_does_what_the_policy_says(backend: &Backend)
     let raw = error.poison().ok_or("no raw record")?;
     assert_eq!((raw.offset, raw.value.as_deref()), (1, Some(&[0xff][..])));
     assert_eq!(consumer.recv().await?.offset, 2);
+    Ok(())
+}
+
+pub(crate) async fn lag_and_watermarks_are_those_of_the_last_fetch(backend: &Backend) -> Outcome {
+    let topic = backend.topic("lagging", 2).await?;
+    write_numbers(backend, &topic, 10).await?;
+    let [zero, one] = [0, 1].map(|index| TopicPartition::new(topic.as_str(), index));
+    for isolation in [Isolation::ReadUncommitted, Isolation::ReadCommitted] {
+        let builder = Consumer::builder().client(&backend.client()?).isolation_level(isolation);
+        let consumer: Consumer = builder.build()?;
+        let told = consumer.lag(&zero);
+        assert!(matches!(told, Err(ConsumerError::NotAssigned { .. })), "{told:?}");
+        consumer.assign([(zero.clone(), StartOffset::Offset(2))]);
+        assert_eq!((consumer.lag(&zero)?, consumer.watermarks(&zero)?), (None, None), "nobody has told yet");
+        for left in (0..8).rev() {
+            assert_eq!(consumer.recv().await?.offset, 9 - left);
+            assert_eq!(consumer.lag(&zero)?, Some(left), "of ten records");
+        }
+        let marks = consumer.watermarks(&zero)?.ok_or("told by now")?;
+        assert_eq!((marks.low, marks.high, marks.last_stable), (Some(0), 10, Some(10)));
+
+        // An empty partition has been read to its end as well.
+        consumer.assign([(zero.clone(), StartOffset::End), (one.clone(), StartOffset::Beginning)]);
+        while consumer.lag(&one)?.is_none() || consumer.lag(&zero)?.is_none() {
+            assert!(consumer.poll(1, Duration::from_millis(20)).await?.is_empty());
+        }
+        assert_eq!((consumer.lag(&zero)?, consumer.lag(&one)?), (Some(0), Some(0)));
+        consumer.close().await?;
+    }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::io::Error;
 use std::time::Duration;
 
+use futures::StreamExt;
 use klamm::{
     AssignmentStrategy, Consumer, ConsumerError, ErrorCode, GroupError, NewPartitions, OffsetReset,
     TopicPartition,
@@ -149,6 +150,8 @@ pub(crate) async fn a_listener_hears_of_every_change_and_commits_while_it_can(ba
     next(&consumer, 15).await?;
     assert_eq!(notes.taken(), ["assigned 3"], "it is back, and reads again what was not committed");
 
+    // Who asks for more is done with what it has.
+    assert!(consumer.poll(1, Duration::from_millis(50)).await?.is_empty());
     consumer.unsubscribe().await;
     assert_eq!(notes.taken(), ["revoked 3: Unsubscribed, committed: true"]);
     assert!(consumer.assignment().is_empty());
@@ -158,6 +161,54 @@ pub(crate) async fn a_listener_hears_of_every_change_and_commits_while_it_can(ba
     assert!(more.iter().all(|record| record.offset == 5), "what was committed is not read again");
     consumer.close().await?;
     assert_eq!(notes.taken(), ["assigned 3", "revoked 3: Closed, committed: true"]);
+    Ok(())
+}
+
+pub(crate) async fn a_reader_that_waits_polls_and_one_that_keeps_a_record_too_long_stalls_its_member(
+    backend: &Backend,
+) -> Outcome {
+    let topic = backend.topic("stalled", 2).await?;
+    let group = backend.fresh_topic("group");
+    let notes = Notes::default();
+    let limit = Duration::from_secs(2);
+    let consumer: Consumer = builder(backend, &group)?
+        .max_poll_interval_ms(limit)
+        .heartbeat_interval_ms(Duration::from_millis(300))
+        .build()?;
+    consumer.subscribe_with([topic.as_str()], notes.clone());
+    let mut streams = {
+        let all = std::pin::pin!(consumer.partition_streams());
+        tokio::time::timeout(SOON, all.take(2).collect::<Vec<_>>()).await?
+    };
+    assert_eq!(notes.taken(), ["assigned 2"]);
+    let (mut busy, mut stuck) = (streams.remove(1), streams.remove(0));
+    let held = stuck.topic_partition().clone();
+    let busy = tokio::spawn(async move { while busy.next().await.is_some() {} });
+    let stuck = tokio::spawn(async move {
+        let first = stuck.next().await;
+        // Keeps it, and the stream, for good.
+        std::future::pending::<()>().await;
+        drop((first, stuck));
+    });
+    // Nobody else asks: these two have to count, and nothing else tells.
+    tokio::time::sleep(3 * limit).await;
+    assert_eq!(notes.taken(), Vec::<String>::new(), "both wait for records");
+
+    write(backend, &topic, 2, 1).await?;
+    until("who keeps a record too long is noticed, though the other one waits", || notes.len() > 0).await?;
+    assert_eq!(notes.taken()[0], "lost 2: PollStalled, committed: false");
+    tokio::time::timeout(SOON, busy).await??;
+    let again = tokio::time::timeout(SOON, async {
+        loop {
+            let record = consumer.recv().await?;
+            if record.topic_partition() == held {
+                return Ok::<_, ConsumerError>(record.offset);
+            }
+        }
+    });
+    assert_eq!(again.await??, 0, "it is read again");
+    stuck.abort();
+    consumer.close().await?;
     Ok(())
 }
 

@@ -19,12 +19,15 @@ mod failing;
 mod grouping;
 mod growing;
 mod limits;
+mod matching;
 mod members;
 mod overseeing;
 mod pacing;
 mod partitioning;
 mod presets;
 mod producing;
+mod rebalancing;
+mod storing;
 mod surviving;
 mod tools;
 
@@ -104,17 +107,44 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     consuming::batches_are_read_where_they_lie[KeepRecords],
     consuming::partitions_are_read_by_tasks_of_their_own_and_a_slow_one_holds_up_no_other[KeepRecords],
     consuming::a_poison_record_does_what_the_policy_says[KeepRecords],
+    consuming::lag_and_watermarks_are_those_of_the_last_fetch[KeepRecords],
+    storing::a_consumer_goes_on_where_its_own_store_says[KeepRecords],
+    storing::an_offset_of_a_topic_that_was_created_anew_is_not_believed[CreateTopics, KeepRecords],
+    storing::a_stored_leader_epoch_tells_that_the_log_was_truncated[CreateTopics, KeepRecords],
+    storing::a_store_that_cannot_load_leaves_the_assignment_as_it_was[KeepRecords],
     grouping::two_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
     grouping::cooperative_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
     grouping::a_group_outlives_its_coordinator[Groups, KeepRecords, Replicate, Kill],
     grouping::others_take_over_from_a_member_that_vanished[Groups, KeepRecords],
     grouping::a_listener_hears_of_every_change_and_commits_while_it_can[Groups, KeepRecords],
+    grouping::a_reader_that_waits_polls_and_one_that_keeps_a_record_too_long_stalls_its_member[Groups, KeepRecords],
     grouping::new_partitions_and_new_topics_are_shared_out[Groups, CreatePartitions, CreateTopics],
     grouping::whoever_cannot_be_a_member_is_told_why[Groups, KeepRecords],
     grouping::a_member_that_is_dropped_leaves_and_commits_what_is_done[Groups, KeepRecords],
     grouping::a_member_that_subscribes_to_other_topics_gives_up_the_former[Groups, KeepRecords],
+    rebalancing::a_member_whose_network_is_silent_loses_its_partitions_and_is_back_when_it_heals[Groups, KeepRecords],
+    rebalancing::a_member_whose_connections_break_loses_its_partitions_and_is_back_when_it_heals[
+        Groups,
+        KeepRecords
+    ],
+    rebalancing::a_coordinator_that_moves_while_it_is_alive_changes_nothing[
+        Groups,
+        KeepRecords,
+        Replicate,
+        Reassign,
+        ElectLeaders
+    ],
+    rebalancing::a_deleted_topic_is_given_up_and_joined_in_again_when_it_is_back[Groups, CreateTopics, KeepRecords],
+    rebalancing::cooperatively_a_deleted_topic_is_given_up_and_joined_in_again[Groups, CreateTopics, KeepRecords],
+    matching::topics_that_match_are_read_as_they_come_and_given_up_as_they_go[Groups, CreateTopics, KeepRecords],
+    matching::cooperatively_topics_that_match_come_and_go_as_well[Groups, CreateTopics, KeepRecords],
+    matching::members_by_pattern_and_by_name_share_a_group[Groups, CreateTopics],
+    matching::kafkas_own_topics_match_only_if_that_is_asked_for[Groups, CreateTopics],
+    matching::a_pattern_that_is_none_is_refused_and_what_was_subscribed_to_is_read_on[Groups, KeepRecords],
     committing::a_group_goes_on_where_it_committed[Groups, KeepRecords],
     committing::an_assigned_consumer_commits_for_its_group_and_another_goes_on_there[Groups, KeepRecords],
+    committing::what_a_reader_is_at_work_on_is_not_done_because_others_ask[Groups, KeepRecords],
+    committing::a_listener_that_commits_leaves_out_what_a_reader_is_at_work_on[Groups, KeepRecords],
     committing::without_a_group_nothing_is_committed_and_beside_members_it_is_refused[Groups, KeepRecords],
     committing::a_committed_leader_epoch_tells_that_the_log_was_truncated[Groups, KeepRecords],
     administering::a_topic_is_created_described_and_deleted[CreateTopics],
@@ -172,7 +202,8 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     pacing::a_throttled_broker_holds_up_no_other_one[CreateTopics, Replicate],
     pacing::a_consumer_obeys_a_brokers_throttle_time[KeepRecords],
     changing::a_producer_goes_on_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
-    changing::a_consumer_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords],
+    changing::a_consumer_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords, Groups],
+    changing::a_member_begins_anew_in_a_topic_that_was_created_again[CreateTopics, KeepRecords, Groups],
     changing::producing_to_a_deleted_topic_fails_by_name_and_other_topics_go_on[CreateTopics],
     changing::records_accepted_for_a_topic_that_is_deleted_fail_by_name_and_later_ones_reach_the_new_one[
         CreateTopics,

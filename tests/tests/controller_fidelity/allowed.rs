@@ -25,25 +25,11 @@ pub(crate) fn allowed() -> Vec<Allowed> {
             "the bytes fall into a tagged field that is longer then than its size says; Kafka does not look at sizes",
         ),
         allow(
-            "ApiVersions/who the node is",
-            "*.Value",
-            "\"1@127.0.0.1:*\"",
-            "\"1@127.0.0.1:*\"",
-            "ports differ",
-        ),
-        allow(
             "DescribeConfigs/every setting of a broker",
             "*.Value",
             "\"/tmp/*\"",
             "\"/tmp/*\"",
             "directories differ",
-        ),
-        allow(
-            "DescribeConfigs/every setting of a broker",
-            "*.Value",
-            "\"1@127.0.0.1:*\"",
-            "\"1@127.0.0.1:*\"",
-            "ports differ",
         ),
         no_words("UnregisterBroker/a broker that is registered", "\"\""),
         allow(

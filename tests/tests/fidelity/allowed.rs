@@ -53,6 +53,14 @@ pub(crate) fn allowed() -> Vec<Allowed> {
         ),
         allow(
             "DescribeConfigs/every setting of a broker",
+            // `listeners`; what is advertised is the same.
+            "*.Value",
+            "\"PLAINTEXT://<address of broker 1>,CONTROLLER://127.0.0.1:*\"",
+            "\"PLAINTEXT://<address of broker 1>\"",
+            "Kafka's brokers are controllers, too; broker-lite's are not",
+        ),
+        allow(
+            "DescribeConfigs/every setting of a broker",
             "*.Value",
             "\"1@127.0.0.1:*,2@127.0.0.1:*,3@127.0.0.1:*\"",
             "\"\"",

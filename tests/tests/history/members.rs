@@ -51,6 +51,27 @@ fn nobody_commits_what_it_is_not_done_with() {
 }
 
 #[test]
+fn nobody_is_given_again_what_was_committed_before_it_got_the_partition() {
+    let sentence = "two at 0.007000 s was given orders-0 offset 0 again, although one at 0.005001 s had committed offset 1";
+    assert_breaks(Rule::Redelivered, sentence, |mistaken| {
+        let mut run = Run::new();
+        let [one, two] = workers(&mut run);
+        let writer = run.writer();
+        let op = run.write(writer);
+        run.own(one, 0, 1);
+        run.read(one, 0, op);
+        run.history.done(run.now, one, run.orders, 0);
+        if mistaken {
+            run.commit(one, 1, 1);
+        }
+        run.history.revoked(run.now, one, run.orders);
+        run.own(two, 0, 2);
+        run.read(two, 0, op);
+        run.check()
+    });
+}
+
+#[test]
 fn whoever_has_lost_a_partition_commits_it_no_more() {
     let sentence = "one at 0.002000 s committed offset 0 of orders-0 after it had lost it";
     assert_breaks(Rule::CommittedAfterLoss, sentence, |mistaken| {

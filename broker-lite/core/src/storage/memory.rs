@@ -37,8 +37,8 @@ struct MemoryFile {
     bytes: Pieces,
     synced: u64,
     lazy: bool,
-    /// Only syncs that begin after so many others vouch for it: it was cut.
-    cut_after: u64,
+    /// Only syncs that begin after so many others vouch for it: it was made, or cut.
+    vouched_after: u64,
     /// What a loss of power would bring back: the durable bytes from before a cut that is not durable itself.
     before_cut: Option<Box<Pieces>>,
 }
@@ -137,7 +137,8 @@ impl MemoryDirectory {
             self.files.push(None);
         }
         if let Some(slot) = self.files.get_mut(free) {
-            *slot = Some(MemoryFile::default());
+            // What was asked for before knew another file by this id.
+            *slot = Some(MemoryFile { vouched_after: self.syncs, ..MemoryFile::default() });
         }
         let file = FileId(free as u32);
         self.names.insert(name.into(), file);
@@ -239,7 +240,7 @@ impl Directory for MemoryDirectory {
         if len >= file.bytes.end() {
             return Ok(());
         }
-        file.cut_after = syncs;
+        file.vouched_after = syncs;
         if len < file.synced && file.before_cut.is_none() {
             let mut before = file.bytes.share();
             before.truncate(file.synced);
@@ -292,7 +293,7 @@ impl Directory for MemoryDirectory {
     fn mark_synced(&mut self, done: &Unsynced) -> Result<(), StorageError> {
         for (id, len) in &done.files {
             if let Ok(file) = self.file_mut(*id)
-                && done.number > file.cut_after
+                && done.number > file.vouched_after
             {
                 file.synced = file.synced.max((*len).min(file.bytes.end()));
                 file.before_cut = None;

@@ -194,6 +194,23 @@ fn a_sync_from_before_a_cut_vouches_for_nothing() {
     assert_eq!(directory.synced_len(file), 4);
 }
 
+/// Goal: ids are given out again, and a file gets none of the durability of the one that had its id.
+#[test]
+fn a_sync_vouches_for_no_file_that_is_younger() {
+    let (mut directory, file) = one_file();
+    append(&mut directory, A, b"abcdef");
+    let stale = directory.begin_sync();
+    directory.remove(A).unwrap();
+    directory.sync_now().unwrap();
+    let next = directory.create("b").unwrap();
+    assert_eq!(next, file);
+    append(&mut directory, "b", b"xy");
+    directory.mark_synced(&stale).unwrap();
+    let names = directory.begin_sync();
+    directory.mark_synced(&Unsynced { files: Vec::new(), ..names }).unwrap();
+    assert_eq!(directory.synced_len(next), 0);
+}
+
 /// Goal: a file that is replaced is the old one or the new one, never half of either.
 #[test]
 fn a_file_is_replaced_as_a_whole_by_the_next_sync() {

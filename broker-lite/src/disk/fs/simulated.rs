@@ -5,21 +5,22 @@
 //! create, rename, remove ──▶ undone until the directory was synced that they were done in
 //! ```
 //!
-//! A file that was synced under a name that was not is lost as well; a cut that is undone brings the old bytes back. A kill
-//! loses nothing. What had reached the medium unasked is chance's: of each file a prefix of what was written since, with
-//! bytes of zero behind it where only the length had reached it, and of each directory a prefix of its changes.
+//! A sync covers what was changed before the moment in which it began, and nothing else, however late it ends. A file that
+//! was synced under a name that was not is lost as well; a cut that is undone brings the old bytes back. A kill loses
+//! nothing. What had reached the medium unasked is chance's: of each file and directory a prefix of its changes since, the
+//! last of them perhaps in part, with bytes of zero behind it where only the length had reached the medium.
 //!
 //! The power can be made to fail at a certain change: from there on every change fails, so nothing that rests on one
 //! leaves its process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Entry, Fs, OpenFile};
+use super::{Entry, Fs, Moment, OpenFile};
 
 /// What a loss of power leaves of what was not synced: of so many, how many.
 type Loss<'a> = &'a mut dyn FnMut(u64) -> u64;
@@ -33,6 +34,8 @@ pub(in crate::disk) struct SimulatedFs {
 
 #[derive(Debug, Default)]
 struct Power {
+    /// Changes that were made.
+    changes: u64,
     /// Changes until it fails.
     left: Option<u64>,
     failed: bool,
@@ -40,8 +43,8 @@ struct Power {
 }
 
 impl Power {
-    /// Takes the power for one change.
-    fn draw(&mut self) -> io::Result<()> {
+    /// Takes the power for one change; returns when it is made.
+    fn draw(&mut self) -> io::Result<Moment> {
         if let Some(left) = &mut self.left {
             match left.checked_sub(1) {
                 Some(less) => *left = less,
@@ -52,7 +55,11 @@ impl Power {
                 }
             }
         }
-        if self.failed { Err(io::Error::other("the power is gone")) } else { Ok(()) }
+        if self.failed {
+            return Err(io::Error::other("the power is gone"));
+        }
+        self.changes += 1;
+        Ok(Moment(self.changes))
     }
 }
 
@@ -75,8 +82,8 @@ enum Node {
 struct Names {
     now: BTreeMap<String, u64>,
     durable: BTreeMap<String, u64>,
-    /// What leads from one to the other, in order.
-    changes: Vec<Change>,
+    /// What leads from `durable` to `now`, in order.
+    changes: VecDeque<(Moment, Change)>,
 }
 
 #[derive(Debug, Clone)]
@@ -105,40 +112,97 @@ impl Change {
 }
 
 impl Names {
-    fn change(&mut self, change: Change) {
+    fn change(&mut self, at: Moment, change: Change) {
         change.carry_out(&mut self.now);
-        self.changes.push(change);
+        self.changes.push_back((at, change));
+    }
+
+    fn sync(&mut self, then: Moment) {
+        while let Some((_, change)) = take_until(&mut self.changes, then) {
+            change.carry_out(&mut self.durable);
+        }
+    }
+
+    fn lose_power(&mut self, kept: Loss<'_>) {
+        let changes = std::mem::take(&mut self.changes);
+        let reached = chosen(kept, changes.len());
+        changes.iter().take(reached).for_each(|(_, change)| change.carry_out(&mut self.durable));
+        self.now = self.durable.clone();
     }
 }
 
 #[derive(Debug, Default)]
 struct Content {
-    bytes: Vec<u8>,
-    synced: usize,
-    /// The durable bytes from before a cut that is not durable itself.
-    before_cut: Option<Vec<u8>>,
+    now: Vec<u8>,
+    durable: Vec<u8>,
+    /// What leads from `durable` to `now`, in order.
+    edits: VecDeque<(Moment, Edit)>,
 }
 
-impl Content {
-    fn lose_power(&mut self, kept: Loss<'_>) {
-        let unsynced = self.bytes.len() - self.synced;
-        match self.before_cut.take() {
-            Some(before) if kept(1) == 0 => self.bytes = before,
-            _ if unsynced == 0 => {}
-            _ => {
-                let reached = self.synced + within(kept(unsynced as u64), unsynced);
-                let len =
-                    reached + within(kept((self.bytes.len() - reached) as u64), self.bytes.len() - reached);
-                self.bytes.truncate(reached);
-                self.bytes.resize(len, 0);
-            }
+#[derive(Debug)]
+enum Edit {
+    Write(usize, Vec<u8>),
+    SetLen(usize),
+}
+
+impl Edit {
+    /// What of it may reach the medium without the rest.
+    fn parts(&self) -> usize {
+        match self {
+            Self::Write(_, bytes) => bytes.len(),
+            Self::SetLen(_) => 1,
         }
-        self.synced = self.bytes.len();
+    }
+
+    /// Carries out so many of its parts.
+    fn carry_out(&self, parts: usize, held: &mut Vec<u8>) {
+        match self {
+            _ if parts == 0 => {}
+            Self::Write(from, bytes) => {
+                let bytes = &bytes[..parts];
+                held.resize(held.len().max(from + bytes.len()), 0);
+                held[*from..from + bytes.len()].copy_from_slice(bytes);
+            }
+            Self::SetLen(len) => held.resize(*len, 0),
+        }
     }
 }
 
-fn within(drawn: u64, most: usize) -> usize {
-    usize::try_from(drawn).unwrap_or(most).min(most)
+impl Content {
+    fn edit(&mut self, at: Moment, edit: Edit) {
+        edit.carry_out(edit.parts(), &mut self.now);
+        self.edits.push_back((at, edit));
+    }
+
+    fn sync(&mut self, then: Moment) {
+        while let Some((_, edit)) = take_until(&mut self.edits, then) {
+            edit.carry_out(edit.parts(), &mut self.durable);
+        }
+    }
+
+    fn lose_power(&mut self, kept: Loss<'_>) {
+        let edits = std::mem::take(&mut self.edits);
+        let mut left = chosen(kept, edits.iter().map(|(_, edit)| edit.parts()).sum());
+        for (_, edit) in &edits {
+            let parts = edit.parts().min(left);
+            edit.carry_out(parts, &mut self.durable);
+            left -= parts;
+        }
+        let longer = chosen(kept, self.now.len().saturating_sub(self.durable.len()));
+        self.durable.resize(self.durable.len() + longer, 0);
+        self.now.clone_from(&self.durable);
+    }
+}
+
+/// The first of what was done until then.
+fn take_until<T>(done: &mut VecDeque<(Moment, T)>, then: Moment) -> Option<(Moment, T)> {
+    let covered = done.front().is_some_and(|(at, _)| *at <= then);
+    if covered { done.pop_front() } else { None }
+}
+
+/// How many of so many reach the medium.
+fn chosen(kept: Loss<'_>, most: usize) -> usize {
+    if most == 0 { 0 } else { usize::try_from(kept(most as u64)).unwrap_or(most).min(most) }
 }
 
 fn missing(path: &Path) -> io::Error {
@@ -191,10 +255,10 @@ impl Tree {
         }
     }
 
-    fn add(&mut self, path: &Path, node: Node) -> io::Result<()> {
+    fn add(&mut self, at: Moment, path: &Path, node: Node) -> io::Result<()> {
         let (parent, name) = split(path)?;
         let id = self.next;
-        self.dir_mut(parent)?.change(Change::Put(name.to_owned(), id));
+        self.dir_mut(parent)?.change(at, Change::Put(name.to_owned(), id));
         self.nodes.insert(id, node);
         self.next += 1;
         Ok(())
@@ -205,7 +269,7 @@ impl Tree {
         let mut named = std::collections::BTreeSet::from([ROOT]);
         let mut dirs = vec![ROOT];
         while let Some(Node::Dir(names)) = dirs.pop().and_then(|at| self.nodes.get(&at)) {
-            let put = names.changes.iter().filter_map(|change| match change {
+            let put = names.changes.iter().filter_map(|(_, change)| match change {
                 Change::Put(_, node) => Some(node),
                 _ => None,
             });
@@ -233,15 +297,7 @@ impl SimulatedFs {
         for node in tree.nodes.values_mut() {
             match node {
                 Node::File(content) => content.lock().lose_power(kept),
-                Node::Dir(names) => {
-                    let changes = std::mem::take(&mut names.changes);
-                    let reached = match changes.len() {
-                        0 => 0,
-                        all => within(kept(all as u64), all),
-                    };
-                    changes[..reached].iter().for_each(|change| change.carry_out(&mut names.durable));
-                    names.now = names.durable.clone();
-                }
+                Node::Dir(names) => names.lose_power(kept),
             }
         }
         tree.drop_nameless();
@@ -264,9 +320,9 @@ impl SimulatedFs {
         self.power.lock().failures
     }
 
-    fn changing(&self) -> io::Result<parking_lot::MutexGuard<'_, Tree>> {
-        self.power.lock().draw()?;
-        Ok(self.tree.lock())
+    fn changing(&self) -> io::Result<(Moment, parking_lot::MutexGuard<'_, Tree>)> {
+        let at = self.power.lock().draw()?;
+        Ok((at, self.tree.lock()))
     }
 
     fn handle(&self, content: Arc<Mutex<Content>>) -> Arc<dyn OpenFile> {
@@ -275,12 +331,16 @@ impl SimulatedFs {
 }
 
 impl Fs for SimulatedFs {
+    fn now(&self) -> Moment {
+        Moment(self.power.lock().changes)
+    }
+
     fn open(&self, path: &Path) -> io::Result<Arc<dyn OpenFile>> {
         Ok(self.handle(self.tree.lock().file(path)?))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn OpenFile>> {
-        let mut tree = self.changing()?;
+        let (at, mut tree) = self.changing()?;
         if let Some(Node::File(content)) = tree.find(path).and_then(|at| tree.nodes.get(&at)) {
             let file = self.handle(content.clone());
             drop(tree);
@@ -288,16 +348,16 @@ impl Fs for SimulatedFs {
             return Ok(file);
         }
         let content = Arc::default();
-        tree.add(path, Node::File(Arc::clone(&content)))?;
+        tree.add(at, path, Node::File(Arc::clone(&content)))?;
         Ok(self.handle(content))
     }
 
     fn len(&self, path: &Path) -> io::Result<u64> {
-        Ok(self.tree.lock().file(path)?.lock().bytes.len() as u64)
+        Ok(self.tree.lock().file(path)?.lock().now.len() as u64)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        Ok(self.tree.lock().file(path)?.lock().bytes.clone())
+        Ok(self.tree.lock().file(path)?.lock().now.clone())
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
@@ -312,29 +372,29 @@ impl Fs for SimulatedFs {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let mut tree = self.changing()?;
+        let (at, mut tree) = self.changing()?;
         if tree.find(path).is_some() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, path.display().to_string()));
         }
-        tree.add(path, Node::Dir(Names::default()))
+        tree.add(at, path, Node::Dir(Names::default()))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut tree = self.changing()?;
+        let (at, mut tree) = self.changing()?;
         tree.find(from).ok_or_else(|| missing(from))?;
         let ((old_parent, old), (new_parent, new)) = (split(from)?, split(to)?);
         if old_parent != new_parent {
             return Err(refused("cannot be moved to another directory", from));
         }
-        tree.dir_mut(old_parent)?.change(Change::Rename(old.to_owned(), new.to_owned()));
+        tree.dir_mut(old_parent)?.change(at, Change::Rename(old.to_owned(), new.to_owned()));
         Ok(())
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let mut tree = self.changing()?;
+        let (at, mut tree) = self.changing()?;
         tree.file(path)?;
         let (parent, name) = split(path)?;
-        tree.dir_mut(parent)?.change(Change::Remove(name.to_owned()));
+        tree.dir_mut(parent)?.change(at, Change::Remove(name.to_owned()));
         Ok(())
     }
 
@@ -344,17 +404,15 @@ impl Fs for SimulatedFs {
             if is_dir { self.remove_dir_all(&inside)? } else { self.remove_file(&inside)? }
         }
         let (parent, name) = split(path)?;
-        self.changing()?.dir_mut(parent)?.change(Change::Remove(name.to_owned()));
+        let (at, mut tree) = self.changing()?;
+        tree.dir_mut(parent)?.change(at, Change::Remove(name.to_owned()));
         Ok(())
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut tree = self.changing()?;
-        let names = tree.dir_mut(path)?;
-        if !std::mem::take(&mut names.changes).is_empty() {
-            names.durable = names.now.clone();
-            tree.drop_nameless();
-        }
+    fn sync_dir(&self, path: &Path, then: Moment) -> io::Result<()> {
+        let (_, mut tree) = self.changing()?;
+        tree.dir_mut(path)?.sync(then);
+        tree.drop_nameless();
         Ok(())
     }
 
@@ -369,41 +427,35 @@ struct SimulatedFile {
     power: Arc<Mutex<Power>>,
 }
 
+impl SimulatedFile {
+    fn edit(&self, edit: Edit) -> io::Result<()> {
+        let at = self.power.lock().draw()?;
+        self.content.lock().edit(at, edit);
+        Ok(())
+    }
+}
+
 impl OpenFile for SimulatedFile {
     fn read_exact_at(&self, buf: &mut [u8], position: u64) -> io::Result<()> {
         let content = self.content.lock();
         let from = usize::try_from(position).ok();
-        let held = from.and_then(|from| content.bytes.get(from..from.checked_add(buf.len())?));
+        let held = from.and_then(|from| content.now.get(from..from.checked_add(buf.len())?));
         buf.copy_from_slice(held.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.power.lock().draw()?;
-        let held = &mut self.content.lock().bytes;
         let from = usize::try_from(position).map_err(io::Error::other)?;
-        held.resize(held.len().max(from + bytes.len()), 0);
-        held[from..from + bytes.len()].copy_from_slice(bytes);
-        Ok(())
+        self.edit(Edit::Write(from, bytes.to_vec()))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.power.lock().draw()?;
-        let content = &mut *self.content.lock();
-        let len = usize::try_from(len).map_err(io::Error::other)?;
-        if len < content.synced {
-            content.before_cut.get_or_insert_with(|| content.bytes[..content.synced].to_vec());
-            content.synced = len;
-        }
-        content.bytes.resize(len, 0);
-        Ok(())
+        self.edit(Edit::SetLen(usize::try_from(len).map_err(io::Error::other)?))
     }
 
-    fn sync(&self, upto: u64) -> io::Result<()> {
+    fn sync(&self, then: Moment) -> io::Result<()> {
         self.power.lock().draw()?;
-        let content = &mut *self.content.lock();
-        content.synced = content.synced.max(within(upto, content.bytes.len()));
-        content.before_cut = None;
+        self.content.lock().sync(then);
         Ok(())
     }
 }
@@ -430,9 +482,9 @@ mod tests {
     fn one_file() -> Arc<SimulatedFs> {
         let fs = SimulatedFs::new();
         fs.create_dir(at("/d")).unwrap();
-        write(&fs, "/d/a", "old").sync(3).unwrap();
-        fs.sync_dir(at("/d")).unwrap();
-        fs.sync_dir(at("/")).unwrap();
+        write(&fs, "/d/a", "old").sync(fs.now()).unwrap();
+        fs.sync_dir(at("/d"), fs.now()).unwrap();
+        fs.sync_dir(at("/"), fs.now()).unwrap();
         fs
     }
 
@@ -451,27 +503,46 @@ mod tests {
         let file = fs.open(at("/d/a")).unwrap();
         file.set_len(1).unwrap();
         file.write_all_at(b"ff", 1).unwrap();
-        file.sync(2).unwrap();
+        file.sync(fs.now()).unwrap();
         fs.lose_power(&mut |_| 0);
-        assert_eq!(held(&fs, "/d/a").unwrap(), "of", "a sync covers what was there when it began");
+        assert_eq!(held(&fs, "/d/a").unwrap(), "off", "now it is durable");
     }
 
     #[test]
     fn names_are_undone_until_their_directory_is_synced_however_durable_the_bytes() {
         for synced in [false, true] {
             let fs = one_file();
-            write(&fs, "/d/b", "new").sync(3).unwrap();
+            write(&fs, "/d/b", "new").sync(fs.now()).unwrap();
             fs.rename(at("/d/b"), at("/d/a")).unwrap();
-            write(&fs, "/d/c", "c").sync(1).unwrap();
+            write(&fs, "/d/c", "c").sync(fs.now()).unwrap();
             fs.create_dir(at("/e")).unwrap();
             if synced {
-                fs.sync_dir(at("/d")).unwrap();
+                fs.sync_dir(at("/d"), fs.now()).unwrap();
             }
             fs.lose_power(&mut |_| 0);
             assert_eq!(held(&fs, "/d/a").unwrap(), if synced { "new" } else { "old" });
             assert_eq!((held(&fs, "/d/b"), held(&fs, "/d/c").is_some()), (None, synced));
             assert!(!fs.exists(at("/e")));
         }
+    }
+
+    #[test]
+    fn what_is_written_cut_or_named_while_a_sync_is_under_way_is_not_covered_by_it() {
+        let fs = one_file();
+        let file = fs.open(at("/d/a")).unwrap();
+        file.write_all_at(b"er", 3).unwrap();
+        write(&fs, "/d/b", "b");
+        let then = fs.now();
+        file.set_len(0).unwrap();
+        file.write_all_at(b"new text", 0).unwrap();
+        write(&fs, "/d/c", "c");
+        fs.remove_file(at("/d/b")).unwrap();
+        file.sync(then).unwrap();
+        fs.sync_dir(at("/d"), then).unwrap();
+        assert_eq!(held(&fs, "/d/a").unwrap(), "new text");
+        fs.lose_power(&mut |_| 0);
+        assert_eq!(held(&fs, "/d/a").unwrap(), "older");
+        assert_eq!((held(&fs, "/d/b").unwrap(), held(&fs, "/d/c")), (String::new(), None));
     }
 
     #[test]
@@ -501,8 +572,8 @@ mod tests {
         fs.fail_after(Some(1));
         let file = fs.open(at("/d/a")).unwrap();
         file.write_all_at(b"new", 0).unwrap();
-        assert!(file.sync(3).is_err() && fs.sync_dir(at("/d")).is_err() && fs.has_failed());
+        assert!(file.sync(fs.now()).is_err() && fs.sync_dir(at("/d"), fs.now()).is_err() && fs.has_failed());
         fs.lose_power(&mut |_| 0);
-        assert!(!fs.has_failed() && fs.open(at("/d/a")).unwrap().sync(3).is_ok());
+        assert!(!fs.has_failed() && fs.open(at("/d/a")).unwrap().sync(fs.now()).is_ok());
     }
 }

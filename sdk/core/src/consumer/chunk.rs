@@ -199,6 +199,7 @@ impl ChunkReader {
             }
             if self.skips(&batch)? {
                 self.position = self.position.max(header.next_offset());
+                self.epoch = header.partition_leader_epoch;
                 continue;
             }
             let records = batch.records(self.decompressed_limit)?;

@@ -220,6 +220,22 @@ pub enum Effect {
         /// First offset at which the log differs.
         diverges: Option<i64>,
     },
+    /// Say that a topic was deleted and created again, and that the new one is read from its beginning.
+    Recreated {
+        /// The partition.
+        partition: TopicPartition,
+        /// The position in the former topic, if there was one.
+        offset: Option<i64>,
+    },
+    /// What was fetched of this partition from the offset on is not in its log any more. A reader gives up a chunk of another
+    /// generation than [`Fetcher::generation`](super::Fetcher::generation) says; if it stands before the offset, it goes on
+    /// there with [`Event::Seek`].
+    Void {
+        /// The partition.
+        partition: TopicPartition,
+        /// First offset that counts no more; [`i64::MIN`] for everything, [`i64::MAX`] if nobody has seen what is gone.
+        from: i64,
+    },
     /// Ask for metadata of these topics, then report [`Event::Located`] when it changed.
     Refresh(BTreeSet<Arc<str>>),
     /// A broker told of a newer leader (KIP-951).
@@ -251,6 +267,8 @@ pub struct FetchPlan {
     pub max_bytes: i32,
     /// How long the broker may wait for records.
     pub max_wait: Duration,
+    /// The broker may name a follower in the client's rack; else it is to send records itself.
+    pub near: bool,
     /// Partitions that are new to the session or changed.
     pub partitions: Vec<FetchTarget>,
     /// Partitions that leave the session.
@@ -335,6 +353,18 @@ pub struct FetchAnswer {
     pub partitions: Vec<FetchedPartition>,
 }
 
+/// How far the log of a partition reaches, as the broker told that was read last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Watermarks {
+    /// First offset there is; `None` from brokers that do not tell (Fetch 4).
+    pub low: Option<i64>,
+    /// Offset behind the last record that is replicated: the high watermark.
+    pub high: i64,
+    /// First offset of the oldest open transaction, or the high watermark if there is none; `None` from brokers that do not tell.
+    pub last_stable: Option<i64>,
+}
+
 /// One partition of a Fetch answer.
 #[derive(Debug, Clone, Default)]
 pub struct FetchedPartition {
@@ -350,6 +380,8 @@ pub struct FetchedPartition {
     pub current_leader: Option<(i32, i32)>,
     /// Follower that is nearer to this client (KIP-392).
     pub preferred_replica: Option<i32>,
+    /// How far the log reaches, if the answer tells.
+    pub watermarks: Option<Watermarks>,
     /// Transactions whose records are to be left out (only with read_committed).
     pub aborted: Vec<Aborted>,
     /// Batches, the last one often cut off.

@@ -8,9 +8,9 @@ use klamm_wire::planted::{Bug, planted};
 
 use super::event::{
     Chunk, Effect, EndOfEpoch, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset,
-    Location, PartitionFailure, StartOffset,
+    Location, OffsetReset, PartitionFailure, StartOffset, Watermarks,
 };
-use super::partition::{Partition, Retry, Stage};
+use super::partition::{EARLIEST, Partition, Retry, Stage};
 use super::scan::scan;
 use super::session::Session;
 use crate::{Tick, TopicPartition};
@@ -90,7 +90,7 @@ impl Fetcher {
             Event::Pause(partitions) => self.set_paused(&partitions, true),
             Event::Resume(partitions) => self.set_paused(&partitions, false),
             Event::SetApart(partition, apart) => self.set_apart(&partition, apart),
-            Event::Located(locations) => self.located(now, locations),
+            Event::Located(locations) => self.located(now, locations, out),
             Event::Fetched { broker, answer } => self.fetched(now, broker, answer, out),
             Event::FetchFailed { broker } => self.fetch_failed(now, broker),
             Event::Listed { broker, lookup, offsets } => self.listed(now, broker, lookup, offsets),
@@ -161,6 +161,14 @@ impl Fetcher {
         self.partitions.contains_key(partition)
     }
 
+    /// Whether there is something to take: from this partition, which has a reader of its own, or from all others.
+    pub fn is_ready(&self, apart: Option<&TopicPartition>) -> bool {
+        match apart {
+            Some(name) => self.partitions.get(name).is_some_and(|p| !p.paused && !p.queue.is_empty()),
+            None => !self.ready.is_empty(),
+        }
+    }
+
     /// Whether a partition is paused.
     pub fn is_paused(&self, partition: &TopicPartition) -> bool {
         self.partitions.get(partition).is_some_and(|p| p.paused)
@@ -174,6 +182,18 @@ impl Fetcher {
     /// As [`Self::position`], with the leader epoch of the record before; -1 if unknown.
     pub fn place(&self, partition: &TopicPartition) -> Option<(i64, i32)> {
         self.partitions.get(partition)?.place()
+    }
+
+    /// Number of what is read now: chunks of another one are void. `None` if the partition is not assigned.
+    pub fn generation(&self, partition: &TopicPartition) -> Option<u64> {
+        self.partitions.get(partition).map(|partition| partition.generation)
+    }
+
+    /// How far the log of a partition reaches; `None` before the first answer.
+    pub fn watermarks(&self, partition: &TopicPartition) -> Option<Watermarks> {
+        let found = self.partitions.get(partition)?;
+        let session = || self.brokers.get(&found.source()?)?.session.watermarks(partition);
+        found.watermarks.or_else(session)
     }
 
     /// Settings in force.
@@ -220,9 +240,8 @@ impl Fetcher {
         for (name, start) in wanted {
             let generation = self.next_generation();
             let mut partition = Partition::new(now, generation, start);
-            if let Some(Partition { leader: Some(leader), .. }) = old.remove(&name) {
-                partition.move_to(leader);
-                partition.lost = None;
+            if let Some(old) = old.remove(&name) {
+                partition.inherit(&old);
             }
             self.partitions.insert(name, partition);
         }
@@ -314,12 +333,16 @@ impl Fetcher {
         }
     }
 
-    fn located(&mut self, now: Tick, locations: Vec<(TopicPartition, Location)>) {
+    fn located(&mut self, now: Tick, locations: Vec<(TopicPartition, Location)>, out: &mut Vec<Effect>) {
         for (name, location) in locations {
+            if let Location::At(leader) = &location
+                && self.partitions.get(&name).is_some_and(|partition| partition.is_recreated(leader))
+            {
+                self.begin_anew(&name, out);
+            }
             let Some(partition) = self.partitions.get_mut(&name) else { continue };
             match location {
                 Location::At(leader) => {
-                    partition.lost = None;
                     if planted(Bug::RereadAfterLeaderChange)
                         && partition.leader.is_some_and(|known| known.broker != leader.broker)
                         && let Stage::Fetch { offset } = &mut partition.stage
@@ -327,6 +350,7 @@ impl Fetcher {
                         *offset = (*offset - 1).max(0);
                     }
                     partition.move_to(leader);
+                    partition.lost.take_if(|_| partition.leader.is_some());
                 }
                 Location::Unknown(code) => {
                     partition.leader = None;
@@ -338,6 +362,25 @@ impl Fetcher {
                     self.fail(&name, PartitionFailure::Refused(code));
                 }
             }
+        }
+    }
+
+    /// The topic was deleted, and its name given to a new one, which is younger than anything that was read: it is read from its
+    /// beginning, also where new partitions are not (`auto.offset.reset=latest`).
+    fn begin_anew(&mut self, name: &TopicPartition, out: &mut Vec<Effect>) {
+        let generation = self.next_generation();
+        let Some(partition) = self.partitions.get_mut(name) else { return };
+        let position = partition.leave_topic(generation);
+        self.ready.retain(|ready| ready != name);
+        self.wake = true;
+        out.push(Effect::Recreated { partition: name.clone(), offset: position });
+        out.push(Effect::Void { partition: name.clone(), from: i64::MIN });
+        match position {
+            Some(offset) if self.settings.reset == OffsetReset::None => {
+                self.fail(name, PartitionFailure::Truncated { offset, diverges: Some(0) });
+            }
+            Some(_) => partition.stage = Stage::locate(EARLIEST),
+            None => {}
         }
     }
 
@@ -359,10 +402,16 @@ impl Fetcher {
         let mut known = Vec::with_capacity(answer.partitions.len());
         for data in answer.partitions {
             if let Some(name) = broker.session.find(&data.topic, data.topic_id, data.partition) {
+                if let Some(told) = data.watermarks {
+                    broker.session.told(&name, told);
+                }
                 known.push((name, data));
             }
         }
         for (name, data) in known {
+            if let (Some(told), Some(partition)) = (data.watermarks, self.partitions.get_mut(&name)) {
+                partition.watermarks = Some(told);
+            }
             let sent = in_flight.sent.get(&name).copied();
             let current = self.partitions.get(&name).map(|p| (p.generation, p.stage));
             if let (Some((generation, offset)), Some((now_generation, Stage::Fetch { offset: now_offset }))) =
@@ -388,12 +437,13 @@ impl Fetcher {
         }
         if let Some(replica) = data.preferred_replica
             && let Some(partition) = self.partitions.get_mut(name)
+            && partition.refused.due(now)
         {
             partition.replica = now.checked_add(self.settings.replica_limit).map(|until| (replica, until));
         }
         match data.error {
             None => self.fetched_records(now, name, offset, data, shared),
-            Some(_) if self.leave_replica(name) => {} // only the leader's word counts
+            Some(_) if self.leave_replica(now, name) => {} // only the leader's word counts
             Some(ErrorCode::OFFSET_OUT_OF_RANGE) => self.out_of_range(now, name, offset),
             Some(error) => self.partition_error(now, name, error),
         }
@@ -416,6 +466,9 @@ impl Fetcher {
         let Some(partition) = self.partitions.get_mut(name) else { return };
         partition.retry.clear();
         if scan.next > offset {
+            if partition.replica.is_some() {
+                partition.refused.clear();
+            }
             partition.stage = Stage::Fetch { offset: scan.next };
             let epoch = std::mem::replace(&mut partition.epoch, scan.epoch);
             partition.push(Chunk {
@@ -450,9 +503,16 @@ impl Fetcher {
         }
     }
 
-    /// Goes back to the leader; `false` if the partition was read there.
-    fn leave_replica(&mut self, name: &TopicPartition) -> bool {
-        self.partitions.get_mut(name).is_some_and(|partition| partition.replica.take().is_some())
+    /// Goes back to the leader, which may name a follower again after a while; `false` if the partition was read there.
+    fn leave_replica(&mut self, now: Tick, name: &TopicPartition) -> bool {
+        let Some(partition) = self.partitions.get_mut(name) else { return false };
+        let left = partition.replica.take().is_some();
+        if left {
+            let failures = partition.refused.failures.saturating_add(1);
+            let delay = self.settings.backoff.delay(failures, &mut self.rng);
+            partition.refused = Retry { failures, at: now.checked_add(delay) };
+        }
+        left
     }
 
     /// A broker refuses one partition: new leaders are looked for, the rest is told to the application.
@@ -484,11 +544,17 @@ impl Fetcher {
         let Some(broker) = self.brokers.get_mut(&id) else { return };
         broker.retry.failures = broker.retry.failures.saturating_add(1);
         broker.retry.at = Some(now + self.settings.backoff.delay(broker.retry.failures, &mut self.rng));
+        let mut left = Vec::new();
         for (name, partition) in &mut self.partitions {
-            partition.replica.take_if(|(replica, _)| *replica == id);
+            if partition.replica.is_some_and(|(replica, _)| replica == id) {
+                left.push(name.clone());
+            }
             if partition.leader.is_some_and(|leader| leader.broker == id) {
                 self.refresh.insert(name.topic.clone());
             }
+        }
+        for name in left {
+            self.leave_replica(now, &name);
         }
     }
 
@@ -574,20 +640,29 @@ impl Fetcher {
                 partition.validated();
                 continue;
             }
-            let reset = Stage::reset(self.settings.reset);
-            if reset.is_some() {
-                out.push(Effect::WasCut { partition: name.clone(), offset, diverges });
-            }
-            match (reset, diverges) {
-                (Some(_), Some(diverges)) => partition.cut(generation, diverges),
-                (Some(stage), None) => {
-                    partition.cut(generation, offset);
-                    partition.stage = stage;
-                }
-                (None, _) => {
-                    partition.stage = Stage::Validate { offset, asked: None };
+            self.ready.retain(|ready| *ready != name);
+            let void = |from| Effect::Void { partition: name.clone(), from };
+            let Some(stage) = Stage::reset(self.settings.reset) else {
+                out.push(void(i64::MAX));
+                // Whoever has seen nothing of what was cut off need not know.
+                if let Some((offset, 0..)) = partition.go_back(generation)
+                    && diverges.is_none_or(|diverges| diverges < offset)
+                {
                     self.fail(&name, PartitionFailure::Truncated { offset, diverges });
                     self.partition_failed(now, &name);
+                }
+                continue;
+            };
+            out.push(Effect::WasCut { partition: name.clone(), offset, diverges });
+            match diverges {
+                Some(diverges) => {
+                    partition.cut(generation, diverges);
+                    out.push(void(diverges));
+                }
+                None => {
+                    partition.cut(generation, offset);
+                    partition.stage = stage;
+                    out.push(void(i64::MIN));
                 }
             }
         }

@@ -3,13 +3,16 @@
 use std::collections::VecDeque;
 
 use klamm_wire::ErrorCode;
+use uuid::Uuid;
 
-use super::event::{BY_DURATION, Chunk, Handout, Leader, OffsetReset, PartitionFailure, StartOffset};
+use super::event::{
+    BY_DURATION, Chunk, Handout, Leader, OffsetReset, PartitionFailure, StartOffset, Watermarks,
+};
 use crate::{Tick, TopicPartition};
 
 /// ListOffsets timestamps with a meaning of their own.
 const LATEST: i64 = -1;
-const EARLIEST: i64 = -2;
+pub(crate) const EARLIEST: i64 = -2;
 
 /// Where the next fetch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +53,7 @@ impl Stage {
         }
     }
 
-    fn locate(timestamp: i64) -> Self {
+    pub(crate) fn locate(timestamp: i64) -> Self {
         Self::Locate { timestamp, asked: None }
     }
 
@@ -118,8 +121,14 @@ pub(crate) struct Partition {
     pub(crate) generation: u64,
     pub(crate) stage: Stage,
     pub(crate) leader: Option<Leader>,
+    /// The topic that is read, also while it has no leader; nil if its id is unknown.
+    topic: Uuid,
+    /// The topic of that name before: metadata that still tell of it are old.
+    former: Option<Uuid>,
     /// Follower to read from instead, until then (KIP-392).
     pub(crate) replica: Option<(i32, Tick)>,
+    /// Refusals of followers: until then the leader is read, whomever it names.
+    pub(crate) refused: Retry,
     /// Epoch of the record before the offset to fetch; -1 if unknown.
     pub(crate) epoch: i32,
     pub(crate) paused: bool,
@@ -135,6 +144,8 @@ pub(crate) struct Partition {
     pub(crate) queued_bytes: usize,
     /// Where the reader could not go on the last time, and how often in a row.
     pub(crate) stuck: Option<(i64, u32)>,
+    /// As the last answer told them.
+    pub(crate) watermarks: Option<Watermarks>,
 }
 
 impl Partition {
@@ -143,7 +154,10 @@ impl Partition {
             generation,
             stage: Stage::start(start),
             leader: None,
+            topic: Uuid::nil(),
+            former: None,
             replica: None,
+            refused: Retry::default(),
             epoch: epoch(start),
             paused: false,
             apart: false,
@@ -153,6 +167,16 @@ impl Partition {
             queue: VecDeque::new(),
             queued_bytes: 0,
             stuck: None,
+            watermarks: None,
+        }
+    }
+
+    /// Begins where nothing was read before, with what is known of the one it replaces.
+    pub(crate) fn inherit(&mut self, old: &Self) {
+        self.former = old.former;
+        if let Some(leader) = old.leader {
+            self.move_to(leader);
+            self.lost = None;
         }
     }
 
@@ -216,14 +240,45 @@ impl Partition {
         item
     }
 
-    /// Takes what the metadata says. Returns `true` if there is someone new to ask.
-    pub(crate) fn move_to(&mut self, leader: Leader) -> bool {
+    /// Whether a leader leads the same partition of another topic: the one that was read was deleted, and its name given to a
+    /// new one.
+    pub(crate) fn is_recreated(&self, leader: &Leader) -> bool {
+        let told = leader.topic_id;
+        !self.topic.is_nil() && !told.is_nil() && told != self.topic && self.former != Some(told)
+    }
+
+    /// Drops everything of the topic that was read until now, but for the way to begin that was asked for and is being looked up.
+    /// Returns the position in the former topic, if there was one.
+    pub(crate) fn leave_topic(&mut self, generation: u64) -> Option<i64> {
+        self.former = Some(self.topic);
+        self.topic = Uuid::nil();
+        self.leader = None;
+        let (position, stage) = match self.stage {
+            Stage::Fetch { offset } | Stage::Validate { offset, .. } => (Some(offset), Stage::Wait),
+            Stage::Locate { timestamp, .. } => (None, Stage::locate(timestamp)),
+            Stage::Wait => (None, Stage::Wait),
+        };
+        let position = self.position().or(position);
+        self.restart(generation, StartOffset::Committed);
+        self.stage = stage;
+        position
+    }
+
+    /// Takes what the metadata says.
+    pub(crate) fn move_to(&mut self, leader: Leader) {
         let stale =
             self.leader.is_some_and(|old| old.topic_id == leader.topic_id && leader.epoch < old.epoch);
-        if stale || self.leader == Some(leader) {
-            return false;
+        let former = self.former.is_some_and(|former| former == leader.topic_id);
+        if stale || former || self.leader == Some(leader) {
+            return;
+        }
+        if self.leader.is_some_and(|old| old.topic_id != leader.topic_id) {
+            self.watermarks = None;
         }
         self.leader = Some(leader);
+        if !leader.topic_id.is_nil() {
+            self.topic = leader.topic_id;
+        }
         self.replica = None;
         self.retry.clear();
         if let Stage::Fetch { offset } | Stage::Validate { offset, .. } = self.stage
@@ -232,7 +287,6 @@ impl Partition {
         {
             self.stage = Stage::Validate { offset, asked: None };
         }
-        true
     }
 
     /// The leader's log still has what was fetched.
@@ -252,5 +306,12 @@ impl Partition {
     pub(crate) fn cut(&mut self, generation: u64, diverges: i64) {
         let at = self.position().map_or(diverges, |position| position.min(diverges));
         self.restart(generation, StartOffset::Offset(at));
+    }
+
+    /// Drops what is queued, and goes back to the place behind what was taken, which has to be compared again.
+    pub(crate) fn go_back(&mut self, generation: u64) -> Option<(i64, i32)> {
+        let (offset, leader_epoch) = self.place()?;
+        self.restart(generation, StartOffset::Checked { offset, leader_epoch });
+        Some((offset, leader_epoch))
     }
 }

@@ -25,6 +25,8 @@ struct Candidate {
     held_back: bool,
     /// A partition's own reader waits for it.
     starving: bool,
+    /// A partition's follower has just refused: its leader is to send records itself.
+    refused: bool,
 }
 
 /// How long a broker may wait when a partition is left out that will want more soon.
@@ -56,6 +58,7 @@ impl Fetcher {
         let partitions = &self.partitions;
         self.brokers.retain(|id, broker| {
             broker.in_flight.is_some()
+                || broker.retry.at.is_some()
                 || partitions
                     .values()
                     .any(|p| p.source() == Some(*id) || p.leader.is_some_and(|leader| leader.broker == *id))
@@ -157,7 +160,7 @@ impl Fetcher {
         for partition in self.partitions.values_mut() {
             partition.replica.take_if(|(_, until)| *until <= now);
         }
-        let candidates = self.candidates();
+        let candidates = self.candidates(now);
         let leaders = candidates.len().max(1);
         let share = (self.settings.prefetch_bytes / leaders).min(bytes(self.settings.max_bytes)).max(1);
         let starving = self.starving && self.ready.is_empty();
@@ -181,7 +184,7 @@ impl Fetcher {
     }
 
     /// Every leader of an assigned partition, with what it could be asked for now.
-    fn candidates(&self) -> BTreeMap<i32, Candidate> {
+    fn candidates(&self, now: Tick) -> BTreeMap<i32, Candidate> {
         let enough = (self.settings.prefetch_bytes / self.partitions.len().max(1)).max(1);
         let apart = self.partitions.values().filter(|p| p.apart);
         let apart: BTreeSet<i32> = apart.filter_map(Partition::source).collect();
@@ -205,6 +208,7 @@ impl Fetcher {
             }
             candidate.full |= queued >= enough;
             candidate.starving |= partition.starving && partition.queue.is_empty();
+            candidate.refused |= partition.refused.at.is_some_and(|at| at > now);
             candidate.wanted.insert(
                 name.clone(),
                 FetchTarget {
@@ -236,7 +240,7 @@ impl Fetcher {
     }
 
     fn fetch(&mut self, id: i32, candidate: Candidate, reserved: usize, out: &mut Vec<Effect>) {
-        let Candidate { wanted, held_back, .. } = candidate;
+        let Candidate { wanted, held_back, refused, .. } = candidate;
         let max_wait = self.settings.max_wait;
         let max_wait = if held_back { max_wait.min(HELD_BACK_WAIT) } else { max_wait };
         let generation = |name: &TopicPartition| self.partitions.get(name).map(|p| p.generation);
@@ -255,6 +259,7 @@ impl Fetcher {
                 session_epoch: delta.epoch,
                 max_bytes: i32::try_from(reserved).unwrap_or(i32::MAX),
                 max_wait,
+                near: !refused,
                 partitions: delta.send,
                 forgotten: delta.forget,
             },

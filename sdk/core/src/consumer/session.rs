@@ -10,7 +10,7 @@ use std::sync::Arc;
 use klamm_wire::ErrorCode;
 use uuid::Uuid;
 
-use super::event::{FetchTarget, Wanted};
+use super::event::{FetchTarget, Wanted, Watermarks};
 use crate::TopicPartition;
 
 /// What a session adds to a request.
@@ -32,6 +32,8 @@ pub(crate) struct Session {
     known: Wanted,
     /// Names of the topics in `known`: from Fetch v13 on, answers carry only ids.
     topics: BTreeMap<Uuid, Arc<str>>,
+    /// What was told of those in `known`: it is told again only when it changes, also to whoever wants them anew.
+    watermarks: BTreeMap<TopicPartition, Watermarks>,
     /// Where the next full request begins, so that a broker that always stops at its byte limit serves everyone.
     turn: usize,
 }
@@ -46,7 +48,9 @@ impl Session {
             .filter(|t| !t.topic_id.is_nil())
             .map(|t| (t.topic_id, t.partition.topic.clone()))
             .collect();
-        self.known = wanted;
+        let before = std::mem::replace(&mut self.known, wanted);
+        let same = |name: &TopicPartition| Some(before.get(name)?.topic_id == self.known.get(name)?.topic_id);
+        self.watermarks.retain(|name, _| same(name) == Some(true));
         Delta { id: self.id, epoch: self.epoch, send, forget }
     }
 
@@ -98,6 +102,16 @@ impl Session {
     /// Nobody knows whether the broker saw the request.
     pub(crate) fn broken(&mut self) {
         self.epoch = 0;
+    }
+
+    /// The broker told how far a log reaches.
+    pub(crate) fn told(&mut self, partition: &TopicPartition, watermarks: Watermarks) {
+        self.watermarks.insert(partition.clone(), watermarks);
+    }
+
+    /// How far a log reaches, as the broker told last.
+    pub(crate) fn watermarks(&self, partition: &TopicPartition) -> Option<Watermarks> {
+        self.watermarks.get(partition).copied()
     }
 
     /// The partition that an answer speaks of.

@@ -74,6 +74,7 @@ fn fetch(broker: i32, session: (i32, i32), partitions: Vec<FetchTarget>, max_byt
         session_epoch: session.1,
         max_bytes,
         max_wait: 500 * MS,
+        near: true,
         partitions,
         forgotten: vec![],
     };
@@ -362,6 +363,7 @@ fn a_paused_partition_leaves_the_session_and_keeps_what_is_queued() {
         session_epoch: 1,
         max_bytes: 1_000,
         max_wait: 500 * MS,
+        near: true,
         partitions: vec![],
         forgotten: vec![(tp(0), ID)],
     };
@@ -439,23 +441,156 @@ fn a_new_assignment_keeps_known_leaders_and_drops_the_rest() {
 #[test]
 fn a_follower_that_the_leader_names_is_read_until_it_refuses_or_the_time_is_over() {
     let mut bench = Bench::fetching(settings(), 5);
-    let nearer = |to| FetchedPartition { preferred_replica: Some(to), ..records(0, Bytes::new()) };
-    let there = |effects: &[Effect]| match effects {
-        [Effect::Fetch { broker, .. }, ..] => *broker,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(there(&bench.step(answer(1, 9, vec![nearer(2)]))), 2);
-    assert_eq!(there(&bench.step(answer(2, 8, vec![records(0, batch(5, 2))]))), 2);
+    assert_eq!(there(&bench.step(answer(1, 9, vec![nearer(2)]))), (2, true));
+    assert_eq!(there(&bench.step(answer(2, 8, vec![records(0, batch(5, 2))]))), (2, true));
     // What a follower says is not the last word.
     let back = bench.step(answer(2, 8, vec![error(0, ErrorCode::OFFSET_OUT_OF_RANGE)]));
-    assert_eq!(there(&back), 1);
-    assert_eq!(there(&bench.step(answer(1, 9, vec![nearer(2)]))), 2);
+    assert_eq!(there(&back), (1, false), "it is to send records itself");
+    bench.now += 150 * MS;
+    assert_eq!(there(&bench.step(answer(1, 9, vec![nearer(2)]))), (2, true));
     let effects = bench.step(Event::FetchFailed { broker: 2 });
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Fetch { broker: 1, .. })), "{effects:?}");
-    assert_eq!(there(&bench.step(answer(1, 9, vec![nearer(3)]))), 3);
+    bench.now += 300 * MS;
+    assert_eq!(there(&bench.step(answer(1, 9, vec![nearer(3)]))), (3, true));
     bench.now += 300_000 * MS;
-    assert_eq!(there(&bench.step(answer(3, 7, vec![records(0, Bytes::new())]))), 1, "after so long");
+    assert_eq!(there(&bench.step(answer(3, 7, vec![records(0, Bytes::new())]))), (1, true), "after so long");
     assert_eq!(bench.fetcher.position(&tp(0)), Some(5), "what was fetched is there to be taken");
+}
+
+fn nearer(to: i32) -> FetchedPartition {
+    FetchedPartition { preferred_replica: Some(to), ..records(0, Bytes::new()) }
+}
+
+/// Who is asked first, and whether it may name a follower.
+fn there(effects: &[Effect]) -> (i32, bool) {
+    match effects {
+        [Effect::Fetch { broker, plan }, ..] => (*broker, plan.near),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Goal: a follower that always refuses, or cannot be reached, costs a request now and then; its leader is read meanwhile.
+#[test]
+fn a_follower_that_refuses_is_asked_again_more_and_more_slowly_and_the_leader_sends_records_meanwhile() {
+    for unreachable in [false, true] {
+        let mut bench = Bench::fetching(settings(), 0);
+        let (mut asked, mut next, mut leader_asked) = (vec![], 0, false);
+        while bench.now < 10_000 * MS {
+            let busy = |broker| bench.fetcher.brokers.get(&broker).is_some_and(|b| b.in_flight.is_some());
+            if busy(2) {
+                asked.push(bench.now);
+                match unreachable {
+                    true => bench.step(Event::FetchFailed { broker: 2 }),
+                    false => bench.step(answer(2, 0, vec![error(0, ErrorCode::NOT_LEADER_OR_FOLLOWER)])),
+                };
+            } else if busy(1) {
+                // The leader of a client with a rack only says where to go.
+                let may_name = std::mem::take(&mut leader_asked) || bench.now == Tick::ZERO;
+                let data = if may_name { nearer(2) } else { records(0, batch(next, 1)) };
+                next += i64::from(!may_name);
+                let effects = bench.step(answer(1, 0, vec![data]));
+                leader_asked =
+                    matches!(effects[..], [Effect::Fetch { broker: 1, ref plan }, ..] if plan.near);
+                bench.take();
+            }
+            bench.now += 5 * MS;
+            let mut out = vec![];
+            bench.fetcher.on_deadline(bench.now, &mut out);
+            leader_asked |= out.iter().any(|e| matches!(e, Effect::Fetch { broker: 1, plan } if plan.near));
+        }
+        assert!((8..20).contains(&asked.len()), "asked {} times: {asked:?}", asked.len());
+        assert!(next > 500, "the leader was read meanwhile: {next}");
+    }
+}
+
+/// Another topic under the same name.
+fn recreated(broker: i32, epoch: i32) -> Location {
+    Location::At(Leader { broker, epoch, topic_id: Uuid::from_u128(8) })
+}
+
+/// Goal: no record of the new topic is skipped, however long it is, and none of the old one handed out after it is known.
+#[test]
+fn a_topic_that_was_created_again_is_read_from_its_beginning() {
+    for reset in [OffsetReset::Latest, OffsetReset::Earliest, OffsetReset::ByDuration(MS)] {
+        for gone_meanwhile in [false, true] {
+            let mut bench = Bench::fetching(FetchSettings { reset, ..settings() }, 5);
+            bench.step(answer(1, 9, vec![records(0, batch(5, 3))]));
+            if gone_meanwhile {
+                let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+                bench.step(Event::Located(vec![(tp(0), Location::Unknown(code))]));
+            }
+            let effects = bench.step(Event::Located(vec![(tp(0), recreated(2, 0))]));
+            let lookup = Lookup { partition: tp(0), leader_epoch: 0, timestamp: -2 };
+            let told = [
+                Effect::Recreated { partition: tp(0), offset: Some(5) },
+                Effect::Void { partition: tp(0), from: i64::MIN },
+                Effect::ListOffsets { broker: 2, lookup: 1, partitions: vec![lookup] },
+                Effect::Wake,
+            ];
+            assert_eq!(effects, told);
+            assert_eq!(bench.take().0, None, "what was queued is of the old topic");
+            assert_eq!(
+                bench.step(answer(1, 9, vec![records(0, batch(8, 3))])),
+                [],
+                "and so is what comes late"
+            );
+            // A broker that is behind tells of the old one.
+            assert_eq!(bench.step(Event::Located(vec![(tp(0), leader(1, 3))])), []);
+            let listed = ListedOffset {
+                partition: tp(0),
+                error: ErrorCode::NONE,
+                offset: 0,
+                timestamp_ms: -1,
+                leader_epoch: -1,
+            };
+            let effects = bench.step(Event::Listed { broker: 2, lookup: 1, offsets: vec![listed] });
+            let Effect::Fetch { broker: 2, plan } = &effects[0] else { panic!("{effects:?}") };
+            assert_eq!((plan.partitions[0].offset, plan.partitions[0].topic_id), (0, Uuid::from_u128(8)));
+        }
+    }
+}
+
+#[test]
+fn without_a_policy_the_application_is_told_that_its_topic_was_created_again() {
+    let mut bench = Bench::fetching(FetchSettings { reset: OffsetReset::None, ..settings() }, 5);
+    bench.step(answer(1, 9, vec![records(0, batch(5, 3))]));
+    bench.step(Event::Located(vec![(tp(0), recreated(2, 0))]));
+    let failure = PartitionFailure::Truncated { offset: 5, diverges: Some(0) };
+    assert_eq!(bench.take(), (Some(Handout::Failed { partition: tp(0), failure }), vec![]));
+    let effects = bench.step(Event::Seek(tp(0), StartOffset::Offset(0)));
+    assert!(matches!(&effects[0], Effect::Fetch { broker: 2, plan } if plan.partitions[0].offset == 0));
+}
+
+#[test]
+fn whoever_waits_for_a_start_gets_it_in_the_topic_that_was_created_again() {
+    let mut bench = Bench::new(settings());
+    bench.step(Event::Assign(vec![(tp(0), StartOffset::End)]));
+    bench.step(Event::Located(vec![(tp(0), leader(1, 3))]));
+    let effects = bench.step(Event::Located(vec![(tp(0), recreated(1, 0))]));
+    let lookup = Lookup { partition: tp(0), leader_epoch: 0, timestamp: -1 };
+    let asked = Effect::ListOffsets { broker: 1, lookup: 2, partitions: vec![lookup] };
+    assert!(effects.contains(&asked), "{effects:?}");
+}
+
+/// Goal: with `auto.offset.reset=none` an error comes only if records were handed out that are gone.
+#[test]
+fn without_a_policy_a_cut_behind_what_was_taken_goes_unnoticed_and_one_before_it_is_told() {
+    let mut bench = Bench::fetching(FetchSettings { reset: OffsetReset::None, ..settings() }, 5);
+    bench.step(answer(1, 9, vec![records(0, batch(5, 2))]));
+    bench.take();
+    bench.step(answer(1, 9, vec![records(0, batch(7, 3))]));
+    bench.step(Event::Located(vec![(tp(0), leader(2, 4))]));
+    let end = |end| Some(vec![EndOfEpoch { partition: tp(0), error: ErrorCode::NONE, epoch: 3, end }]);
+    let effects = bench.step(Event::Ended { broker: 2, lookup: 1, ends: end(8) });
+    let void = Effect::Void { partition: tp(0), from: i64::MAX };
+    assert!(effects.contains(&void), "a chunk that is open is compared again: {effects:?}");
+    assert_eq!(bench.take().0, None, "what was fetched behind 7 is fetched again");
+    let effects = bench.step(Event::Ended { broker: 2, lookup: 2, ends: end(8) });
+    assert!(matches!(&effects[0], Effect::Fetch { broker: 2, plan } if plan.partitions[0].offset == 7));
+    bench.step(Event::Located(vec![(tp(0), leader(1, 6))]));
+    bench.step(Event::Ended { broker: 1, lookup: 3, ends: end(6) });
+    let failure = PartitionFailure::Truncated { offset: 7, diverges: Some(6) };
+    assert_eq!(bench.take().0, Some(Handout::Failed { partition: tp(0), failure }));
 }
 
 #[test]
@@ -479,7 +614,7 @@ fn a_new_leader_is_asked_whether_it_has_what_was_fetched_before_it_is_read() {
     assert!(matches!(effects[..], [Effect::EndsOfEpochs { broker: 1, lookup: 2, .. }]), "{effects:?}");
     let effects = bench.step(Event::Ended { broker: 1, lookup: 2, ends: Some(vec![end(6)]) });
     let cut = Effect::WasCut { partition: tp(0), offset: 10, diverges: Some(6) };
-    assert_eq!(effects[0], cut);
+    assert_eq!(effects[..2], [cut, Effect::Void { partition: tp(0), from: 6 }]);
     assert_eq!(bench.fetcher.position(&tp(0)), Some(6), "what was not handed out behind it is dropped");
     // One from before KIP-320 cannot tell.
     bench.step(answer(1, 9, vec![records(0, batch(6, 2))]));

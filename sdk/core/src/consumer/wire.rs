@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::event::{
     Aborted, EndOfEpoch, EpochLookup, FetchAnswer, FetchPlan, FetchSettings, FetchTarget, FetchedPartition,
-    Isolation, ListedOffset, Lookup,
+    Isolation, ListedOffset, Lookup, Watermarks,
 };
 use crate::TopicPartition;
 
@@ -48,7 +48,11 @@ impl FetchPlan {
             .with_min_bytes(settings.min_bytes)
             .with_max_bytes(self.max_bytes)
             .with_isolation_level(settings.isolation.code())
-            .with_rack_id(StrBytes::from_string(settings.rack.clone()))
+            .with_rack_id(StrBytes::from_string(if self.near {
+                settings.rack.clone()
+            } else {
+                String::new()
+            }))
             .with_session_id(self.session_id)
             .with_session_epoch(self.session_epoch)
             .with_topics(self.topics(settings.max_partition_bytes))
@@ -109,6 +113,12 @@ impl From<FetchResponse> for FetchAnswer {
 fn fetched(topic: &str, topic_id: Uuid, data: PartitionData) -> FetchedPartition {
     let leader = data.current_leader;
     let aborted = data.aborted_transactions.unwrap_or_default();
+    let told = |offset: i64| Some(offset).filter(|offset| *offset >= 0);
+    let watermarks = told(data.high_watermark).map(|high| Watermarks {
+        low: told(data.log_start_offset),
+        high,
+        last_stable: told(data.last_stable_offset),
+    });
     FetchedPartition {
         topic: topic.to_owned(),
         topic_id,
@@ -116,6 +126,7 @@ fn fetched(topic: &str, topic_id: Uuid, data: PartitionData) -> FetchedPartition
         error: failure(data.error_code),
         current_leader: (leader.leader_id.0 >= 0).then_some((leader.leader_id.0, leader.leader_epoch)),
         preferred_replica: Some(data.preferred_read_replica.0).filter(|broker| *broker >= 0),
+        watermarks: watermarks.filter(|_| data.error_code == ErrorCode::NONE.0),
         aborted: aborted
             .into_iter()
             .map(|t| Aborted { producer_id: t.producer_id.0, first_offset: t.first_offset })

@@ -164,15 +164,11 @@ impl Membership {
         }
         match chosen {
             Err(_) if aside => {}
-            Ok(Chosen { assignments, counts }) => {
-                // A leader has itself at least to assign something to.
-                let assignments_stand = assignments.is_empty();
-                self.led = Some(counts);
+            Ok(Chosen { assignments, shapes }) => {
+                self.led = Some(shapes);
                 self.sync(assignments, out);
-                // What stands may have been assigned before partitions came.
-                if assignments_stand {
-                    self.compare_led();
-                }
+                // Partitions may have come while it was assigned; or before, if what stands was assigned by somebody else.
+                self.compare_led();
             }
             Err(reason) => {
                 // Another member may lead with more luck.

@@ -126,8 +126,35 @@ pub enum JoinAnswer {
 pub struct Chosen {
     /// Assignments in bytes, by member id.
     pub assignments: Vec<(Arc<str>, Bytes)>,
-    /// Partitions that the topics of the group had: the leader joins again when that changes.
-    pub counts: BTreeMap<Arc<str>, usize>,
+    /// What the topics of the group were like: the leader joins again when that changes.
+    pub shapes: Shapes,
+}
+
+/// What assignments depend on in the metadata of a topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicShape {
+    /// How many partitions it has; none if it does not exist.
+    pub partitions: usize,
+    /// For members with a rack, the racks of each partition's replicas (KIP-881); `None` where that of one is not known now, as
+    /// its broker is down. Else empty.
+    pub racks: Vec<Option<BTreeSet<Arc<str>>>>,
+}
+
+/// Topics by name.
+pub type Shapes = BTreeMap<Arc<str>, TopicShape>;
+
+impl TopicShape {
+    /// So many partitions, wherever they are.
+    pub fn new(partitions: usize) -> Self {
+        Self { partitions, racks: Vec::new() }
+    }
+
+    pub(super) fn differs(&self, other: &Self) -> bool {
+        let moved = |(one, other): (&Option<BTreeSet<_>>, &Option<BTreeSet<_>>)| {
+            one.as_ref().zip(other.as_ref()).is_some_and(|(one, other)| one != other)
+        };
+        self.partitions != other.partitions || self.racks.iter().zip(&other.racks).any(moved)
+    }
 }
 
 /// What happened.
@@ -135,14 +162,16 @@ pub struct Chosen {
 pub enum Event {
     /// The application wants these topics.
     Subscribe(BTreeSet<Arc<str>>),
+    /// What the application wants by a pattern is these topics now.
+    Matched(BTreeSet<Arc<str>>),
     /// The application wants none any more.
     Unsubscribe,
     /// The application is done; [`Effect::Closed`] follows.
     Close,
     /// The application last asked for records then; `None`: it waits for them at this moment.
     Polled(Option<Tick>),
-    /// The metadata changed: partitions that topics have now. Those that were not told are not known.
-    Counts(BTreeMap<Arc<str>, usize>),
+    /// The metadata changed: what topics are like now. Those that were not told are not known.
+    Topics(Shapes),
     /// Answer to [`Effect::FindCoordinator`].
     Coordinator(Result<i32, Refusal>),
     /// Answer to [`Effect::Join`].
@@ -178,8 +207,10 @@ pub enum Reason {
     Rebalance,
     /// This member subscribed to other topics.
     SubscriptionChanged,
-    /// Topics of the group have other partitions than before.
+    /// Topics of the group have other partitions than before, or have them in other racks.
     PartitionsChanged,
+    /// Topics of the subscription were created or deleted.
+    TopicsChanged,
     /// A rebalance gave them to another member.
     GivenAway,
     /// The application unsubscribed.
@@ -201,7 +232,8 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::Rebalance => "the group is rebalancing",
             Self::SubscriptionChanged => "the subscription changed",
-            Self::PartitionsChanged => "the number of partitions changed",
+            Self::PartitionsChanged => "partitions were added or moved to other racks",
+            Self::TopicsChanged => "subscribed topics were created or deleted",
             Self::GivenAway => "the rebalance gave them to another member",
             Self::Unsubscribed => "the consumer unsubscribed",
             Self::Closed => "the consumer is being closed",
@@ -307,7 +339,7 @@ pub enum Effect {
         assignor: Arc<str>,
         /// All members.
         members: Vec<JoinedMember>,
-        /// The assignment stands: nothing is to be assigned, only [`Chosen::counts`] to be told.
+        /// The assignment stands: nothing is to be assigned, only [`Chosen::shapes`] to be told.
         stands: bool,
     },
     /// Send a SyncGroup.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use klamm_wire::planted::{Bug, planted};
 
-use super::event::{Call, CommitRefusal, Effect, Event, Fatal, GroupSettings, Offsets, Reason, Refusal};
+use super::event::{
+    Call, CommitRefusal, Effect, Event, Fatal, GroupSettings, Offsets, Reason, Refusal, Shapes, TopicShape,
+};
 use crate::assign::Assignment;
 use crate::{Tick, TopicPartition};
 
@@ -77,9 +79,10 @@ pub struct Membership {
     pub(super) topics: Option<BTreeSet<Arc<str>>>,
     /// Topics told in the last JoinGroup.
     pub(super) told_topics: BTreeSet<Arc<str>>,
-    pub(super) counts: BTreeMap<Arc<str>, usize>,
-    /// Partitions that were assigned by this member as leader.
-    pub(super) led: Option<BTreeMap<Arc<str>, usize>>,
+    /// What topics are like.
+    pub(super) shapes: Shapes,
+    /// What those were like that this member, as leader, assigned.
+    pub(super) led: Option<Shapes>,
     pub(super) coordinator: Coordinator,
     /// A commit of somebody who is no member needs the coordinator.
     pub(super) asked_for: bool,
@@ -128,7 +131,7 @@ impl Membership {
             phase: Phase::Idle,
             topics: None,
             told_topics: BTreeSet::new(),
-            counts: BTreeMap::new(),
+            shapes: Shapes::new(),
             led: None,
             coordinator: Coordinator::Unknown,
             asked_for: false,
@@ -162,10 +165,11 @@ impl Membership {
     pub fn step(&mut self, now: Tick, event: Event, out: &mut Vec<Effect>) {
         match event {
             Event::Subscribe(topics) => self.subscribe(now, topics),
+            Event::Matched(topics) => self.matched(topics),
             Event::Unsubscribe => self.end(Reason::Unsubscribed, false),
             Event::Close => self.end(Reason::Closed, true),
             Event::Polled(at) => self.polled(now, at),
-            Event::Counts(counts) => self.counted(counts),
+            Event::Topics(shapes) => self.look_at(shapes),
             Event::Coordinator(answer) => self.found(now, answer, out),
             Event::Join(ticket, answer) => self.join_answered(now, ticket, answer, out),
             Event::Led(ticket, chosen) => self.led(ticket, chosen, out),
@@ -268,6 +272,13 @@ impl Membership {
         }
     }
 
+    fn matched(&mut self, topics: BTreeSet<Arc<str>>) {
+        if self.topics.as_ref().is_some_and(|before| *before != topics) {
+            self.topics = Some(topics);
+            self.rejoin(Reason::TopicsChanged);
+        }
+    }
+
     /// Joins again: at once, or when the present changeover is done.
     pub(super) fn rejoin(&mut self, reason: Reason) {
         match self.phase {
@@ -313,19 +324,27 @@ impl Membership {
         }
     }
 
-    fn counted(&mut self, counts: BTreeMap<Arc<str>, usize>) {
-        self.counts = counts;
+    fn look_at(&mut self, shapes: Shapes) {
+        self.shapes = shapes;
         self.compare_led();
     }
 
-    /// Joins again if the topics have other partitions than this leader assigned.
+    /// Joins again if the topics are not what this leader assigned.
     pub(super) fn compare_led(&mut self) {
-        let changed = |led: &BTreeMap<Arc<str>, usize>| {
-            self.counts.iter().any(|(topic, count)| led.get(topic).is_some_and(|before| before != count))
-        };
-        if self.led.as_ref().is_some_and(changed) {
-            self.rejoin(Reason::PartitionsChanged);
+        let Some(led) = &self.led else { return };
+        let changed = |(topic, now): (&Arc<str>, _)| Some((led.get(topic)?, now));
+        let differs = |(before, now): &(&TopicShape, &TopicShape)| now.differs(before);
+        if let Some((before, now)) = self.shapes.iter().filter_map(changed).find(differs) {
+            self.rejoin(match before.partitions == 0 || now.partitions == 0 {
+                true => Reason::TopicsChanged,
+                false => Reason::PartitionsChanged,
+            });
         }
+    }
+
+    /// Topics of the group, if this is its leader: some may be of interest to others only.
+    pub fn led_topics(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.led.iter().flat_map(|led| led.keys())
     }
 
     /// Leaves because nobody polls. A static member just falls silent, so that it gets the same when it is back.

@@ -25,7 +25,7 @@ mod tests;
 
 pub use event::{
     Call, Chosen, CommitRefusal, CommittedOffset, Effect, Event, Fatal, GroupSettings, JoinAnswer, Joined,
-    JoinedMember, Offsets, Reason, Refusal,
+    JoinedMember, Offsets, Reason, Refusal, Shapes, TopicShape,
 };
 pub use member::Membership;
 pub use order::{Attempt, CommitOrder};

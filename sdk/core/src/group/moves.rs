@@ -116,12 +116,15 @@ impl Membership {
         let wanted = |name: &&TopicPartition| self.told_topics.contains(&name.topic);
         let target: BTreeSet<_> = assignment.partitions.iter().filter(wanted).cloned().collect();
         let mut lost = &self.owned - &target;
+        let gone =
+            |name: &TopicPartition| self.shapes.get(&name.topic).is_some_and(|shape| shape.partitions == 0);
+        let reason = if lost.iter().all(gone) { Reason::TopicsChanged } else { Reason::GivenAway };
         if planted(Bug::KeepRevoked) && !lost.is_empty() {
             lost.clear();
-            self.again.get_or_insert(Reason::GivenAway);
+            self.again.get_or_insert(reason);
         }
-        if self.revoke(lost, Reason::GivenAway, out) {
-            self.again.get_or_insert(Reason::GivenAway);
+        if self.revoke(lost, reason, out) {
+            self.again.get_or_insert(reason);
             return true;
         }
         let Some(generation) = self.generation else {

@@ -2,10 +2,11 @@
 //!
 //! [`ClusterMetadata`] is one immutable snapshot; [`Refresh`] is the machine that makes the next one.
 
+mod pattern;
 mod refresh;
 mod update;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use klamm_wire::ErrorCode;
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use klamm_wire::messages::metadata_response::MetadataResponseTopic;
 
+pub use pattern::{PatternError, TopicPattern};
 pub use refresh::{Effect, Event, Query, Refresh, RefreshSettings};
 
 /// A broker as it advertises itself.
@@ -60,6 +62,8 @@ pub struct TopicMetadata {
     pub partitions: Vec<PartitionMetadata>,
     /// What the broker said about the topic; anything but `NONE` means that it cannot be used now.
     pub error: ErrorCode,
+    /// Two answers in a row said that it does not exist. One alone may come from a broker that has not heard of it yet.
+    pub gone: bool,
 }
 
 impl TopicMetadata {
@@ -83,8 +87,19 @@ pub struct ClusterMetadata {
     pub controller: Option<i32>,
     /// All brokers by id.
     pub brokers: BTreeMap<i32, BrokerMetadata>,
-    /// The topics asked for, by name.
+    /// The topics asked for, by name or by pattern.
     pub topics: BTreeMap<Arc<str>, Arc<TopicMetadata>>,
+    /// Which topics match the pattern that is followed, once all topics were told.
+    pub matched: Option<Arc<MatchedTopics>>,
+}
+
+/// Topics that match a pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatchedTopics {
+    /// The pattern.
+    pub pattern: TopicPattern,
+    /// Their names.
+    pub topics: BTreeSet<Arc<str>>,
 }
 
 impl ClusterMetadata {

@@ -10,19 +10,20 @@
 //! ```
 //!
 //! Invariants: at most one query is out. Queries are `retry.backoff.ms` apart, except that a topic never asked
-//! for is asked for at once. A query has one answer to "may the broker create topics", so topics wanted with
-//! and without creation never share one.
+//! for, or a pattern, is asked for at once. A query has one answer to "may the broker create topics", so topics wanted with
+//! and without creation never share one. A pattern is looked at whenever all topics are told, and never creates one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use klamm_wire::ErrorCode;
 use klamm_wire::StrBytes;
 use klamm_wire::messages::metadata_request::MetadataRequestTopic;
+use klamm_wire::messages::metadata_response::MetadataResponseTopic;
 use klamm_wire::messages::{MetadataRequest, MetadataResponse, TopicName};
 
-use super::{BrokerMetadata, ClusterMetadata, TopicMetadata, update};
+use super::{BrokerMetadata, ClusterMetadata, MatchedTopics, TopicMetadata, TopicPattern, update};
 use crate::Tick;
 use crate::backoff::Backoff;
 
@@ -53,6 +54,8 @@ pub enum Event<'a> {
     },
     /// Somebody used this topic.
     Used(&'a str),
+    /// Find and keep all topics that match, now and with every refresh; `None`: no longer.
+    Follow(Option<TopicPattern>),
     /// An answer of a broker contradicts the snapshot.
     Doubted,
     /// The answer to the query that is out.
@@ -90,8 +93,8 @@ pub enum Effect {
 /// A Metadata request for any broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
-    /// Topics to ask for, maybe none: then only brokers are told.
-    pub topics: Vec<Arc<str>>,
+    /// Topics to ask for, maybe none: then only brokers are told. `None` asks for all topics there are.
+    pub topics: Option<Vec<Arc<str>>>,
     /// Whether the broker may create the ones that do not exist.
     pub auto_create: bool,
 }
@@ -104,7 +107,7 @@ impl Query {
             MetadataRequestTopic::default().with_name(Some(name))
         };
         MetadataRequest::default()
-            .with_topics(Some(self.topics.iter().map(topic).collect()))
+            .with_topics(self.topics.as_ref().map(|topics| topics.iter().map(topic).collect()))
             .with_allow_auto_topic_creation(self.auto_create)
     }
 }
@@ -126,6 +129,12 @@ struct Interest {
     due: Due,
 }
 
+#[derive(Debug)]
+struct Followed {
+    pattern: TopicPattern,
+    due: Due,
+}
+
 /// Decides when to ask for metadata, and merges the answers.
 #[derive(Debug)]
 pub struct Refresh {
@@ -133,6 +142,9 @@ pub struct Refresh {
     rng: fastrand::Rng,
     snapshot: Arc<ClusterMetadata>,
     interests: BTreeMap<Arc<str>, Interest>,
+    followed: Option<Followed>,
+    /// All topics were asked for last: now it is the turn of those wanted by name.
+    asked_for_all: bool,
     brokers_due: bool,
     asking: Option<Query>,
     failures: u32,
@@ -150,6 +162,8 @@ impl Refresh {
             rng,
             snapshot: Arc::default(),
             interests: BTreeMap::new(),
+            followed: None,
+            asked_for_all: false,
             brokers_due: true,
             asking: None,
             failures: 0,
@@ -172,6 +186,7 @@ impl Refresh {
                     interest.used_at = now;
                 }
             }
+            Event::Follow(pattern) => self.follow(pattern, out),
             Event::Doubted => self.all_due(now),
             Event::Answered(response) => self.answered(now, response, out),
             Event::Failed => self.failed(now),
@@ -195,7 +210,7 @@ impl Refresh {
     pub fn deadline(&self) -> Option<Tick> {
         let ask_at = match self.asking {
             Some(_) => None,
-            None if self.interests.values().any(|interest| interest.due == Due::New) => Some(Tick::ZERO),
+            None if self.is_new() => Some(Tick::ZERO),
             None if self.is_due() => Some(self.not_before),
             None => None,
         };
@@ -210,14 +225,30 @@ impl Refresh {
         if self.all_due_at <= now {
             self.all_due(now);
         }
-        let new = self.interests.values().any(|interest| interest.due == Due::New);
-        if self.asking.is_none() && (new || (self.is_due() && self.not_before <= now)) {
+        if self.asking.is_none() && (self.is_new() || (self.is_due() && self.not_before <= now)) {
             self.ask(now, out);
         }
     }
 
     fn is_due(&self) -> bool {
-        self.brokers_due || self.interests.values().any(|interest| interest.due != Due::No)
+        self.brokers_due || self.dues().any(|due| due != Due::No)
+    }
+
+    /// Whether there is something that was never asked for.
+    fn is_new(&self) -> bool {
+        self.dues().any(|due| due == Due::New)
+    }
+
+    fn dues(&self) -> impl Iterator<Item = Due> {
+        self.interests.values().map(|interest| interest.due).chain(self.followed.iter().map(|f| f.due))
+    }
+
+    fn follow(&mut self, pattern: Option<TopicPattern>, out: &mut Vec<Effect>) {
+        self.followed = pattern.map(|pattern| Followed { pattern, due: Due::New });
+        if self.snapshot.matched.is_some() {
+            let cluster = ClusterMetadata { matched: None, ..ClusterMetadata::clone(&self.snapshot) };
+            self.publish(cluster, out);
+        }
     }
 
     /// Only a client that knew brokers can have lost them.
@@ -235,7 +266,8 @@ impl Refresh {
             return;
         }
         // A refusal told to somebody else before is not the answer to this question.
-        if self.snapshot.topics.contains_key(&topic) {
+        let follows = self.snapshot.matched.as_ref().is_some_and(|matched| matched.topics.contains(&topic));
+        if self.snapshot.topics.contains_key(&topic) && !follows {
             let mut cluster = ClusterMetadata::clone(&self.snapshot);
             cluster.topics.remove(&topic);
             self.publish(cluster, out);
@@ -249,6 +281,13 @@ impl Refresh {
         for interest in self.interests.values_mut().filter(|interest| interest.due == Due::No) {
             interest.due = Due::Again;
         }
+        self.follow_again();
+    }
+
+    fn follow_again(&mut self) {
+        if let Some(followed) = self.followed.as_mut().filter(|followed| followed.due == Due::No) {
+            followed.due = Due::Again;
+        }
     }
 
     fn ask(&mut self, now: Tick, out: &mut Vec<Effect>) {
@@ -256,6 +295,23 @@ impl Refresh {
         self.interests.retain(|_, interest| {
             interest.due == Due::New || now.saturating_sub(interest.used_at) <= max_idle
         });
+        let named = self.interests.values().any(|interest| interest.due != Due::No);
+        self.brokers_due = false;
+        self.unanswered_since.get_or_insert(now);
+        let follows = self.followed.as_mut().filter(|followed| followed.due != Due::No);
+        let query = match follows.filter(|_| !(named && self.asked_for_all)) {
+            Some(followed) => {
+                followed.due = Due::No;
+                Query { topics: None, auto_create: false }
+            }
+            None => self.ask_by_name(),
+        };
+        self.asked_for_all = query.topics.is_none();
+        self.asking = Some(query.clone());
+        out.push(Effect::Ask(query));
+    }
+
+    fn ask_by_name(&mut self) -> Query {
         let due = |interest: &&mut Interest| interest.due != Due::No;
         // What somebody waits for goes first.
         let first = self.interests.values_mut().filter(due).max_by_key(|interest| interest.due == Due::New);
@@ -267,11 +323,7 @@ impl Refresh {
                 topics.push(name.clone());
             }
         }
-        self.brokers_due = false;
-        self.unanswered_since.get_or_insert(now);
-        let query = Query { topics, auto_create };
-        self.asking = Some(query.clone());
-        out.push(Effect::Ask(query));
+        Query { topics: Some(topics), auto_create }
     }
 
     fn answered(&mut self, now: Tick, response: &MetadataResponse, out: &mut Vec<Effect>) {
@@ -288,34 +340,86 @@ impl Refresh {
         self.unanswered_since = None;
         let mut cluster = ClusterMetadata::clone(&self.snapshot);
         update::cluster(&mut cluster, response);
-        cluster.topics.retain(|name, _| self.interests.contains_key(name));
+        let satisfied = match query.topics {
+            Some(names) => self.told_by_name(&names, response, &mut cluster),
+            None => self.told_all(response, &mut cluster),
+        };
+        self.failures = if satisfied { 0 } else { self.failures.saturating_add(1) };
+        self.pause(now);
+        self.publish(cluster, out);
+    }
+
+    /// Returns `false` if something has to be asked for again.
+    fn told_by_name(
+        &mut self,
+        names: &[Arc<str>],
+        response: &MetadataResponse,
+        cluster: &mut ClusterMetadata,
+    ) -> bool {
+        let matched = cluster.matched.clone();
+        let follows = |name: &Arc<str>| matched.as_ref().is_some_and(|found| found.topics.contains(name));
+        cluster.topics.retain(|name, _| self.interests.contains_key(name) || follows(name));
         let mut satisfied = true;
-        for name in &query.topics {
+        for name in names {
             let told = response
                 .topics
                 .iter()
                 .find(|topic| topic.name.as_ref().is_some_and(|told| told.0.as_str() == &**name));
-            let Some(told) = told else {
-                satisfied = false;
-                self.again(name);
-                continue;
-            };
-            let topic = update::topic(name, cluster.topics.get(name), told);
-            match verdict(&topic) {
-                Verdict::Good => {}
-                Verdict::AskAgain => {
-                    satisfied = false;
+            satisfied &= match told {
+                Some(told) => self.told(name, told, cluster),
+                None => {
                     self.again(name);
+                    false
                 }
-                Verdict::Refused => {
-                    self.interests.remove(name);
+            };
+        }
+        satisfied
+    }
+
+    /// As [`Self::told_by_name`], for an answer that tells all topics there are.
+    fn told_all(&mut self, response: &MetadataResponse, cluster: &mut ClusterMetadata) -> bool {
+        let pattern = self.followed.as_ref().map(|followed| followed.pattern.clone());
+        let wanted_before: BTreeSet<_> = self.interests.keys().cloned().collect();
+        let mut matched = BTreeSet::new();
+        let mut satisfied = true;
+        for told in &response.topics {
+            let Some(name) = &told.name else { continue };
+            let matches = pattern.as_ref().is_some_and(|p| p.matches(name.as_str(), told.is_internal));
+            let wanted = self.interests.get_key_value(name.as_str()).map(|(name, _)| name.clone());
+            if !matches && wanted.is_none() {
+                continue;
+            }
+            let name = wanted.unwrap_or_else(|| Arc::from(name.as_str()));
+            if matches && ErrorCode(told.error_code) != ErrorCode::UNKNOWN_TOPIC_OR_PARTITION {
+                matched.insert(name.clone());
+            }
+            if let Some(interest) = self.interests.get_mut(&name) {
+                interest.due = Due::No;
+            }
+            if !self.told(&name, told, cluster) {
+                satisfied = false;
+                if matches {
+                    self.follow_again();
                 }
             }
-            cluster.topics.insert(name.clone(), Arc::new(topic));
         }
-        self.failures = if satisfied { 0 } else { self.failures.saturating_add(1) };
-        self.pause(now);
-        self.publish(cluster, out);
+        // Somebody may wait to hear that a topic is refused.
+        cluster.topics.retain(|name, _| wanted_before.contains(name) || matched.contains(name));
+        cluster.matched = pattern.map(|pattern| Arc::new(MatchedTopics { pattern, topics: matched }));
+        satisfied
+    }
+
+    /// Takes what an answer tells of one topic; returns `false` if it has to be asked for again.
+    fn told(&mut self, name: &Arc<str>, told: &MetadataResponseTopic, cluster: &mut ClusterMetadata) -> bool {
+        let topic = update::topic(name, cluster.topics.get(name), told);
+        let verdict = verdict(&topic);
+        match verdict {
+            Verdict::Good => {}
+            Verdict::AskAgain => self.again(name),
+            Verdict::Refused => drop(self.interests.remove(name)),
+        }
+        cluster.topics.insert(name.clone(), Arc::new(topic));
+        verdict != Verdict::AskAgain
     }
 
     fn again(&mut self, name: &str) {
@@ -324,12 +428,17 @@ impl Refresh {
         }
     }
 
+    fn query_again(&mut self, query: Query) {
+        match query.topics {
+            Some(names) => names.iter().for_each(|name| self.again(name)),
+            None => self.follow_again(),
+        }
+    }
+
     fn failed(&mut self, now: Tick) {
         let Some(query) = self.asking.take() else { return };
         self.brokers_due = true;
-        for name in &query.topics {
-            self.again(name);
-        }
+        self.query_again(query);
         self.failures = self.failures.saturating_add(1);
         self.pause(now);
     }
@@ -340,7 +449,7 @@ impl Refresh {
 
     fn rebootstrap(&mut self, now: Tick, out: &mut Vec<Effect>) {
         if let Some(query) = self.asking.take() {
-            query.topics.iter().for_each(|name| self.again(name));
+            self.query_again(query);
         }
         self.all_due(now);
         self.failures = 0;
@@ -362,6 +471,7 @@ impl Refresh {
     }
 }
 
+#[derive(PartialEq, Eq)]
 enum Verdict {
     Good,
     AskAgain,

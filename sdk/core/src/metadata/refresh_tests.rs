@@ -69,7 +69,8 @@ fn want(machine: &mut Refresh, now: Tick, topic: &str, auto_create: bool) -> Vec
 }
 
 fn ask(topics: &[&str], auto_create: bool) -> Vec<Effect> {
-    vec![Effect::Ask(Query { topics: topics.iter().map(|name| (*name).into()).collect(), auto_create })]
+    let topics = Some(topics.iter().map(|name| (*name).into()).collect());
+    vec![Effect::Ask(Query { topics, auto_create })]
 }
 
 /// A machine that has asked for the brokers and got an answer at `now`.
@@ -333,6 +334,7 @@ fn with_recovery_strategy_none_there_is_no_fresh_start() {
 #[derive(Debug, Clone)]
 enum Step {
     Want(u8, bool),
+    Follow(Option<&'static str>),
     Doubt,
     Fail,
     Unreachable,
@@ -344,10 +346,11 @@ fn any_step() -> impl Strategy<Value = Step> {
     let told = (0u128..3, prop_oneof![4 => Just(0i16), 1 => Just(3), 1 => Just(17)], -1i32..3, -1i32..6);
     prop_oneof![
         3 => (0u8..3, any::<bool>()).prop_map(|(topic, auto)| Step::Want(topic, auto)),
+        1 => prop::sample::select(vec![None, Some("t[01]"), Some("t[12]")]).prop_map(Step::Follow),
         2 => Just(Step::Doubt),
         1 => Just(Step::Fail),
         1 => Just(Step::Unreachable),
-        5 => prop::collection::vec(told, 3).prop_map(Step::Answer),
+        5 => prop::collection::vec(told, 1..4).prop_map(Step::Answer),
         4 => (0u64..2000).prop_map(Step::Pass),
     ]
 }
@@ -368,13 +371,19 @@ proptest! {
                     let topic = format!("t{topic}").into();
                     machine.step(now, Event::Wanted { topic, auto_create }, &mut effects);
                 }
+                Step::Follow(text) => {
+                    machine.step(now, Event::Follow(text.map(pattern)), &mut effects);
+                }
                 Step::Doubt => machine.step(now, Event::Doubted, &mut effects),
                 Step::Fail if out_for.take().is_some() => machine.step(now, Event::Failed, &mut effects),
                 Step::Unreachable if out_for.take().is_some() => {
                     machine.step(now, Event::Unreachable, &mut effects);
                 }
                 Step::Answer(told) => if let Some(query) = out_for.take() {
-                    let topics = query.topics.iter().zip(told).map(|(name, (id, error, leader, epoch))| {
+                    // Of all topics there are, some.
+                    let some = || (0..told.len()).map(|number| format!("t{number}").into()).collect();
+                    let names: Vec<Arc<str>> = query.topics.unwrap_or_else(some);
+                    let topics = names.iter().zip(told).map(|(name, (id, error, leader, epoch))| {
                         topic(name, Uuid::from_u128(id), ErrorCode(error), &[(leader, epoch)])
                     });
                     machine.step(now, Event::Answered(&response(topics.collect())), &mut effects);
@@ -394,6 +403,10 @@ proptest! {
                 }
             }
             prop_assert!(machine.deadline().is_some());
+            let matched = machine.snapshot().matched.iter().flat_map(|matched| &matched.topics);
+            for name in matched {
+                prop_assert!(machine.snapshot().topics.contains_key(name), "{} matches and is not known", name);
+            }
             for (name, old) in &before.topics {
                 let Some(new) = machine.snapshot().topics.get(name) else { continue };
                 for (old_partition, new_partition) in old.partitions.iter().zip(&new.partitions) {
@@ -405,4 +418,128 @@ proptest! {
             }
         }
     }
+}
+
+fn pattern(text: &str) -> TopicPattern {
+    TopicPattern::new(text, true).unwrap()
+}
+
+fn follow(machine: &mut Refresh, now: Tick, text: &str) {
+    let pattern = pattern(text);
+    step(machine, now, Event::Follow(Some(pattern)));
+    assert_eq!(machine.deadline(), Some(Tick::ZERO), "a new pattern does not wait");
+    assert_eq!(wake(machine, now), [ask_all()]);
+}
+
+fn ask_all() -> Effect {
+    Effect::Ask(Query { topics: None, auto_create: false })
+}
+
+fn answer(machine: &mut Refresh, now: Tick, topics: Vec<MetadataResponseTopic>) {
+    let out = step(machine, now, Event::Answered(&response(topics)));
+    assert_eq!(out, [Effect::Publish(machine.snapshot().clone())]);
+}
+
+fn matched(machine: &Refresh) -> Vec<&str> {
+    machine.snapshot().matched.as_ref().unwrap().topics.iter().map(|name| &**name).collect()
+}
+
+fn known(machine: &Refresh) -> Vec<&str> {
+    machine.snapshot().topics.keys().map(|name| &**name).collect()
+}
+
+#[test]
+fn a_pattern_is_evaluated_on_all_topics_with_every_refresh() {
+    let mut machine = started(S);
+    follow(&mut machine, S, "t[0-9]");
+    assert!(machine.snapshot().matched.is_none(), "nobody knows yet");
+    let internal = good("t9").with_is_internal(true);
+    answer(&mut machine, S, vec![good("t1"), good("other"), internal.clone()]);
+    assert_eq!((matched(&machine), known(&machine)), (vec!["t1"], vec!["t1"]));
+    assert_eq!(machine.deadline(), Some(300 * S), "no more than any other topic");
+
+    // One is deleted and one created.
+    assert_eq!(wake(&mut machine, 300 * S), [ask_all()]);
+    answer(&mut machine, 301 * S, vec![good("t2"), internal]);
+    assert_eq!((matched(&machine), known(&machine)), (vec!["t2"], vec!["t2"]));
+    assert_eq!(machine.snapshot().leader("t2", 0), Some((1, 0)));
+
+    step(&mut machine, 302 * S, Event::Follow(None));
+    assert_eq!(machine.snapshot().matched, None);
+    step(&mut machine, 302 * S, Event::Doubted);
+    assert_eq!(wake(&mut machine, 303 * S), ask(&[], false), "only brokers are asked for now");
+    answer(&mut machine, 303 * S, vec![]);
+    assert!(known(&machine).is_empty());
+}
+
+#[test]
+fn a_matching_topic_without_leader_is_asked_for_again_and_a_query_without_answer_too() {
+    let mut machine = started(S);
+    follow(&mut machine, S, "t");
+    step(&mut machine, S, Event::Failed);
+    let at = machine.deadline().unwrap();
+    assert!(at > S && at < 2 * S, "after a pause: {at:?}");
+    assert_eq!(wake(&mut machine, at), [ask_all()]);
+    answer(&mut machine, at, vec![topic("t", ID, ErrorCode::NONE, &[(-1, 0)])]);
+    assert_eq!(matched(&machine), ["t"]);
+    let at = machine.deadline().unwrap();
+    assert!(at < 3 * S, "{at:?}");
+    assert_eq!(wake(&mut machine, at), [ask_all()]);
+    answer(&mut machine, at, vec![good("t")]);
+    assert_eq!(machine.deadline(), Some(300 * S));
+}
+
+#[test]
+fn topics_wanted_by_name_and_a_pattern_take_turns() {
+    let mut machine = started(S);
+    want(&mut machine, S, "named", true);
+    follow(&mut machine, S, "t");
+    answer(&mut machine, S, vec![topic("t", ID, ErrorCode::NONE, &[(-1, 0)])]);
+    assert_eq!(wake(&mut machine, S), ask(&["named"], true), "it may have to be created");
+    answer(&mut machine, S, vec![topic("named", ID, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &[])]);
+    assert_eq!(matched(&machine), ["t"], "an answer about others does not change it");
+    let at = machine.deadline().unwrap();
+    assert_eq!(wake(&mut machine, at), [ask_all()]);
+    answer(&mut machine, at, vec![topic("t", ID, ErrorCode::NONE, &[(-1, 0)])]);
+    let at = machine.deadline().unwrap();
+    assert_eq!(wake(&mut machine, at), ask(&["named"], true));
+    answer(&mut machine, at, vec![good("named")]);
+    let at = machine.deadline().unwrap();
+    assert_eq!(wake(&mut machine, at), [ask_all()]);
+    answer(&mut machine, at, vec![good("t"), good("named")]);
+    assert_eq!((matched(&machine), known(&machine)), (vec!["t"], vec!["named", "t"]));
+}
+
+#[test]
+fn another_pattern_is_answered_anew_and_an_old_epoch_is_not_believed() {
+    let mut machine = started(S);
+    follow(&mut machine, S, "t|u");
+    answer(&mut machine, S, vec![topic("t", ID, ErrorCode::NONE, &[(2, 5)]), good("u")]);
+    let first = machine.snapshot().matched.clone().unwrap();
+    follow(&mut machine, 2 * S, "t");
+    assert_eq!(machine.snapshot().matched, None);
+    assert_eq!(machine.snapshot().leader("t", 0), Some((2, 5)), "what is read goes on");
+    answer(&mut machine, 2 * S, vec![good("t"), good("u")]);
+    assert_eq!((matched(&machine), known(&machine)), (vec!["t"], vec!["t"]));
+    assert!(!machine.snapshot().matched.as_ref().unwrap().pattern.is(&first.pattern));
+}
+
+#[test]
+fn a_topic_is_gone_when_two_answers_say_so() {
+    let mut machine = started(S);
+    want(&mut machine, S, "t", false);
+    wake(&mut machine, S);
+    answer(&mut machine, S, vec![good("t")]);
+    let denied = || topic("t", ID, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &[]);
+    for gone in [false, true] {
+        step(&mut machine, 2 * S, Event::Doubted);
+        let at = machine.deadline().unwrap();
+        assert_eq!(wake(&mut machine, at), ask(&["t"], false));
+        answer(&mut machine, at, vec![denied()]);
+        assert_eq!(machine.snapshot().topics["t"].gone, gone);
+    }
+    let at = machine.deadline().unwrap();
+    wake(&mut machine, at);
+    answer(&mut machine, at, vec![good("t")]);
+    assert!(!machine.snapshot().topics["t"].gone, "it was created again");
 }

@@ -37,14 +37,17 @@ pub(super) fn topic(
 ) -> TopicMetadata {
     let error = ErrorCode(new.error_code);
     if !error.is_ok() {
+        let denied = |error| error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+        let gone = denied(error) && old.is_some_and(|old| denied(old.error));
         // A broker that has not heard of the topic yet does not make what others told untrue.
-        let known = old.map(|old| TopicMetadata { error, ..TopicMetadata::clone(old) });
+        let known = old.map(|old| TopicMetadata { error, gone, ..TopicMetadata::clone(old) });
         return known.unwrap_or_else(|| TopicMetadata {
             name: name.clone(),
             id: new.topic_id,
             internal: new.is_internal,
             partitions: Vec::new(),
             error,
+            gone,
         });
     }
     let mut partitions: BTreeMap<i32, PartitionMetadata> =
@@ -69,6 +72,7 @@ pub(super) fn topic(
         internal: new.is_internal,
         partitions: partitions.into_values().collect(),
         error,
+        gone: false,
     }
 }
 

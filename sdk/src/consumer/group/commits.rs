@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use klamm_core::group::{Attempt, CommitRefusal, Event, Offsets, Refusal};
 use klamm_core::{Tick, TopicPartition};
+use klamm_wire::ErrorCode;
 use tokio::sync::oneshot;
 
 use super::error::CommitError;
@@ -45,7 +46,7 @@ impl Commit {
         async move { self.until(offsets, tenures, deadline).await }
     }
 
-    async fn until(&self, offsets: Offsets, tenures: Tenures, deadline: Tick) -> Result<(), CommitError> {
+    async fn until(&self, mut offsets: Offsets, tenures: Tenures, deadline: Tick) -> Result<(), CommitError> {
         let group = &self.group;
         if !group.is_member() {
             if !group.config.named {
@@ -55,12 +56,15 @@ impl Commit {
         }
         let client = &group.shared.client;
         let waited = deadline.saturating_sub(group.shared.now());
-        let mut last = None;
+        let (mut last, mut gone) = (None, false);
         loop {
             let answer = client.rt().before(deadline, self.once(&offsets, &tenures)).await;
             let refusal = match answer {
                 None => return Err(CommitError::TimedOut { waited, last }),
                 Some(None) => return Err(CommitError::Closed),
+                Some(Some(Ok(()))) if gone => {
+                    return Err(CommitError::Refused { code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION });
+                }
                 Some(Some(Ok(()))) => return Ok(()),
                 Some(Some(Err(refusal))) => refusal,
             };
@@ -72,6 +76,12 @@ impl Commit {
                 CommitRefusal::Later(refusal) => {
                     if let Refusal::Code(code) = refusal {
                         last = Some(code);
+                    }
+                    // The others are not to wait for a topic that was deleted.
+                    if last == Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) {
+                        let before = offsets.len();
+                        offsets.retain(|name, _| !group.is_gone(&name.topic));
+                        gone |= offsets.len() < before;
                     }
                     let pause = group.shared.now().saturating_add(client.settings().retry_backoff);
                     client.rt().sleep_until(pause.min(deadline)).await;
@@ -160,6 +170,23 @@ impl Group {
         commit.offsets(self.positions(), deadline)
     }
 
+    /// Commits what is done.
+    pub(in crate::consumer) async fn commit_done(self: &Arc<Self>) -> Result<(), CommitError> {
+        let (commit, deadline) = (self.begin_commit(), self.api_deadline());
+        let done = self.shared.committable(&self.held(), true);
+        commit.offsets(done, deadline).await
+    }
+
+    /// Whether a topic does not exist any more, as far as is known; asks for it.
+    fn is_gone(&self, topic: &str) -> bool {
+        let client = &self.shared.client;
+        let known = client.topic_now(topic, false);
+        if matches!(known, Ok(Some(_))) {
+            client.request_refresh("a topic is unknown to the group coordinator");
+        }
+        client.metadata().topics.get(topic).is_some_and(|told| told.gone)
+    }
+
     /// Commits what is done and was not committed already.
     pub(super) fn commit_in_the_background(self: &Arc<Self>) {
         let (commit, deadline) = (self.begin_commit(), self.api_deadline());
@@ -178,13 +205,15 @@ impl Group {
     /// What is done and not known to be committed.
     pub(super) fn done(&self) -> Offsets {
         let mut offsets = self.shared.committable(&self.held(), true);
-        let machine = self.machine.lock();
+        let mut machine = self.machine.lock();
+        let recreated = std::mem::take(&mut *self.shared.recreated.lock());
+        machine.order.forget(|name| recreated.contains(name));
         offsets.retain(|name, at| machine.order.committed(name) != Some(at));
         offsets
     }
 
     /// Behind what was handed out. Who commits that is done with it.
-    fn positions(&self) -> Offsets {
+    pub(in crate::consumer) fn positions(&self) -> Offsets {
         self.shared.committable(&self.held(), false)
     }
 

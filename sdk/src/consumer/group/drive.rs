@@ -14,15 +14,19 @@ use futures::stream::FuturesUnordered;
 use klamm_core::assign::{
     Assignment, Member, Subscription, Topics, read_subscription, write_assignment, write_subscription,
 };
-use klamm_core::group::{Call, Chosen, CommitRefusal, Effect, Event, Fatal, JoinedMember};
-use klamm_core::metadata::ClusterMetadata;
+use klamm_core::group::{
+    Call, Chosen, CommitRefusal, Effect, Event, Fatal, JoinedMember, Shapes, TopicShape,
+};
+use klamm_core::metadata::{ClusterMetadata, TopicMetadata};
 use klamm_core::{Tick, TopicPartition};
+use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
 use tokio::sync::oneshot;
 
 use super::listener::RebalanceContext;
-use super::{Group, Machine, SharedAssignor};
+use super::{CommitError, Group, GroupConfig, Machine, SharedAssignor};
 use crate::consumer::ConsumerError;
+use crate::consumer::shared::Holder;
 use crate::rt::Task;
 
 /// Version of subscriptions and assignments that are sent.
@@ -38,32 +42,38 @@ struct Driver {
     /// Calls for records, when last looked at.
     polls: u64,
     commit_at: Option<Tick>,
+    /// Those who had records and were not done with them when last looked at, and since when they have been seen so.
+    holders: Vec<(Holder, Tick)>,
+    look_at: Tick,
+    /// Version of the metadata that the machine has.
+    seen: Option<u64>,
 }
 
 /// Runs until it is aborted, or the membership is over.
 pub(super) async fn drive(group: Arc<Group>) {
     let client = group.shared.client.clone();
     let mut driver = Driver {
-        commit_at: None,
+        group,
+        asking: FuturesUnordered::new(),
         calls: BTreeMap::new(),
         commits: BTreeMap::new(),
         polls: 0,
-        asking: FuturesUnordered::new(),
-        group,
+        commit_at: None,
+        holders: Vec::new(),
+        look_at: Tick::ZERO,
+        seen: None,
     };
-    let mut seen = None;
     while !driver.group.closed.load(Ordering::Acquire) {
         let changed = client.changed();
-        let metadata = client.metadata();
-        if seen.replace(metadata.version) != Some(metadata.version) {
-            driver.group.step(Event::Counts(counts(&metadata)));
-        }
+        driver.look();
         driver.keep_topics();
         let deadline = driver.turn();
         driver.group.ended.notify_waiters();
         tokio::select! {
             biased;
             Some(event) = driver.asking.next(), if !driver.asking.is_empty() => {
+                // A leader's choice is compared with the topics as they are now.
+                driver.look();
                 event.into_iter().for_each(|event| driver.group.step(event));
             }
             () = driver.group.work.notified() => {}
@@ -74,18 +84,47 @@ pub(super) async fn drive(group: Arc<Group>) {
     driver.group.ended.notify_waiters();
 }
 
-/// Partitions of every topic that is known.
-fn counts(metadata: &ClusterMetadata) -> BTreeMap<Arc<str>, usize> {
-    let known = metadata.topics.values().filter(|topic| topic.error.is_ok());
-    known.map(|topic| (topic.name.clone(), topic.partitions.len())).collect()
+/// What assignments depend on, of every topic of which that is known.
+fn shapes(metadata: &ClusterMetadata, with_racks: bool) -> Shapes {
+    let shape = |topic: &Arc<TopicMetadata>| match topic.error.is_ok() {
+        true => Some((topic.name.clone(), shape(metadata, topic, with_racks))),
+        false => topic.gone.then(|| (topic.name.clone(), TopicShape::default())),
+    };
+    metadata.topics.values().filter_map(shape).collect()
+}
+
+fn shape(metadata: &ClusterMetadata, topic: &TopicMetadata, with_racks: bool) -> TopicShape {
+    let rack = |id: &i32| Some(metadata.brokers.get(id)?.rack.as_deref().map(Arc::from));
+    let partitions = topic.partitions.iter().take_while(|_| with_racks);
+    let racks = partitions.map(|partition| {
+        let known: Option<Vec<Option<Arc<str>>>> = partition.replicas.iter().map(rack).collect();
+        known.map(|racks| racks.into_iter().flatten().collect())
+    });
+    TopicShape { partitions: topic.partitions.len(), racks: racks.collect() }
 }
 
 impl Driver {
-    /// Asks for topics that are not known yet, and keeps those that are from being forgotten.
+    /// Tells the machine what the topics are like, if that is news.
+    fn look(&mut self) {
+        let metadata = self.group.shared.client.metadata();
+        if self.seen.replace(metadata.version) == Some(metadata.version) {
+            return;
+        }
+        self.group.step(Event::Topics(shapes(&metadata, self.group.config.rack.is_some())));
+        if let Some(matched) = &metadata.matched {
+            self.group.matched(matched);
+        }
+    }
+
+    /// Asks for topics that are not known yet, and keeps those that are from being forgotten. Topics that match a pattern are
+    /// kept by that.
     fn keep_topics(&self) {
-        let topics = self.group.machine.lock().topics.clone();
+        let topics: BTreeSet<_> = {
+            let machine = self.group.machine.lock();
+            machine.topics.iter().chain(machine.membership.led_topics()).cloned().collect()
+        };
         for topic in topics {
-            let create = self.group.shared.settings.allow_auto_create;
+            let create = self.group.shared.may_create();
             if let Err(error) = self.group.shared.client.topic_now(&topic, create) {
                 tracing::debug!(topic = &*topic, %error, "no metadata for a subscribed topic");
             }
@@ -98,12 +137,15 @@ impl Driver {
         let polls = self.group.polls.load(Ordering::Relaxed);
         let waits = self.group.waiting.load(Ordering::Relaxed) > 0;
         let polled = std::mem::replace(&mut self.polls, polls) != polls;
-        let beat = now.saturating_add(self.group.config.heartbeat);
+        let held = self.held_since(now);
+        let beat = now.saturating_add(self.group.config.heartbeat).min(self.look_at);
         loop {
             let (effects, deadline) = {
                 let Machine { membership, effects, .. } = &mut *self.group.machine.lock();
-                if waits || polled {
-                    membership.step(now, Event::Polled(if waits { None } else { Some(now) }), effects);
+                if held.is_some() || waits || polled {
+                    // Whoever has records has to come back; that others wait is no excuse.
+                    let waits = if waits { None } else { Some(now) };
+                    membership.step(now, Event::Polled(held.or(waits)), effects);
                 } else if membership.is_waited_for() {
                     // The last call came back since: from here on the application has its time.
                     membership.step(now, Event::Polled(Some(now)), effects);
@@ -123,6 +165,24 @@ impl Driver {
         }
     }
 
+    /// Since when somebody has had records without coming back, looked at now and then.
+    fn held_since(&mut self, now: Tick) -> Option<Tick> {
+        let GroupConfig { heartbeat, max_poll, auto_commit, .. } = &*self.group.config;
+        let oldest = |holders: &[(Holder, Tick)]| holders.iter().map(|(_, since)| *since).min();
+        let overdue = oldest(&self.holders).is_some_and(|since| since.saturating_add(*max_poll) <= now);
+        if overdue || self.look_at <= now {
+            self.look_at = now.saturating_add((*heartbeat).min(*max_poll / 4));
+            let found = self.group.shared.holders(auto_commit.is_some());
+            let known = |holder: &Holder| self.holders.iter().find(|(known, _)| known == holder);
+            let since = |holder: Holder| {
+                let since = known(&holder).map_or(now, |(_, since)| *since);
+                (holder, since)
+            };
+            self.holders = found.into_iter().map(since).collect();
+        }
+        oldest(&self.holders)
+    }
+
     fn ask(&mut self, future: impl Future<Output = Event> + Send + 'static) {
         self.asking.push(future.map(Some).boxed());
     }
@@ -132,6 +192,10 @@ impl Driver {
         match effect {
             Effect::FindCoordinator => self.ask(asker.find()),
             Effect::Join { ticket, coordinator, member_id, topics, owned, generation, limit } => {
+                if self.group.is_following() {
+                    // Members whose metadata are older than those of the one who began this would begin the next ones.
+                    self.group.shared.client.request_refresh("the group rebalances");
+                }
                 let protocols = self.protocols(&topics.into_iter().collect::<Vec<_>>(), &owned, generation);
                 self.ask(asker.join(ticket, coordinator, member_id, protocols, limit));
             }
@@ -284,8 +348,12 @@ async fn tell(group: Arc<Group>, id: u64, call: Call) {
         let done = group.shared.committable(&partitions, true);
         // The listener has to hear of it while the call counts, whatever becomes of the commit.
         let deadline = group.half_of_the_time().min(group.api_deadline());
-        if let Err(error) = commit.offsets(done, deadline).await {
-            tracing::warn!(%error, "positions not committed before giving partitions up");
+        match commit.offsets(done, deadline).await {
+            Ok(()) => {}
+            Err(CommitError::Refused { code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION }) => {
+                tracing::debug!("positions of a topic that was deleted are not committed");
+            }
+            Err(error) => tracing::warn!(%error, "positions not committed before giving partitions up"),
         }
     }
     if let Some(listener) = listener {
@@ -321,7 +389,7 @@ async fn lead(group: &Group, name: &str, told: &[JoinedMember], stands: bool) ->
     }
     let wanted: BTreeSet<Arc<str>> =
         members.iter().flat_map(|member| member.subscription.topics.iter().cloned()).collect();
-    let (topics, mut counts) = known_topics(group, &wanted).await;
+    let (topics, mut shapes) = known_topics(group, &wanted).await;
     if stands {
         let coordinator = group.machine.lock().membership.coordinator();
         let assigned = match coordinator {
@@ -329,9 +397,11 @@ async fn lead(group: &Group, name: &str, told: &[JoinedMember], stands: bool) ->
             None => None,
         };
         if let Some(assigned) = assigned {
-            counts.iter_mut().for_each(|(topic, count)| *count = assigned.get(topic).copied().unwrap_or(0));
+            shapes.iter_mut().for_each(|(topic, shape)| {
+                shape.partitions = assigned.get(topic).copied().unwrap_or(0);
+            });
         }
-        return Ok(Chosen { assignments: Vec::new(), counts });
+        return Ok(Chosen { assignments: Vec::new(), shapes });
     }
     let run = move || assignor.lock().assign(&topics, &members);
     let given = match group.shared.client.rt().offload(run).await {
@@ -339,18 +409,18 @@ async fn lead(group: &Group, name: &str, told: &[JoinedMember], stands: bool) ->
         None => return Err(format!("assignor {name:?} panicked")),
     };
     let bytes = |(id, assignment)| (id, write_assignment(&assignment, METADATA_VERSION));
-    Ok(Chosen { assignments: given.into_iter().map(bytes).collect(), counts })
+    Ok(Chosen { assignments: given.into_iter().map(bytes).collect(), shapes })
 }
 
 /// The topics as the brokers tell them; whatever they do not tell within `request.timeout.ms` has no partitions yet.
-async fn known_topics(group: &Group, wanted: &BTreeSet<Arc<str>>) -> (Topics, BTreeMap<Arc<str>, usize>) {
+async fn known_topics(group: &Group, wanted: &BTreeSet<Arc<str>>) -> (Topics, Shapes) {
     let client = &group.shared.client;
     let deadline = group.shared.now().saturating_add(client.settings().request_timeout);
     loop {
         let changed = client.changed();
         let mut missing = false;
         for topic in wanted {
-            let known = client.topic_now(topic, group.shared.settings.allow_auto_create);
+            let known = client.topic_now(topic, group.shared.may_create());
             let refused = client.metadata().topics.get(topic).is_some_and(|told| !told.error.is_ok());
             missing |= matches!(known, Ok(None)) && !refused;
         }
@@ -360,7 +430,8 @@ async fn known_topics(group: &Group, wanted: &BTreeSet<Arc<str>>) -> (Topics, BT
     }
     let metadata = client.metadata();
     let mut topics = Topics::default();
-    let mut counts: BTreeMap<_, _> = wanted.iter().map(|topic| (topic.clone(), 0)).collect();
+    let mut shapes: Shapes = wanted.iter().map(|topic| (topic.clone(), TopicShape::default())).collect();
+    let with_racks = group.config.rack.is_some();
     for topic in metadata.topics.values().filter(|topic| topic.error.is_ok() && wanted.contains(&topic.name))
     {
         let rack = |broker: &i32| metadata.brokers.get(broker).and_then(|broker| broker.rack.as_deref());
@@ -369,7 +440,7 @@ async fn known_topics(group: &Group, wanted: &BTreeSet<Arc<str>>) -> (Topics, BT
             .iter()
             .map(|partition| partition.replicas.iter().filter_map(rack).map(Arc::from).collect());
         topics.insert_with_racks(topic.name.clone(), racks.collect());
-        counts.insert(topic.name.clone(), topic.partitions.len());
+        shapes.insert(topic.name.clone(), shape(&metadata, topic, with_racks));
     }
-    (topics, counts)
+    (topics, shapes)
 }

@@ -94,13 +94,15 @@ impl RebalanceContext {
         Self { group }
     }
 
-    /// As [`Consumer::commit`](crate::Consumer::commit).
+    /// Commits what is done: what was handed out, but for the records of those who have not asked for more since. Those may be at
+    /// work on them at this moment, because a listener runs beside them. Who is done with more says so by
+    /// [`Self::commit_offsets`].
     ///
     /// # Errors
     ///
     /// See [`CommitError`].
     pub async fn commit(&self) -> Result<(), CommitError> {
-        self.group.commit_positions().await
+        self.group.commit_done().await
     }
 
     /// As [`Consumer::commit_offsets`](crate::Consumer::commit_offsets).

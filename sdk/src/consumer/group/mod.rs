@@ -29,6 +29,7 @@ use klamm_core::consumer::StartOffset;
 use klamm_core::group::{
     CommitOrder, CommitRefusal, CommittedOffset, Effect, Event, GroupSettings, Membership, Refusal,
 };
+use klamm_core::metadata::{MatchedTopics, TopicPattern};
 use klamm_core::{Tick, TopicPartition};
 use klamm_wire::ErrorCode;
 use parking_lot::Mutex;
@@ -37,13 +38,14 @@ use tokio::sync::{Notify, oneshot};
 use self::closing::Closing;
 use self::requests::Asker;
 use super::error::ConsumerError;
-use super::shared::Shared;
+use super::shared::{Lane, Shared};
 use crate::rt::Task;
 
 pub use error::CommitError;
 pub(super) use klamm_core::group::Offsets;
+pub use klamm_core::metadata::PatternError;
 pub use listener::{RebalanceContext, RebalanceListener};
-pub(super) use turns::{Place, Turns};
+pub(super) use turns::{Asking, Caller, Place, Turns};
 
 /// Settings of the membership.
 #[derive(Debug, Clone)]
@@ -59,6 +61,8 @@ pub(super) struct GroupConfig {
     pub(super) auto_commit: Option<Duration>,
     /// `client.rack`.
     pub(super) rack: Option<Arc<str>>,
+    /// `exclude.internal.topics`.
+    pub(super) exclude_internal: bool,
 }
 
 /// An assignor, which is code of the application.
@@ -75,6 +79,14 @@ enum Mode {
     Member,
 }
 
+/// Topics by a pattern.
+#[derive(Debug)]
+struct Following {
+    pattern: TopicPattern,
+    /// The brokers have told their topics: the membership has those that match.
+    told: bool,
+}
+
 struct Machine {
     mode: Mode,
     membership: Membership,
@@ -85,7 +97,9 @@ struct Machine {
     order: CommitOrder,
     closing: Option<Closing>,
     listener: Option<Arc<dyn RebalanceListener>>,
+    /// Topics subscribed to by name.
     topics: BTreeSet<Arc<str>>,
+    following: Option<Following>,
     task: Option<Task>,
 }
 
@@ -122,11 +136,18 @@ impl fmt::Debug for Group {
 }
 
 /// Counts a call for records that waits.
-pub(super) struct Waiting<'a>(&'a Group);
+#[derive(Debug)]
+pub(super) struct Waiting {
+    group: Arc<Group>,
+    lane: Option<Arc<Lane>>,
+}
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.group.waiting.fetch_sub(1, Ordering::Relaxed);
+        if let Some(lane) = &self.lane {
+            lane.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -169,6 +190,7 @@ impl Group {
                 closing: None,
                 listener: None,
                 topics: BTreeSet::new(),
+                following: None,
                 task: None,
             }),
             work: Notify::new(),
@@ -267,6 +289,31 @@ impl Group {
         topics: BTreeSet<Arc<str>>,
         listener: Option<Arc<dyn RebalanceListener>>,
     ) {
+        self.follow(None);
+        self.become_member(|machine| {
+            machine.listener = listener;
+            machine.topics.clone_from(&topics);
+        });
+        self.step(Event::Subscribe(topics));
+    }
+
+    /// Joins once the brokers have told their topics.
+    pub(super) fn subscribe_pattern(
+        self: &Arc<Self>,
+        pattern: &str,
+        listener: Option<Arc<dyn RebalanceListener>>,
+    ) -> Result<(), PatternError> {
+        let pattern = TopicPattern::new(pattern, self.config.exclude_internal)?;
+        self.become_member(|machine| {
+            machine.listener = listener;
+            machine.topics.clear();
+        });
+        self.follow(Some(pattern));
+        self.work.notify_one();
+        Ok(())
+    }
+
+    fn become_member(self: &Arc<Self>, subscribe: impl FnOnce(&mut Machine)) {
         if !self.config.named {
             static WARNED: std::sync::Once = std::sync::Once::new();
             WARNED.call_once(|| tracing::warn!("no group.id is set: joining the group `default`"));
@@ -277,13 +324,42 @@ impl Group {
             self.shared.count_turns();
         }
         {
-            let mut machine = self.machine.lock();
+            let machine = &mut *self.machine.lock();
             machine.mode = Mode::Member;
-            machine.listener = listener;
-            machine.topics.clone_from(&topics);
+            subscribe(machine);
         }
         self.activate();
-        self.step(Event::Subscribe(topics));
+    }
+
+    /// Follows a pattern from now on, or none.
+    fn follow(&self, pattern: Option<TopicPattern>) {
+        let machine = &mut *self.machine.lock();
+        if pattern.is_some() || machine.following.is_some() {
+            machine.following = pattern.clone().map(|pattern| Following { pattern, told: false });
+            self.shared.never_create(pattern.is_some());
+            self.shared.client.follow(pattern);
+        }
+    }
+
+    /// Whether topics are subscribed to by a pattern.
+    fn is_following(&self) -> bool {
+        self.machine.lock().following.is_some()
+    }
+
+    /// Tells the membership which topics match, if that is news.
+    fn matched(&self, matched: &MatchedTopics) {
+        let now = self.shared.now();
+        let Machine { membership, effects, following, .. } = &mut *self.machine.lock();
+        let Some(following) = following.as_mut().filter(|following| following.pattern.is(&matched.pattern))
+        else {
+            return;
+        };
+        let topics = matched.topics.clone();
+        let event = match std::mem::replace(&mut following.told, true) {
+            true => Event::Matched(topics),
+            false => Event::Subscribe(topics),
+        };
+        membership.step(now, event, effects);
     }
 
     /// Goes on elsewhere in an assigned partition.
@@ -309,6 +385,7 @@ impl Group {
             machine.mode = Mode::Free;
             machine.topics.clear();
         }
+        self.follow(None);
         self.step(Event::Unsubscribe);
         self.until(self.api_deadline(), |membership| membership.is_idle()).await;
     }
@@ -337,10 +414,13 @@ impl Group {
         }
     }
 
-    /// The call waits until this is dropped.
-    pub(super) fn wait(&self) -> Waiting<'_> {
+    /// The call waits until this is dropped: for records of a lane, or for a partition to read.
+    pub(super) fn wait(self: &Arc<Self>, lane: Option<&Arc<Lane>>) -> Waiting {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting(self)
+        if let Some(lane) = lane {
+            lane.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+        Waiting { group: self.clone(), lane: lane.cloned() }
     }
 
     /// Committed offsets, also of partitions that others have.

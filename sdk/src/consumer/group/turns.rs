@@ -1,120 +1,298 @@
-//! What was handed out, and what of it is done: a record's turn is over when the application asks for more.
+//! What was handed out, and what of it is done: a record's turn is over when whoever got it asks for more.
+//!
+//! Invariant: nothing is done that somebody has and has not asked for more since, nor what lies behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use klamm_core::TopicPartition;
 
 /// An offset, and the leader epoch of the record before it; -1 if unknown.
 pub(in crate::consumer) type Place = (i64, i32);
 
-/// Places in one partition behind what is done, and behind what was handed out.
-#[derive(Debug, Clone, Copy)]
-struct Turn {
-    over: Place,
-    handed: Place,
+/// Who asks for records. Each ends turns of its own only.
+///
+/// A task that does not come back ends none: that is no sign that it is done. Its records are held until the application commits
+/// them itself, or the partition is given up: also because of it, after `max.poll.interval.ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::consumer) enum Caller {
+    /// A stream.
+    Stream(u64),
+    /// A task that calls the consumer; `None` outside of tasks.
+    Task(Option<tokio::task::Id>),
+    /// More readers than are told apart: only a commit of the application ends their turns.
+    Others,
 }
 
-/// See the [module](self). Costs a comparison per record while records come from one partition.
+/// Who asks, and the task in which that happens: what a task got by itself is done when a stream asks in it, and the other way
+/// round where a stream was dropped in it.
+pub(in crate::consumer) type Asking = [Caller; 2];
+
+impl Caller {
+    /// The task that runs.
+    #[inline]
+    pub(in crate::consumer) fn task() -> Self {
+        Self::Task(crate::rt::current_task())
+    }
+}
+
+/// Callers that are told apart at the same time.
+const CALLERS: usize = 1_000;
+
+/// A partition of which records were handed out.
+#[derive(Debug, Clone, Copy)]
+struct Handed {
+    /// Stands for the partition in [`Open`].
+    id: u64,
+    /// Place behind what was handed out.
+    to: Place,
+}
+
+/// Records that a reader has, and is not done with.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    caller: Caller,
+    partition: u64,
+    /// Place behind what was handed out before them.
+    from: Place,
+    /// The reader's last call, counted.
+    asked: u64,
+}
+
+/// See the [module](self). Costs a few comparisons per record while records come from one partition.
 #[derive(Debug, Default)]
 pub(in crate::consumer) struct Turns {
     pub(in crate::consumer) counts: bool,
-    current: Option<(TopicPartition, Turn)>,
-    others: BTreeMap<TopicPartition, Turn>,
-    /// Others whose last records are not done.
-    open: Vec<TopicPartition>,
+    current: Option<(TopicPartition, Handed)>,
+    others: BTreeMap<TopicPartition, Handed>,
+    /// In the order in which they were opened; at most one of each reader in each partition.
+    open: Vec<Open>,
+    ids: u64,
+    /// Calls for more.
+    asked: u64,
+    /// Of `open`, before callers are counted.
+    limit: usize,
 }
 
 impl Turns {
     /// None handed out yet; counting as before.
     pub(in crate::consumer) fn anew(before: &Self) -> Self {
-        Self { counts: before.counts, ..Self::default() }
+        Self { counts: before.counts, asked: before.asked, ..Self::default() }
     }
 
     /// Records from the offset to before the place were handed out.
-    pub(in crate::consumer) fn handed(&mut self, partition: &TopicPartition, first: i64, next: Place) {
+    pub(in crate::consumer) fn handed(
+        &mut self,
+        caller: Caller,
+        partition: &TopicPartition,
+        first: i64,
+        next: Place,
+    ) {
         if !self.counts {
             return;
         }
-        match &mut self.current {
-            Some((current, turn)) if current == partition => turn.handed = next,
+        let handed = match &mut self.current {
+            Some((current, handed)) if current == partition => handed,
             _ => {
                 self.put_away();
+                self.ids += 1;
                 let known = self.others.remove(partition);
-                let turn = known.unwrap_or(Turn { over: (first, -1), handed: (first, -1) });
-                self.current = Some((partition.clone(), Turn { handed: next, ..turn }));
+                let handed = known.unwrap_or(Handed { id: self.ids, to: (first, -1) });
+                &mut self.current.insert((partition.clone(), handed)).1
             }
+        };
+        let (partition, back) = (handed.id, first < handed.to.0);
+        let from = if back { (first, -1) } else { handed.to };
+        handed.to = next;
+        if back {
+            // The position was moved back: what is done is so only up to there.
+            self.open.iter_mut().filter(|open| open.partition == partition).for_each(|open| {
+                open.from = open.from.min(from);
+            });
+        }
+        if !self.open.iter().rev().any(|open| open.caller == caller && open.partition == partition) {
+            self.make_room();
+            self.open.push(Open { caller, partition, from, asked: self.asked });
+        }
+    }
+
+    /// Forgets who has the oldest records, if there are too many callers: tasks that took a record and ended.
+    fn make_room(&mut self) {
+        if self.open.len() < self.limit.max(CALLERS) {
+            return;
+        }
+        let mut callers = Vec::new();
+        for open in &self.open {
+            if !callers.contains(&open.caller) {
+                callers.push(open.caller);
+            }
+            if callers.len() == CALLERS {
+                break;
+            }
+        }
+        if callers.len() < CALLERS {
+            // Few callers with many partitions.
+            self.limit = 2 * self.open.len();
+            return;
+        }
+        let (old, new) = self.open.split_at(self.open.len() / 2);
+        let mut kept: Vec<Open> = Vec::with_capacity(CALLERS);
+        for open in old {
+            match kept.iter_mut().find(|known| known.partition == open.partition) {
+                Some(known) => known.from = known.from.min(open.from),
+                None => kept.push(Open { caller: Caller::Others, ..*open }),
+            }
+        }
+        kept.extend_from_slice(new);
+        self.open = kept;
+    }
+
+    /// There is nothing more for the application before this place: markers, or what was compacted away.
+    pub(in crate::consumer) fn passed(&mut self, partition: &TopicPartition, place: Place) {
+        if let Some(handed) = self.find(partition) {
+            handed.to = handed.to.max(place);
         }
     }
 
     /// The record at `offset` was not handed out after all, and nothing behind it.
     pub(in crate::consumer) fn retract(&mut self, partition: &TopicPartition, offset: i64) {
-        if let Some((_, turn)) = self.current.as_mut().filter(|(current, _)| current == partition) {
-            turn.handed = turn.handed.min((offset, -1));
-            turn.over = turn.over.min((offset, -1));
+        self.cut(partition, offset);
+    }
+
+    /// What lies at the offset and behind it is not in the log any more; before 0: nothing is.
+    pub(in crate::consumer) fn cut(&mut self, partition: &TopicPartition, from: i64) {
+        if from < 0 {
+            return self.forget(partition);
+        }
+        if let Some(handed) = self.find(partition).filter(|handed| handed.to.0 > from) {
+            handed.to = (from, -1);
+            let (id, to) = (handed.id, handed.to);
+            self.open.retain(|open| open.partition != id || open.from.0 < to.0);
         }
     }
 
-    /// What is known of a partition that was counted elsewhere.
-    pub(in crate::consumer) fn take_over(&mut self, partition: &TopicPartition, elsewhere: &mut Self) {
-        elsewhere.put_away();
-        if let Some(turn) = elsewhere.others.remove(partition) {
-            elsewhere.open.retain(|name| name != partition);
-            self.forget(partition);
-            if turn.over != turn.handed {
-                self.open.push(partition.clone());
-            }
-            self.others.insert(partition.clone(), turn);
+    /// Goes on counting a partition that others have records of, which stay theirs.
+    pub(in crate::consumer) fn go_on(&mut self, partition: &TopicPartition, before: &mut Self) {
+        self.counts = before.counts;
+        if let Some(handed) = before.find(partition) {
+            self.ids += 1;
+            self.others.insert(partition.clone(), Handed { id: self.ids, to: handed.to });
         }
+    }
+
+    /// Ends what [`Self::go_on`] began.
+    pub(in crate::consumer) fn take_back(&mut self, partition: &TopicPartition, elsewhere: &mut Self) {
+        elsewhere.put_away();
+        let Some(there) = elsewhere.others.remove(partition) else { return };
+        let asked = self.asked;
+        self.ids += 1;
+        let new = self.ids;
+        let id = match self.find(partition) {
+            Some(here) => {
+                here.to = there.to;
+                here.id
+            }
+            None => {
+                self.others.insert(partition.clone(), Handed { id: new, to: there.to });
+                new
+            }
+        };
+        let moved = elsewhere.open.extract_if(.., |open| open.partition == there.id);
+        self.open.extend(moved.map(|open| Open { partition: id, asked, ..open }));
+    }
+
+    /// A stream is gone: what it had, the task has that dropped it.
+    pub(in crate::consumer) fn leave(&mut self, stream: Caller, task: Caller) {
+        self.open.iter_mut().filter(|open| open.caller == stream).for_each(|open| open.caller = task);
     }
 
     fn put_away(&mut self) {
-        if let Some((name, turn)) = self.current.take() {
-            if turn.over != turn.handed {
-                self.open.push(name.clone());
-            }
-            self.others.insert(name, turn);
+        if let Some((name, handed)) = self.current.take() {
+            self.others.insert(name, handed);
         }
     }
 
-    /// The application asks for more: what it has is done.
-    pub(in crate::consumer) fn over(&mut self) {
-        if let Some((_, turn)) = &mut self.current {
-            turn.over = turn.handed;
+    fn find(&mut self, partition: &TopicPartition) -> Option<&mut Handed> {
+        match &mut self.current {
+            Some((current, handed)) if current == partition => Some(handed),
+            _ => self.others.get_mut(partition),
         }
-        for name in self.open.drain(..) {
-            if let Some(turn) = self.others.get_mut(&name) {
-                turn.over = turn.handed;
-            }
+    }
+
+    /// These ask for more: what they have is done.
+    pub(in crate::consumer) fn over(&mut self, callers: Asking) {
+        self.asked += 1;
+        if !self.open.is_empty() {
+            self.open.retain(|open| !callers.contains(&open.caller));
         }
+    }
+
+    /// As [`Self::over`], for one partition.
+    pub(in crate::consumer) fn over_in(&mut self, partition: &TopicPartition, callers: Asking) {
+        if let Some(&mut Handed { id, .. }) = self.find(partition) {
+            self.open.retain(|open| open.partition != id || !callers.contains(&open.caller));
+        }
+    }
+
+    /// Calls for more so far.
+    pub(in crate::consumer) fn asked(&self) -> u64 {
+        self.asked
     }
 
     /// The application itself says how far it is done.
     pub(in crate::consumer) fn done_up_to(&mut self, partition: &TopicPartition, place: Place) {
-        let current = self.current.as_mut().filter(|(current, _)| current == partition).map(|(_, turn)| turn);
-        if let Some(turn) = current.or_else(|| self.others.get_mut(partition)) {
-            turn.over = turn.over.max(place.min(turn.handed));
-        }
+        let Some(&mut Handed { id, to }) = self.find(partition) else { return };
+        let place = place.min(to);
+        self.open.retain_mut(|open| {
+            if open.partition == id {
+                open.from = open.from.max(place);
+            }
+            open.partition != id || open.from.0 < to.0
+        });
     }
 
     /// Nothing more is handed out of the partition, which stands here; counts if nothing was handed out before.
     pub(in crate::consumer) fn stopped(&mut self, partition: &TopicPartition, place: Place) {
-        if self.counts && self.place(partition, true).is_none() {
-            self.others.insert(partition.clone(), Turn { over: place, handed: place });
+        if self.counts && self.find(partition).is_none() {
+            self.ids += 1;
+            self.others.insert(partition.clone(), Handed { id: self.ids, to: place });
         }
     }
 
     /// The partition begins anew.
     pub(in crate::consumer) fn forget(&mut self, partition: &TopicPartition) {
-        self.current.take_if(|(current, _)| current == partition);
-        self.others.remove(partition);
-        self.open.retain(|name| name != partition);
+        let current = self.current.take_if(|(current, _)| current == partition).map(|(_, handed)| handed);
+        if let Some(handed) = current.or_else(|| self.others.remove(partition)) {
+            self.open.retain(|open| open.partition != handed.id);
+        }
     }
 
     /// Place behind what was handed out, or with `done` behind what is done; `None` if nothing was handed out.
     pub(in crate::consumer) fn place(&self, partition: &TopicPartition, done: bool) -> Option<Place> {
-        let current = self.current.as_ref().filter(|(current, _)| current == partition).map(|(_, turn)| turn);
-        let turn = current.or_else(|| self.others.get(partition))?;
-        Some(if done { turn.over } else { turn.handed })
+        let current = self.current.as_ref().filter(|(current, _)| current == partition);
+        let handed = current.map(|(_, handed)| handed).or_else(|| self.others.get(partition))?;
+        let open = self.open.iter().filter(|open| done && open.partition == handed.id);
+        Some(open.map(|open| open.from).min().unwrap_or(handed.to))
+    }
+
+    /// Place behind what is done, if somebody has records that are not.
+    pub(in crate::consumer) fn held_at(&self, partition: &TopicPartition) -> Option<Place> {
+        let done = self.place(partition, true)?;
+        self.place(partition, false).filter(|handed| *handed != done).and(Some(done))
+    }
+
+    /// Who has records of these partitions and is not done with them, and the count of the last call before they got them.
+    pub(in crate::consumer) fn holders(
+        &self,
+        is_assigned: impl Fn(&TopicPartition) -> bool,
+    ) -> Vec<(Caller, u64)> {
+        if self.open.is_empty() {
+            return Vec::new();
+        }
+        let current = self.current.iter().map(|(name, handed)| (name, handed));
+        let known = current.chain(&self.others).filter(|(name, _)| is_assigned(name));
+        let known: BTreeSet<_> = known.map(|(_, handed)| handed.id).collect();
+        let open = self.open.iter().filter(|open| known.contains(&open.partition));
+        open.map(|open| (open.caller, open.asked)).collect()
     }
 }
 
@@ -122,23 +300,38 @@ impl Turns {
 mod tests {
     use super::*;
 
+    const ONE: Asking = [Caller::Stream(1), Caller::Task(None)];
+    const TWO: Asking = [Caller::Stream(2), Caller::Task(None)];
+    const TASK: Asking = [Caller::Task(None); 2];
+
+    fn counting() -> Turns {
+        Turns { counts: true, ..Turns::default() }
+    }
+
+    fn partitions() -> [TopicPartition; 2] {
+        [0, 1].map(|partition| TopicPartition::new("t", partition))
+    }
+
+    fn seen(turns: &Turns, of: &TopicPartition) -> (Option<Place>, Option<Place>) {
+        (turns.place(of, true), turns.place(of, false))
+    }
+
     #[test]
     fn a_records_turn_is_over_when_the_next_is_asked_for() {
-        let [a, b] = [0, 1].map(|partition| TopicPartition::new("t", partition));
-        let mut turns = Turns { counts: true, ..Turns::default() };
-        let seen = |turns: &Turns, of: &TopicPartition| (turns.place(of, true), turns.place(of, false));
+        let [a, b] = partitions();
+        let mut turns = counting();
         assert_eq!(seen(&turns, &a), (None, None));
-        turns.handed(&a, 7, (8, 4));
+        turns.handed(ONE[0], &a, 7, (8, 4));
         assert_eq!(seen(&turns, &a), (Some((7, -1)), Some((8, 4))), "it was handed out and is not done");
-        turns.over();
-        turns.handed(&a, 9, (10, 4));
-        turns.handed(&b, 3, (4, 4));
-        turns.handed(&a, 10, (11, 4));
+        turns.over(ONE);
+        turns.handed(ONE[0], &a, 9, (10, 4));
+        turns.handed(ONE[0], &b, 3, (4, 4));
+        turns.handed(ONE[0], &a, 10, (11, 4));
         assert_eq!(
             (seen(&turns, &a), seen(&turns, &b)),
             ((Some((8, 4)), Some((11, 4))), (Some((3, -1)), Some((4, 4))))
         );
-        turns.over();
+        turns.over(ONE);
         assert_eq!(
             (seen(&turns, &a), seen(&turns, &b)),
             ((Some((11, 4)), Some((11, 4))), (Some((4, 4)), Some((4, 4))))
@@ -152,40 +345,99 @@ mod tests {
     }
 
     #[test]
+    fn each_caller_ends_its_own_turns_and_a_dropped_stream_leaves_them_to_its_task() {
+        let [a, _] = partitions();
+        let mut turns = counting();
+        turns.handed(ONE[0], &a, 0, (1, 4));
+        turns.handed(TWO[0], &a, 1, (2, 4));
+        turns.over(TWO);
+        turns.handed(TWO[0], &a, 2, (3, 4));
+        assert_eq!(seen(&turns, &a), (Some((0, -1)), Some((3, 4))), "the first one is at work still");
+        turns.over(ONE);
+        assert_eq!(turns.place(&a, true), Some((2, 4)), "the second one is at work on what it got last");
+        turns.leave(TWO[0], Caller::Task(None));
+        assert_eq!(turns.place(&a, true), Some((2, 4)));
+        turns.over(TASK);
+        assert_eq!(turns.place(&a, true), Some((3, 4)));
+    }
+
+    #[test]
     fn what_the_application_commits_is_done_as_far_as_it_was_handed_out() {
-        let [a, b] = [0, 1].map(|partition| TopicPartition::new("t", partition));
-        let mut turns = Turns { counts: true, ..Turns::default() };
-        turns.handed(&a, 7, (10, 4));
-        turns.handed(&b, 0, (1, 4));
+        let [a, b] = partitions();
+        let mut turns = counting();
+        turns.handed(ONE[0], &a, 7, (10, 4));
+        turns.handed(ONE[0], &b, 0, (1, 4));
         turns.done_up_to(&a, (9, 4));
         assert_eq!((turns.place(&a, true), turns.place(&a, false)), (Some((9, 4)), Some((10, 4))));
         turns.done_up_to(&a, (8, 4));
         assert_eq!(turns.place(&a, true), Some((9, 4)), "not back");
         turns.done_up_to(&b, (5, 4));
         assert_eq!(turns.place(&b, true), Some((1, 4)), "not ahead");
+        assert_eq!(turns.holders(|_| true), [(ONE[0], 0)], "of what is left");
+        assert_eq!(turns.holders(|name| *name == b), []);
     }
 
     #[test]
     fn what_one_reader_counted_another_goes_on_with() {
-        let [a, b] = [0, 1].map(|partition| TopicPartition::new("t", partition));
-        let counting = || Turns { counts: true, ..Turns::default() };
-        let (mut all, mut own) = (counting(), counting());
-        all.handed(&a, 3, (4, 4));
-        all.handed(&b, 7, (8, 4));
-        own.take_over(&a, &mut all);
-        assert_eq!(all.place(&a, false), None);
-        all.over();
+        let [a, b] = partitions();
+        let (mut all, mut own) = (counting(), Turns::default());
+        all.handed(TASK[0], &a, 3, (4, 4));
+        all.handed(TASK[0], &b, 7, (8, 4));
+        own.go_on(&a, &mut all);
+        own.handed(ONE[0], &a, 4, (6, 4));
+        own.over(ONE);
         assert_eq!(
-            (own.place(&a, true), all.place(&b, true)),
-            (Some((3, -1)), Some((8, 4))),
+            (own.place(&a, true), all.held_at(&a)),
+            (Some((6, 4)), Some((3, -1))),
             "each has its own turns"
         );
-        own.over();
-        own.handed(&a, 4, (6, 4));
-        own.retract(&a, 5);
-        all.take_over(&a, &mut own);
-        assert_eq!((all.place(&a, true), all.place(&a, false)), (Some((4, 4)), Some((5, -1))));
-        all.over();
-        assert_eq!(all.place(&a, true), Some((5, -1)));
+        all.over(TASK);
+        assert_eq!((all.held_at(&a), all.place(&b, true)), (None, Some((8, 4))));
+        own.handed(ONE[0], &a, 6, (9, 4));
+        own.retract(&a, 8);
+        all.take_back(&a, &mut own);
+        assert_eq!((all.place(&a, true), all.place(&a, false)), (Some((6, 4)), Some((8, -1))));
+        all.over(ONE);
+        assert_eq!(all.place(&a, true), Some((8, -1)));
+    }
+
+    #[test]
+    fn what_is_gone_or_was_gone_back_behind_is_not_done_and_what_is_passed_by_is() {
+        let [a, _] = partitions();
+        let mut turns = counting();
+        turns.handed(ONE[0], &a, 0, (5, 4));
+        turns.over(ONE);
+        turns.passed(&a, (7, 4));
+        assert_eq!(seen(&turns, &a), (Some((7, 4)), Some((7, 4))));
+        turns.handed(ONE[0], &a, 7, (10, 4));
+        turns.passed(&a, (12, 4));
+        assert_eq!(seen(&turns, &a), (Some((7, 4)), Some((12, 4))));
+        turns.cut(&a, 6);
+        assert_eq!(seen(&turns, &a), (Some((6, -1)), Some((6, -1))));
+        turns.handed(ONE[0], &a, 6, (8, 5));
+        turns.over(ONE);
+        turns.handed(TWO[0], &a, 2, (3, 5));
+        assert_eq!(seen(&turns, &a), (Some((2, -1)), Some((3, 5))));
+        turns.cut(&a, i64::MIN);
+        assert_eq!(seen(&turns, &a), (None, None));
+    }
+
+    #[test]
+    fn callers_that_never_come_back_take_no_memory_without_end_and_hold_what_they_have() {
+        let [a, _] = partitions();
+        let mut turns = counting();
+        for offset in 0..10_000 {
+            turns.handed(Caller::Stream(offset as u64), &a, offset, (offset + 1, 4));
+        }
+        assert!(turns.open.len() <= CALLERS, "{}", turns.open.len());
+        assert_eq!(turns.place(&a, true), Some((0, -1)));
+        turns.done_up_to(&a, (10_000, 4));
+        assert_eq!((turns.place(&a, true), turns.open.len()), (Some((10_000, 4)), 0));
+        // One caller with many partitions.
+        for partition in 0..5_000 {
+            turns.handed(ONE[0], &TopicPartition::new("many", partition), 0, (1, 4));
+        }
+        turns.over(ONE);
+        assert!(turns.open.is_empty());
     }
 }

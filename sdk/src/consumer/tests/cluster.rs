@@ -114,6 +114,15 @@ impl Cluster {
         self.move_leader(partition, to);
     }
 
+    /// Makes a marker of a batch, as ends of transactions are; its checksum is wrong then.
+    pub(super) fn mark(&self, partition: i32, batch: usize) {
+        let mut state = self.state();
+        let (_, bytes) = &mut state.logs.get_mut(&partition).unwrap()[batch];
+        let mut changed = bytes.to_vec();
+        changed[22] |= 0x20;
+        *bytes = Bytes::from(changed);
+    }
+
     pub(super) fn move_leader(&self, partition: i32, to: i32) {
         let mut state = self.state();
         let (_, epoch) = state.leader(partition);

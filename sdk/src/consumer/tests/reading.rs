@@ -310,6 +310,33 @@ async fn after_the_log_was_cut_reading_goes_on_where_it_differs() {
     read(&consumer, 20..25).await;
 }
 
+/// Goal: what is cut off is not handed out any more, though it is here, and what lies before it is neither lost nor doubled.
+#[tokio::test(start_paused = true)]
+async fn a_cut_reaches_what_is_being_read() {
+    for (read_before, apart) in [(5, false), (5, true), (15, false), (15, true)] {
+        let cluster = Cluster::default();
+        cluster.count(0, 0..30);
+        let consumer = reading(&cluster);
+        let stream = apart.then(|| consumer.partition_stream(&tp(0)).unwrap());
+        let next = async || match &stream {
+            Some(stream) => stream.recv().await.unwrap(),
+            None => consumer.recv().await.unwrap(),
+        };
+        for expected in 0..read_before {
+            assert_eq!(next().await.offset, expected);
+        }
+        cluster.cut(0, 1, 2);
+        cluster.count(0, 110..130);
+        let rt = consumer.shared.client.rt();
+        rt.sleep(5 * S).await; // it hears of the new leader, and what that lacks
+        for expected in read_before.min(10)..30 {
+            let record = next().await;
+            let value = if expected < 10 { expected } else { 100 + expected };
+            assert_eq!((record.offset, text(&record)), (expected, value.to_string()), "apart: {apart}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn out_of_range_may_go_back_by_a_duration() {
     let cluster = Cluster::default();
@@ -329,4 +356,64 @@ async fn out_of_range_may_go_back_by_a_duration() {
     }
     let error = Consumer::from_properties(properties("by_duration:1h")).unwrap_err().to_string();
     assert!(error.contains("by_duration:PT1H"), "{error}");
+}
+
+/// Behind what is done, and behind what was handed out.
+fn stands(consumer: &Consumer) -> (i64, i64) {
+    let of = std::collections::BTreeSet::from([tp(0)]);
+    let [done, handed] = [true, false].map(|done| consumer.shared.committable(&of, done)[&tp(0)].offset);
+    (done, handed)
+}
+
+/// Goal: lag reaches 0 behind a transaction, whose marker is not for the application.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_for_the_application_is_done_with_what_lies_before_it() {
+    let cluster = Cluster::default();
+    cluster.count(0, 0..20);
+    cluster.append(0, Compression::None, &[(None, None)]);
+    cluster.mark(0, 2);
+    let consumer = builder(&cluster).check_crcs(false).build().unwrap();
+    consumer.shared.count_turns();
+    consumer.assign([(tp(0), StartOffset::Beginning)]);
+    read(&consumer, 0..20).await;
+    assert_eq!(stands(&consumer), (19, 20));
+    assert!(consumer.recv().now_or_never().is_none());
+    assert_eq!(stands(&consumer), (21, 21));
+    cluster.append(0, Compression::None, &[(None, None)]);
+    cluster.mark(0, 3);
+    assert!(consumer.poll(1, S).await.unwrap().is_empty());
+    assert_eq!(stands(&consumer), (22, 22), "also when it comes alone");
+}
+
+/// Goal: what a reader is at work on is not done because others ask, and a dropped stream's last record is its task's.
+#[tokio::test(start_paused = true)]
+async fn turns_of_streams_end_with_themselves() {
+    let cluster = Cluster::default();
+    cluster.count(0, 0..30);
+    let consumer = builder(&cluster).build().unwrap();
+    consumer.shared.count_turns();
+    consumer.assign([(tp(0), StartOffset::Beginning)]);
+    let [mut one, mut two] = [Box::pin(consumer.stream()), Box::pin(consumer.stream())];
+    assert_eq!(one.next().await.unwrap().unwrap().offset, 0);
+    for expected in 1..5 {
+        assert_eq!(two.next().await.unwrap().unwrap().offset, expected);
+    }
+    assert_eq!(stands(&consumer), (0, 5));
+    assert_eq!(one.next().await.unwrap().unwrap().offset, 5);
+    assert_eq!(stands(&consumer), (4, 6));
+    drop(two);
+    assert_eq!(stands(&consumer), (4, 6), "that says nothing of its last record");
+    let mut apart = consumer.partition_stream(&tp(0)).unwrap();
+    assert_eq!(stands(&consumer), (5, 6), "its task asked for more");
+    assert_eq!(apart.next().await.unwrap().unwrap().offset, 6);
+    assert_eq!(stands(&consumer), (5, 7), "the first stream has one still");
+    drop(one);
+    consumer.recv().now_or_never();
+    assert_eq!(stands(&consumer), (6, 7));
+    let rt = consumer.shared.client.rt().clone();
+    rt.spawn(async move { drop(apart) }).await.unwrap();
+    assert_eq!(consumer.recv().await.unwrap().offset, 7);
+    assert_eq!(stands(&consumer), (6, 8), "the task that dropped it never came back");
+    consumer.seek(&tp(0), StartOffset::Offset(20)).unwrap();
+    assert_eq!(stands(&consumer), (20, 20));
 }

@@ -1,11 +1,15 @@
-// Java's own producer in the benchmark: send with a callback, a semaphore of `window` permits.
+// Java's own clients in the benchmark: send with a callback, a semaphore of `window` permits; poll in a group (mode=consume).
 
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
+import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
+import java.time.Instant;
 import java.util.Arrays;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Properties;
@@ -13,9 +17,12 @@ import java.util.concurrent.Semaphore;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.concurrent.locks.LockSupport;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.producer.Callback;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 import org.apache.kafka.common.utils.AppInfoParser;
 
@@ -44,6 +51,10 @@ public class Bench {
             int at = argument.indexOf('=');
             job.put(argument.substring(0, at), argument.substring(at + 1));
         }
+        if ("consume".equals(job.get("mode"))) {
+            read();
+            return;
+        }
         readValues();
         Properties properties = new Properties();
         properties.put("bootstrap.servers", job.get("bootstrap"));
@@ -66,12 +77,59 @@ public class Bench {
         double seconds = (System.nanoTime() - began) / 1e9;
         double[] after = cpu();
 
+        report(records, seconds, before, after, "");
+        producer.close();
+    }
+
+    void report(int records, double seconds, double[] before, double[] after, String more) throws Exception {
         Arrays.sort(latencies);
         System.out.printf(Locale.ROOT, "{\"version\":\"%s\",\"records\":%d,\"failed\":%d,\"failure\":%s,\"seconds\":%f,"
-                + "\"cpu_user_s\":%f,\"cpu_sys_s\":%f,\"rss_peak_bytes\":%d,\"p50_us\":%s,\"p99_us\":%s,\"p999_us\":%s}%n",
-                AppInfoParser.getVersion(), records, failed.get(), quoted(failure.get()), seconds,
-                after[0] - before[0], after[1] - before[1], peakMemory(), quantile(0.5), quantile(0.99), quantile(0.999));
-        producer.close();
+                + "\"cpu_user_s\":%f,\"cpu_sys_s\":%f,\"rss_peak_bytes\":%d,\"p50_us\":%s,\"p99_us\":%s,\"p999_us\":%s%s}%n",
+                AppInfoParser.getVersion(), records, failed.get(), quoted(failure.get()), seconds, after[0] - before[0],
+                after[1] - before[1], peakMemory(), quantile(0.5), quantile(0.99), quantile(0.999), more);
+    }
+
+    /** Reads by group subscribe; the clock runs from the call that subscribes. */
+    void read() throws Exception {
+        int records = number("records");
+        int size = number("size");
+        boolean stamped = number("rate") > 0;
+        if (stamped) latencies = new long[records];
+        Properties properties = new Properties();
+        properties.put("bootstrap.servers", job.get("bootstrap"));
+        properties.put("group.id", job.get("group"));
+        properties.put("auto.offset.reset", "earliest");
+        try (var consumer = new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
+            BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
+            System.out.println("ready");
+            in.readLine();
+            double[] before = cpu();
+            long began = System.nanoTime();
+            consumer.subscribe(List.of(job.get("topic")));
+            double first = 0;
+            int seen = 0;
+            long sum = 0;
+            while (seen < records) {
+                for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofSeconds(1))) {
+                    byte[] value = record.value();
+                    if (seen == 0) first = (System.nanoTime() - began) / 1e9;
+                    if (value.length != size) fail(new IllegalStateException("a value of " + value.length + " bytes"));
+                    if (stamped && seen < records) latencies[seen] = nanos() - ByteBuffer.wrap(value).getLong();
+                    seen++;
+                    sum += (value[0] & 0xff) + (value[value.length - 1] & 0xff);
+                }
+            }
+            double seconds = (System.nanoTime() - began) / 1e9;
+            String more = String.format(Locale.ROOT, ",\"first_s\":%f,\"sum\":%d", first, sum);
+            report(seen, seconds, before, cpu(), more);
+            // The connections are looked at before they are closed.
+            in.readLine();
+        }
+    }
+
+    static long nanos() {
+        Instant now = Instant.now();
+        return now.getEpochSecond() * 1_000_000_000L + now.getNano();
     }
 
     void flood(int records) throws InterruptedException {

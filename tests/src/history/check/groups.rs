@@ -21,6 +21,8 @@ struct Shared {
     owners: Vec<Owned>,
     /// Commits since the last that was meant to go back, with their times.
     commits: Vec<(u64, i64, u32)>,
+    /// What was committed when a member got the partition, and with which event.
+    begun: Vec<(Client, i64, u32)>,
 }
 
 impl Checker<'_> {
@@ -32,6 +34,7 @@ impl Checker<'_> {
         for (number, entry) in (0..).zip(&history.entries) {
             let (Event::Assigned { partition, .. }
             | Event::Seek { partition, .. }
+            | Event::Read { partition, .. }
             | Event::Revoked { partition }
             | Event::Lost { partition }
             | Event::Committed { partition, .. }
@@ -47,13 +50,29 @@ impl Checker<'_> {
                 Event::Assigned { generation, .. } => {
                     let owned = Owned { member: entry.client, generation, event: number, given_back: false };
                     self.assign(group, partition, state, owned);
+                    state.begun.retain(|begun| begun.0 != entry.client);
+                    let committed = state.commits.last().map(|last| (entry.client, last.1, last.2));
+                    state.begun.extend(committed);
                 }
                 Event::Revoked { .. } | Event::Lost { .. } => {
                     let mine = state.owners.iter_mut().filter(|owned| owned.member == entry.client);
                     mine.for_each(|owned| owned.given_back = true);
                 }
                 // Whoever seeks may commit what is further back.
-                Event::Seek { .. } | Event::CommitReset { .. } => state.commits.clear(),
+                Event::Seek { .. } | Event::CommitReset { .. } => {
+                    state.commits.clear();
+                    state.begun.clear();
+                }
+                Event::Read { offset, .. } => {
+                    let begun = state.begun.iter().find(|begun| begun.0 == entry.client);
+                    let Some((_, committed, by)) = begun.filter(|begun| offset < begun.1).copied() else {
+                        continue;
+                    };
+                    self.found(Rule::Redelivered, self.at_ns(by), |names| {
+                        let (reader, spot) = (names.seen(number), names.spot(partition, offset));
+                        Violation::Redelivered { reader, spot, committed, by: names.seen(by) }
+                    });
+                }
                 Event::Committed { offset, sent, .. } => {
                     // What was on its way when another one was heard of may be the earlier one.
                     let sent = sent.map_or(number, |sent| sent.0);

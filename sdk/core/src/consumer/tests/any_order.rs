@@ -177,7 +177,9 @@ impl World {
                 Effect::EndsOfEpochs { broker, lookup, partitions } => {
                     self.pending.push(Request::Ends(broker, lookup, partitions));
                 }
-                Effect::WasCut { partition, .. } => panic!("no log was cut, not even of {partition}"),
+                Effect::WasCut { partition, .. }
+                | Effect::Void { partition, .. }
+                | Effect::Recreated { partition, .. } => panic!("no log was cut, not even of {partition}"),
                 Effect::Refresh(_) | Effect::LeaderHint { .. } | Effect::WakeReader(_) | Effect::Unpin => {}
             }
         }

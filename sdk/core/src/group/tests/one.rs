@@ -329,8 +329,8 @@ fn a_coordinator_that_is_loading_is_asked_again_after_a_pause() {
     assert!(matches!(&one.wait(at)[..], [Effect::Join { coordinator: 1, .. }]));
 }
 
-#[test]
-fn a_leader_joins_again_when_the_groups_topics_have_other_partitions() {
+/// The leader of a group, which has assigned these topics.
+fn leader(shapes: Shapes) -> One {
     let mut one = One::new(RebalanceProtocol::Cooperative, false);
     one.step(Event::Subscribe(topics()));
     let effects = one.step(Event::Coordinator(Ok(1)));
@@ -340,16 +340,81 @@ fn a_leader_joins_again_when_the_groups_topics_have_other_partitions() {
         Joined { generation: 3, assignor: "a".into(), member_id: "m".into(), members, stands: false };
     let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
     let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
-    let counts: BTreeMap<Arc<str>, usize> = [("t".into(), 2), ("later".into(), 0)].into();
-    let chosen = Chosen { assignments: vec![("m".into(), "x".into())], counts: counts.clone() };
+    let chosen = Chosen { assignments: vec![("m".into(), "x".into())], shapes };
     let effects = one.step(Event::Led(ticket, Ok(chosen)));
     let [Effect::Sync { ticket, ref assignments, .. }] = effects[..] else { panic!("{effects:?}") };
     assert_eq!(assignments.len(), 1);
-    one.step(Event::Sync(ticket, Ok(Ok(Assignment::default()))));
-    assert_eq!(one.step(Event::Counts(counts)), []);
-    assert_eq!(one.step(Event::Counts([("other".into(), 7)].into())), [], "not a topic of the group");
-    let effects = one.step(Event::Counts([("later".into(), 1)].into()));
-    assert!(matches!(&effects[..], [Effect::Join { .. }]), "a topic that appears: {effects:?}");
+    let assignment = Assignment { partitions: partitions([0]), user_data: None };
+    let effects = one.step(Event::Sync(ticket, Ok(Ok(assignment))));
+    let [.., Effect::Tell(id, _)] = effects[..] else { panic!("{effects:?}") };
+    one.step(Event::Told(id));
+    one
+}
+
+fn shapes<const N: usize>(topics: [(&str, usize); N]) -> Shapes {
+    topics.into_iter().map(|(topic, partitions)| (topic.into(), TopicShape::new(partitions))).collect()
+}
+
+#[test]
+fn a_leader_joins_again_when_the_groups_topics_have_other_partitions() {
+    let told = shapes([("t", 2), ("later", 0)]);
+    for (now, joins) in [
+        (told.clone(), false),
+        (shapes([("other", 7)]), false), // not a topic of the group
+        (shapes([("t", 3), ("later", 0)]), true),
+        (shapes([("t", 2), ("later", 1)]), true), // one that appears
+        (shapes([("t", 0), ("later", 0)]), true), // one that is deleted
+        (shapes([("later", 0)]), false),          // nobody knows
+    ] {
+        let effects = leader(told.clone()).step(Event::Topics(now.clone()));
+        let joined = effects.iter().any(|effect| matches!(effect, Effect::Join { .. }));
+        assert_eq!(joined, joins, "{now:?}: {effects:?}");
+    }
+    let mut one = leader(shapes([("t", 2), ("u", 1)]));
+    assert_eq!(one.member.led_topics().map(|topic| &**topic).collect::<Vec<_>>(), ["t", "u"]);
+    assert!(!one.step(Event::Topics(shapes([("u", 0)]))).is_empty(), "a topic that only others read");
+}
+
+#[test]
+fn a_leader_joins_again_when_partitions_move_to_other_racks() {
+    let racks = |racks: [Option<&[&str]>; 2]| -> Shapes {
+        let set = |racks: &[&str]| racks.iter().map(|rack| Arc::from(*rack)).collect();
+        let racks = racks.into_iter().map(|racks| racks.map(set)).collect();
+        [("t".into(), TopicShape { partitions: 2, racks })].into()
+    };
+    let told = racks([Some(&["a", "b"]), Some(&["a"])]);
+    for (now, joins) in [
+        (racks([Some(&["b", "a"]), Some(&["a"])]), false),
+        (racks([None, Some(&["a"])]), false), // a broker is down
+        (racks([Some(&["a", "b"]), Some(&["c"])]), true),
+        (shapes([("t", 2)]), false),
+    ] {
+        let effects = leader(told.clone()).step(Event::Topics(now.clone()));
+        assert_eq!(!effects.is_empty(), joins, "{now:?}: {effects:?}");
+    }
+}
+
+#[test]
+fn a_member_by_pattern_joins_again_when_other_topics_match_and_says_why() {
+    let mut one = leader(shapes([("t", 1)]));
+    assert_eq!(one.step(Event::Matched(topics())), [], "no news");
+    let both: BTreeSet<Arc<str>> = ["t".into(), "u".into()].into();
+    let effects = one.step(Event::Matched(both.clone()));
+    assert!(matches!(&effects[..], [Effect::Join { topics, .. }] if *topics == both), "{effects:?}");
+
+    let mut one = leader(shapes([("t", 1)]));
+    let effects = one.step(Event::Matched(BTreeSet::new()));
+    let [Effect::Stop(_), Effect::Tell(id, ref call)] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(*call, Call::Revoked(partitions([0]), Reason::TopicsChanged));
+    let effects = one.step(Event::Told(id));
+    assert!(matches!(&effects[..], [Effect::Join { topics, .. }] if topics.is_empty()), "{effects:?}");
+
+    let mut idle = One::new(RebalanceProtocol::Eager, false);
+    assert_eq!(
+        idle.step(Event::Matched(topics())),
+        [],
+        "who has not subscribed, or no longer, is left alone"
+    );
 }
 
 #[test]
@@ -357,7 +422,7 @@ fn a_static_leader_that_is_back_looks_whether_what_stands_covers_all_partitions(
     for (assigned, joins) in [(2, false), (1, true), (0, true)] {
         let mut one = One::new(RebalanceProtocol::Eager, true);
         one.step(Event::Subscribe(topics()));
-        one.step(Event::Counts([("t".into(), 2)].into()));
+        one.step(Event::Topics(shapes([("t", 2)])));
         let effects = one.step(Event::Coordinator(Ok(1)));
         let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
         let members = Some(Vec::new());
@@ -365,7 +430,7 @@ fn a_static_leader_that_is_back_looks_whether_what_stands_covers_all_partitions(
             Joined { generation: 3, assignor: "a".into(), member_id: "m".into(), members, stands: true };
         let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
         let [Effect::Lead { ticket, stands: true, .. }] = effects[..] else { panic!("{effects:?}") };
-        let chosen = Chosen { assignments: Vec::new(), counts: [("t".into(), assigned)].into() };
+        let chosen = Chosen { assignments: Vec::new(), shapes: shapes([("t", assigned)]) };
         let effects = one.step(Event::Led(ticket, Ok(chosen)));
         let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
         let effects = one.step(Event::Sync(ticket, Ok(Ok(Assignment::default()))));

@@ -322,7 +322,11 @@ impl World {
         };
         let bytes = |(id, assignment)| (id, write_assignment(&assignment, 3));
         let assignments = given.expect("cannot fail").into_iter().map(bytes).collect();
-        Chosen { assignments, counts: self.topics.clone() }
+        Chosen { assignments, shapes: self.shapes() }
+    }
+
+    fn shapes(&self) -> Shapes {
+        self.topics.iter().map(|(topic, count)| (topic.clone(), TopicShape::new(*count))).collect()
     }
 
     fn disturb(&mut self) {
@@ -339,9 +343,12 @@ impl World {
                 self.coordinator.away_until = self.now + MS * self.rng.u32(1..4_000);
             }
             3 => {
+                // One grows, the other is deleted and created again.
                 *self.topics.entry("t".into()).or_default() += 1;
+                let other = self.topics.entry("u".into()).or_default();
+                *other = if *other == 0 { 3 } else { 0 };
                 for client in 0..self.clients.len() {
-                    self.step(client, Event::Counts(self.topics.clone()));
+                    self.step(client, Event::Topics(self.shapes()));
                 }
             }
             4 => self.clients[at].stopped_polling ^= true,

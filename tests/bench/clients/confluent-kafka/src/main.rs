@@ -1,4 +1,6 @@
-//! confluent-kafka (the Rust crate): `send` of byte slices, every future awaited in order.
+//! confluent-kafka (the Rust crate): `send` of byte slices, every future awaited in order; `poll` in a group.
+
+mod reading;
 
 use std::collections::HashMap;
 
@@ -16,6 +18,10 @@ fn main() -> Result<(), Error> {
     let job = Job::from_args()?;
     let version = locked_version(include_str!("../../../Cargo.lock"), "confluent-kafka");
     let runtime = awaited::runtime(&job)?;
+    if job.mode == "consume" {
+        let _guard = runtime.enter();
+        return reading::run(&job, version, &runtime);
+    }
     let properties = [
         ("bootstrap.servers", job.bootstrap.clone()),
         ("acks", "all".into()),

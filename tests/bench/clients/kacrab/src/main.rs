@@ -1,4 +1,6 @@
-//! kacrab: `send`, every future awaited in order.
+//! kacrab: `send`, every future awaited in order; `poll` in a group.
+
+mod reading;
 
 use bench_common::{Error, Job, awaited, locked_version};
 use bytes::Bytes;
@@ -14,6 +16,9 @@ fn main() -> Result<(), Error> {
     let job = Job::from_args()?;
     let version = locked_version(include_str!("../../../Cargo.lock"), "kacrab");
     let runtime = awaited::runtime(&job)?;
+    if job.mode == "consume" {
+        return reading::run(&job, version, &runtime);
+    }
     let producer = Producer::builder()
         .set("bootstrap.servers", job.bootstrap.as_str())
         .set("acks", "all")

@@ -1,4 +1,6 @@
-//! krafka: `enqueue`, every handle awaited in order.
+//! krafka: `enqueue`, every handle awaited in order; `poll` or `recv` in a group.
+
+mod reading;
 
 use bench_common::{Error, Job, awaited, locked_version};
 use bytes::Bytes;
@@ -15,6 +17,9 @@ fn main() -> Result<(), Error> {
     let job = Job::from_args()?;
     let version = locked_version(include_str!("../../../Cargo.lock"), "krafka");
     let runtime = awaited::runtime(&job)?;
+    if job.mode.starts_with("consume") {
+        return reading::run(&job, version, &runtime);
+    }
     let compression = if job.compression == "lz4" { Compression::Lz4 } else { Compression::None };
     // Five requests in flight are its default.
     let producer = runtime.block_on(async {

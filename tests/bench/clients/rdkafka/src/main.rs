@@ -1,4 +1,6 @@
-//! rdkafka: delivery callbacks (`mode=callback`), or a future per record (`mode=future`).
+//! rdkafka: delivery callbacks (`mode=callback`), or a future per record (`mode=future`); reading in a group.
+
+mod reading;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +18,11 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 fn main() -> Result<(), Error> {
     let job = Job::from_args()?;
-    if job.mode == "future" { futures(&job) } else { callbacks(&job) }
+    match job.mode.as_str() {
+        "future" => futures(&job),
+        mode if mode.starts_with("consume") => reading::run(&job, version()),
+        _ => callbacks(&job),
+    }
 }
 
 fn config(job: &Job) -> ClientConfig {

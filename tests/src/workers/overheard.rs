@@ -1,16 +1,13 @@
 //! What a member says to its coordinator and hears from it, for the history: what a consumer does by itself, such as an
 //! automatic commit, no application sees.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::{Context, Poll};
 
-use broker_lite::Handle;
-use broker_lite::sim::Sim;
-use klamm::{ApiKey, Endpoint, Frame, Link, LinkError};
+use klamm::{ApiKey, BoxConnector, Endpoint, Frame, Link, LinkError};
 use klamm_wire::codec;
 use klamm_wire::messages::{
     JoinGroupRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest, TopicName,
@@ -18,19 +15,20 @@ use klamm_wire::messages::{
 use parking_lot::Mutex;
 use tower::Service;
 
-use crate::history::{Client, CommitSent, History, Partition};
+use super::holding::Holding;
+use crate::history::{Client, Clock, CommitSent, History, Partition};
 
 /// Writes down what one member says and hears.
-pub(super) struct Ear {
-    pub(super) sim: Sim,
+#[derive(Debug)]
+pub struct Ear {
+    pub(super) clock: Clock,
     pub(super) history: Arc<Mutex<History>>,
     pub(super) me: Client,
     /// Partitions of each topic.
     pub(super) topics: Vec<(Arc<str>, Arc<[Partition]>)>,
     /// Generation of the last assignment; -1 before the first.
     pub(super) generation: AtomicI32,
-    /// Where the group had committed each partition when the member asked last.
-    pub(super) began: Mutex<BTreeMap<Partition, i64>>,
+    pub(super) holding: Arc<Holding>,
 }
 
 /// What the answer to a request is about.
@@ -63,7 +61,8 @@ impl Ear {
                         let Some(place) = self.place(&topic.name, part.partition_index) else { continue };
                         let (offset, generation) =
                             (part.committed_offset, request.generation_id_or_member_epoch);
-                        let number = history.commit_sent(self.sim.now(), self.me, place, offset, generation);
+                        let number =
+                            history.commit_sent(self.clock.now(), self.me, place, offset, generation);
                         sent.push((topic.name.clone(), part.partition_index, number));
                     }
                 }
@@ -74,7 +73,7 @@ impl Ear {
     }
 
     fn heard(&self, asked: Asked, asked_at: std::time::Duration, answer: Frame) {
-        let (now, me) = (self.sim.now(), self.me);
+        let (now, me) = (self.clock.now(), self.me);
         match asked {
             Asked::Join => {
                 let answer = read(codec::decode_response::<JoinGroupRequest>(answer));
@@ -113,7 +112,7 @@ impl Ear {
                             let known = (part.committed_offset >= 0).then_some(part.committed_offset);
                             history.commit_fetched(now, me, place, known, asked_at);
                             history.began(now, me, place, known.unwrap_or(0));
-                            self.began.lock().insert(place, known.unwrap_or(0));
+                            self.holding.began(me, place, known.unwrap_or(0));
                         }
                     }
                 }
@@ -129,9 +128,16 @@ fn read<T>(decoded: Result<T, codec::CodecError>) -> T {
 
 /// A connector that is listened to.
 #[derive(Clone)]
-pub(super) struct Overheard {
-    pub(super) handle: Handle,
-    pub(super) ear: Arc<Ear>,
+pub struct Overheard {
+    connector: BoxConnector,
+    ear: Arc<Ear>,
+}
+
+impl Overheard {
+    /// Lets `ear` listen to everything that goes through.
+    pub fn new(connector: BoxConnector, ear: Arc<Ear>) -> Self {
+        Self { connector, ear }
+    }
 }
 
 impl Service<Endpoint> for Overheard {
@@ -140,11 +146,11 @@ impl Service<Endpoint> for Overheard {
     type Future = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        Service::<Endpoint>::poll_ready(&mut self.handle, cx)
+        self.connector.poll_ready(cx)
     }
 
     fn call(&mut self, endpoint: Endpoint) -> Self::Future {
-        let (dial, ear) = (self.handle.call(endpoint), self.ear.clone());
+        let (dial, ear) = (self.connector.call(endpoint), self.ear.clone());
         Box::pin(async move { Ok(Link::new(OverheardLink { link: dial.await?, ear })) })
     }
 }
@@ -164,7 +170,7 @@ impl Service<Frame> for OverheardLink {
     }
 
     fn call(&mut self, frame: Frame) -> Self::Future {
-        let (asked, at) = (self.ear.said(&frame), self.ear.sim.now());
+        let (asked, at) = (self.ear.said(&frame), self.ear.clock.now());
         let answer = self.link.call(frame);
         let ear = self.ear.clone();
         match asked {

@@ -1,0 +1,113 @@
+//! Who has which partition of a group, and how far it got with it. What somebody was done with who lost the partition, nobody
+//! commits: others work on it again, and only they say when it is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use parking_lot::Mutex;
+
+use crate::history::{Client, Partition};
+
+/// A partition of a group.
+type Place = (usize, Partition);
+
+#[derive(Debug)]
+struct Held {
+    by: Client,
+    /// Offset behind what it has read since it has the partition: work on what it read before does not count.
+    read: i64,
+    /// Offset behind what it is done with of that.
+    done: i64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: BTreeMap<Place, Held>,
+    /// Where the group had committed when a member asked last.
+    began: BTreeMap<(Client, Partition), i64>,
+    lost_late: BTreeSet<Place>,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(super) struct Holding(Mutex<State>);
+
+impl Holding {
+    pub(super) fn began(&self, me: Client, place: Partition, offset: i64) {
+        self.0.lock().began.insert((me, place), offset);
+    }
+
+    pub(super) fn assigned(&self, group: usize, me: Client, place: Partition) {
+        self.0.lock().held.insert((group, place), Held { by: me, read: 0, done: 0 });
+    }
+
+    /// The member has it no more. What is lost `late`, when members are to close already, nobody promises to commit.
+    pub(super) fn gone(&self, group: usize, me: Client, place: Partition, late: bool) {
+        let state = &mut *self.0.lock();
+        if state.held.get(&(group, place)).is_some_and(|held| held.by == me) {
+            state.held.remove(&(group, place));
+        }
+        if late {
+            state.lost_late.insert((group, place));
+        }
+    }
+
+    pub(super) fn read(&self, group: usize, me: Client, place: Partition, offset: i64) {
+        if let Some(held) = self.0.lock().held.get_mut(&(group, place)).filter(|held| held.by == me) {
+            held.read = offset + 1;
+        }
+    }
+
+    pub(super) fn done(&self, group: usize, me: Client, place: Partition, offset: i64) {
+        if let Some(held) = self.0.lock().held.get_mut(&(group, place))
+            && held.by == me
+            && offset < held.read
+        {
+            held.done = held.done.max(offset + 1);
+        }
+    }
+
+    /// Whether whoever has it is done with everything before `end`.
+    pub(super) fn reached(&self, group: usize, place: Partition, end: i64) -> bool {
+        let state = self.0.lock();
+        state.held.get(&(group, place)).is_some_and(|held| {
+            let began = state.began.get(&(held.by, place)).copied().unwrap_or(0);
+            began.max(held.done) >= end
+        })
+    }
+
+    /// Whether nobody promises that all of it is committed.
+    pub(super) fn is_excused(&self, group: usize, place: Partition) -> bool {
+        self.0.lock().lost_late.contains(&(group, place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::History;
+
+    #[test]
+    fn only_what_was_read_since_it_was_assigned_brings_whoever_has_it_forward() {
+        let mut history = History::new();
+        let (place, me, other) =
+            (history.partition("t", 0), history.consumer("a", Some("g")), history.consumer("b", Some("g")));
+        let holding = Holding::default();
+        holding.assigned(0, me, place);
+        holding.read(0, me, place, 4);
+        holding.gone(0, me, place, false);
+        holding.assigned(0, me, place);
+        holding.done(0, me, place, 4);
+        assert!(!holding.reached(0, place, 5), "it read that before");
+        holding.read(0, me, place, 4);
+        holding.done(0, other, place, 4);
+        assert!(!holding.reached(0, place, 5), "somebody else's work");
+        holding.done(0, me, place, 4);
+        assert!(holding.reached(0, place, 5));
+        holding.gone(0, me, place, true);
+        assert!(!holding.reached(0, place, 0), "nobody has it");
+        holding.began(other, place, 7);
+        holding.assigned(0, other, place);
+        assert!(holding.reached(0, place, 7), "others have committed that");
+        assert!(holding.is_excused(0, place) && !holding.is_excused(1, place));
+    }
+}

@@ -1,0 +1,333 @@
+//! Members of groups as an application has them: they read, work and commit; they leave, crash, stall and change their minds.
+//!
+//! ```text
+//! members: read ─▶ work ─▶ done ─▶ commit ─────▶ history
+//!    └─▶ what they say to coordinators and hear ────▶ history
+//! ```
+//!
+//! In: plans of groups, and how to reach a cluster, simulated or real. Out: what members saw, in a history; how much of what.
+
+mod holding;
+mod member;
+mod overheard;
+mod process;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use klamm::{ClientBuilder, Consumer, TopicPartition};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+pub use member::occupy;
+pub use overheard::{Ear, Overheard};
+pub use process::{MEMBER, live_in_this_process, occupy_by_processes};
+
+use self::holding::Holding;
+use crate::history::{Client, Clock, Entry, Event, History, Partition};
+
+/// What a member does between two stretches of reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Act {
+    /// It is closed, and another one comes.
+    Leave,
+    /// It is dropped without a word, and another one comes.
+    Crash,
+    /// It asks for no records for longer than `max.poll.interval.ms`.
+    Stall,
+    /// It subscribes to other topics.
+    Change,
+    /// It leaves, and subscribes again.
+    Unsubscribe,
+}
+
+impl Act {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Leave, Self::Crash, Self::Stall, Self::Change, Self::Unsubscribe];
+}
+
+/// One group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPlan {
+    /// `partition.assignment.strategy`
+    pub strategy: String,
+    /// Members at a time, about.
+    pub members: u32,
+    /// Each with a `group.instance.id`.
+    pub fixed: bool,
+    /// Commits by itself; else after each batch, and when partitions are revoked.
+    pub auto_commit: bool,
+    /// Without automatic commits: goes on without waiting for its commits, but for those of what is revoked.
+    #[serde(default)]
+    pub pipelined: bool,
+    /// `auto.commit.interval.ms`
+    pub commit_ms: u64,
+    /// `session.timeout.ms`
+    pub session_ms: u64,
+    /// `max.poll.interval.ms`
+    pub max_poll_ms: u64,
+}
+
+/// What members do, and how long they may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Habits {
+    /// What they do between two stretches of reading.
+    pub acts: Vec<Act>,
+    /// Longest time of a member between two acts, in ms.
+    pub life_ms: u64,
+    /// Most records that they ask for at once.
+    pub most: usize,
+    /// Longest work on one record, in ms; one in three takes any.
+    pub work_ms: u64,
+    /// `request.timeout.ms`
+    pub request_ms: u64,
+    /// `default.api.timeout.ms`
+    pub api_ms: u64,
+}
+
+impl Habits {
+    /// What takes longer hangs: `default.api.timeout.ms`, and what a task needs.
+    fn hang(&self) -> Duration {
+        Duration::from_millis(self.api_ms) + Duration::from_secs(5)
+    }
+}
+
+/// How often members did what.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Members that came.
+    pub joins: AtomicU64,
+    /// That were closed, or unsubscribed, while others went on.
+    pub leaves: AtomicU64,
+    /// That vanished without a word.
+    pub crashes: AtomicU64,
+    /// That were killed with their processes.
+    pub kills: AtomicU64,
+    /// That asked for no records for too long.
+    pub stalls: AtomicU64,
+    /// Records that were read.
+    pub reads: AtomicU64,
+}
+
+impl Tally {
+    fn of(&self, act: Act) -> Option<&AtomicU64> {
+        match act {
+            Act::Leave | Act::Unsubscribe => Some(&self.leaves),
+            Act::Crash => Some(&self.crashes),
+            Act::Stall => Some(&self.stalls),
+            Act::Change => None,
+        }
+    }
+
+    fn count(&self, act: Act) {
+        if let Some(count) = self.of(act) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What all members of a run share.
+#[derive(Debug)]
+pub struct World {
+    /// Whose times the history has.
+    pub clock: Clock,
+    /// What everybody saw.
+    pub history: Arc<Mutex<History>>,
+    /// Topics that members subscribe to, with their partitions.
+    pub topics: Vec<(Arc<str>, Arc<[Partition]>)>,
+    /// The groups.
+    pub groups: Vec<GroupPlan>,
+    /// What their members do.
+    pub habits: Habits,
+    /// Nobody does anything but read.
+    pub calm: AtomicBool,
+    /// Members shall close.
+    pub over: AtomicBool,
+    /// How often who did what.
+    pub tally: Tally,
+    /// What each group is done with, by group and partition.
+    done: Mutex<BTreeMap<(usize, Partition), BTreeSet<i64>>>,
+    generations: Mutex<BTreeSet<(usize, i32)>>,
+    holding: Arc<Holding>,
+    /// Who is told each act of a member, beside the tally.
+    told: Option<fn(Act)>,
+}
+
+impl World {
+    /// Members of these groups read these topics.
+    pub fn new(
+        clock: Clock,
+        history: Arc<Mutex<History>>,
+        topics: Vec<(Arc<str>, Arc<[Partition]>)>,
+        groups: Vec<GroupPlan>,
+        habits: Habits,
+    ) -> Self {
+        Self {
+            clock,
+            history,
+            topics,
+            groups,
+            habits,
+            calm: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            tally: Tally::default(),
+            done: Mutex::default(),
+            generations: Mutex::default(),
+            holding: Arc::default(),
+            told: None,
+        }
+    }
+
+    /// The name of a group.
+    pub fn group_id(group: usize) -> String {
+        format!("group-{group}")
+    }
+
+    /// A member's name in the history.
+    pub fn register(&self, group: usize, name: &str) -> Client {
+        let id = Self::group_id(group);
+        self.history.lock().consumer(&format!("{id}.{name}"), Some(&id))
+    }
+
+    /// Who listens to what a member says.
+    pub fn ear(&self, me: Client) -> Arc<Ear> {
+        Arc::new(Ear {
+            clock: self.clock.clone(),
+            history: self.history.clone(),
+            me,
+            topics: self.topics.clone(),
+            generation: AtomicI32::new(-1),
+            holding: self.holding.clone(),
+        })
+    }
+
+    /// Takes over what a member has recorded in a process of its own.
+    fn take_over(&self, group: usize, me: Client, entry: Entry, numbers: &mut Vec<u32>) {
+        self.history.lock().take_over(me, entry, numbers);
+        match entry.event {
+            Event::Read { partition, offset, .. } => {
+                self.tally.reads.fetch_add(1, Ordering::Relaxed);
+                self.holding.read(group, me, partition, offset);
+            }
+            Event::Done { partition, offset } => self.done(group, me, partition, offset),
+            Event::Assigned { partition, generation, .. } => self.assigned(group, me, partition, generation),
+            Event::Revoked { partition } => self.holding.gone(group, me, partition, false),
+            Event::Lost { partition } => self.lost(group, me, partition),
+            Event::Began { partition, offset } => self.holding.began(me, partition, offset),
+            _ => {}
+        }
+    }
+
+    /// A group is done with a record.
+    fn done(&self, group: usize, me: Client, place: Partition, offset: i64) {
+        self.done.lock().entry((group, place)).or_default().insert(offset);
+        self.holding.done(group, me, place, offset);
+    }
+
+    fn assigned(&self, group: usize, me: Client, place: Partition, generation: Option<i32>) {
+        self.generations.lock().extend(generation.map(|generation| (group, generation)));
+        self.holding.assigned(group, me, place);
+    }
+
+    /// A member has lost it, or is gone without a word.
+    fn lost(&self, group: usize, me: Client, place: Partition) {
+        self.holding.gone(group, me, place, self.over.load(Ordering::SeqCst));
+    }
+
+    /// How many records all groups are done with.
+    pub fn progress(&self) -> usize {
+        self.done.lock().values().map(BTreeSet::len).sum()
+    }
+
+    /// Whether every group is done with as many records as each topic's partitions have, and whoever has a partition is done
+    /// with all that was not committed before.
+    pub fn is_done(&self, ends: &[Vec<i64>]) -> bool {
+        let done = self.done.lock();
+        (0..self.groups.len()).all(|group| {
+            self.topics.iter().zip(ends).flat_map(|((_, places), ends)| places.iter().zip(ends)).all(
+                |(place, end)| {
+                    let count = done.get(&(group, *place)).map_or(0, BTreeSet::len);
+                    i64::try_from(count).unwrap_or_default() >= *end
+                        && self.holding.reached(group, *place, *end)
+                },
+            )
+        })
+    }
+
+    /// A client of one of the members.
+    ///
+    /// # Errors
+    ///
+    /// A setting is impossible.
+    pub fn client(&self, builder: ClientBuilder, name: &str) -> Result<klamm::Client, String> {
+        let builder = builder.client_id(name);
+        builder
+            .request_timeout_ms(Duration::from_millis(self.habits.request_ms))
+            .default_api_timeout_ms(Duration::from_millis(self.habits.api_ms))
+            .metadata_max_age_ms(Duration::from_secs(2))
+            .build()
+            .map_err(|error| error.to_string())
+    }
+
+    /// The history has to say that every group was done with everything.
+    pub fn must_read_all(&self) {
+        let mut history = self.history.lock();
+        for group in 0..self.groups.len() {
+            let places = self.topics.iter().flat_map(|(_, places)| places.iter());
+            places.for_each(|place| history.reads_all(&Self::group_id(group), *place));
+        }
+    }
+
+    /// Partitions of which a group has not committed as many records as there are: none, once all members are closed in order.
+    ///
+    /// # Errors
+    ///
+    /// A group does not say what it has committed.
+    pub async fn uncommitted(
+        &self,
+        ends: &[Vec<i64>],
+        connect: impl Fn(Arc<Ear>) -> ClientBuilder,
+    ) -> Result<Vec<String>, String> {
+        let mut behind = Vec::new();
+        for group in 0..self.groups.len() {
+            let (id, ear) = (Self::group_id(group), self.ear(self.register(group, "judge")));
+            let client = self.client(connect(ear), "judge")?;
+            let builder = Consumer::builder().client(&client).group_id(&id);
+            let consumer: Consumer = builder.build().map_err(|error| error.to_string())?;
+            for ((topic, known), ends) in self.topics.iter().zip(ends) {
+                let places: Vec<_> =
+                    (0..).zip(ends).map(|(index, _)| TopicPartition::new(topic.clone(), index)).collect();
+                let committed = consumer.committed(&places).await.map_err(|error| error.to_string())?;
+                for ((place, end), known) in places.iter().zip(ends).zip(known.iter()) {
+                    let offset = committed.get(place).and_then(Option::as_ref).map_or(0, |at| at.offset);
+                    if offset != *end && !self.holding.is_excused(group, *known) {
+                        behind.push(format!("{id}: {place} at {offset} of {end}"));
+                    }
+                }
+            }
+        }
+        Ok(behind)
+    }
+
+    /// How many records of each partition each group is done with.
+    pub fn counts(&self) -> String {
+        let done = self.done.lock();
+        let counts = done.iter().map(|(place, done)| format!("{place:?}: {}", done.len()));
+        counts.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Generations in which members were assigned something.
+    pub fn rebalances(&self) -> u64 {
+        self.generations.lock().len() as u64
+    }
+
+    fn acts(&self, act: Act) {
+        self.tally.count(act);
+        if let Some(told) = self.told {
+            told(act);
+        }
+    }
+}

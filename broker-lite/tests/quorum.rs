@@ -3,8 +3,8 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker_lite::{ApiKey, Cluster, Frame, Side};
@@ -16,6 +16,7 @@ use klamm_wire::messages::{
 use klamm_wire::{ErrorCode, Request, StrBytes, codec};
 use support::code;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
+use tokio::time::Instant;
 
 /// What a voter answers to somebody who comes by its listener.
 async fn ask_voter<R: Request>(cluster: &Cluster, voter: i32, version: i16, request: &R) -> R::Response {
@@ -182,4 +183,40 @@ async fn a_vote_is_told_when_it_is_durable_and_not_before() {
     cluster.power_off(voter).unwrap();
     cluster.restart(voter).await.unwrap();
     assert!(ask_for_vote(&cluster, voter, leader, epoch + 80).await, "nobody knows of another vote");
+}
+
+/// Goal: who leads is told before its first record is committed. A broker that waited for the record registered one fsync
+/// after the others at a first start, and whoever waits for all of them waited for two more.
+#[tokio::test(start_paused = true)]
+async fn brokers_hear_of_a_leader_before_it_has_committed_anything() {
+    const SLOW: Duration = Duration::from_millis(30);
+    for seed in 0..8 {
+        let cluster = Cluster::builder().seed(seed).start().await.unwrap();
+        let old = cluster.controller().unwrap();
+        let _slow: Vec<_> = cluster.voters().iter().map(|id| cluster.disk(*id).unwrap().slow(SLOW)).collect();
+        let seen = |api| {
+            let times = Arc::new(Mutex::new(Vec::new()));
+            let seen = times.clone();
+            (cluster.on(api), move || times.lock().unwrap().push(Instant::now()), seen)
+        };
+        let (rule, note, elected) = seen(ApiKey::BeginQuorumEpoch);
+        let _rule = rule.call(move |_| note());
+        let _rules: Vec<_>;
+        let mut beats = Vec::new();
+        _rules = (cluster.broker_ids().into_iter())
+            .map(|id| {
+                let (rule, note, heard) = seen(ApiKey::BrokerHeartbeat);
+                beats.push(heard);
+                rule.from(Side::Node(id)).call(move |_| note())
+            })
+            .collect();
+        cluster.kill(old).unwrap();
+        cluster.until_controller().await;
+        let elected = *elected.lock().unwrap().last().unwrap();
+        for beats in beats {
+            let beats: Vec<_> =
+                beats.lock().unwrap().iter().map(|at| at.saturating_duration_since(elected)).collect();
+            assert!(beats.iter().any(|at| !at.is_zero() && *at < SLOW), "seed {seed}: {beats:?}");
+        }
+    }
 }

@@ -69,6 +69,8 @@ async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result
     let limit = broker.config.millis("controller.quorum.fetch.timeout.ms").unwrap_or(Duration::from_secs(2));
     let (id, directory) = (broker.id(), broker.identity.log_dir);
     let mut download: Option<(SnapshotId, Vec<u8>)> = None;
+    // Who leads is in the answer, and a broker that starts cannot register before it knows: the first one waits for no records.
+    let mut wait = Duration::ZERO;
     loop {
         let epoch = broker.controllers.epoch();
         let from = broker.image(Image::next_offset);
@@ -84,7 +86,7 @@ async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result
                 // 0 where there is none yet: a negative one is refused.
                 let (last_epoch, high_watermark) = (broker.last_metadata_epoch().max(0), i64::MAX);
                 let fetch = Fetch { epoch, offset: from, last_epoch, high_watermark };
-                k01_fetch::metadata::encode(&cluster_id, id, directory, &fetch, WAIT.min(limit * 3 / 4))
+                k01_fetch::metadata::encode(&cluster_id, id, directory, &fetch, wait)
             }
         };
         let frame = frame.map_err(|error| malformed(error.to_string()))?;
@@ -97,6 +99,7 @@ async fn follow_over(broker: &Arc<Broker>, mut link: Link, voter: i32) -> Result
         let answer = answer.map_err(|error| malformed(error.to_string()))?;
         let head = *answer.head();
         broker.controllers.learn(head.leader, head.epoch);
+        wait = WAIT.min(limit * 3 / 4);
         match head.error {
             ErrorCode::NONE => {}
             // Of another epoch than was thought, but the right one to ask.

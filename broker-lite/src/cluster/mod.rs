@@ -270,9 +270,10 @@ impl Cluster {
             .with_num_partitions(partitions)
             .with_replication_factor(replicas)
             .with_configs(configs.collect());
-        self.create(vec![topic]).await
+        self.create(vec![topic], false).await
     }
 
+    /// Those that are there already are left as they are: a request whose answer is lost with its controller is sent again.
     async fn create_topics(&self, topics: &[(String, Option<i32>, Option<i16>)]) -> Result<(), ClusterError> {
         if topics.is_empty() {
             return Ok(());
@@ -283,10 +284,10 @@ impl Cluster {
                 .with_num_partitions(partitions.unwrap_or(-1))
                 .with_replication_factor(replicas.unwrap_or(-1))
         };
-        self.create(topics.iter().map(topic).collect()).await
+        self.create(topics.iter().map(topic).collect(), true).await
     }
 
-    async fn create(&self, topics: Vec<CreatableTopic>) -> Result<(), ClusterError> {
+    async fn create(&self, topics: Vec<CreatableTopic>, may_exist: bool) -> Result<(), ClusterError> {
         let names: Vec<_> = topics.iter().map(|topic| topic.name.to_string()).collect();
         let refused = |cause: String| ClusterError::Topic { topic: names.join(", "), cause };
         let limit = i32::try_from(TOPIC_LIMIT.as_millis()).unwrap_or(i32::MAX);
@@ -297,7 +298,8 @@ impl Cluster {
         let answer = answer.map_err(|error| refused(error.to_string()))?;
         let response =
             decode_response::<CreateTopicsRequest>(answer).map_err(|error| refused(error.to_string()))?;
-        if let Some(topic) = response.topics.iter().find(|topic| topic.error_code != 0) {
+        let fine = |code| code == ErrorCode::NONE || (may_exist && code == ErrorCode::TOPIC_ALREADY_EXISTS);
+        if let Some(topic) = response.topics.iter().find(|topic| !fine(ErrorCode(topic.error_code))) {
             let message = topic.error_message.as_ref().map(|message| format!(": {}", &**message));
             let cause = format!("{}{}", ErrorCode(topic.error_code), message.unwrap_or_default());
             return Err(ClusterError::Topic { topic: topic.name.to_string(), cause });
@@ -493,4 +495,21 @@ pub struct LeaderChange {
     pub leader_epoch: i32,
     /// Time since the cluster started.
     pub at: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests report by panicking")]
+    use super::*;
+
+    /// Goal: the controller may be gone with the answer, and what a start asks for is then asked for again.
+    #[tokio::test(start_paused = true)]
+    async fn a_start_takes_a_topic_that_is_there_for_its_own() {
+        let cluster = Cluster::builder().topic("t", Some(1), Some(3)).start().await.unwrap();
+        cluster.create_topics(&[("t".to_owned(), Some(1), Some(3))]).await.unwrap();
+        assert!(
+            cluster.create_topic("t", 1, 3, &[]).await.is_err(),
+            "who asks for one topic hears that it exists"
+        );
+    }
 }

@@ -460,7 +460,7 @@ fn who_closes_amid_a_rebalance_goes_through_with_it_so_that_it_can_commit() {
         Joined { generation: 2, assignor: "a".into(), member_id: "m".into(), members, stands: false };
     let effects = one.step(Event::Join(join, JoinAnswer::Joined(joined)));
     let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
-    let chosen = Chosen { assignments: vec![("m".into(), "x".into())], counts: BTreeMap::new() };
+    let chosen = Chosen { assignments: vec![("m".into(), "x".into())], shapes: Shapes::new() };
     let effects = one.step(Event::Led(ticket, Ok(chosen)));
     let [Effect::Sync { ticket, generation: 2, .. }] = effects[..] else { panic!("{effects:?}") };
     assert_eq!(one.step(Event::Sync(ticket, Ok(Ok(Assignment::default())))), [], "nothing is taken over");

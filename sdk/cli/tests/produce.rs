@@ -249,7 +249,9 @@ async fn a_cluster_that_dies_on_the_way_leaves_a_count() {
     write(&mut child, b"8\n9\n10\n").await;
     let (status, said) = end(child).await;
     assert_eq!(status, 1, "{said}");
-    assert!(said.contains("3 of 10 records were not acknowledged"), "{said}");
+    // The broker may have died with the acknowledgement on its lips.
+    let unheard = "10 of 10 records were not acknowledged (7 of them may be in the log all the same)";
+    assert!(said.contains("3 of 10 records were not acknowledged") || said.contains(unheard), "{said}");
     assert!(said.contains("record of lines-0 not acknowledged within "), "{said}");
 }
 

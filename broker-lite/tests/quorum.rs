@@ -201,9 +201,8 @@ async fn brokers_hear_of_a_leader_before_it_has_committed_anything() {
         };
         let (rule, note, elected) = seen(ApiKey::BeginQuorumEpoch);
         let _rule = rule.call(move |_| note());
-        let _rules: Vec<_>;
         let mut beats = Vec::new();
-        _rules = (cluster.broker_ids().into_iter())
+        let _rules: Vec<_> = (cluster.broker_ids().into_iter())
             .map(|id| {
                 let (rule, note, heard) = seen(ApiKey::BrokerHeartbeat);
                 beats.push(heard);

@@ -21,7 +21,7 @@ pub enum Attempt {
     Wait,
 }
 
-/// See the [module](self). Driven by calls instead of events: it waits for nothing and asks for nothing.
+/// Orders the commits of a member. Driven by calls instead of events: it waits for nothing and asks for nothing.
 #[derive(Debug, Default)]
 pub struct CommitOrder {
     last: u64,

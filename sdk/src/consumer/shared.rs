@@ -239,10 +239,11 @@ impl Shared {
     /// The application itself says how far it is done.
     pub(super) fn done_up_to(&self, offsets: &Offsets) {
         let mut common = self.common.reader.lock();
-        let own: Vec<_> = self.own.lock().values().cloned().collect();
         for (partition, at) in offsets {
             let place = (at.offset, at.leader_epoch.unwrap_or(-1));
-            own.iter().for_each(|lane| lane.reader.lock().turns.done_up_to(partition, place));
+            if let Some(lane) = self.lane(partition) {
+                lane.reader.lock().turns.done_up_to(partition, place);
+            }
             common.turns.done_up_to(partition, place);
         }
     }

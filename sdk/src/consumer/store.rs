@@ -133,6 +133,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         let ids = partitions.iter().map(|name| (name.topic.clone(), id(&name.topic))).collect();
         self.group.take_by_hand()?;
         self.shared.assign(Vec::new());
+        self.group.begin_by_hand(Vec::new())?;
         self.shared.add(partitions);
         self.shared.set_topic_ids(ids);
         self.shared.begin(starts);

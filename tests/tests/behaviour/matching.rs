@@ -48,6 +48,8 @@ async fn topics_come_and_go(backend: &Backend, strategy: AssignmentStrategy, ste
     write(backend, &longer, 1, 1).await?;
     write(backend, &first, 2, 5).await?;
     assert!(next(&consumer, 10).await?.iter().all(|record| *record.topic == *first));
+    // Who asks for more is done with them: they do not come again when the next topic is joined in.
+    assert!(consumer.poll(1, Duration::ZERO).await?.is_empty());
     let second = backend.topic(stem, 1).await?;
     write(backend, &second, 1, 5).await?;
     assert!(next(&consumer, 5).await?.iter().all(|record| *record.topic == *second));

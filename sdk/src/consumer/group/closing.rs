@@ -64,7 +64,7 @@ impl Group {
         };
         let group = self.clone();
         let closing = async move {
-            group.commit_last(by).await;
+            group.commit_last().await;
             group.step(Event::Close);
             group.until(by, |_| group.closed.load(Ordering::Acquire)).await;
             if !group.closed.load(Ordering::Acquire) {
@@ -90,14 +90,14 @@ impl Group {
     }
 
     /// What is done and was assigned by hand is committed, if commits are automatic. A member does so when it gives up.
-    async fn commit_last(self: &Arc<Self>, by: Tick) {
+    async fn commit_last(self: &Arc<Self>) {
         if self.config.auto_commit.is_none() || self.is_member() {
             return;
         }
         let commit = self.begin_commit();
         let done = self.done();
         if !done.is_empty()
-            && let Err(error) = commit.offsets(done, by).await
+            && let Err(error) = commit.offsets(done, self.half_of_the_time()).await
         {
             tracing::warn!(%error, "positions not committed before closing");
         }

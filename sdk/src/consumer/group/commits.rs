@@ -105,12 +105,13 @@ impl Commit {
         let (sent, answer) = loop {
             let mut over = std::pin::pin!(group.commit_over.notified());
             over.as_mut().enable();
-            if group.closed.load(Ordering::Acquire) {
-                return None;
-            }
             {
                 let now = group.shared.now();
                 let machine = &mut *group.machine.lock();
+                // Whoever closes drops the replies under this lock.
+                if group.closed.load(Ordering::Acquire) {
+                    return None;
+                }
                 if let Some(name) = machine.passed_on(tenures) {
                     return Some(Err(CommitRefusal::NotOwned(name.clone())));
                 }
@@ -193,8 +194,10 @@ impl Group {
         let offsets = self.done();
         self.machine.lock().order.forget(|_| true);
         if !offsets.is_empty() && self.is_active() {
+            // What it is of is looked up now: soon others are assigned.
+            let commit = commit.offsets(offsets, deadline);
             let commit = async move {
-                if let Err(error) = commit.offsets(offsets, deadline).await {
+                if let Err(error) = commit.await {
                     tracing::warn!(%error, "positions not committed before others were assigned");
                 }
             };

@@ -319,7 +319,9 @@ impl Group {
             WARNED.call_once(|| tracing::warn!("no group.id is set: joining the group `default`"));
         }
         if !self.is_member() {
-            self.commit_in_the_background();
+            if self.config.auto_commit.is_some() && self.config.named {
+                self.commit_in_the_background();
+            }
             self.shared.assign(Vec::new());
             self.shared.count_turns();
         }

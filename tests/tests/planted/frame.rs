@@ -13,8 +13,7 @@ use std::time::Duration;
 use broker_lite::sim::Sim;
 use broker_lite::{CheckReport, Cluster};
 use klamm::{
-    Acks, Client, ConfigUpdate, Consumer, ConsumerRecord, Delivery, Producer, Record, StartOffset,
-    TopicPartition,
+    Acks, Client, Consumer, ConsumerRecord, Delivery, Producer, Record, StartOffset, TopicPartition,
 };
 use klamm_tests::history::{
     self, History, Log, LogRecord, Op, Partition, ProducerSettings, Promises, Report,
@@ -182,15 +181,6 @@ impl Run {
         let builder = Client::builder().bootstrap_servers(self.cluster.bootstrap());
         let builder = builder.connector(self.cluster.handle()).request_timeout_ms(request_timeout);
         Ok(builder.client_id(name).build()?)
-    }
-
-    /// From now on each record, two milliseconds after the one before, begins a segment.
-    pub(crate) async fn roll_with_every_record(&self) -> Done {
-        let often = ConfigUpdate::topic(TOPIC).set("segment.ms", "1");
-        self.client("admin", PATIENT.0)?.admin().alter_configs([often]).await?.all()?;
-        // Every broker hears of it.
-        sleep(ms(500)).await;
-        Ok(())
     }
 
     /// Waits until every broker has just written its checkpoints: each does so every five seconds from its start on, and all

@@ -47,23 +47,6 @@ pub(crate) async fn power_fails_after_a_restart(run: &Run) -> Done {
     restart_all(run).await
 }
 
-/// Every record has a segment of its own, and the second is made while the first one's fsync is under way. All lose power in the
-/// moment in which it is acknowledged.
-pub(crate) async fn a_segment_begins_during_an_fsync(run: &Run) -> Done {
-    let writer = run.writer("writer")?;
-    writer.begin().await?;
-    run.roll_with_every_record().await?;
-    let slow = slow_disks(run)?;
-    let first = writer.send().await?;
-    sleep(ms(SLOW / 2)).await;
-    let second = writer.send().await?;
-    writer.settle(first).await;
-    writer.settle(second).await;
-    run.cluster.power_off_all();
-    drop(slow);
-    restart_all(run).await
-}
-
 /// A follower loses power while it writes; when it is back and has got more, it leads.
 pub(crate) async fn power_fails_within_a_write(run: &Run) -> Done {
     let writer = run.writer("writer")?;

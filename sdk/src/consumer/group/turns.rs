@@ -111,16 +111,15 @@ impl Turns {
             });
         }
         if !self.open.iter().rev().any(|open| open.caller == caller && open.partition == partition) {
-            self.make_room();
+            if self.open.len() >= self.limit.max(CALLERS) {
+                self.make_room();
+            }
             self.open.push(Open { caller, partition, from, asked: self.asked });
         }
     }
 
     /// Forgets who has the oldest records, if there are too many callers: tasks that took a record and ended.
     fn make_room(&mut self) {
-        if self.open.len() < self.limit.max(CALLERS) {
-            return;
-        }
         let mut callers = Vec::new();
         for open in &self.open {
             if !callers.contains(&open.caller) {

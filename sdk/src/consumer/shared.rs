@@ -12,8 +12,8 @@ use bytes::Bytes;
 use klamm_core::Tick;
 use klamm_core::TopicPartition;
 use klamm_core::consumer::{
-    ChunkBatch, ChunkError, ChunkReader, ChunkRecord, Effect, Event, Fetcher, Handout, Isolation,
-    PartitionFailure, StartOffset, Watermarks,
+    ChunkError, ChunkReader, Effect, Event, Fetcher, Handout, Isolation, PartitionFailure, StartOffset,
+    Watermarks,
 };
 use klamm_core::group::{CommittedOffset, Offsets};
 use klamm_wire::planted::{Bug, planted};
@@ -25,6 +25,8 @@ use super::budget::Budget;
 use super::error::ConsumerError;
 use super::group::{Asking, Caller, Place, Turns};
 use super::intercept::Teller;
+use super::record::ConsumerRecord;
+use super::view::BatchView;
 use crate::client::Client;
 
 /// The fetcher and the effects that the fetch task has not carried out yet.
@@ -45,6 +47,8 @@ pub(super) struct Lane {
     ended: AtomicBool,
     /// Calls that wait.
     pub(super) waiting: AtomicUsize,
+    /// Calls for more so far. Counted by whoever has the lock of `reader`, so that it costs next to nothing for each record.
+    calls: AtomicU64,
 }
 
 impl Lane {
@@ -55,6 +59,16 @@ impl Lane {
     fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.arrived.notify_waiters();
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// For whoever has the lock of `reader`.
+    #[inline]
+    fn called(&self, times: u64) {
+        self.calls.store(self.calls() + times, Ordering::Relaxed);
     }
 }
 
@@ -218,6 +232,7 @@ impl Shared {
         self.topic_ids.lock().clear();
         for lane in std::mem::take(&mut *self.own.lock()).into_values() {
             let _reading = lane.reader.lock();
+            self.common.called(lane.calls());
             lane.end();
         }
         self.step(Event::Assign(partitions));
@@ -318,8 +333,18 @@ impl Shared {
         if let Some(open) = own.open.take() {
             self.machine().fetcher.give_back(open.into_rest());
         }
-        self.own.lock().remove(name);
+        {
+            let mut lanes = self.own.lock();
+            lanes.remove(name);
+            self.common.called(lane.calls());
+        }
         lane.end();
+    }
+
+    /// Calls for records so far, from whichever lane.
+    pub(super) fn calls(&self) -> u64 {
+        let lanes = self.own.lock();
+        self.common.calls() + lanes.values().map(|lane| lane.calls()).sum::<u64>()
     }
 
     /// The lane that a partition has for itself.
@@ -507,37 +532,37 @@ impl Shared {
         lane: &Lane,
         asking: Asking,
         anew: bool,
-    ) -> Result<Option<(TopicPartition, ChunkRecord)>, ConsumerError> {
+    ) -> Result<Option<ConsumerRecord>, ConsumerError> {
         let keep = |bytes: Bytes| self.keep(bytes);
         self.next(lane, asking, anew, |open| {
-            let record = open.next(&keep)?;
-            Ok(record.map(|record| (record.offset, record.offset + 1, record)))
+            open.next_as(&keep, |partition, batch, record| {
+                (record.offset, record.offset + 1, ConsumerRecord::shared(partition, batch, record))
+            })
         })
     }
 
     /// As [`Self::next_record`], for a whole batch or what is left of one.
-    pub(super) fn next_batch(
-        &self,
-        lane: &Lane,
-        asking: Asking,
-    ) -> Result<Option<(TopicPartition, ChunkBatch)>, ConsumerError> {
+    pub(super) fn next_batch(&self, lane: &Lane, asking: Asking) -> Result<Option<BatchView>, ConsumerError> {
         let keep = |bytes: Bytes| self.keep(bytes);
         self.next(lane, asking, true, |open| {
             let batch = open.next_batch(&keep)?;
-            Ok(batch.map(|batch| (batch.from(), batch.header().next_offset(), batch)))
+            let view = |batch| BatchView::new((open.partition().clone(), batch));
+            Ok(batch.map(|batch| (batch.from(), batch.header().next_offset(), view(batch))))
         })
     }
 
     /// What `decode` finds next; it says also at which offset that begins and where it ends.
+    #[inline]
     fn next<T>(
         &self,
         lane: &Lane,
         asking: Asking,
         anew: bool,
         decode: impl Fn(&mut ChunkReader) -> Result<Option<(i64, i64, T)>, ChunkError>,
-    ) -> Result<Option<(TopicPartition, T)>, ConsumerError> {
+    ) -> Result<Option<T>, ConsumerError> {
         let reader = &mut *lane.reader.lock();
         if anew {
+            lane.called(1);
             reader.turns.over(asking);
         }
         if self.is_closed() {
@@ -548,7 +573,9 @@ impl Shared {
         {
             return Err(ConsumerError::NotAssigned { partition });
         }
-        if let Some(error) = reader.stashed.take() {
+        if reader.stashed.is_some()
+            && let Some(error) = reader.stashed.take()
+        {
             return Err(error);
         }
         loop {
@@ -556,7 +583,7 @@ impl Shared {
                 match decode(open) {
                     Ok(Some((first, next, found))) => {
                         reader.turns.handed(asking[0], open.partition(), first, (next, open.epoch()));
-                        return Ok(Some((open.partition().clone(), found)));
+                        return Ok(Some(found));
                     }
                     Ok(None) => {
                         reader.turns.passed(open.partition(), (open.position(), open.epoch()));

@@ -134,7 +134,7 @@ impl Driver {
     /// Tells the machine the time and who polls, and carries out what it wants. Returns when to look again.
     fn turn(&mut self) -> Tick {
         let now = self.group.shared.now();
-        let polls = self.group.polls.load(Ordering::Relaxed);
+        let polls = self.group.shared.calls();
         let waits = self.group.waiting.load(Ordering::Relaxed) > 0;
         let polled = std::mem::replace(&mut self.polls, polls) != polls;
         let held = self.held_since(now);

@@ -63,7 +63,8 @@ pub use view::{BatchView, RecordView, RecordViews};
 /// Reads records of partitions chosen by hand ([`assign`](Self::assign)), or given by its group ([`subscribe`](Self::subscribe)).
 ///
 /// Share it by reference or in an `Arc`: every method takes `&self`, and tasks that read at the same time get
-/// different records. With automatic commits each task, and each stream, is done with what it got when it asks for more itself;
+/// different records. With automatic commits each task, and each stream, is done with what it got when it asks for more itself, of
+/// this consumer or of one of its partitions;
 /// one that takes a record and ends has to say so ([`commit_record`](Self::commit_record)). Fetching goes on in the background, bounded by
 /// [`prefetch_max_bytes`](ConsumerBuilder::prefetch_max_bytes), until the consumer is closed or dropped;
 /// dropping it never waits.
@@ -586,7 +587,8 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         Ok(records)
     }
 
-    /// All records as a stream, which ends when the consumer is closed. Dropping it loses nothing.
+    /// All records as a stream, which ends when the consumer is closed. Dropping it loses nothing: what it gave last is done when the
+    /// task that dropped it asks for more, of this consumer, in whatever way.
     pub fn stream(&self) -> impl Stream<Item = Result<ConsumerRecord<K, V>, ConsumerError>> + Send + '_
     where
         K: Send,
@@ -685,6 +687,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     pub fn partition_streams(&self) -> impl Stream<Item = PartitionStream<K, V>> + Send + '_ {
         futures::stream::unfold(self, |consumer| async move {
             let shared = &consumer.shared;
+            shared.asks_elsewhere(Caller::task());
             loop {
                 let mut arrived = std::pin::pin!(shared.common.arrived.notified());
                 arrived.as_mut().enable();

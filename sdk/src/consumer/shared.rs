@@ -79,6 +79,8 @@ struct Reader {
     /// An error that came up behind records which were returned without it.
     stashed: Option<ConsumerError>,
     turns: Turns,
+    /// Of the common one: partitions are, or were, read for themselves.
+    beside: bool,
 }
 
 /// Settings of decoding.
@@ -111,6 +113,10 @@ pub(super) struct Shared {
     pub(super) recreated: Mutex<BTreeSet<TopicPartition>>,
     /// Streams so far.
     streams: AtomicU64,
+    /// Bits of the tasks that may have records of the common lane ([`Caller::bit`]), once partitions are read for themselves: whoever
+    /// asks there looks here first, and takes the common lane's lock only where it has something to be done with. Changed under
+    /// that lock.
+    tasks: AtomicU64,
 }
 
 /// Somebody who has records and is not done with them, or does not come for those that are there.
@@ -145,7 +151,10 @@ impl StreamCaller {
 
 impl Drop for StreamCaller {
     fn drop(&mut self) {
-        self.shared.common.reader.lock().turns.leave(self.caller, Caller::task());
+        let task = Caller::task();
+        let reader = &mut *self.shared.common.reader.lock();
+        reader.turns.leave(self.caller, task);
+        self.shared.mark(task);
     }
 }
 
@@ -175,6 +184,7 @@ impl Shared {
             closed: AtomicBool::new(false),
             recreated: Mutex::default(),
             streams: AtomicU64::new(0),
+            tasks: AtomicU64::new(0),
         }
     }
 
@@ -301,6 +311,8 @@ impl Shared {
         }
         let lane = Arc::new(Lane::own(partition.clone()));
         reader.turns.over_in(partition, [Caller::task(); 2]);
+        reader.beside = true;
+        self.tasks.store(reader.turns.tasks(), Ordering::Relaxed);
         {
             let own = &mut *lane.reader.lock();
             own.turns.go_on(partition, &mut reader.turns);
@@ -572,6 +584,10 @@ impl Shared {
         anew: bool,
         mut decode: impl FnMut(&mut ChunkReader) -> Result<Option<i64>, ChunkError>,
     ) -> Result<bool, ConsumerError> {
+        let [caller, task] = asking;
+        if anew && lane.partition.is_some() && self.tasks.load(Ordering::Relaxed) & task.bit() != 0 {
+            self.asks_elsewhere(task);
+        }
         let reader = &mut *lane.reader.lock();
         if anew {
             lane.called(1);
@@ -595,7 +611,10 @@ impl Shared {
                 match decode(open) {
                     Ok(Some(first)) => {
                         let next = (open.position(), open.epoch());
-                        reader.turns.handed(asking[0], open.partition(), first, next);
+                        reader.turns.handed(caller, open.partition(), first, next);
+                        if reader.beside {
+                            self.mark(caller);
+                        }
                         return Ok(true);
                     }
                     Ok(None) => {
@@ -620,6 +639,21 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// It may have records of the common lane, whose lock is held.
+    fn mark(&self, caller: Caller) {
+        let bit = caller.bit();
+        if self.tasks.load(Ordering::Relaxed) & bit != bit {
+            self.tasks.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// A task asks for more, though not of the common lane: what it has of that is done.
+    pub(super) fn asks_elsewhere(&self, task: Caller) {
+        let turns = &mut self.common.reader.lock().turns;
+        turns.over_elsewhere(task);
+        self.tasks.store(turns.tasks(), Ordering::Relaxed);
     }
 
     /// A record that was just handed out shall be handed out again, later; `false` if others have gone on behind it.

@@ -99,6 +99,8 @@ struct Machine {
     listener: Option<Arc<dyn RebalanceListener>>,
     /// Topics subscribed to by name.
     topics: BTreeSet<Arc<str>>,
+    /// Others are subscribed to than when they were last asked for.
+    resubscribed: bool,
     following: Option<Following>,
     task: Option<Task>,
 }
@@ -189,6 +191,7 @@ impl Group {
                 closing: None,
                 listener: None,
                 topics: BTreeSet::new(),
+                resubscribed: false,
                 following: None,
                 task: None,
             }),
@@ -326,6 +329,7 @@ impl Group {
         {
             let machine = &mut *self.machine.lock();
             machine.mode = Mode::Member;
+            machine.resubscribed = true;
             subscribe(machine);
         }
         self.activate();

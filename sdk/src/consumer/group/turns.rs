@@ -3,6 +3,7 @@
 //! Invariant: nothing is done that somebody has and has not asked for more since, nor what lies behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 
 use klamm_core::TopicPartition;
 
@@ -23,8 +24,8 @@ pub(in crate::consumer) enum Caller {
     Others,
 }
 
-/// Who asks, and the task in which that happens: what a task got by itself is done when a stream asks in it, and the other way
-/// round where a stream was dropped in it.
+/// Who asks, and the task in which that happens: what a task has is done when a stream asks in it, too. That is what it got by
+/// itself, and what streams had that were dropped in it.
 pub(in crate::consumer) type Asking = [Caller; 2];
 
 impl Caller {
@@ -32,6 +33,36 @@ impl Caller {
     #[inline]
     pub(in crate::consumer) fn task() -> Self {
         Self::Task(crate::rt::current_task())
+    }
+
+    /// One of 64 bits for a task, which it shares with some others; none for whoever is no task.
+    pub(in crate::consumer) fn bit(self) -> u64 {
+        match self {
+            Self::Task(Some(id)) => {
+                let mut mixed = Mixed(0);
+                id.hash(&mut mixed);
+                1 << (mixed.finish() >> 58)
+            }
+            Self::Task(None) => 1,
+            Self::Stream(_) | Self::Others => 0,
+        }
+    }
+}
+
+/// Spreads small numbers over 64 bits, in a few instructions.
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -235,6 +266,16 @@ impl Turns {
         if let Some(&mut Handed { id, .. }) = self.find(partition) {
             self.open.retain(|open| open.partition != id || !callers.contains(&open.caller));
         }
+    }
+
+    /// It asks for more elsewhere: what it has is done. No call in this place.
+    pub(in crate::consumer) fn over_elsewhere(&mut self, caller: Caller) {
+        self.open.retain(|open| open.caller != caller);
+    }
+
+    /// The bits of all tasks that have records.
+    pub(in crate::consumer) fn tasks(&self) -> u64 {
+        self.open.iter().fold(0, |bits, open| bits | open.caller.bit())
     }
 
     /// Calls for more so far.

@@ -228,6 +228,7 @@ impl World {
         said
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "as the fetchers take it")]
     fn step(&mut self, event: Event) {
         let out = self.both(|fetcher, now| {
             let mut out = vec![];

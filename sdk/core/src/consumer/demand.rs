@@ -418,3 +418,40 @@ impl Views {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::consumer::{Leader, StartOffset};
+
+    const LIMITS: Limits = Limits { share: 1_200, answer: 1_000, locate_limit: Duration::from_secs(60) };
+
+    fn view(number: i32, apart: bool, queued: usize) -> (TopicPartition, View) {
+        let name = TopicPartition::new("t", number);
+        let mut partition = Partition::new(Tick::ZERO, 1, StartOffset::Offset(5));
+        partition.move_to(Leader { broker: 1, epoch: 1, topic_id: Uuid::nil() });
+        (partition.apart, partition.queued_bytes) = (apart, queued);
+        let view = View::of(&name, &partition, LIMITS, Tick::ZERO);
+        (name, view)
+    }
+
+    /// Goal: a session hears of a partition that is left out because of another one, though nothing of its own has changed.
+    #[test]
+    fn whoever_is_left_out_because_another_one_is_read_apart_is_news() {
+        let mut demand = Demand::default();
+        let ((first, queued), (second, apart)) = (view(0, false, 500), view(1, true, 0));
+        let told = |demand: &mut Demand| {
+            let (_, left_out, news) = demand.for_session();
+            (left_out.contains(&first), news.contains(&first))
+        };
+        demand.count(1, &first, &queued, true);
+        assert_eq!((demand.asks_for(), told(&mut demand)), (1, (false, true)));
+        demand.count(1, &second, &apart, true);
+        assert_eq!((demand.asks_for(), told(&mut demand)), (1, (true, true)));
+        assert_eq!(told(&mut demand), (true, false));
+        demand.count(1, &second, &apart, false);
+        assert_eq!((demand.asks_for(), told(&mut demand)), (1, (false, true)));
+    }
+}

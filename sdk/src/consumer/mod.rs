@@ -16,6 +16,7 @@ mod drive;
 mod error;
 mod group;
 mod intercept;
+mod labels;
 mod offsets;
 mod record;
 mod shared;

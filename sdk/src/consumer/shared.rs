@@ -13,7 +13,7 @@ use klamm_core::Tick;
 use klamm_core::TopicPartition;
 use klamm_core::consumer::{
     ChunkBatch, ChunkError, ChunkReader, ChunkRecord, Effect, Event, Fetcher, Handout, Isolation,
-    PartitionFailure, StartOffset, Watermarks,
+    PartitionFailure, StartIn, StartOffset, Watermarks,
 };
 use klamm_core::group::{CommittedOffset, Offsets};
 use klamm_wire::planted::{Bug, planted};
@@ -25,6 +25,8 @@ use super::budget::Budget;
 use super::error::ConsumerError;
 use super::group::{Asking, Caller, Place, Turns};
 use super::intercept::Teller;
+use super::labels::{Labels, TopicOf};
+use super::record::ConsumerRecord;
 use crate::client::Client;
 
 /// The fetcher and the effects that the fetch task has not carried out yet.
@@ -92,8 +94,8 @@ pub(super) struct Shared {
     own: Mutex<BTreeMap<TopicPartition, Arc<Lane>>>,
     /// Topics come from what there is, so that asking for one that is gone must not create it again.
     never_creates: AtomicBool,
-    /// Ids that topics had when they were assigned from a store.
-    topic_ids: Mutex<TopicIds>,
+    /// Of which topics records are that were handed out.
+    labels: Mutex<Labels>,
     closed: AtomicBool,
     /// Partitions whose topics were created again since somebody looked: what was committed of them counts no more.
     pub(super) recreated: Mutex<BTreeSet<TopicPartition>>,
@@ -144,14 +146,17 @@ impl Drop for StreamCaller {
     }
 }
 
-/// Topics by name.
-pub(super) type TopicIds = BTreeMap<Arc<str>, Uuid>;
-
 impl Reader {
     /// Where the partition stands, if it has a position.
     fn place(&self, machine: &Machine, name: &TopicPartition) -> Option<Place> {
+        self.place_in_topic(machine, name).map(|(place, _)| place)
+    }
+
+    /// As [`Self::place`], with the id of the topic that it is a place of; nil if unknown.
+    fn place_in_topic(&self, machine: &Machine, name: &TopicPartition) -> Option<(Place, Uuid)> {
         let open = self.open.as_ref().filter(|open| open.partition() == name);
-        open.map(|open| (open.position(), open.epoch())).or_else(|| machine.fetcher.place(name))
+        open.map(|open| ((open.position(), open.epoch()), open.topic_id()))
+            .or_else(|| machine.fetcher.place_in_topic(name))
     }
 }
 
@@ -166,7 +171,7 @@ impl Shared {
             common: Arc::default(),
             own: Mutex::default(),
             never_creates: AtomicBool::new(false),
-            topic_ids: Mutex::default(),
+            labels: Mutex::default(),
             closed: AtomicBool::new(false),
             recreated: Mutex::default(),
             streams: AtomicU64::new(0),
@@ -225,7 +230,6 @@ impl Shared {
         let mut reader = self.common.reader.lock();
         let turns = Turns::anew(&reader.turns);
         *reader = Reader { turns, ..Reader::default() };
-        self.topic_ids.lock().clear();
         for lane in std::mem::take(&mut *self.own.lock()).into_values() {
             let _reading = lane.reader.lock();
             lane.end();
@@ -233,12 +237,17 @@ impl Shared {
         self.step(Event::Assign(partitions));
     }
 
-    pub(super) fn set_topic_ids(&self, ids: TopicIds) {
-        *self.topic_ids.lock() = ids;
+    /// The topic of a record. One that was not handed out here counts as of the topic that has the name now.
+    pub(super) fn topic_of<K, V>(&self, record: &ConsumerRecord<K, V>) -> TopicOf {
+        let known = self.labels.lock().topic(&record.topic);
+        known.unwrap_or_else(|| TopicOf { id: self.topic_now(&record.topic_partition()), generation: u64::MAX })
     }
 
-    pub(super) fn topic_ids(&self) -> TopicIds {
-        self.topic_ids.lock().clone()
+    /// Id of the topic that a partition is read from, or else of the one that the metadata tell of; nil if there is none.
+    pub(super) fn topic_now(&self, partition: &TopicPartition) -> Uuid {
+        let read = self.machine().fetcher.place_in_topic(partition).map(|(_, id)| id);
+        let told = || self.client.metadata().topics.get(&partition.topic).map(|topic| topic.id);
+        read.filter(|id| !id.is_nil()).or_else(told).unwrap_or_default()
     }
 
     /// From now on what was handed out is told from what is done, for commits.
@@ -276,8 +285,8 @@ impl Shared {
         {
             let machine = self.machine();
             for name in partitions {
-                if let Some(place) = reader.place(&machine, name) {
-                    reader.turns.stopped(name, place);
+                if let Some((place, topic)) = reader.place_in_topic(&machine, name) {
+                    reader.turns.stopped(name, place, topic);
                 }
             }
         }
@@ -302,6 +311,8 @@ impl Shared {
             let own = &mut *lane.reader.lock();
             own.turns.go_on(partition, &mut reader.turns);
             own.open = reader.open.take_if(|open| open.partition() == partition);
+            let open = own.open.iter();
+            open.for_each(|open| own.turns.reads(partition, open.topic_id()));
         }
         self.own.lock().insert(partition.clone(), lane.clone());
         self.step(Event::SetApart(partition.clone(), true));
@@ -377,27 +388,43 @@ impl Shared {
         self.step(Event::Begin(found.into_iter().map(|(name, at)| (name, at.map(place))).collect()));
     }
 
+    /// As [`Self::begin`], of partitions that are those of certain topics.
+    pub(super) fn begin_in(&self, starts: Vec<StartIn>) {
+        self.step(Event::BeginIn(starts));
+    }
+
     /// Offsets to commit: behind what was handed out, or with `done` behind what is done; where nothing was handed out yet,
     /// where reading begins, so that others begin there, too.
     pub(super) fn committable(&self, partitions: &BTreeSet<TopicPartition>, done: bool) -> Offsets {
+        let at = |(offset, epoch)| CommittedOffset::new(offset).leader_epoch(epoch);
+        let places = self.places(partitions, done).into_iter();
+        places.map(|(name, place, _)| (name, at(place))).collect()
+    }
+
+    /// As [`Self::committable`], with the ids of the topics that these are places of; nil where unknown.
+    pub(super) fn places(
+        &self,
+        partitions: &BTreeSet<TopicPartition>,
+        done: bool,
+    ) -> Vec<(TopicPartition, Place, Uuid)> {
         let done = done && !planted(Bug::CommitWhatIsNotDone);
         let common = self.common.reader.lock();
         let place = |reader: &Reader, name: &TopicPartition| {
-            let turn = reader.turns.place(name, done);
-            turn.or_else(|| reader.place(&self.machine(), name))
+            let turn = reader.turns.place(name, done).zip(reader.turns.topic(name));
+            turn.or_else(|| reader.place_in_topic(&self.machine(), name))
         };
-        let committed = |name: &TopicPartition| {
-            let (offset, epoch) = match self.lane(name) {
+        let found = |name: &TopicPartition| {
+            let (place, topic) = match self.lane(name) {
                 Some(lane) => {
                     let held = common.turns.held_at(name).filter(|_| done);
-                    let own = place(&lane.reader.lock(), name)?;
-                    held.map_or(own, |held| held.min(own))
+                    let (own, topic) = place(&lane.reader.lock(), name)?;
+                    (held.map_or(own, |held| held.min(own)), topic)
                 }
                 None => place(&common, name)?,
             };
-            Some((name.clone(), CommittedOffset::new(offset).leader_epoch(epoch)))
+            Some((name.clone(), place, topic))
         };
-        partitions.iter().filter_map(committed).collect()
+        partitions.iter().filter_map(found).collect()
     }
 
     /// Does something with the reader of a partition.
@@ -594,6 +621,8 @@ impl Shared {
                 None => return Ok(None),
                 Some(Handout::Failed { partition, failure }) => return Err(self.failed(partition, failure)),
                 Some(Handout::Chunk(chunk)) => {
+                    self.labels.lock().note(&chunk);
+                    reader.turns.reads(&chunk.partition, chunk.topic_id);
                     let ReadSettings { check_crcs, decompressed_batch_max_bytes, .. } = self.settings;
                     reader.open = Some(ChunkReader::new(chunk, check_crcs, decompressed_batch_max_bytes));
                 }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod reading;
+mod storing;
 
 use futures::{FutureExt, StreamExt};
 use klamm_core::Tick;

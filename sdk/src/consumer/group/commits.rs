@@ -10,9 +10,10 @@ use klamm_core::group::{Attempt, CommitRefusal, Event, Offsets, Refusal};
 use klamm_core::{Tick, TopicPartition};
 use klamm_wire::ErrorCode;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::error::CommitError;
-use super::{Group, Machine};
+use super::{Group, Machine, Place};
 
 /// For each partition of a commit, the time of owning it that the commit is from ([`Membership::tenure`]).
 ///
@@ -218,6 +219,11 @@ impl Group {
     /// Behind what was handed out. Who commits that is done with it.
     pub(in crate::consumer) fn positions(&self) -> Offsets {
         self.shared.committable(&self.held(), false)
+    }
+
+    /// As [`Self::positions`], with the ids of the topics that these are positions in; nil where unknown.
+    pub(in crate::consumer) fn places(&self) -> Vec<(TopicPartition, Place, Uuid)> {
+        self.shared.places(&self.held(), false)
     }
 
     /// What is assigned by hand, or owned.

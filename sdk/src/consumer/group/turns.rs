@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use klamm_core::TopicPartition;
+use uuid::Uuid;
 
 /// An offset, and the leader epoch of the record before it; -1 if unknown.
 pub(in crate::consumer) type Place = (i64, i32);
@@ -76,6 +77,8 @@ struct Handed {
     id: u64,
     /// Place behind what was handed out.
     to: Place,
+    /// Id of the topic that it is a place of; nil if unknown.
+    topic: Uuid,
 }
 
 /// Records that a reader has, and is not done with.
@@ -98,6 +101,8 @@ pub(in crate::consumer) struct Turns {
     /// In the order in which they were opened; at most one of each reader in each partition.
     open: Vec<Open>,
     ids: u64,
+    /// Topic of what is handed out at the moment.
+    topic: Uuid,
     /// Calls for more.
     asked: u64,
     /// Of `open`, before callers are counted.
@@ -108,6 +113,14 @@ impl Turns {
     /// None handed out yet; counting as before.
     pub(in crate::consumer) fn anew(before: &Self) -> Self {
         Self { counts: before.counts, asked: before.asked, ..Self::default() }
+    }
+
+    /// What is handed out from now on is of this topic.
+    pub(in crate::consumer) fn reads(&mut self, partition: &TopicPartition, topic: Uuid) {
+        self.topic = topic;
+        if let Some(handed) = self.find(partition) {
+            handed.topic = topic;
+        }
     }
 
     /// Records from the offset to before the place were handed out.
@@ -127,7 +140,8 @@ impl Turns {
                 self.put_away();
                 self.ids += 1;
                 let known = self.others.remove(partition);
-                let handed = known.unwrap_or(Handed { id: self.ids, to: (first, -1) });
+                let new = Handed { id: self.ids, to: (first, -1), topic: self.topic };
+                let handed = known.unwrap_or(new);
                 &mut self.current.insert((partition.clone(), handed)).1
             }
         };
@@ -206,7 +220,7 @@ impl Turns {
         self.counts = before.counts;
         if let Some(handed) = before.find(partition) {
             self.ids += 1;
-            self.others.insert(partition.clone(), Handed { id: self.ids, to: handed.to });
+            self.others.insert(partition.clone(), Handed { id: self.ids, ..*handed });
         }
     }
 
@@ -219,11 +233,11 @@ impl Turns {
         let new = self.ids;
         let id = match self.find(partition) {
             Some(here) => {
-                here.to = there.to;
+                *here = Handed { id: here.id, ..there };
                 here.id
             }
             None => {
-                self.others.insert(partition.clone(), Handed { id: new, to: there.to });
+                self.others.insert(partition.clone(), Handed { id: new, ..there });
                 new
             }
         };
@@ -239,6 +253,13 @@ impl Turns {
     fn put_away(&mut self) {
         if let Some((name, handed)) = self.current.take() {
             self.others.insert(name, handed);
+        }
+    }
+
+    fn look(&self, partition: &TopicPartition) -> Option<&Handed> {
+        match &self.current {
+            Some((current, handed)) if current == partition => Some(handed),
+            _ => self.others.get(partition),
         }
     }
 
@@ -281,7 +302,7 @@ impl Turns {
 
     /// The application itself says how far it is done.
     pub(in crate::consumer) fn done_up_to(&mut self, partition: &TopicPartition, place: Place) {
-        let Some(&mut Handed { id, to }) = self.find(partition) else { return };
+        let Some(&mut Handed { id, to, .. }) = self.find(partition) else { return };
         let place = place.min(to);
         self.open.retain_mut(|open| {
             if open.partition == id {
@@ -292,10 +313,10 @@ impl Turns {
     }
 
     /// Nothing more is handed out of the partition, which stands here; counts if nothing was handed out before.
-    pub(in crate::consumer) fn stopped(&mut self, partition: &TopicPartition, place: Place) {
+    pub(in crate::consumer) fn stopped(&mut self, partition: &TopicPartition, place: Place, topic: Uuid) {
         if self.counts && self.find(partition).is_none() {
             self.ids += 1;
-            self.others.insert(partition.clone(), Handed { id: self.ids, to: place });
+            self.others.insert(partition.clone(), Handed { id: self.ids, to: place, topic });
         }
     }
 
@@ -309,10 +330,14 @@ impl Turns {
 
     /// Place behind what was handed out, or with `done` behind what is done; `None` if nothing was handed out.
     pub(in crate::consumer) fn place(&self, partition: &TopicPartition, done: bool) -> Option<Place> {
-        let current = self.current.as_ref().filter(|(current, _)| current == partition);
-        let handed = current.map(|(_, handed)| handed).or_else(|| self.others.get(partition))?;
+        let handed = self.look(partition)?;
         let open = self.open.iter().filter(|open| done && open.partition == handed.id);
         Some(open.map(|open| open.from).min().unwrap_or(handed.to))
+    }
+
+    /// Topic of what was handed out; nil if its id is unknown.
+    pub(in crate::consumer) fn topic(&self, partition: &TopicPartition) -> Option<Uuid> {
+        self.look(partition).map(|handed| handed.topic)
     }
 
     /// Place behind what is done, if somebody has records that are not.
@@ -377,11 +402,11 @@ mod tests {
             (seen(&turns, &a), seen(&turns, &b)),
             ((Some((11, 4)), Some((11, 4))), (Some((4, 4)), Some((4, 4))))
         );
-        turns.stopped(&a, (99, 4));
+        turns.stopped(&a, (99, 4), Uuid::nil());
         assert_eq!(seen(&turns, &a), (Some((11, 4)), Some((11, 4))), "what was handed out counts");
         turns.forget(&a);
         assert_eq!(seen(&turns, &a), (None, None));
-        turns.stopped(&a, (5, 2));
+        turns.stopped(&a, (5, 2), Uuid::nil());
         assert_eq!(seen(&turns, &a), (Some((5, 2)), Some((5, 2))), "others begin where this one began");
     }
 

@@ -109,13 +109,13 @@ pub(super) struct Shared {
 
 /// Somebody who has records and is not done with them, or does not come for those that are there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Holder {
+pub(super) struct Holder<C = Option<Caller>> {
     /// Of which lane; `None` for the common one.
-    lane: Option<TopicPartition>,
+    pub(super) lane: Option<TopicPartition>,
     /// `None` for a call that waits, or seems to.
-    caller: Option<Caller>,
+    pub(super) caller: C,
     /// Changes whenever it comes back.
-    asked: u64,
+    pub(super) asked: u64,
 }
 
 /// A stream as one who asks for records. What it had when it is dropped, the task has that drops it.

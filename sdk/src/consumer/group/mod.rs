@@ -14,6 +14,7 @@ mod closing;
 mod commits;
 mod drive;
 mod error;
+mod holders;
 mod listener;
 mod requests;
 mod turns;

@@ -409,18 +409,17 @@ impl Shared {
     ) -> Vec<(TopicPartition, Place, Uuid)> {
         let done = done && !planted(Bug::CommitWhatIsNotDone);
         let common = self.common.reader.lock();
-        let place = |reader: &Reader, name: &TopicPartition| {
-            let turn = reader.turns.place(name, done).zip(reader.turns.topic(name));
-            turn.or_else(|| reader.place_in_topic(&self.machine(), name))
-        };
+        let unread = |reader: &Reader, name: &TopicPartition| reader.place_in_topic(&self.machine(), name);
+        let standing = common.turns.standing(done);
         let found = |name: &TopicPartition| {
             let (place, topic) = match self.lane(name) {
                 Some(lane) => {
                     let held = common.turns.held_at(name).filter(|_| done);
-                    let (own, topic) = place(&lane.reader.lock(), name)?;
-                    (held.map_or(own, |held| held.min(own)), topic)
+                    let own = lane.reader.lock();
+                    let (place, topic) = own.turns.standing(done)(name).or_else(|| unread(&own, name))?;
+                    (held.map_or(place, |held| held.min(place)), topic)
                 }
-                None => place(&common, name)?,
+                None => standing(name).or_else(|| unread(&common, name))?,
             };
             Some((name.clone(), place, topic))
         };

@@ -15,7 +15,7 @@ pub(in crate::consumer) type Place = (i64, i32);
 ///
 /// A task that does not come back ends none: that is no sign that it is done. Its records are held until the application commits
 /// them itself, or the partition is given up: also because of it, after `max.poll.interval.ms`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::consumer) enum Caller {
     /// A stream.
     Stream(u64),
@@ -39,15 +39,17 @@ impl Caller {
     /// One of 64 bits for a task, which it shares with some others; none for whoever is no task.
     pub(in crate::consumer) fn bit(self) -> u64 {
         match self {
-            Self::Task(Some(id)) => {
-                let mut mixed = Mixed(0);
-                id.hash(&mut mixed);
-                1 << (mixed.finish() >> 58)
-            }
+            Self::Task(Some(id)) => 1 << (mixed(&id) >> 58),
             Self::Task(None) => 1,
             Self::Stream(_) | Self::Others => 0,
         }
     }
+}
+
+fn mixed(of: &impl Hash) -> u64 {
+    let mut mixed = Mixed(0);
+    of.hash(&mut mixed);
+    mixed.finish()
 }
 
 /// Spreads small numbers over 64 bits, in a few instructions.
@@ -67,8 +69,8 @@ impl Hasher for Mixed {
     }
 }
 
-/// Callers that are told apart at the same time.
-const CALLERS: usize = 1_000;
+/// Callers that are told apart at the same time; what one has more costs a look at each of them with every record.
+const CALLERS: usize = 10_000;
 
 /// A partition of which records were handed out.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +90,8 @@ struct Open {
     partition: u64,
     /// Place behind what was handed out before them.
     from: Place,
+    /// Offset behind the last of them.
+    to: i64,
     /// The reader's last call, counted.
     asked: u64,
 }
@@ -107,6 +111,8 @@ pub(in crate::consumer) struct Turns {
     asked: u64,
     /// Of `open`, before callers are counted.
     limit: usize,
+    /// There were more callers than are told apart.
+    crowded: bool,
 }
 
 impl Turns {
@@ -154,9 +160,13 @@ impl Turns {
                 open.from = open.from.min(from);
             });
         }
-        if !self.open.iter().rev().any(|open| open.caller == caller && open.partition == partition) {
-            self.make_room();
-            self.open.push(Open { caller, partition, from, asked: self.asked });
+        let mut known = self.open.iter_mut().rev();
+        match known.find(|open| open.caller == caller && open.partition == partition) {
+            Some(open) => open.to = open.to.max(next.0),
+            None => {
+                self.make_room();
+                self.open.push(Open { caller, partition, from, to: next.0, asked: self.asked });
+            }
         }
     }
 
@@ -165,25 +175,26 @@ impl Turns {
         if self.open.len() < self.limit.max(CALLERS) {
             return;
         }
-        let mut callers = Vec::new();
-        for open in &self.open {
-            if !callers.contains(&open.caller) {
-                callers.push(open.caller);
-            }
-            if callers.len() == CALLERS {
-                break;
-            }
-        }
+        let callers: BTreeSet<u64> = self.open.iter().map(|open| mixed(&open.caller)).collect();
         if callers.len() < CALLERS {
             // Few callers with many partitions.
             self.limit = 2 * self.open.len();
             return;
         }
+        if !std::mem::replace(&mut self.crowded, true) {
+            tracing::warn!(
+                "{CALLERS} readers have records and have not asked for more: what the first of them have counts as done only once \
+                 it is committed by hand (`commit_record`); read by fewer tasks, and hand records on"
+            );
+        }
         let (old, new) = self.open.split_at(self.open.len() / 2);
         let mut kept: Vec<Open> = Vec::with_capacity(CALLERS);
         for open in old {
             match kept.iter_mut().find(|known| known.partition == open.partition) {
-                Some(known) => known.from = known.from.min(open.from),
+                Some(known) => {
+                    known.from = known.from.min(open.from);
+                    known.to = known.to.max(open.to);
+                }
                 None => kept.push(Open { caller: Caller::Others, ..*open }),
             }
         }
@@ -210,8 +221,13 @@ impl Turns {
         }
         if let Some(handed) = self.find(partition).filter(|handed| handed.to.0 > from) {
             handed.to = (from, -1);
-            let (id, to) = (handed.id, handed.to);
-            self.open.retain(|open| open.partition != id || open.from.0 < to.0);
+            let id = handed.id;
+            self.open.retain_mut(|open| {
+                if open.partition == id {
+                    open.to = open.to.min(from);
+                }
+                open.partition != id || open.from.0 < from
+            });
         }
     }
 
@@ -308,7 +324,7 @@ impl Turns {
             if open.partition == id {
                 open.from = open.from.max(place);
             }
-            open.partition != id || open.from.0 < to.0
+            open.partition != id || open.from.0 < open.to
         });
     }
 
@@ -328,16 +344,25 @@ impl Turns {
         }
     }
 
-    /// Place behind what was handed out, or with `done` behind what is done; `None` if nothing was handed out.
-    pub(in crate::consumer) fn place(&self, partition: &TopicPartition, done: bool) -> Option<Place> {
-        let handed = self.look(partition)?;
-        let open = self.open.iter().filter(|open| done && open.partition == handed.id);
-        Some(open.map(|open| open.from).min().unwrap_or(handed.to))
+    /// Tells of partitions the place behind what was handed out, or with `done` behind what is done, and the topic that it is a place
+    /// of; nothing if nothing was handed out.
+    pub(in crate::consumer) fn standing(
+        &self,
+        done: bool,
+    ) -> impl Fn(&TopicPartition) -> Option<(Place, Uuid)> + '_ {
+        let mut firsts: BTreeMap<u64, Place> = BTreeMap::new();
+        for open in self.open.iter().filter(|_| done) {
+            let first = firsts.entry(open.partition).or_insert(open.from);
+            *first = open.from.min(*first);
+        }
+        move |partition| {
+            let handed = self.look(partition)?;
+            Some((firsts.get(&handed.id).copied().unwrap_or(handed.to), handed.topic))
+        }
     }
 
-    /// Topic of what was handed out; nil if its id is unknown.
-    pub(in crate::consumer) fn topic(&self, partition: &TopicPartition) -> Option<Uuid> {
-        self.look(partition).map(|handed| handed.topic)
+    fn place(&self, partition: &TopicPartition, done: bool) -> Option<Place> {
+        self.standing(done)(partition).map(|(place, _)| place)
     }
 
     /// Place behind what is done, if somebody has records that are not.
@@ -444,6 +469,28 @@ mod tests {
     }
 
     #[test]
+    fn whoever_says_what_it_is_done_with_holds_nothing_while_others_have_what_lies_behind() {
+        let [a, _] = partitions();
+        let mut turns = counting();
+        turns.handed(ONE[0], &a, 0, (1, 4));
+        turns.handed(ONE[0], &a, 1, (2, 4));
+        turns.handed(TWO[0], &a, 2, (3, 4));
+        turns.done_up_to(&a, (1, 4));
+        assert_eq!(turns.holders(|_| true), [(ONE[0], 0), (TWO[0], 0)], "one has the second one still");
+        turns.done_up_to(&a, (2, 4));
+        assert_eq!(turns.holders(|_| true), [(TWO[0], 0)]);
+        assert_eq!(turns.place(&a, true), Some((2, 4)));
+        // Nothing lies behind it but markers.
+        turns.passed(&a, (5, 4));
+        turns.done_up_to(&a, (3, 4));
+        assert_eq!((turns.place(&a, true), turns.holders(|_| true)), (Some((5, 4)), vec![]));
+        turns.handed(ONE[0], &a, 5, (9, 4));
+        turns.cut(&a, 7);
+        turns.done_up_to(&a, (7, 5));
+        assert_eq!((turns.place(&a, true), turns.holders(|_| true)), (Some((7, -1)), vec![]));
+    }
+
+    #[test]
     fn what_one_reader_counted_another_goes_on_with() {
         let [a, b] = partitions();
         let (mut all, mut own) = (counting(), Turns::default());
@@ -492,15 +539,21 @@ mod tests {
     fn callers_that_never_come_back_take_no_memory_without_end_and_hold_what_they_have() {
         let [a, _] = partitions();
         let mut turns = counting();
-        for offset in 0..10_000 {
+        for offset in 0..CALLERS as i64 + 4_000 {
             turns.handed(Caller::Stream(offset as u64), &a, offset, (offset + 1, 4));
         }
         assert!(turns.open.len() <= CALLERS, "{}", turns.open.len());
         assert_eq!(turns.place(&a, true), Some((0, -1)));
-        turns.done_up_to(&a, (10_000, 4));
-        assert_eq!((turns.place(&a, true), turns.open.len()), (Some((10_000, 4)), 0));
+        turns.over([Caller::Stream(0); 2]);
+        assert_eq!(turns.place(&a, true), Some((0, -1)), "nobody knows any more who that was");
+        turns.over([Caller::Stream(CALLERS as u64); 2]);
+        let all = CALLERS as i64 + 4_000;
+        turns.done_up_to(&a, (all - 1, 4));
+        assert_eq!(turns.holders(|_| true), [(Caller::Stream(all as u64 - 1), 0)], "the others are done");
+        turns.done_up_to(&a, (all, 4));
+        assert_eq!((turns.place(&a, true), turns.open.len()), (Some((all, 4)), 0));
         // One caller with many partitions.
-        for partition in 0..5_000 {
+        for partition in 0..CALLERS as i32 + 10 {
             turns.handed(ONE[0], &TopicPartition::new("many", partition), 0, (1, 4));
         }
         turns.over(ONE);

@@ -17,6 +17,7 @@ mod error;
 mod group;
 mod intercept;
 mod labels;
+mod lock;
 mod offsets;
 mod record;
 mod shared;

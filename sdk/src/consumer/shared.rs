@@ -1,8 +1,8 @@
 //! What the application's calls and the fetch task share.
 //!
-//! Short locks, taken in this order: that of the common [`Lane`] (decoding), those of partitions that have a lane of their own,
-//! `own` (which have), and `machine` (deciding). None is held while waiting or while code of the application runs, and the
-//! fetch task takes one of a lane only when a log was cut: decompression does not delay fetching.
+//! Short locks, taken in the order of their [`Rank`]s: that of the common [`Lane`] (decoding), that of a partition that has a lane of
+//! its own, `own` (which have), and `machine` (deciding). The fetch task takes one of a lane only when a log was cut: decompression
+//! does not delay fetching.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use klamm_core::consumer::{
 };
 use klamm_core::group::{CommittedOffset, Offsets};
 use klamm_wire::planted::{Bug, planted};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -26,6 +26,7 @@ use super::error::ConsumerError;
 use super::group::{Asking, Caller, Place, Turns};
 use super::intercept::Teller;
 use super::labels::{Labels, TopicOf};
+use super::lock::{Guard, Ordered, Rank};
 use super::record::ConsumerRecord;
 use crate::client::Client;
 
@@ -37,10 +38,10 @@ pub(super) struct Machine {
 }
 
 /// Where records come from: all partitions in turn, or one that is read for itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lane {
     partition: Option<TopicPartition>,
-    reader: Mutex<Reader>,
+    reader: Ordered<Reader>,
     /// Wakes whoever waits for records; at the common lane also for positions and partitions.
     pub(super) arrived: Arc<Notify>,
     /// The partition was taken away, or is read together with the others again.
@@ -50,8 +51,15 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    fn own(partition: TopicPartition) -> Self {
-        Self { partition: Some(partition), ..Self::default() }
+    fn new(partition: Option<TopicPartition>) -> Self {
+        let rank = if partition.is_some() { Rank::Lane } else { Rank::Common };
+        Self {
+            partition,
+            reader: Ordered::new(rank, Reader::default()),
+            arrived: Arc::default(),
+            ended: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+        }
     }
 
     fn end(&self) {
@@ -89,9 +97,9 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     /// Who hears of commits.
     pub(super) commits: Teller,
-    machine: Mutex<Machine>,
+    machine: Ordered<Machine>,
     pub(super) common: Arc<Lane>,
-    own: Mutex<BTreeMap<TopicPartition, Arc<Lane>>>,
+    own: Ordered<BTreeMap<TopicPartition, Arc<Lane>>>,
     /// Topics come from what there is, so that asking for one that is gone must not create it again.
     never_creates: AtomicBool,
     /// Of which topics records are that were handed out.
@@ -167,9 +175,9 @@ impl Shared {
             settings,
             budget: Arc::default(),
             commits,
-            machine: Mutex::new(Machine { fetcher, effects: Vec::new() }),
-            common: Arc::default(),
-            own: Mutex::default(),
+            machine: Ordered::new(Rank::Fetcher, Machine { fetcher, effects: Vec::new() }),
+            common: Arc::new(Lane::new(None)),
+            own: Ordered::new(Rank::Lanes, BTreeMap::new()),
             never_creates: AtomicBool::new(false),
             labels: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -214,7 +222,7 @@ impl Shared {
         self.machine().fetcher.assignment().cloned().collect()
     }
 
-    pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
+    pub(super) fn machine(&self) -> Guard<'_, Machine> {
         self.machine.lock()
     }
 
@@ -230,7 +238,8 @@ impl Shared {
         let mut reader = self.common.reader.lock();
         let turns = Turns::anew(&reader.turns);
         *reader = Reader { turns, ..Reader::default() };
-        for lane in std::mem::take(&mut *self.own.lock()).into_values() {
+        let lanes = std::mem::take(&mut *self.own.lock());
+        for lane in lanes.into_values() {
             let _reading = lane.reader.lock();
             lane.end();
         }
@@ -303,7 +312,7 @@ impl Shared {
         if self.lane(partition).is_some() {
             return Some(None);
         }
-        let lane = Arc::new(Lane::own(partition.clone()));
+        let lane = Arc::new(Lane::new(Some(partition.clone())));
         reader.turns.over_in(partition, [Caller::task(); 2]);
         reader.beside = true;
         self.tasks.store(reader.turns.tasks(), Ordering::Relaxed);

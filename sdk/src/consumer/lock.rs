@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn locks_may_be_released_in_any_order_and_taken_again() {
-        let [common, lane, fetcher] = [Rank::Common, Rank::Lane, Rank::Fetcher].map(|rank| Ordered::new(rank, ()));
+        let [common, lane, fetcher] =
+            [Rank::Common, Rank::Lane, Rank::Fetcher].map(|rank| Ordered::new(rank, ()));
         let (first, second) = (common.lock(), lane.lock());
         drop(first);
         drop(fetcher.lock());

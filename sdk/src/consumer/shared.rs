@@ -30,6 +30,9 @@ use super::lock::{Guard, Ordered, Rank};
 use super::record::ConsumerRecord;
 use crate::client::Client;
 
+#[cfg(test)]
+mod tests;
+
 /// The fetcher and the effects that the fetch task has not carried out yet.
 #[derive(Debug)]
 pub(super) struct Machine {
@@ -249,7 +252,10 @@ impl Shared {
     /// The topic of a record. One that was not handed out here counts as of the topic that has the name now.
     pub(super) fn topic_of<K, V>(&self, record: &ConsumerRecord<K, V>) -> TopicOf {
         let known = self.labels.lock().topic(&record.topic);
-        known.unwrap_or_else(|| TopicOf { id: self.topic_now(&record.topic_partition()), generation: u64::MAX })
+        known.unwrap_or_else(|| TopicOf {
+            id: self.topic_now(&record.topic_partition()),
+            generation: u64::MAX,
+        })
     }
 
     /// Id of the topic that a partition is read from, or else of the one that the metadata tell of; nil if there is none.
@@ -584,8 +590,11 @@ impl Shared {
         decode: impl Fn(&mut ChunkReader) -> Result<Option<(i64, i64, T)>, ChunkError>,
     ) -> Result<Option<(TopicPartition, T)>, ConsumerError> {
         let [caller, task] = asking;
-        if anew && lane.partition.is_some() && self.tasks.load(Ordering::Relaxed) & task.bit() != 0 {
-            self.asks_elsewhere(task);
+        if anew && lane.partition.is_some() {
+            let tasks = self.tasks.load(Ordering::Relaxed);
+            if tasks != 0 && tasks & task.bit() != 0 {
+                self.asks_elsewhere(task);
+            }
         }
         let reader = &mut *lane.reader.lock();
         if anew {

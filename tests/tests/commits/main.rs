@@ -1,6 +1,7 @@
 //! What becomes of commits that overtake each other, and of a consumer that is closed while nobody answers. In virtual time.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 
+mod chosen;
 mod turns;
 
 use std::time::Duration;

@@ -61,7 +61,7 @@ pub(super) struct State {
 
 /// A handle on the brokers; clones are the same ones.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Cluster(Arc<Inner>);
+pub(in crate::consumer) struct Cluster(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -93,7 +93,7 @@ impl Cluster {
     }
 
     /// Appends numbers as text, a batch for each ten.
-    pub(super) fn count(&self, partition: i32, numbers: std::ops::Range<i64>) {
+    pub(in crate::consumer) fn count(&self, partition: i32, numbers: std::ops::Range<i64>) {
         let numbers: Vec<_> = numbers.map(|number| number.to_string()).collect();
         for ten in numbers.chunks(10) {
             let records: Vec<Pair<'_>> = ten.iter().map(|number| (None, Some(number.as_bytes()))).collect();

@@ -138,6 +138,14 @@ impl Connection {
         &self.endpoint
     }
 
+    /// Id of the broker, if it is known.
+    pub(crate) fn broker(&self) -> Option<i32> {
+        match self.peer {
+            Peer::Bootstrap(_) => None,
+            Peer::Broker(id) => Some(id),
+        }
+    }
+
     /// Address, with the broker id if it is known: for errors.
     pub(crate) fn label(&self) -> String {
         match self.peer {

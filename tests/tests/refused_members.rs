@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use broker_lite::Cluster;
 use broker_lite::sim::{self, Sim};
-use klamm::fault::{Fault, FaultHandle, FaultLayer, FaultRule, Layer};
+use klamm::fault::{DialFault, Fault, FaultHandle, FaultLayer, FaultRule, Layer};
 use klamm::{
     ApiKey, AssignmentStrategy, Client, CommitError, Consumer, ConsumerBuilder, ConsumerError, ErrorCode,
     NewTopic, OffsetReset, Producer, Record,
@@ -306,6 +306,89 @@ fn a_refused_commit_names_its_cause_and_the_member_goes_on() {
             member.close(named).await
         })
         .expect(named);
+    }
+}
+
+/// Whoever may not read one of its topics is a member all the same, and asks for it now and then.
+#[test]
+fn a_topic_that_is_refused_is_asked_for_at_a_measured_pace_until_it_is_not() {
+    sim::run(1, |sim| async move {
+        let rig = Rig::new(&sim).await?;
+        rig.client.admin().create_topics([NewTopic::new("secret").partitions(1).replicas(1)]).await?.all()?;
+        let member = rig.member(rig.builder())?;
+        member.until("it has its partitions", |member| member.consumer.assignment().len() == 3).await;
+        let refused = Fault::Refuse(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
+        let rule = rig.faults.on(ApiKey::Metadata).then(refused);
+        member.consumer.subscribe([TOPIC, "secret"]);
+        tokio::time::sleep(S).await;
+        let (requests, fetches) = rig.ten_seconds().await;
+        assert!(requests <= 20 && fetches <= FETCHES, "{requests} requests, {fetches} fetches in 10 s");
+        assert!(rule.hits() > 1, "it is asked for");
+        drop(rule);
+        member.until("it may read it", |member| member.consumer.assignment().len() == 4).await;
+        member.close("refused").await
+    })
+    .expect("it runs");
+}
+
+/// Two of three brokers have not heard of the topic, for minutes, and metadata are asked of any.
+#[test]
+fn brokers_that_lag_behind_take_no_partition_from_anybody() {
+    for by_pattern in [false, true] {
+        sim::run(1, |sim| async move {
+            let cluster = sim.cluster().brokers(3).config("group.initial.rebalance.delay.ms", "0");
+            let cluster = cluster.config("offsets.topic.num.partitions", "1").start().await?;
+            let layer = FaultLayer::new(1);
+            let faults = layer.handle();
+            let admin = Client::builder().bootstrap_servers(cluster.bootstrap()).connector(cluster.handle());
+            let admin = admin.build()?.admin();
+            admin.create_topics([NewTopic::new(TOPIC).partitions(3).replicas(3)]).await?.all()?;
+            let builder = Client::builder().bootstrap_servers(cluster.bootstrap());
+            let client = builder.connector(layer.layer(cluster.handle())).metadata_max_age_ms(S).build()?;
+            let addresses = cluster.bootstrap();
+            let others = || addresses.split(',').skip(1);
+            let away = others().map(|address| faults.on_dial().to(address).then(DialFault::Refuse));
+            let away: Vec<_> = away.collect();
+            let builder = Consumer::builder().client(&client).group_id("g").allow_auto_create_topics(false);
+            let strategy = AssignmentStrategy::CooperativeSticky;
+            let consumer: Consumer = builder.partition_assignment_strategy([strategy]).build()?;
+            match by_pattern {
+                true => consumer.subscribe_pattern(TOPIC)?,
+                false => consumer.subscribe([TOPIC]),
+            }
+            // The first one tells of the topic.
+            tokio::time::sleep(5 * S).await;
+            let lag = |address: &str| {
+                let unknown = Fault::Refuse(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+                faults.on(ApiKey::Metadata).to(address).then(unknown)
+            };
+            let lagging: Vec<_> = others().map(lag).collect();
+            drop(away);
+            let until = async |count| {
+                let assigned = tokio::time::timeout(120 * S, async {
+                    while consumer.assignment().len() != count {
+                        let _ = consumer.poll(1, S / 10).await;
+                    }
+                });
+                assert!(assigned.await.is_ok(), "{:?} instead of {count}", consumer.assignment());
+            };
+            until(3).await;
+            for _ in 0..120 {
+                let _ = consumer.poll(1, S).await;
+                assert_eq!(
+                    consumer.assignment().len(),
+                    3,
+                    "given up because a broker has not heard of the topic"
+                );
+            }
+            assert!(lagging.iter().all(|rule| rule.hits() > 10), "they are asked");
+            drop(lagging);
+            admin.delete_topics([TOPIC]).await?.all()?;
+            until(0).await;
+            consumer.close().await?;
+            Outcome::Ok(())
+        })
+        .expect("it runs");
     }
 }
 

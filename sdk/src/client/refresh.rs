@@ -12,7 +12,7 @@ use super::shared::Shared;
 
 /// What became of a query.
 enum Outcome {
-    Answered(Box<MetadataResponse>),
+    Answered(Option<i32>, Box<MetadataResponse>),
     Failed,
     Unreachable,
 }
@@ -37,12 +37,12 @@ pub(super) async fn drive(shared: Arc<Shared>) {
             outcome = answer(&mut asking) => {
                 asking = None;
                 let effects = match &outcome {
-                    Outcome::Answered(response) => shared.step(Event::Answered(response)),
+                    Outcome::Answered(from, response) => shared.step(Event::Answered(*from, response)),
                     Outcome::Failed => shared.step(Event::Failed),
                     Outcome::Unreachable => shared.step(Event::Unreachable),
                 };
                 carry_out(&shared, effects, &mut asking);
-                if matches!(outcome, Outcome::Answered(_)) {
+                if matches!(outcome, Outcome::Answered(..)) {
                     shared.sweep(None);
                 }
             }
@@ -87,7 +87,7 @@ async fn ask(shared: Arc<Shared>, query: Query) -> Outcome {
     match connected.call::<MetadataRequest>(&encode, deadline).await {
         Ok(response) => {
             shared.forget_causes();
-            Outcome::Answered(Box::new(response))
+            Outcome::Answered(connected.connection.broker(), Box::new(response))
         }
         Err(error) => {
             tracing::debug!(peer = %connected.connection.label(), cause = %error, "no metadata");

@@ -730,7 +730,7 @@ async fn receive_batch(
     lane: &Arc<Lane>,
     asking: impl Fn() -> Asking,
 ) -> Result<BatchView, ConsumerError> {
-    wait_for(group, lane, || shared.next_batch(lane, asking())).await.map(BatchView::new)
+    wait_for(group, lane, || shared.next_batch(lane, asking())).await
 }
 
 /// Waits until `next` finds something.
@@ -741,8 +741,9 @@ async fn wait_for<T>(
 ) -> Result<T, ConsumerError> {
     // A reader that always finds records must leave room for the fetch task on the same thread.
     tokio::task::coop::consume_budget().await;
-    group.polled();
-    if let Some(found) = next()? {
+    let found = next();
+    group.came_back();
+    if let Some(found) = found? {
         return Ok(found);
     }
     let _waiting = group.wait(Some(lane));

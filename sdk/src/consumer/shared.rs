@@ -12,8 +12,8 @@ use bytes::Bytes;
 use klamm_core::Tick;
 use klamm_core::TopicPartition;
 use klamm_core::consumer::{
-    ChunkBatch, ChunkError, ChunkReader, ChunkRecord, Effect, Event, Fetcher, Handout, Isolation,
-    PartitionFailure, StartIn, StartOffset, Watermarks,
+    ChunkError, ChunkReader, Effect, Event, Fetcher, Handout, Isolation, PartitionFailure, StartIn,
+    StartOffset, Watermarks,
 };
 use klamm_core::group::{CommittedOffset, Offsets};
 use klamm_wire::planted::{Bug, planted};
@@ -28,6 +28,7 @@ use super::intercept::Teller;
 use super::labels::{Labels, TopicOf};
 use super::lock::{Guard, Ordered, Rank};
 use super::record::ConsumerRecord;
+use super::view::BatchView;
 use crate::client::Client;
 
 #[cfg(test)]
@@ -51,6 +52,8 @@ pub(super) struct Lane {
     ended: AtomicBool,
     /// Calls that wait.
     pub(super) waiting: AtomicUsize,
+    /// Calls for more so far. Counted by whoever has the lock of `reader`, so that it costs next to nothing for each record.
+    calls: AtomicU64,
 }
 
 impl Lane {
@@ -62,12 +65,23 @@ impl Lane {
             arrived: Arc::default(),
             ended: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
+            calls: AtomicU64::new(0),
         }
     }
 
     fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.arrived.notify_waiters();
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// For whoever has the lock of `reader`.
+    #[inline]
+    fn called(&self, times: u64) {
+        self.calls.store(self.calls() + times, Ordering::Relaxed);
     }
 }
 
@@ -244,6 +258,7 @@ impl Shared {
         let lanes = std::mem::take(&mut *self.own.lock());
         for lane in lanes.into_values() {
             let _reading = lane.reader.lock();
+            self.common.called(lane.calls());
             lane.end();
         }
         self.step(Event::Assign(partitions));
@@ -356,8 +371,18 @@ impl Shared {
         if let Some(open) = own.open.take() {
             self.machine().fetcher.give_back(open.into_rest());
         }
-        self.own.lock().remove(name);
+        {
+            let mut lanes = self.own.lock();
+            lanes.remove(name);
+            self.common.called(lane.calls());
+        }
         lane.end();
+    }
+
+    /// Calls for records so far, from whichever lane.
+    pub(super) fn calls(&self) -> u64 {
+        let lanes = self.own.lock();
+        self.common.calls() + lanes.values().map(|lane| lane.calls()).sum::<u64>()
     }
 
     /// The lane that a partition has for itself.
@@ -560,35 +585,34 @@ impl Shared {
         lane: &Lane,
         asking: Asking,
         anew: bool,
-    ) -> Result<Option<(TopicPartition, ChunkRecord)>, ConsumerError> {
+    ) -> Result<Option<ConsumerRecord>, ConsumerError> {
         let keep = |bytes: Bytes| self.keep(bytes);
         self.next(lane, asking, anew, |open| {
-            let record = open.next(&keep)?;
-            Ok(record.map(|record| (record.offset, record.offset + 1, record)))
+            open.next_as(&keep, |partition, batch, record| {
+                (record.offset, record.offset + 1, ConsumerRecord::shared(partition, batch, record))
+            })
         })
     }
 
     /// As [`Self::next_record`], for a whole batch or what is left of one.
-    pub(super) fn next_batch(
-        &self,
-        lane: &Lane,
-        asking: Asking,
-    ) -> Result<Option<(TopicPartition, ChunkBatch)>, ConsumerError> {
+    pub(super) fn next_batch(&self, lane: &Lane, asking: Asking) -> Result<Option<BatchView>, ConsumerError> {
         let keep = |bytes: Bytes| self.keep(bytes);
         self.next(lane, asking, true, |open| {
             let batch = open.next_batch(&keep)?;
-            Ok(batch.map(|batch| (batch.from(), batch.header().next_offset(), batch)))
+            let view = |batch| BatchView::new((open.partition().clone(), batch));
+            Ok(batch.map(|batch| (batch.from(), batch.header().next_offset(), view(batch))))
         })
     }
 
     /// What `decode` finds next; it says also at which offset that begins and where it ends.
+    #[inline]
     fn next<T>(
         &self,
         lane: &Lane,
         asking: Asking,
         anew: bool,
         decode: impl Fn(&mut ChunkReader) -> Result<Option<(i64, i64, T)>, ChunkError>,
-    ) -> Result<Option<(TopicPartition, T)>, ConsumerError> {
+    ) -> Result<Option<T>, ConsumerError> {
         let [caller, task] = asking;
         if anew && lane.partition.is_some() {
             let tasks = self.tasks.load(Ordering::Relaxed);
@@ -598,6 +622,7 @@ impl Shared {
         }
         let reader = &mut *lane.reader.lock();
         if anew {
+            lane.called(1);
             reader.turns.over(asking);
         }
         if self.is_closed() {
@@ -608,7 +633,9 @@ impl Shared {
         {
             return Err(ConsumerError::NotAssigned { partition });
         }
-        if let Some(error) = reader.stashed.take() {
+        if reader.stashed.is_some()
+            && let Some(error) = reader.stashed.take()
+        {
             return Err(error);
         }
         loop {
@@ -619,7 +646,7 @@ impl Shared {
                         if reader.beside {
                             self.mark(caller);
                         }
-                        return Ok(Some((open.partition().clone(), found)));
+                        return Ok(Some(found));
                     }
                     Ok(None) => {
                         reader.turns.passed(open.partition(), (open.position(), open.epoch()));

@@ -118,9 +118,9 @@ impl<K: 'static, V: 'static> Stream for PartitionStream<K, V> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let stream = &mut *self;
         let budget = std::task::ready!(tokio::task::coop::poll_proceed(cx));
-        stream.group.polled();
         loop {
             let found = stream.shared.next_record(&stream.lane, stream.caller.asking(), true);
+            stream.group.came_back();
             let found = found.and_then(|found| match found {
                 Some(found) => stream.decoder.decode(&stream.shared, &stream.lane, found).map(Some),
                 None => Ok(None),

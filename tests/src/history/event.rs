@@ -98,6 +98,7 @@ pub enum Event {
     Done { partition: Partition, offset: i64 },
     Joined { generation: i32, asked_ns: u64 },
     Synced { generation: i32 },
+    Given { partition: Partition, generation: i32 },
     CommitSent { partition: Partition, offset: i64, generation: i32 },
     Committed { partition: Partition, offset: i64, sent: Option<CommitSent> },
     CommitReset { partition: Partition },

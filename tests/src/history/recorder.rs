@@ -249,6 +249,11 @@ impl History {
         self.push(at, consumer, Event::Synced { generation });
     }
 
+    /// The assignment that the member has heard in a generation names a partition.
+    pub fn given(&mut self, at: Duration, consumer: Client, partition: Partition, generation: i32) {
+        self.push(at, consumer, Event::Given { partition, generation });
+    }
+
     /// A commit is about to be sent, in a generation.
     pub fn commit_sent(
         &mut self,

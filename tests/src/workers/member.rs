@@ -126,6 +126,10 @@ impl RebalanceListener for Listener {
                 let given = partitions.iter().map(|name| (name.clone(), owned.remove(name).flatten()));
                 given.filter_map(|(name, done)| Some((name, done?))).collect::<BTreeMap<_, _>>()
             };
+            // Others must not begin before it is through.
+            if mine.chance.lock().u8(0..4) == 0 {
+                sleep(mine.draw_ms(300)).await;
+            }
             if !mine.auto_commit && !done.is_empty() {
                 // If it fails, others work on it again.
                 let _ = context.commit_offsets(done).await;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::{Context, Poll};
 
 use klamm::{ApiKey, BoxConnector, Endpoint, Frame, Link, LinkError};
+use klamm_core::assign::read_assignment;
 use klamm_wire::codec;
 use klamm_wire::messages::{
     JoinGroupRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest, TopicName,
@@ -85,7 +86,14 @@ impl Ear {
                 let answer = read(codec::decode_response::<SyncGroupRequest>(answer));
                 if answer.error_code == 0 {
                     self.generation.store(generation, Ordering::Relaxed);
-                    self.history.lock().synced(now, me, generation);
+                    let given = read_assignment(answer.assignment)
+                        .map_or_else(|_| Vec::new(), |told| told.partitions);
+                    let mut history = self.history.lock();
+                    history.synced(now, me, generation);
+                    for name in given {
+                        let place = self.place(&name.topic, name.partition);
+                        place.into_iter().for_each(|place| history.given(now, me, place, generation));
+                    }
                 }
             }
             Asked::Commit(sent) => {

@@ -1,4 +1,5 @@
-//! What becomes of commits that overtake each other, and of a consumer that is closed while nobody answers. In virtual time.
+//! What becomes of commits that overtake each other, of a consumer that is closed while nobody answers, and of one that is not
+//! asked for records. In virtual time.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 
 mod chosen;
@@ -180,7 +181,53 @@ fn a_member_that_cannot_commit_leaves_all_the_same() {
         let _silent = rig.faults.on(ApiKey::OffsetCommit).then(Fault::DropRequest);
         let left = rig.faults.on(ApiKey::LeaveGroup).then(Fault::DelayRequest(Duration::ZERO.into()));
         consumer.close().await?;
-        assert_eq!(left.hits(), 1);
+        assert!(left.hits() >= 1, "and again, where the commit has held it up");
+        Outcome::Ok(())
+    })
+    .expect("it runs");
+}
+
+/// Else the others would wait until its session is over.
+#[test]
+fn a_member_that_closes_while_nobody_knows_its_coordinator_finds_it_and_leaves() {
+    sim::run(1, |sim| async move {
+        let rig = Rig::new(&sim).await?;
+        let consumer: Consumer = rig.builder().enable_auto_commit(false).build()?;
+        consumer.subscribe([TOPIC]);
+        read(&consumer, 10).await?;
+        let refuse = |api, times, code| rig.faults.on(api).times(times).then(Fault::Refuse(code));
+        let moved = refuse(ApiKey::Heartbeat, 1, ErrorCode::NOT_COORDINATOR);
+        let nobody = refuse(ApiKey::FindCoordinator, 2, ErrorCode::COORDINATOR_NOT_AVAILABLE);
+        while moved.hits() == 0 {
+            tokio::time::sleep(S / 100).await;
+        }
+        let began = Instant::now();
+        consumer.close().await?;
+        assert!(began.elapsed() < 2 * S, "{:?}", began.elapsed());
+        assert_eq!(nobody.hits(), 2);
+        let next: Consumer = rig.builder().build()?;
+        next.subscribe([TOPIC]);
+        assert!(timeout(5 * S, read(&next, 10)).await.is_ok(), "the next one waits for the former's session");
+        Outcome::Ok(())
+    })
+    .expect("it runs");
+}
+
+/// Whoever had the records before the last call is done with them.
+#[test]
+fn a_member_whose_application_has_no_records_is_judged_by_the_last_call_for_some() {
+    sim::run(1, |sim| async move {
+        let rig = Rig::new(&sim).await?;
+        let limit = 10 * S;
+        let consumer: Consumer = rig.builder().max_poll_interval_ms(limit).build()?;
+        consumer.subscribe([TOPIC]);
+        read(&consumer, 10).await?;
+        tokio::time::sleep(limit * 8 / 10).await;
+        assert!(consumer.poll(1, Duration::ZERO).await?.is_empty());
+        tokio::time::sleep(limit * 8 / 10).await;
+        assert_eq!(consumer.assignment().len(), 2, "the last call is not that long ago");
+        tokio::time::sleep(limit / 2).await;
+        assert!(consumer.assignment().is_empty(), "it is by now");
         Outcome::Ok(())
     })
     .expect("it runs");

@@ -138,6 +138,48 @@ fn what_a_member_of_the_same_generation_still_owns_goes_to_nobody_else() {
     });
 }
 
+/// Goal: a coordinator that forgets a generation that it has told of gives its number, and its partitions, to others.
+#[test]
+fn a_generation_has_one_assignment_whoever_hears_of_it_first() {
+    let sentence = "orders-0 was assigned in group workers to two at 0.002000 s, but also to one at 0.001000 s, \
+                    both in generation 2";
+    assert_breaks(Rule::TwoOwners, sentence, |mistaken| {
+        let mut run = Run::new();
+        let [one, two] = workers(&mut run);
+        let at = run.now();
+        run.history.given(at, one, run.orders, 2);
+        let at = run.now();
+        run.history.given(at, two, run.orders, if mistaken { 2 } else { 3 });
+        run.check()
+    });
+}
+
+/// Goal: it does not matter in which order two commits are heard of: a coordinator takes those of an earlier generation before
+/// those of a later one, or never.
+#[test]
+fn what_was_committed_in_the_latest_generation_counts() {
+    let sentence = "offset 9 of orders-0 was committed in group workers by two at 0.005000 s, \
+                    but two at 0.008000 s was told offset 5";
+    assert_breaks(Rule::CommitMovedBack, sentence, |mistaken| {
+        let mut run = Run::new();
+        let [one, two] = workers(&mut run);
+        run.own(one, 5, 1);
+        let at = run.now();
+        let early = run.history.commit_sent(at, one, run.orders, 5, 1);
+        run.own(two, 9, 2);
+        let at = run.now();
+        let late = run.history.commit_sent(at, two, run.orders, 9, 2);
+        let at = run.now();
+        run.history.commit_acked(at, two, late);
+        let at = run.now();
+        run.history.commit_acked(at, one, early);
+        let asked = run.now();
+        let at = run.now();
+        run.history.commit_fetched(at, two, run.orders, Some(if mistaken { 5 } else { 9 }), asked);
+        run.check()
+    });
+}
+
 #[test]
 fn a_member_reads_from_where_the_group_committed() {
     let sentence = "two read offset 0 of orders-0, although 1 was next";

@@ -1,6 +1,6 @@
 //! What goes into the fetcher and what comes out of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -476,6 +476,3 @@ pub enum PartitionFailure {
         offset: i64,
     },
 }
-
-/// Wanted partitions of one session, in order.
-pub(crate) type Wanted = BTreeMap<TopicPartition, FetchTarget>;

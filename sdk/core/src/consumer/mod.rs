@@ -18,6 +18,7 @@
 //! sent. So every record is handed out once and in order, whatever arrives twice, late or from a former leader.
 
 mod chunk;
+mod demand;
 mod event;
 mod fetcher;
 mod lookup;

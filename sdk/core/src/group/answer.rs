@@ -110,6 +110,7 @@ impl Membership {
         if self.phase != Phase::Joining(ticket) && !aside {
             return;
         }
+        self.heard = now;
         let joined = match answer {
             JoinAnswer::Joined(joined) => joined,
             _ if aside => return,
@@ -245,6 +246,28 @@ impl Membership {
         }
     }
 
+    /// Out, or once more: where the coordinator has moved, or cannot answer yet, the member lives on.
+    pub(super) fn left(
+        &mut self,
+        now: Tick,
+        ticket: u64,
+        answer: Result<(), Refusal>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Phase::Leaving(current, reason, for_good) = self.phase else { return };
+        if current != ticket {
+            return;
+        }
+        let again = answer.err().map(cure).filter(|_| now < self.forgotten_at());
+        match again {
+            Some(Cure::Find) => self.coordinator = Coordinator::Unknown,
+            Some(Cure::Wait) => {}
+            _ => return self.gone(for_good, out),
+        }
+        self.back_off(now);
+        self.phase = Phase::Ending(reason, for_good);
+    }
+
     pub(super) fn committed(
         &mut self,
         now: Tick,
@@ -252,15 +275,13 @@ impl Membership {
         answer: Result<(), Refusal>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(UnderWay { generation: sent_in, .. }) = self.commits.remove(&id) else {
+        let Some(UnderWay { generation: sent_in, synced, .. }) = self.commits.remove(&id) else {
             return;
         };
         let refusal = match answer {
             Ok(()) => return out.push(Effect::CommitDone(id, Ok(()))),
             Err(refusal) => refusal,
         };
-        let joining = matches!(self.phase, Phase::Joining(_) | Phase::Leading(_) | Phase::Syncing(_));
-        let joining = joining || self.aside.is_some();
         let current = sent_in == self.generation && self.generation.is_some();
         let why = match (cure(refusal), refusal) {
             (Cure::Find, _) => {
@@ -272,14 +293,15 @@ impl Membership {
             }
             (Cure::Wait, _) => CommitRefusal::Later(refusal),
             (Cure::Rejoin, _) => {
-                if current {
+                // Sent before the sync was answered, it met the rebalance that is over by now, or soon will be.
+                if current && synced {
                     self.rejoin(Reason::Rebalance);
                 }
                 CommitRefusal::Later(refusal)
             }
             (Cure::Expelled, Refusal::Code(code)) if sent_in.is_none() => CommitRefusal::HasMembers(code),
             // The next generation may be on its way to us already.
-            (Cure::Expelled, _) if joining => CommitRefusal::Later(refusal),
+            (Cure::Expelled, _) if self.is_joining() => CommitRefusal::Later(refusal),
             (Cure::Expelled, Refusal::Code(code)) => {
                 if current {
                     self.expelled(refusal, out);

@@ -170,6 +170,9 @@ pub enum Event {
     Close,
     /// The application last asked for records then; `None`: it waits for them at this moment.
     Polled(Option<Tick>),
+    /// Since then somebody has had records without asking for more, the first of them; `None`: nobody has any. Whoever has some
+    /// has to come back: that others ask, or wait, is no excuse.
+    Held(Option<Tick>),
     /// The metadata changed: what topics are like now. Those that were not told are not known.
     Topics(Shapes),
     /// Answer to [`Effect::FindCoordinator`].
@@ -182,8 +185,8 @@ pub enum Event {
     Sync(u64, Result<Result<Assignment, String>, Refusal>),
     /// Answer to [`Effect::Heartbeat`].
     Heartbeat(u64, Result<(), Refusal>),
-    /// [`Effect::Leave`] was answered, or will not be.
-    Left,
+    /// Answer to [`Effect::Leave`].
+    Left(u64, Result<(), Refusal>),
     /// The listener has returned from this call.
     Told(u64),
     /// The application, or the driver for it, wants to commit.
@@ -374,6 +377,8 @@ pub enum Effect {
     },
     /// Send a LeaveGroup; answer with [`Event::Left`].
     Leave {
+        /// Number to give back.
+        ticket: u64,
         /// Broker id.
         coordinator: i32,
         /// Id of this member.

@@ -30,8 +30,8 @@ pub(super) enum Phase {
     Failed,
     /// Giving everything up, then out. With `true` for good.
     Ending(Reason, bool),
-    /// LeaveGroup is under way.
-    Leaving(bool),
+    /// LeaveGroup is under way, by a ticket.
+    Leaving(u64, Reason, bool),
     Closed,
 }
 
@@ -55,6 +55,8 @@ pub(super) struct Calling {
 pub(super) struct UnderWay {
     /// Generation in which it was sent; `None` by who is no member.
     pub(super) generation: Option<i32>,
+    /// Whether the member had its assignment of that generation.
+    pub(super) synced: bool,
     partitions: BTreeSet<TopicPartition>,
 }
 
@@ -114,7 +116,12 @@ pub struct Membership {
     pub(super) next_beat: Tick,
     /// The coordinator counts the session from here on at the earliest.
     pub(super) alive: Tick,
+    /// When it may have heard of this member last, for all that is known.
+    pub(super) heard: Tick,
+    /// When the application last asked for records; `None` while it waits for some.
     polled: Option<Tick>,
+    /// Since when somebody has had records without asking for more.
+    held: Option<Tick>,
     pub(super) retry_at: Option<Tick>,
     pub(super) failures: u32,
     /// Attempts to join in a row that came to no assignment.
@@ -153,7 +160,9 @@ impl Membership {
             beating: None,
             next_beat: Tick::ZERO,
             alive: Tick::ZERO,
+            heard: Tick::ZERO,
             polled: Some(Tick::ZERO),
+            held: None,
             retry_at: None,
             failures: 0,
             vain: 0,
@@ -168,14 +177,21 @@ impl Membership {
             Event::Matched(topics) => self.matched(topics),
             Event::Unsubscribe => self.end(Reason::Unsubscribed, false),
             Event::Close => self.end(Reason::Closed, true),
-            Event::Polled(at) => self.polled(now, at),
+            Event::Polled(at) => {
+                self.polled = at;
+                self.come_back(now);
+            }
+            Event::Held(since) => {
+                self.held = since;
+                self.come_back(now);
+            }
             Event::Topics(shapes) => self.look_at(shapes),
             Event::Coordinator(answer) => self.found(now, answer, out),
             Event::Join(ticket, answer) => self.join_answered(now, ticket, answer, out),
             Event::Led(ticket, chosen) => self.led(ticket, chosen, out),
             Event::Sync(ticket, answer) => self.sync_answered(now, ticket, answer, out),
             Event::Heartbeat(ticket, answer) => self.beaten(now, ticket, answer, out),
-            Event::Left => self.left(out),
+            Event::Left(ticket, answer) => self.left(now, ticket, answer, out),
             Event::Told(id) => self.told(id),
             Event::ByHand(partitions) => self.by_hand(partitions),
             Event::Want(partitions) => self.want(partitions),
@@ -209,9 +225,11 @@ impl Membership {
         let beat =
             (self.beats() && self.beating.is_none() && self.known().is_some()).then_some(self.next_beat);
         let starting = self.starting.retry_at.filter(|_| !self.starting.wanted.is_empty());
-        let retry =
-            self.retry_at.filter(|_| self.wants_coordinator() || matches!(self.phase, Phase::Preparing(_)));
-        [calling, beat, self.session_ends(), self.poll_ends(), starting, retry].into_iter().flatten().min()
+        let waits = matches!(self.phase, Phase::Preparing(_)) || self.waits_to_leave();
+        let retry = self.retry_at.filter(|_| waits || self.wants_coordinator());
+        let forgotten = self.waits_to_leave().then(|| self.forgotten_at());
+        let ends = [self.session_ends(), self.poll_ends(), forgotten];
+        [calling, beat, starting, retry].into_iter().chain(ends).flatten().min()
     }
 
     /// Partitions that this member owns, also those that it is giving up.
@@ -242,6 +260,11 @@ impl Membership {
     /// `true` if the member has left because nobody polls; [`Event::Polled`] brings it back.
     pub fn is_stalled(&self) -> bool {
         self.phase == Phase::Stalled
+    }
+
+    /// Since when somebody has records without asking for more, as it was last told.
+    pub fn held_since(&self) -> Option<Tick> {
+        self.held
     }
 
     /// `true` if the application was last told to be waiting for records.
@@ -302,21 +325,22 @@ impl Membership {
     fn end(&mut self, reason: Reason, for_good: bool) {
         self.topics = None;
         self.again = None;
+        // A pause before a JoinGroup is none before a LeaveGroup.
+        self.retry_at.take_if(|_| self.coordinator != Coordinator::Unknown);
         if let Phase::Joining(ticket) | Phase::Leading(ticket) | Phase::Syncing(ticket) = self.phase {
             self.aside = Some(ticket);
         }
         self.phase = match self.phase {
             Phase::Closed => Phase::Closed,
-            Phase::Leaving(before) => Phase::Leaving(before || for_good),
+            Phase::Leaving(ticket, reason, before) => Phase::Leaving(ticket, reason, before || for_good),
             Phase::Ending(_, true) => return,
             _ => Phase::Ending(reason, for_good),
         };
     }
 
-    fn polled(&mut self, now: Tick, at: Option<Tick>) {
-        self.polled = at;
-        let fresh = at.is_none_or(|at| at.saturating_add(self.settings.max_poll) > now);
-        if self.phase == Phase::Stalled && fresh {
+    /// Who has stalled is back once the application asks for records again, and whoever had some has done so.
+    fn come_back(&mut self, now: Tick) {
+        if self.phase == Phase::Stalled && self.polling_ends().is_none_or(|at| at > now) {
             self.phase = match self.topics {
                 Some(_) => Phase::Preparing(Reason::PollStalled),
                 None => Phase::Idle,
@@ -358,15 +382,29 @@ impl Membership {
         self.phase = Phase::Stalled;
     }
 
-    /// Sends a LeaveGroup if there is somebody to send it to; `false` if not.
-    pub(super) fn leave(&mut self, reason: Reason, out: &mut Vec<Effect>) -> bool {
-        let Some(coordinator) =
-            self.known().filter(|_| !self.settings.is_static && !self.member_id.is_empty())
-        else {
-            return false;
-        };
-        out.push(Effect::Leave { coordinator, member_id: self.member_id.clone(), reason });
-        true
+    /// Sends a LeaveGroup if there is somebody to send it to, by the ticket that is returned.
+    pub(super) fn leave(&mut self, reason: Reason, out: &mut Vec<Effect>) -> Option<u64> {
+        let coordinator = self.known().filter(|_| self.has_to_leave())?;
+        let ticket = self.ticket();
+        out.push(Effect::Leave { ticket, coordinator, member_id: self.member_id.clone(), reason });
+        Some(ticket)
+    }
+
+    /// Whether the coordinator may know this member, and is to be told that it goes.
+    fn has_to_leave(&self) -> bool {
+        !self.settings.is_static && !self.member_id.is_empty()
+    }
+
+    /// Whether this member has given everything up and looks for the coordinator to leave it.
+    pub(super) fn waits_to_leave(&self) -> bool {
+        let done = self.owned.is_empty() && self.calling.is_none() && self.calls.is_empty();
+        let unable = self.known().is_none() || self.retry_at.is_some();
+        matches!(self.phase, Phase::Ending(..)) && done && unable && self.has_to_leave()
+    }
+
+    /// When the coordinator has forgotten this member by itself.
+    pub(super) fn forgotten_at(&self) -> Tick {
+        self.heard.max(self.alive).saturating_add(self.settings.session)
     }
 
     /// Nothing is owned from here on.
@@ -392,15 +430,9 @@ impl Membership {
         self.lose(Reason::Failed, out);
         self.again = None;
         self.member_id = "".into();
-        if !matches!(self.phase, Phase::Ending(..) | Phase::Leaving(_) | Phase::Closed) {
+        if !matches!(self.phase, Phase::Ending(..) | Phase::Leaving(..) | Phase::Closed) {
             self.phase = Phase::Failed;
             out.push(Effect::Fail(why));
-        }
-    }
-
-    fn left(&mut self, out: &mut Vec<Effect>) {
-        if let Phase::Leaving(for_good) = self.phase {
-            self.gone(for_good, out);
         }
     }
 
@@ -469,7 +501,8 @@ impl Membership {
                 let member_id = self.member_id.clone();
                 let generation = self.generation.or(past).unwrap_or(-1);
                 let partitions = offsets.keys().cloned().collect();
-                self.commits.insert(id, UnderWay { generation: self.generation, partitions });
+                let synced = !self.is_joining();
+                self.commits.insert(id, UnderWay { generation: self.generation, synced, partitions });
                 return out.push(Effect::Commit { id, coordinator, member_id, generation, offsets });
             }
         };
@@ -493,6 +526,12 @@ impl Membership {
             out.push(Effect::Recall(id));
             out.push(Effect::CommitDone(id, Err(CommitRefusal::NotOwned(name))));
         }
+    }
+
+    /// Whether it has asked for an assignment that it does not have yet.
+    pub(super) fn is_joining(&self) -> bool {
+        let joining = matches!(self.phase, Phase::Joining(_) | Phase::Leading(_) | Phase::Syncing(_));
+        joining || self.aside.is_some()
     }
 
     /// Whether this is no member, and commits all the same.
@@ -535,7 +574,7 @@ impl Membership {
     pub(super) fn wants_coordinator(&self) -> bool {
         use Phase::{Adopting, Ending, Leading, Preparing, Stable, Syncing};
         // Who ends has something to commit, and to leave.
-        let ends = matches!(self.phase, Ending(..)) && self.generation.is_some();
+        let ends = matches!(self.phase, Ending(..)) && (self.generation.is_some() || self.has_to_leave());
         let member =
             ends || matches!(self.phase, Preparing(_) | Leading(_) | Syncing(_) | Adopting(_) | Stable);
         let alone = self.is_alone() && (self.asked_for || !self.starting.wanted.is_empty());
@@ -547,7 +586,7 @@ impl Membership {
         use Phase::{Adopting, Ending, Leading, Preparing, Stable, Syncing};
         let waiting =
             matches!(self.phase, Preparing(_) | Leading(_) | Syncing(_) | Adopting(_) | Stable | Ending(..));
-        waiting && self.generation.is_some() && self.aside.is_none()
+        waiting && self.generation.is_some() && self.aside.is_none() && !self.waits_to_leave()
     }
 
     fn session_ends(&self) -> Option<Tick> {
@@ -558,7 +597,11 @@ impl Membership {
         use Phase::{Adopting, Joining, Leading, Preparing, Stable, Syncing};
         let counts =
             matches!(self.phase, Preparing(_) | Joining(_) | Leading(_) | Syncing(_) | Adopting(_) | Stable);
-        let polled = self.polled.filter(|_| counts)?;
-        Some(polled.saturating_add(self.settings.max_poll))
+        self.polling_ends().filter(|_| counts)
+    }
+
+    /// When `max.poll.interval.ms` is over: of who has records, or else of the last call for some.
+    fn polling_ends(&self) -> Option<Tick> {
+        Some(self.held.or(self.polled)?.saturating_add(self.settings.max_poll))
     }
 }

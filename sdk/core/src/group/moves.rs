@@ -17,7 +17,7 @@ impl Membership {
     pub(super) fn proceed(&mut self, now: Tick, out: &mut Vec<Effect>) {
         self.retry_at.take_if(|at| *at <= now);
         self.starting.retry_at.take_if(|at| *at <= now);
-        while self.call(now, out) || self.calling.is_none() && self.advance(out) {}
+        while self.call(now, out) || self.calling.is_none() && self.advance(now, out) {}
         self.recall(out);
         self.find(out);
         self.ask_offsets(out);
@@ -25,13 +25,13 @@ impl Membership {
     }
 
     /// One move, with no listener call under way or waiting; `false` if there is none to make.
-    fn advance(&mut self, out: &mut Vec<Effect>) -> bool {
+    fn advance(&mut self, now: Tick, out: &mut Vec<Effect>) -> bool {
         match &self.phase {
             Phase::Preparing(reason) => {
                 let reason = *reason;
                 let unwanted = self.to_give_up();
                 let waits = self.revoke(unwanted, reason, out) && !planted(Bug::JoinBeforeRevoked);
-                waits || self.join(out)
+                waits || self.join(now, out)
             }
             Phase::Adopting(assignment) => {
                 let assignment = assignment.clone();
@@ -44,9 +44,13 @@ impl Membership {
                     return true;
                 }
                 self.aside = None;
+                // Else the others would wait for it as long as its session lasts.
+                if self.waits_to_leave() && now < self.forgotten_at() {
+                    return false;
+                }
                 match self.leave(reason, out) {
-                    true => self.phase = Phase::Leaving(for_good),
-                    false => self.gone(for_good, out),
+                    Some(ticket) => self.phase = Phase::Leaving(ticket, reason, for_good),
+                    None => self.gone(for_good, out),
                 }
                 true
             }
@@ -86,7 +90,7 @@ impl Membership {
         true
     }
 
-    fn join(&mut self, out: &mut Vec<Effect>) -> bool {
+    fn join(&mut self, now: Tick, out: &mut Vec<Effect>) -> bool {
         let Some(coordinator) = self.known() else {
             return false;
         };
@@ -97,6 +101,9 @@ impl Membership {
         self.told_topics = topics.clone();
         self.again = None;
         self.beating = None;
+        self.heard = now;
+        // Whoever leads the next generation looks at the topics anew.
+        self.led = None;
         let ticket = self.ticket();
         self.phase = Phase::Joining(ticket);
         out.push(Effect::Join {

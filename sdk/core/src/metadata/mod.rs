@@ -5,6 +5,7 @@
 mod pattern;
 mod refresh;
 mod update;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -62,11 +63,16 @@ pub struct TopicMetadata {
     pub partitions: Vec<PartitionMetadata>,
     /// What the broker said about the topic; anything but `NONE` means that it cannot be used now.
     pub error: ErrorCode,
-    /// Two answers in a row said that it does not exist. One alone may come from a broker that has not heard of it yet.
+    /// It does not exist any more, by brokers that must know. Others may not have heard of it yet.
     pub gone: bool,
 }
 
 impl TopicMetadata {
+    /// Whether it has its partitions, for all that is known: also if a broker was asked that has not heard of it.
+    pub fn is_there(&self) -> bool {
+        self.error.is_ok() || self.error.is_retriable() && !self.gone && !self.partitions.is_empty()
+    }
+
     /// Finds a partition by its index.
     pub fn partition(&self, index: i32) -> Option<&PartitionMetadata> {
         let guess = usize::try_from(index).ok().and_then(|at| self.partitions.get(at));
@@ -117,5 +123,5 @@ impl ClusterMetadata {
 
 /// Reads what one answer tells of a topic.
 pub fn read_topic(name: &Arc<str>, told: &MetadataResponseTopic) -> TopicMetadata {
-    update::topic(name, None, told)
+    update::topic(name, None, told, false)
 }

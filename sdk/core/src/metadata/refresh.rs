@@ -23,6 +23,7 @@ use klamm_wire::messages::metadata_request::MetadataRequestTopic;
 use klamm_wire::messages::metadata_response::MetadataResponseTopic;
 use klamm_wire::messages::{MetadataRequest, MetadataResponse, TopicName};
 
+use super::witness::Witnesses;
 use super::{BrokerMetadata, ClusterMetadata, MatchedTopics, TopicMetadata, TopicPattern, update};
 use crate::Tick;
 use crate::backoff::Backoff;
@@ -58,8 +59,8 @@ pub enum Event<'a> {
     Follow(Option<TopicPattern>),
     /// An answer of a broker contradicts the snapshot.
     Doubted,
-    /// The answer to the query that is out.
-    Answered(&'a MetadataResponse),
+    /// The answer to the query that is out, by the broker of this id; `None`: whose address was only in the bootstrap list.
+    Answered(Option<i32>, &'a MetadataResponse),
     /// The query that is out has no answer.
     Failed,
     /// No broker of the snapshot can be reached to send the query to.
@@ -135,6 +136,9 @@ struct Followed {
     due: Due,
 }
 
+/// When something was answered, and by which broker.
+type Source = (Tick, Option<i32>);
+
 /// Decides when to ask for metadata, and merges the answers.
 #[derive(Debug)]
 pub struct Refresh {
@@ -142,6 +146,8 @@ pub struct Refresh {
     rng: fastrand::Rng,
     snapshot: Arc<ClusterMetadata>,
     interests: BTreeMap<Arc<str>, Interest>,
+    /// Of every topic in the snapshot.
+    witnesses: BTreeMap<Arc<str>, Witnesses>,
     followed: Option<Followed>,
     /// All topics were asked for last: now it is the turn of those wanted by name.
     asked_for_all: bool,
@@ -162,6 +168,7 @@ impl Refresh {
             rng,
             snapshot: Arc::default(),
             interests: BTreeMap::new(),
+            witnesses: BTreeMap::new(),
             followed: None,
             asked_for_all: false,
             brokers_due: true,
@@ -188,7 +195,7 @@ impl Refresh {
             }
             Event::Follow(pattern) => self.follow(pattern, out),
             Event::Doubted => self.all_due(now),
-            Event::Answered(response) => self.answered(now, response, out),
+            Event::Answered(from, response) => self.answered(now, from, response, out),
             Event::Failed => self.failed(now),
             Event::Unreachable => {
                 self.failed(now);
@@ -326,7 +333,7 @@ impl Refresh {
         Query { topics: Some(topics), auto_create }
     }
 
-    fn answered(&mut self, now: Tick, response: &MetadataResponse, out: &mut Vec<Effect>) {
+    fn answered(&mut self, now: Tick, from: Option<i32>, response: &MetadataResponse, out: &mut Vec<Effect>) {
         let code = ErrorCode(response.error_code);
         if code == ErrorCode::REBOOTSTRAP_REQUIRED && self.settings.rebootstrap.is_some() {
             self.failed(now);
@@ -341,9 +348,10 @@ impl Refresh {
         let mut cluster = ClusterMetadata::clone(&self.snapshot);
         update::cluster(&mut cluster, response);
         let satisfied = match query.topics {
-            Some(names) => self.told_by_name(&names, response, &mut cluster),
-            None => self.told_all(response, &mut cluster),
+            Some(names) => self.told_by_name((now, from), &names, response, &mut cluster),
+            None => self.told_all((now, from), response, &mut cluster),
         };
+        self.witnesses.retain(|name, _| cluster.topics.contains_key(name));
         self.failures = if satisfied { 0 } else { self.failures.saturating_add(1) };
         self.pause(now);
         self.publish(cluster, out);
@@ -352,6 +360,7 @@ impl Refresh {
     /// Returns `false` if something has to be asked for again.
     fn told_by_name(
         &mut self,
+        source: Source,
         names: &[Arc<str>],
         response: &MetadataResponse,
         cluster: &mut ClusterMetadata,
@@ -366,7 +375,7 @@ impl Refresh {
                 .iter()
                 .find(|topic| topic.name.as_ref().is_some_and(|told| told.0.as_str() == &**name));
             satisfied &= match told {
-                Some(told) => self.told(name, told, cluster),
+                Some(told) => self.told(source, name, told, cluster),
                 None => {
                     self.again(name);
                     false
@@ -377,10 +386,15 @@ impl Refresh {
     }
 
     /// As [`Self::told_by_name`], for an answer that tells all topics there are.
-    fn told_all(&mut self, response: &MetadataResponse, cluster: &mut ClusterMetadata) -> bool {
+    fn told_all(
+        &mut self,
+        source: Source,
+        response: &MetadataResponse,
+        cluster: &mut ClusterMetadata,
+    ) -> bool {
         let pattern = self.followed.as_ref().map(|followed| followed.pattern.clone());
         let wanted_before: BTreeSet<_> = self.interests.keys().cloned().collect();
-        let mut matched = BTreeSet::new();
+        let (mut matched, mut told_of) = (BTreeSet::new(), BTreeSet::new());
         let mut satisfied = true;
         for told in &response.topics {
             let Some(name) = &told.name else { continue };
@@ -396,11 +410,27 @@ impl Refresh {
             if let Some(interest) = self.interests.get_mut(&name) {
                 interest.due = Due::No;
             }
-            if !self.told(&name, told, cluster) {
+            told_of.insert(name.clone());
+            if !self.told(source, &name, told, cluster) {
                 satisfied = false;
                 if matches {
                     self.follow_again();
                 }
+            }
+        }
+        // What this broker does not list may be there all the same.
+        let before =
+            cluster.matched.clone().filter(|before| pattern.as_ref().is_some_and(|p| p.is(&before.pattern)));
+        let before = before.iter().flat_map(|before| &before.topics);
+        for name in before.filter(|name| !matched.contains(*name)).cloned().collect::<Vec<_>>() {
+            let gone = match told_of.contains(&name) {
+                true => cluster.topics.get(&name).is_none_or(|topic| topic.gone),
+                false => self.denied(source, &name, cluster),
+            };
+            if !gone {
+                matched.insert(name);
+                satisfied = false;
+                self.follow_again();
             }
         }
         // Somebody may wait to hear that a topic is refused.
@@ -410,8 +440,28 @@ impl Refresh {
     }
 
     /// Takes what an answer tells of one topic; returns `false` if it has to be asked for again.
-    fn told(&mut self, name: &Arc<str>, told: &MetadataResponseTopic, cluster: &mut ClusterMetadata) -> bool {
-        let topic = update::topic(name, cluster.topics.get(name), told);
+    fn told(
+        &mut self,
+        source: Source,
+        name: &Arc<str>,
+        told: &MetadataResponseTopic,
+        cluster: &mut ClusterMetadata,
+    ) -> bool {
+        let old = cluster.topics.get(name);
+        let mut gone = false;
+        match ErrorCode(told.error_code) {
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => gone = self.denied(source, name, cluster),
+            ErrorCode::NONE => {
+                let witnesses = self.witnesses.entry(name.clone()).or_default();
+                if !old.is_none_or(|old| witnesses.renames(old.id, told.topic_id)) {
+                    self.again(name);
+                    return false;
+                }
+                witnesses.tells(source.1);
+            }
+            _ => {}
+        }
+        let topic = update::topic(name, old, told, gone);
         let verdict = verdict(&topic);
         match verdict {
             Verdict::Good => {}
@@ -420,6 +470,12 @@ impl Refresh {
         }
         cluster.topics.insert(name.clone(), Arc::new(topic));
         verdict != Verdict::AskAgain
+    }
+
+    /// The broker does not know a topic. Returns whether that is gone.
+    fn denied(&mut self, (now, from): Source, name: &Arc<str>, cluster: &ClusterMetadata) -> bool {
+        let witnesses = self.witnesses.entry(name.clone()).or_default();
+        witnesses.denies(now, from, cluster.brokers.keys().copied())
     }
 
     fn again(&mut self, name: &str) {

@@ -77,7 +77,7 @@ fn ask(topics: &[&str], auto_create: bool) -> Vec<Effect> {
 fn started(now: Tick) -> Refresh {
     let mut machine = machine();
     assert_eq!(wake(&mut machine, now), ask(&[], false));
-    let out = step(&mut machine, now, Event::Answered(&response(vec![])));
+    let out = step(&mut machine, now, Event::Answered(Some(1), &response(vec![])));
     assert_eq!(out, [Effect::Publish(machine.snapshot().clone())]);
     machine
 }
@@ -87,7 +87,7 @@ fn knowing_a(now: Tick) -> Refresh {
     let mut machine = started(now);
     want(&mut machine, now, "a", false);
     assert_eq!(wake(&mut machine, now), ask(&["a"], false));
-    step(&mut machine, now, Event::Answered(&response(vec![good("a")])));
+    step(&mut machine, now, Event::Answered(Some(1), &response(vec![good("a")])));
     machine
 }
 
@@ -108,7 +108,7 @@ fn topics_wanted_together_share_a_query_unless_only_some_may_be_created() {
     want(&mut machine, S, "c", true);
     assert_eq!(wake(&mut machine, S), ask(&["c"], true));
     assert_eq!(wake(&mut machine, S), [], "one query at a time");
-    step(&mut machine, S, Event::Answered(&response(vec![good("c")])));
+    step(&mut machine, S, Event::Answered(Some(1), &response(vec![good("c")])));
     assert_eq!(wake(&mut machine, S), ask(&["a", "b"], false), "a new topic does not wait for the pause");
 }
 
@@ -118,12 +118,12 @@ fn a_topic_that_is_not_known_yet_is_asked_for_again_after_a_pause() {
     want(&mut machine, S, "a", true);
     wake(&mut machine, S);
     let unknown = topic("a", Uuid::nil(), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &[]);
-    step(&mut machine, S, Event::Answered(&response(vec![unknown])));
+    step(&mut machine, S, Event::Answered(Some(1), &response(vec![unknown])));
     let at = machine.deadline().unwrap();
     assert!(at >= S + 80 * MS && at <= S + 120 * MS, "{at:?}");
     assert_eq!(wake(&mut machine, at - MS), []);
     assert_eq!(wake(&mut machine, at), ask(&["a"], true));
-    step(&mut machine, at, Event::Answered(&response(vec![good("a")])));
+    step(&mut machine, at, Event::Answered(Some(1), &response(vec![good("a")])));
     assert_eq!(machine.snapshot().leader("a", 0), Some((1, 0)));
     assert_eq!(machine.deadline(), Some(300 * S), "known: no reason to ask");
 }
@@ -134,7 +134,7 @@ fn a_refused_topic_is_not_asked_for_again_until_somebody_wants_it_again() {
     want(&mut machine, S, "a b", true);
     wake(&mut machine, S);
     let refused = topic("a b", Uuid::nil(), ErrorCode::INVALID_TOPIC_EXCEPTION, &[]);
-    step(&mut machine, S, Event::Answered(&response(vec![refused])));
+    step(&mut machine, S, Event::Answered(Some(1), &response(vec![refused])));
     assert_eq!(machine.snapshot().topics["a b"].error, ErrorCode::INVALID_TOPIC_EXCEPTION);
     assert_eq!(machine.deadline(), Some(300 * S));
 
@@ -153,7 +153,7 @@ fn doubts_are_coalesced_and_queries_are_kept_apart() {
     assert!(at >= S + 80 * MS && at <= S + 120 * MS, "{at:?}");
     assert_eq!(wake(&mut machine, at), ask(&["a"], false));
     step(&mut machine, at, Event::Doubted);
-    step(&mut machine, at, Event::Answered(&response(vec![good("a")])));
+    step(&mut machine, at, Event::Answered(Some(1), &response(vec![good("a")])));
     let next = machine.deadline().unwrap();
     assert!(next > at && next <= at + 120 * MS, "doubted after it was asked: {next:?}");
 }
@@ -167,7 +167,7 @@ fn a_partition_without_leader_is_asked_for_until_it_has_one() {
     for _ in 0..6 {
         assert_eq!(wake(&mut machine, now), ask(&["a"], false));
         let dead = topic("a", ID, ErrorCode::NONE, &[(-1, 1)]);
-        step(&mut machine, now, Event::Answered(&response(vec![dead])));
+        step(&mut machine, now, Event::Answered(Some(1), &response(vec![dead])));
         assert_eq!(machine.snapshot().leader("a", 0), None);
         let next = machine.deadline().unwrap();
         pauses.push(next - now);
@@ -175,7 +175,11 @@ fn a_partition_without_leader_is_asked_for_until_it_has_one() {
     }
     assert!(pauses[0] <= 120 * MS && pauses[5] >= 800 * MS && pauses[5] <= S, "{pauses:?}");
     wake(&mut machine, now);
-    step(&mut machine, now, Event::Answered(&response(vec![topic("a", ID, ErrorCode::NONE, &[(2, 2)])])));
+    step(
+        &mut machine,
+        now,
+        Event::Answered(Some(1), &response(vec![topic("a", ID, ErrorCode::NONE, &[(2, 2)])])),
+    );
     assert_eq!(machine.snapshot().leader("a", 0), Some((2, 2)));
 }
 
@@ -196,7 +200,7 @@ fn an_answer_without_brokers_or_with_an_error_counts_as_failed() {
     {
         let mut machine = machine();
         wake(&mut machine, S);
-        assert_eq!(step(&mut machine, S, Event::Answered(&response)), []);
+        assert_eq!(step(&mut machine, S, Event::Answered(Some(1), &response)), []);
         assert!(machine.deadline().unwrap() < 2 * S);
     }
 }
@@ -206,15 +210,15 @@ fn topics_nobody_uses_are_dropped_and_used_ones_stay() {
     let mut machine = knowing_a(S);
     want(&mut machine, S, "b", false);
     wake(&mut machine, S);
-    step(&mut machine, S, Event::Answered(&response(vec![good("b")])));
+    step(&mut machine, S, Event::Answered(Some(1), &response(vec![good("b")])));
     step(&mut machine, 250 * S, Event::Used("b"));
     let mut now = machine.deadline().unwrap();
     assert_eq!(wake(&mut machine, now), ask(&["a", "b"], false));
-    step(&mut machine, now, Event::Answered(&response(vec![good("a"), good("b")])));
+    step(&mut machine, now, Event::Answered(Some(1), &response(vec![good("a"), good("b")])));
     now = machine.deadline().unwrap();
     step(&mut machine, now - S, Event::Used("b"));
     assert_eq!(wake(&mut machine, now), ask(&["b"], false));
-    step(&mut machine, now, Event::Answered(&response(vec![good("b")])));
+    step(&mut machine, now, Event::Answered(Some(1), &response(vec![good("b")])));
     let names: Vec<_> = machine.snapshot().topics.keys().map(|name| &**name).collect();
     assert_eq!(names, ["b"]);
 }
@@ -227,7 +231,11 @@ fn a_leader_epoch_never_goes_back_but_a_new_topic_of_the_same_name_starts_again(
         step(machine, now, Event::Doubted);
         now = machine.deadline().unwrap().max(now);
         wake(machine, now);
-        step(machine, now, Event::Answered(&response(vec![topic("a", id, ErrorCode::NONE, partitions)])));
+        step(
+            machine,
+            now,
+            Event::Answered(Some(1), &response(vec![topic("a", id, ErrorCode::NONE, partitions)])),
+        );
         machine.snapshot().leader("a", 0)
     };
     assert_eq!(tell(&mut machine, ID, &[(2, 5)]), Some((2, 5)));
@@ -246,7 +254,7 @@ fn a_broker_that_does_not_know_a_topic_does_not_erase_it() {
     let now = machine.deadline().unwrap();
     wake(&mut machine, now);
     let unknown = topic("a", Uuid::nil(), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &[]);
-    step(&mut machine, now, Event::Answered(&response(vec![unknown])));
+    step(&mut machine, now, Event::Answered(Some(1), &response(vec![unknown])));
     let known = &machine.snapshot().topics["a"];
     assert_eq!((known.error, known.id), (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ID));
     assert_eq!(machine.snapshot().leader("a", 0), Some((1, 0)));
@@ -313,7 +321,7 @@ fn a_broker_may_ask_for_a_fresh_start() {
     step(&mut machine, 2 * S, Event::Doubted);
     wake(&mut machine, 2 * S);
     let told = response(vec![]).with_error_code(ErrorCode::REBOOTSTRAP_REQUIRED.0);
-    let out = step(&mut machine, 2 * S, Event::Answered(&told));
+    let out = step(&mut machine, 2 * S, Event::Answered(Some(1), &told));
     assert!(out.contains(&Effect::Rebootstrap), "{out:?}");
 }
 
@@ -327,7 +335,7 @@ fn with_recovery_strategy_none_there_is_no_fresh_start() {
     let now = machine.deadline().unwrap();
     assert_eq!(wake(&mut machine, now), ask(&["a"], false));
     let told = response(vec![]).with_error_code(ErrorCode::REBOOTSTRAP_REQUIRED.0);
-    assert_eq!(step(&mut machine, now, Event::Answered(&told)), []);
+    assert_eq!(step(&mut machine, now, Event::Answered(Some(1), &told)), []);
     assert_eq!(machine.rebootstrap_at(), None);
 }
 
@@ -386,7 +394,7 @@ proptest! {
                     let topics = names.iter().zip(told).map(|(name, (id, error, leader, epoch))| {
                         topic(name, Uuid::from_u128(id), ErrorCode(error), &[(leader, epoch)])
                     });
-                    machine.step(now, Event::Answered(&response(topics.collect())), &mut effects);
+                    machine.step(now, Event::Answered(Some(1), &response(topics.collect())), &mut effects);
                 },
                 Step::Pass(ms) => now += Duration::from_millis(ms),
                 Step::Fail | Step::Unreachable => {}
@@ -436,7 +444,7 @@ fn ask_all() -> Effect {
 }
 
 fn answer(machine: &mut Refresh, now: Tick, topics: Vec<MetadataResponseTopic>) {
-    let out = step(machine, now, Event::Answered(&response(topics)));
+    let out = step(machine, now, Event::Answered(Some(1), &response(topics)));
     assert_eq!(out, [Effect::Publish(machine.snapshot().clone())]);
 }
 
@@ -460,6 +468,9 @@ fn a_pattern_is_evaluated_on_all_topics_with_every_refresh() {
 
     // One is deleted and one created.
     assert_eq!(wake(&mut machine, 300 * S), [ask_all()]);
+    answer(&mut machine, 300 * S, vec![good("t2"), internal.clone()]);
+    assert_eq!(matched(&machine), ["t1", "t2"], "once more, to be sure");
+    assert_eq!(wake(&mut machine, 301 * S), [ask_all()]);
     answer(&mut machine, 301 * S, vec![good("t2"), internal]);
     assert_eq!((matched(&machine), known(&machine)), (vec!["t2"], vec!["t2"]));
     assert_eq!(machine.snapshot().leader("t2", 0), Some((1, 0)));
@@ -524,22 +535,73 @@ fn another_pattern_is_answered_anew_and_an_old_epoch_is_not_believed() {
     assert!(!machine.snapshot().matched.as_ref().unwrap().pattern.is(&first.pattern));
 }
 
+/// Answers the query for `t`, once it is asked, as a broker does that has it or not.
+fn tell_t(machine: &mut Refresh, by: i32, there: bool) -> Tick {
+    step(machine, machine.not_before, Event::Doubted);
+    let at = machine.deadline().unwrap();
+    assert_eq!(wake(machine, at), ask(&["t"], false));
+    let denied = topic("t", Uuid::nil(), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &[]);
+    let told = if there { good("t") } else { denied };
+    step(machine, at, Event::Answered(Some(by), &response(vec![told])));
+    at
+}
+
 #[test]
-fn a_topic_is_gone_when_two_answers_say_so() {
+fn a_topic_is_gone_when_a_broker_says_so_that_knew_it() {
     let mut machine = started(S);
     want(&mut machine, S, "t", false);
     wake(&mut machine, S);
     answer(&mut machine, S, vec![good("t")]);
-    let denied = || topic("t", ID, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &[]);
+    // The other one has not heard of it, for a while.
+    while tell_t(&mut machine, 2, false) < 20 * S {
+        let known = &machine.snapshot().topics["t"];
+        assert!(!known.gone && known.is_there(), "{known:?}");
+    }
     for gone in [false, true] {
-        step(&mut machine, 2 * S, Event::Doubted);
-        let at = machine.deadline().unwrap();
-        assert_eq!(wake(&mut machine, at), ask(&["t"], false));
-        answer(&mut machine, at, vec![denied()]);
+        tell_t(&mut machine, 1, false);
         assert_eq!(machine.snapshot().topics["t"].gone, gone);
     }
-    let at = machine.deadline().unwrap();
-    wake(&mut machine, at);
-    answer(&mut machine, at, vec![good("t")]);
+    assert!(!machine.snapshot().topics["t"].is_there());
+    tell_t(&mut machine, 2, true);
     assert!(!machine.snapshot().topics["t"].gone, "it was created again");
+}
+
+#[test]
+fn a_topic_that_matches_stays_when_a_broker_does_not_list_it_that_never_did() {
+    let mut machine = started(S);
+    follow(&mut machine, S, "t");
+    answer(&mut machine, S, vec![good("t")]);
+    step(&mut machine, S, Event::Doubted);
+    for by in [2, 2, 2, 2] {
+        let at = machine.deadline().unwrap();
+        assert!(at < 20 * S, "it is asked for again soon");
+        assert_eq!(wake(&mut machine, at), [ask_all()]);
+        step(&mut machine, at, Event::Answered(Some(by), &response(vec![])));
+        assert_eq!((matched(&machine), known(&machine)), (vec!["t"], vec!["t"]));
+        assert_eq!(machine.snapshot().leader("t", 0), Some((1, 0)));
+    }
+    for left in [1, 0] {
+        let at = machine.deadline().unwrap();
+        wake(&mut machine, at);
+        answer(&mut machine, at, vec![]);
+        assert_eq!(matched(&machine).len(), left);
+    }
+    assert!(machine.deadline().unwrap() > 100 * S, "nothing is missing any more");
+}
+
+#[test]
+fn a_topic_does_not_become_a_former_one_of_its_name_again() {
+    let mut machine = knowing_a(S);
+    let mut tell = |id| {
+        step(&mut machine, S, Event::Doubted);
+        let at = machine.deadline().unwrap();
+        wake(&mut machine, at);
+        let told = topic("a", Uuid::from_u128(id), ErrorCode::NONE, &[(1, 0), (2, 0)][..(id - 6) as usize]);
+        step(&mut machine, at, Event::Answered(Some(2), &response(vec![told])));
+        let known = &machine.snapshot().topics["a"];
+        (known.id.as_u128(), known.partitions.len(), machine.deadline().unwrap() - at < 2 * S)
+    };
+    assert_eq!(tell(8), (8, 2, false));
+    assert_eq!(tell(7), (8, 2, true), "a broker that lags behind is asked again");
+    assert_eq!(tell(8), (8, 2, false));
 }

@@ -29,16 +29,15 @@ pub(super) fn cluster(into: &mut ClusterMetadata, response: &MetadataResponse) {
     into.controller = Some(response.controller_id.0).filter(|id| *id >= 0);
 }
 
-/// What is known of a topic after an answer.
+/// What is known of a topic after an answer, which may say that it is `gone`.
 pub(super) fn topic(
     name: &Arc<str>,
     old: Option<&Arc<TopicMetadata>>,
     new: &MetadataResponseTopic,
+    gone: bool,
 ) -> TopicMetadata {
     let error = ErrorCode(new.error_code);
     if !error.is_ok() {
-        let denied = |error| error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
-        let gone = denied(error) && old.is_some_and(|old| denied(old.error));
         // A broker that has not heard of the topic yet does not make what others told untrue.
         let known = old.map(|old| TopicMetadata { error, gone, ..TopicMetadata::clone(old) });
         return known.unwrap_or_else(|| TopicMetadata {

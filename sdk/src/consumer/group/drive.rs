@@ -46,6 +46,8 @@ struct Driver {
     look_at: Tick,
     /// Version of the metadata that the machine has.
     seen: Option<u64>,
+    /// When to look at the topics again.
+    keep_at: Tick,
 }
 
 /// Runs until it is aborted, or the membership is over.
@@ -61,19 +63,25 @@ pub(super) async fn drive(group: Arc<Group>) {
         holders: Holders::default(),
         look_at: Tick::ZERO,
         seen: None,
+        keep_at: Tick::ZERO,
     };
     while !driver.group.closed.load(Ordering::Acquire) {
         let changed = client.changed();
         driver.look();
         driver.keep_topics();
-        let deadline = driver.turn();
+        let deadline = driver.turn().min(driver.keep_at);
         driver.group.ended.notify_waiters();
         tokio::select! {
             biased;
             Some(event) = driver.asking.next(), if !driver.asking.is_empty() => {
                 // A leader's choice is compared with the topics as they are now.
                 driver.look();
-                event.into_iter().for_each(|event| driver.group.step(event));
+                if let Some(event) = event {
+                    if matches!(event, Event::Led(..)) {
+                        driver.keep_at = Tick::ZERO;
+                    }
+                    driver.group.step(event);
+                }
             }
             () = driver.group.work.notified() => {}
             () = changed => {}
@@ -115,25 +123,35 @@ impl Driver {
         }
     }
 
-    /// Asks for topics that are not known yet, and keeps those that are from being forgotten. Topics that match a pattern are
-    /// kept by that.
-    fn keep_topics(&self) {
+    /// Asks for topics that are not known yet, and keeps those that are from being forgotten: when they are others than before, and
+    /// now and then. Topics that match a pattern are kept by that.
+    fn keep_topics(&mut self) {
+        let now = self.group.shared.now();
         let topics: BTreeSet<_> = {
-            let machine = self.group.machine.lock();
+            let machine = &mut *self.group.machine.lock();
+            if !std::mem::take(&mut machine.resubscribed) && now < self.keep_at {
+                return;
+            }
             machine.topics.iter().chain(machine.membership.led_topics()).cloned().collect()
         };
+        let client = &self.group.shared.client;
+        let mut pause = client.settings().metadata_max_idle / 4;
         for topic in topics {
-            let create = self.group.shared.may_create();
-            if let Err(error) = self.group.shared.client.topic_now(&topic, create) {
-                tracing::debug!(topic = &*topic, %error, "no metadata for a subscribed topic");
+            match client.topic_now(&topic, self.group.shared.may_create()) {
+                Ok(Some(_)) => continue,
+                Ok(None) => {}
+                Err(error) => tracing::debug!(topic = &*topic, %error, "no metadata for a subscribed topic"),
             }
+            // It may be refused, and allowed one day.
+            pause = pause.min(self.group.config.heartbeat);
         }
+        self.keep_at = now.saturating_add(pause);
     }
 
     /// Tells the machine the time and who polls, and carries out what it wants. Returns when to look again.
     fn turn(&mut self) -> Tick {
         let now = self.group.shared.now();
-        let polls = self.group.polls.load(Ordering::Relaxed);
+        let polls = self.group.shared.calls();
         let waits = self.group.waiting.load(Ordering::Relaxed) > 0;
         let polled = std::mem::replace(&mut self.polls, polls) != polls;
         let held = self.held_since(now);
@@ -141,13 +159,12 @@ impl Driver {
         loop {
             let (effects, deadline) = {
                 let Machine { membership, effects, .. } = &mut *self.group.machine.lock();
-                if held.is_some() || waits || polled {
-                    // Whoever has records has to come back; that others wait is no excuse.
-                    let waits = if waits { None } else { Some(now) };
-                    membership.step(now, Event::Polled(held.or(waits)), effects);
-                } else if membership.is_waited_for() {
-                    // The last call came back since: from here on the application has its time.
-                    membership.step(now, Event::Polled(Some(now)), effects);
+                if membership.held_since() != held {
+                    membership.step(now, Event::Held(held), effects);
+                }
+                // Where the last call has come back, the application has its time from here on.
+                if waits || polled || membership.is_waited_for() {
+                    membership.step(now, Event::Polled(Some(now).filter(|_| !waits)), effects);
                 }
                 membership.on_deadline(now, effects);
                 self.group.stalled.store(membership.is_stalled(), Ordering::Relaxed);
@@ -201,8 +218,8 @@ impl Driver {
             Effect::Heartbeat { ticket, coordinator, member_id, generation } => {
                 self.ask(asker.heartbeat(ticket, coordinator, member_id, generation));
             }
-            Effect::Leave { coordinator, member_id, reason } => {
-                self.ask(asker.leave(coordinator, member_id, reason));
+            Effect::Leave { ticket, coordinator, member_id, reason } => {
+                self.ask(asker.leave(ticket, coordinator, member_id, reason));
             }
             Effect::Commit { id, coordinator, member_id, generation, offsets } => {
                 let shared = self.group.shared.clone();
@@ -329,24 +346,8 @@ impl Driver {
 /// Calls the listener, and says when it is done.
 async fn tell(group: Arc<Group>, id: u64, call: Call) {
     let listener = group.machine.lock().listener.clone();
-    let given_up = match &call {
-        Call::Revoked(partitions, _) => Some(partitions),
-        Call::Lost(partitions, _) if planted(Bug::CommitAfterLoss) => Some(partitions),
-        _ => None,
-    };
-    if let Some(partitions) = given_up.filter(|_| group.config.auto_commit.is_some()) {
-        let partitions: BTreeSet<_> = partitions.iter().cloned().collect();
-        let commit = group.begin_commit();
-        let done = group.shared.committable(&partitions, true);
-        // The listener has to hear of it while the call counts, whatever becomes of the commit.
-        let deadline = group.half_of_the_time().min(group.api_deadline());
-        match commit.offsets(done, deadline).await {
-            Ok(()) => {}
-            Err(CommitError::Refused { code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION }) => {
-                tracing::debug!("positions of a topic that was deleted are not committed");
-            }
-            Err(error) => tracing::warn!(%error, "positions not committed before giving partitions up"),
-        }
+    if let Call::Revoked(partitions, _) = &call {
+        commit_what_goes(&group, partitions).await;
     }
     if let Some(listener) = listener {
         let context = RebalanceContext::new(group.clone());
@@ -361,7 +362,31 @@ async fn tell(group: Arc<Group>, id: u64, call: Call) {
             tracing::error!("a rebalance listener panicked");
         }
     }
+    if let Call::Lost(partitions, _) = &call
+        && planted(Bug::CommitAfterLoss)
+    {
+        commit_what_goes(&group, partitions).await;
+    }
     group.step(Event::Told(id));
+}
+
+/// Commits what is done of partitions that are given up, if commits are automatic.
+async fn commit_what_goes(group: &Arc<Group>, partitions: &[TopicPartition]) {
+    if group.config.auto_commit.is_none() {
+        return;
+    }
+    let partitions: BTreeSet<_> = partitions.iter().cloned().collect();
+    let commit = group.begin_commit();
+    let done = group.shared.committable(&partitions, true);
+    // The listener has to hear of it while the call counts, whatever becomes of the commit.
+    let deadline = group.half_of_the_time().min(group.api_deadline());
+    match commit.offsets(done, deadline).await {
+        Ok(()) => {}
+        Err(CommitError::Refused { code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION }) => {
+            tracing::debug!("positions of a topic that was deleted are not committed");
+        }
+        Err(error) => tracing::warn!(%error, "positions not committed before giving partitions up"),
+    }
 }
 
 fn assignor(group: &Group, name: &str) -> Option<SharedAssignor> {
@@ -413,6 +438,7 @@ async fn known_topics(group: &Group, wanted: &BTreeSet<Arc<str>>) -> (Topics, Sh
         let mut missing = false;
         for topic in wanted {
             let known = client.topic_now(topic, group.shared.may_create());
+            // Told to be refused, or to be not there; or not told by whoever was asked last, and known well enough.
             let refused = client.metadata().topics.get(topic).is_some_and(|told| !told.error.is_ok());
             missing |= matches!(known, Ok(None)) && !refused;
         }
@@ -424,8 +450,7 @@ async fn known_topics(group: &Group, wanted: &BTreeSet<Arc<str>>) -> (Topics, Sh
     let mut topics = Topics::default();
     let mut shapes: Shapes = wanted.iter().map(|topic| (topic.clone(), TopicShape::default())).collect();
     let with_racks = group.config.rack.is_some();
-    for topic in metadata.topics.values().filter(|topic| topic.error.is_ok() && wanted.contains(&topic.name))
-    {
+    for topic in metadata.topics.values().filter(|topic| topic.is_there() && wanted.contains(&topic.name)) {
         let rack = |broker: &i32| metadata.brokers.get(broker).and_then(|broker| broker.rack.as_deref());
         let racks = topic
             .partitions

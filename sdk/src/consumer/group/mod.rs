@@ -21,7 +21,7 @@ mod turns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use klamm_core::assign::{Assignor, RebalanceProtocol};
@@ -100,6 +100,8 @@ struct Machine {
     listener: Option<Arc<dyn RebalanceListener>>,
     /// Topics subscribed to by name.
     topics: BTreeSet<Arc<str>>,
+    /// Others are subscribed to than when they were last asked for.
+    resubscribed: bool,
     following: Option<Following>,
     task: Option<Task>,
 }
@@ -124,8 +126,7 @@ pub(super) struct Group {
     /// Wakes commits that wait for later ones.
     commit_over: Notify,
     closed: AtomicBool,
-    /// Calls for records so far, and those that wait at this moment.
-    polls: AtomicU64,
+    /// Calls for records that wait at this moment.
     waiting: AtomicUsize,
     stalled: AtomicBool,
 }
@@ -187,6 +188,7 @@ impl Group {
             closing: None,
             listener: None,
             topics: BTreeSet::new(),
+            resubscribed: false,
             following: None,
             task: None,
         };
@@ -199,7 +201,6 @@ impl Group {
             ended: Notify::new(),
             commit_over: Notify::new(),
             closed: AtomicBool::new(false),
-            polls: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             stalled: AtomicBool::new(false),
         })
@@ -330,6 +331,7 @@ impl Group {
         {
             let machine = &mut *self.machine.lock();
             machine.mode = Mode::Member;
+            machine.resubscribed = true;
             subscribe(machine);
         }
         self.activate();
@@ -410,9 +412,9 @@ impl Group {
         }
     }
 
-    /// Counts a call for records. Cheap enough for every record.
-    pub(super) fn polled(&self) {
-        self.polls.fetch_add(1, Ordering::Relaxed);
+    /// Somebody has called for records; [`Shared::calls`] counts that already.
+    #[inline]
+    pub(super) fn came_back(&self) {
         if self.stalled.load(Ordering::Relaxed) {
             self.work.notify_one();
         }

@@ -227,7 +227,13 @@ impl Asker {
         Event::Heartbeat(ticket, answer)
     }
 
-    pub(super) async fn leave(self, coordinator: i32, member_id: Arc<str>, reason: Reason) -> Event {
+    pub(super) async fn leave(
+        self,
+        ticket: u64,
+        coordinator: i32,
+        member_id: Arc<str>,
+        reason: Reason,
+    ) -> Event {
         let encode = |version| {
             let mut member = MemberIdentity::default().with_member_id(text(&member_id));
             if version >= 5 {
@@ -239,12 +245,13 @@ impl Asker {
         let limit = self.client.settings().request_timeout;
         let to = Target::Broker(coordinator);
         // A JoinGroup that waits must not hold it up.
-        if let Err(error) =
-            self.client.call_encoded::<LeaveGroupRequest>(to, Lane::Main, &encode, limit).await
-        {
-            tracing::debug!(%error, "LeaveGroup was not answered; the session will time out");
-        }
-        Event::Left
+        let asked = self.client.call_encoded::<LeaveGroupRequest>(to, Lane::Main, &encode, limit);
+        let answer = match asked.await {
+            Ok(response) => check(response.error_code)
+                .and_then(|()| response.members.iter().try_for_each(|member| check(member.error_code))),
+            Err(error) => Err(no_answer(&error)),
+        };
+        Event::Left(ticket, answer)
     }
 
     pub(super) async fn commit(

@@ -15,12 +15,22 @@ struct Owned {
     given_back: bool,
 }
 
+/// A commit that was heard to be taken.
+#[derive(Clone, Copy)]
+struct Taken {
+    at_ns: u64,
+    offset: i64,
+    event: u32,
+    generation: i32,
+}
+
 /// What is known of one partition in one group.
 #[derive(Default)]
 struct Shared {
     owners: Vec<Owned>,
-    /// Commits since the last that was meant to go back, with their times.
-    commits: Vec<(u64, i64, u32)>,
+    /// Commits since the last that was meant to go back. Those of an earlier generation were taken before those of a later one,
+    /// whichever was heard of first.
+    commits: Vec<Taken>,
     /// What was committed when a member got the partition, and with which event.
     begun: Vec<(Client, i64, u32)>,
 }
@@ -51,7 +61,7 @@ impl Checker<'_> {
                     let owned = Owned { member: entry.client, generation, event: number, given_back: false };
                     self.assign(group, partition, state, owned);
                     state.begun.retain(|begun| begun.0 != entry.client);
-                    let committed = state.commits.last().map(|last| (entry.client, last.1, last.2));
+                    let committed = state.commits.last().map(|last| (entry.client, last.offset, last.event));
                     state.begun.extend(committed);
                 }
                 Event::Revoked { .. } | Event::Lost { .. } => {
@@ -76,12 +86,18 @@ impl Checker<'_> {
                 Event::Committed { offset, sent, .. } => {
                     // What was on its way when another one was heard of may be the earlier one.
                     let sent = sent.map_or(number, |sent| sent.0);
-                    let before = state.commits.iter().rev().find(|commit| commit.2 < sent).copied();
+                    let before = state.commits.iter().rev().find(|commit| commit.event < sent).copied();
                     self.commit(group, partition, before, Some(offset), number);
-                    state.commits.push((entry.at_ns, offset, number));
+                    let generation = match history.entries.get(sent as usize).map(|entry| entry.event) {
+                        Some(Event::CommitSent { generation, .. }) if generation >= 0 => generation,
+                        _ => state.commits.last().map_or(-1, |last| last.generation),
+                    };
+                    let earlier = state.commits.iter().rposition(|commit| commit.generation <= generation);
+                    let taken = Taken { at_ns: entry.at_ns, offset, event: number, generation };
+                    state.commits.insert(earlier.map_or(0, |earlier| earlier + 1), taken);
                 }
                 Event::CommitFetched { offset, asked_ns, .. } => {
-                    let before = state.commits.iter().rev().find(|commit| commit.0 < asked_ns).copied();
+                    let before = state.commits.iter().rev().find(|commit| commit.at_ns < asked_ns).copied();
                     self.commit(group, partition, before, offset, number);
                 }
                 _ => {}
@@ -114,11 +130,11 @@ impl Checker<'_> {
         &mut self,
         group: Group,
         partition: Partition,
-        before: Option<(u64, i64, u32)>,
+        before: Option<Taken>,
         then: Option<i64>,
         event: u32,
     ) {
-        let Some((at_ns, offset, committed)) = before else { return };
+        let Some(Taken { at_ns, offset, event: committed, .. }) = before else { return };
         if then.is_some_and(|then| then >= offset) {
             return;
         }

@@ -45,6 +45,8 @@ struct Walk {
     /// Members of whom it remains to be seen whether they are in the generation in which somebody else got what they own:
     /// a coordinator that is deposed and does not know lets members join, but cannot tell them an assignment.
     suspects: Vec<Suspect>,
+    /// Whose the assignments of each generation say a partition is, and with which event.
+    given: BTreeMap<(Group, i32, Partition), (Client, u32)>,
     /// The highest generation of each group that a member has synced in, as it grew.
     synced: BTreeMap<Group, Vec<(i32, u32)>>,
     sent: BTreeMap<CommitSent, Sent>,
@@ -75,6 +77,18 @@ impl Checker<'_> {
                     let known = walk.synced.entry(group).or_default();
                     if known.last().is_none_or(|last| last.0 < generation) {
                         known.push((generation, number));
+                    }
+                }
+                // A generation has one assignment. Where its coordinator forgets it, the number is used for another one.
+                Event::Given { partition, generation } => {
+                    let new = (entry.client, number);
+                    let known = walk.given.entry((group, generation, partition)).or_insert(new);
+                    let (member, first) = std::mem::replace(known, new);
+                    if member != entry.client {
+                        self.two_owners(
+                            group,
+                            &Suspect { member, generation, partition, first, second: number },
+                        );
                     }
                 }
                 Event::Assigned { partition, start, generation } => {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use klamm_wire::planted::{Bug, plant};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::*;
 
@@ -155,6 +157,11 @@ impl Run {
         let before = self.world.coordinator.groups.get(GROUP).map(|group| group.generation);
         self.world.fail_over();
         let after = self.world.coordinator.groups.get(GROUP).map(|group| group.generation);
+        let told = self.parts.keys().map(|(generation, _)| *generation).max();
+        assert!(
+            after >= told,
+            "in generation {told:?} somebody was told its assignment, and now is {after:?}"
+        );
         // a generation that nobody was assigned anything in may be numbered again
         if after.unwrap_or(0) < before.unwrap_or(0) {
             let after = after.unwrap_or(0);
@@ -263,6 +270,44 @@ impl Run {
     }
 }
 
+fn live(acts: &[Act]) {
+    let mut run = Run::new();
+    for act in acts {
+        run.act(act);
+    }
+    // what was acknowledged is there, also for the next coordinator
+    run.world.log.refuses = None;
+    run.world.replicate();
+    run.hear();
+    if run.world.coordinator.groups.contains_key(GROUP) || run.acknowledged >= 0 {
+        assert!(run.world.offset() >= run.acknowledged);
+        run.world.fail_over();
+        assert!(run.world.offset() >= run.acknowledged);
+    }
+}
+
+/// Goal: the property can fail.
+#[test]
+fn coordinators_that_answer_too_early_forget_or_take_what_is_old_are_found() {
+    for bug in [Bug::TakeOldGeneration, Bug::AssignedEarly, Bug::CommitAnsweredEarly, Bug::ForgetGeneration] {
+        let config = ProptestConfig {
+            cases: 2_000,
+            max_shrink_iters: 0,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
+        let rng = TestRunner::deterministic().rng().clone();
+        plant(Some(bug));
+        let found =
+            TestRunner::new_with_rng(config, rng).run(&proptest::collection::vec(act(), 1..120), |acts| {
+                live(&acts);
+                Ok(())
+            });
+        plant(None);
+        assert!(found.is_err(), "nothing is found with {bug:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -270,19 +315,7 @@ proptest! {
     fn one_leader_a_generation_one_assignment_each_and_no_commit_of_an_old_one(
         acts in proptest::collection::vec(act(), 1..120),
     ) {
-        let mut run = Run::new();
-        for act in &acts {
-            run.act(act);
-        }
-        // what was acknowledged is there, also for the next coordinator
-        run.world.log.refuses = None;
-        run.world.replicate();
-        run.hear();
-        if run.world.coordinator.groups.contains_key(GROUP) || run.acknowledged >= 0 {
-            prop_assert!(run.world.offset() >= run.acknowledged);
-            run.world.fail_over();
-            prop_assert!(run.world.offset() >= run.acknowledged);
-        }
+        live(&acts);
     }
 
     #[test]

@@ -134,8 +134,9 @@ fn who_was_a_member_commits_nothing_more_until_it_assigns_by_hand() {
     let mut one = One::stable(RebalanceProtocol::Eager, false, partitions([0]));
     let effects = one.step(Event::Unsubscribe);
     let [_, Effect::Tell(call, _)] = effects[..] else { panic!("{effects:?}") };
-    one.step(Event::Told(call));
-    one.step(Event::Left);
+    let effects = one.step(Event::Told(call));
+    let [Effect::Leave { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    one.step(Event::Left(ticket, Ok(())));
     assert!(one.member.is_idle());
     let refused = CommitRefusal::NotOwned(partitions([0])[0].clone());
     assert_eq!(one.step(Event::Commit(1, offsets())), [Effect::CommitDone(1, Err(refused))]);

@@ -275,10 +275,25 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn leave(&mut self, now: Tick, node: i32, id: &Arc<str>, out: &mut Answers) {
-        if self.serves(now, node) && self.members.remove(id).is_some() {
-            self.rebalance(now);
-            self.complete(now, out);
+    pub(super) fn leave(
+        &mut self,
+        now: Tick,
+        node: i32,
+        id: &Arc<str>,
+        out: &mut Answers,
+    ) -> Result<(), Refusal> {
+        if !self.serves(now, node) {
+            return Err(refused(ErrorCode::NOT_COORDINATOR));
         }
+        if self.members.remove(id).is_none() {
+            return Err(refused(ErrorCode::UNKNOWN_MEMBER_ID));
+        }
+        self.rebalance(now);
+        self.complete(now, out);
+        Ok(())
+    }
+
+    pub(super) fn is_deserted(&self) -> bool {
+        self.members.is_empty()
     }
 }

@@ -272,6 +272,43 @@ fn a_stalled_application_leaves_and_is_back_with_the_next_poll() {
     }
 }
 
+/// Answers every heartbeat until the member does something else, or until then.
+fn answer_until(one: &mut One, until: Tick) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    while effects.is_empty() && one.now < until {
+        for effect in one.wait(one.now + S) {
+            match effect {
+                Effect::Heartbeat { ticket, .. } => drop(one.step(Event::Heartbeat(ticket, Ok(())))),
+                other => effects.push(other),
+            }
+        }
+    }
+    effects
+}
+
+#[test]
+fn who_has_records_has_to_come_back_and_without_any_the_last_call_counts() {
+    for back in [false, true] {
+        let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0]));
+        one.step(Event::Held(Some(one.now)));
+        assert_eq!(answer_until(&mut one, 40 * S), []);
+        one.step(Event::Polled(Some(40 * S)));
+        if back {
+            one.step(Event::Held(None));
+        }
+        answer_until(&mut one, 200 * S);
+        assert!(one.member.is_stalled());
+        let since = if back { 40 * S } else { S };
+        assert_eq!(
+            one.now,
+            since + 60 * S,
+            "that others ask is no excuse; who is done with all has none to excuse"
+        );
+        one.step(Event::Polled(None));
+        assert_eq!(one.member.is_stalled(), !back, "nor is it afterwards");
+    }
+}
+
 #[test]
 fn closing_revokes_then_leaves_unless_static() {
     for is_static in [false, true] {
@@ -284,13 +321,87 @@ fn closing_revokes_then_leaves_unless_static() {
         if is_static {
             assert_eq!(effects, [Effect::Closed]);
         } else {
-            assert_eq!(
-                effects,
-                [Effect::Leave { coordinator: 1, member_id: "m".into(), reason: Reason::Closed }]
-            );
-            assert_eq!(one.step(Event::Left), [Effect::Closed]);
+            let [Effect::Leave { ticket, coordinator: 1, ref member_id, reason: Reason::Closed }] =
+                effects[..]
+            else {
+                panic!("{effects:?}");
+            };
+            assert_eq!(&**member_id, "m");
+            assert_eq!(one.step(Event::Left(ticket, Ok(()))), [Effect::Closed]);
         }
     }
+}
+
+/// A member that has given up all it had while nobody knew the coordinator.
+fn ending(event: Event) -> One {
+    let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0]));
+    assert_eq!(one.refuse_beat(ErrorCode::NOT_COORDINATOR), []);
+    let effects = one.step(event);
+    let [Effect::Stop(_), Effect::Tell(call, Call::Revoked(..))] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(one.step(Event::Told(call)), [], "it has to be found first");
+    let at = one.member.deadline().unwrap();
+    assert_eq!(one.wait(at), [Effect::FindCoordinator]);
+    one
+}
+
+/// Goal: the others need not wait for the session of who went while its coordinator moved.
+#[test]
+fn who_ends_while_the_coordinator_is_unknown_finds_it_and_leaves() {
+    for event in [Event::Close, Event::Unsubscribe] {
+        let mut one = ending(event.clone());
+        let effects = one.step(Event::Coordinator(Ok(2)));
+        let [Effect::Leave { ticket, coordinator: 2, .. }] = effects[..] else { panic!("{effects:?}") };
+        // It has just become the coordinator, and then is none any more.
+        let loading = one.step(Event::Left(ticket, Err(code(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS))));
+        assert_eq!(loading, []);
+        let at = one.member.deadline().unwrap();
+        let effects = one.wait(at);
+        let Some(Effect::Leave { ticket, .. }) =
+            effects.iter().find(|effect| matches!(effect, Effect::Leave { .. }))
+        else {
+            panic!("{effects:?}");
+        };
+        assert_eq!(one.step(Event::Left(*ticket, Err(Refusal::NoAnswer))), []);
+        let at = one.member.deadline().unwrap();
+        assert_eq!(one.wait(at), [Effect::FindCoordinator]);
+        let effects = one.step(Event::Coordinator(Ok(3)));
+        let [Effect::Leave { ticket, coordinator: 3, .. }] = effects[..] else { panic!("{effects:?}") };
+        let effects = one.step(Event::Left(ticket, Ok(())));
+        assert_eq!(effects.contains(&Effect::Closed), matches!(event, Event::Close), "{effects:?}");
+        assert!(one.member.is_idle());
+        assert_eq!(one.member.deadline(), None);
+    }
+}
+
+#[test]
+fn who_finds_no_coordinator_until_its_session_is_over_has_left() {
+    let mut one = ending(Event::Close);
+    let begun = one.now;
+    let mut closed = false;
+    let unavailable = code(ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    let mut effects = one.step(Event::Coordinator(Err(unavailable)));
+    while !closed {
+        assert!(effects.iter().all(|effect| matches!(effect, Effect::FindCoordinator)), "{effects:?}");
+        effects = match effects.is_empty() {
+            true => one.wait(one.member.deadline().unwrap()),
+            false => one.step(Event::Coordinator(Err(unavailable))),
+        };
+        closed = effects.contains(&Effect::Closed);
+    }
+    assert!(one.now > begun && one.now <= begun + 10 * S, "{:?}", one.now - begun);
+    assert_eq!(one.member.deadline(), None);
+}
+
+#[test]
+fn who_was_never_told_a_member_id_or_is_static_has_nobody_to_leave() {
+    let mut one = One::new(RebalanceProtocol::Eager, false);
+    one.step(Event::Subscribe(topics()));
+    assert_eq!(one.step(Event::Close), [Effect::Closed]);
+    let mut one = One::stable(RebalanceProtocol::Cooperative, true, partitions([0]));
+    assert_eq!(one.refuse_beat(ErrorCode::NOT_COORDINATOR), []);
+    let effects = one.step(Event::Close);
+    let [Effect::Stop(_), Effect::Tell(call, _)] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(one.step(Event::Told(call)), [Effect::Closed]);
 }
 
 #[test]
@@ -373,6 +484,68 @@ fn a_leader_joins_again_when_the_groups_topics_have_other_partitions() {
     let mut one = leader(shapes([("t", 2), ("u", 1)]));
     assert_eq!(one.member.led_topics().map(|topic| &**topic).collect::<Vec<_>>(), ["t", "u"]);
     assert!(!one.step(Event::Topics(shapes([("u", 0)]))).is_empty(), "a topic that only others read");
+}
+
+/// Goal: one change costs one rebalance, also where the metadata tell of it in two steps.
+#[test]
+fn a_leader_that_is_joining_already_does_not_join_once_more_for_what_it_is_going_to_assign() {
+    let mut one = leader(shapes([("t", 2)]));
+    let effects = one.step(Event::Topics(shapes([("t", 3)])));
+    let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(one.step(Event::Topics(shapes([("t", 4)]))), []);
+    let joined = Joined {
+        generation: 4,
+        assignor: "a".into(),
+        member_id: "m".into(),
+        members: Some(Vec::new()),
+        stands: false,
+    };
+    let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
+    let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    let chosen = Chosen { assignments: vec![("m".into(), "x".into())], shapes: shapes([("t", 4)]) };
+    let effects = one.step(Event::Led(ticket, Ok(chosen)));
+    let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    let assignment = Assignment { partitions: partitions([0]), user_data: None };
+    let effects = one.step(Event::Sync(ticket, Ok(Ok(assignment))));
+    assert!(matches!(effects[..], [Effect::Adopt(_, _, 4)]), "{effects:?}");
+    assert!(one.member.is_stable());
+}
+
+/// Goal: a cooperative member that commits while it waits for its assignment does not begin the next rebalance by that.
+#[test]
+fn a_commit_that_meets_the_rebalance_of_its_own_generation_is_no_reason_to_join_again() {
+    let refusal = code(ErrorCode::REBALANCE_IN_PROGRESS);
+    let later = Effect::CommitDone(1, Err(CommitRefusal::Later(refusal)));
+    let offsets: Offsets = [(TopicPartition::new("t", 0), 9.into())].into();
+    for answered_late in [false, true] {
+        let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0]));
+        let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+        let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        let joined = Joined {
+            generation: 2,
+            assignor: "a".into(),
+            member_id: "m".into(),
+            members: None,
+            stands: false,
+        };
+        let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
+        let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        let effects = one.step(Event::Commit(1, offsets.clone()));
+        assert!(matches!(effects[..], [Effect::Commit { generation: 2, .. }]), "{effects:?}");
+        let assignment = Assignment { partitions: partitions([0]), user_data: None };
+        let assigned = Event::Sync(ticket, Ok(Ok(assignment)));
+        let refused = Event::Committed(1, Err(refusal));
+        let (first, then) = if answered_late { (assigned, refused) } else { (refused, assigned) };
+        let mut effects = one.step(first);
+        effects.extend(one.step(then));
+        assert!(effects.contains(&later), "{effects:?}");
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Join { .. })), "{effects:?}");
+        assert!(one.member.is_stable());
+        // Whoever has its assignment hears so of the next one.
+        one.step(Event::Commit(1, offsets.clone()));
+        let effects = one.step(Event::Committed(1, Err(refusal)));
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Join { .. })), "{effects:?}");
+    }
 }
 
 #[test]
@@ -497,8 +670,8 @@ fn who_closes_amid_a_rebalance_goes_through_with_it_so_that_it_can_commit() {
     assert!(matches!(effects[..], [Effect::Commit { generation: 2, .. }]), "{effects:?}");
     one.step(Event::Committed(2, Ok(())));
     let effects = one.step(Event::Told(call));
-    assert!(matches!(effects[..], [Effect::Leave { reason: Reason::Closed, .. }]), "{effects:?}");
-    assert_eq!(one.step(Event::Left), [Effect::Closed]);
+    let [Effect::Leave { ticket, reason: Reason::Closed, .. }] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(one.step(Event::Left(ticket, Ok(()))), [Effect::Closed]);
 }
 
 #[test]

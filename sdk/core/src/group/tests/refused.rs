@@ -54,7 +54,7 @@ fn answer(effect: &Effect) -> Option<Event> {
             Event::Offsets(*ticket, Ok(found.collect()))
         }
         Effect::Tell(id, _) => Event::Told(*id),
-        Effect::Leave { .. } => Event::Left,
+        Effect::Leave { ticket, .. } => Event::Left(*ticket, Ok(())),
         _ => return None,
     })
 }

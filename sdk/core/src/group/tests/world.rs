@@ -231,7 +231,7 @@ impl World {
             Effect::Heartbeat { ticket, .. } => Event::Heartbeat(*ticket, Err(none)),
             Effect::FetchOffsets { ticket, .. } => Event::Offsets(*ticket, Err(none)),
             Effect::Commit { id, .. } => Event::Committed(*id, Err(none)),
-            Effect::Leave { .. } => Event::Left,
+            Effect::Leave { ticket, .. } => Event::Left(*ticket, Err(none)),
             other => panic!("not a request: {other:?}"),
         };
         let after = MS * self.rng.u32(1..5_000);
@@ -282,9 +282,9 @@ impl World {
                     partitions.into_iter().map(|name| (name, Some(CommittedOffset::new(3)))).collect();
                 out.push((at, Event::Offsets(ticket, Ok(found))));
             }
-            Effect::Leave { coordinator, member_id, .. } => {
-                self.coordinator.leave(now, coordinator, &member_id, &mut out);
-                out.push((at, Event::Left));
+            Effect::Leave { ticket, coordinator, member_id, .. } => {
+                let answer = self.coordinator.leave(now, coordinator, &member_id, &mut out);
+                out.push((at, Event::Left(ticket, answer)));
             }
             other => panic!("not a request: {other:?}"),
         }
@@ -470,6 +470,49 @@ impl World {
         let all: usize = self.topics.values().sum();
         assert_eq!(owners.len(), all, "some partitions have no owner");
     }
+
+    /// Topics grow while members commit: whoever hears of it in two steps joins once, and so do all.
+    fn grow(&mut self) {
+        let before = self.coordinator.generation;
+        *self.topics.entry("t".into()).or_default() += 1;
+        let one_more = self.shapes();
+        *self.topics.entry("t".into()).or_default() += 1;
+        for at in 0..self.clients.len() {
+            self.step(at, Event::Topics(one_more.clone()));
+        }
+        let soon = self.now + MS * self.rng.u32(0..15);
+        self.run(soon);
+        for at in 0..self.clients.len() {
+            self.step(at, Event::Topics(self.shapes()));
+        }
+        let end = self.now + 20 * S;
+        while self.now < end {
+            let soon = self.now + MS * self.rng.u32(1..30);
+            self.run(soon);
+            let at = self.rng.usize(..self.clients.len());
+            self.commit(at);
+        }
+        assert!(self.clients.iter().all(|client| client.member.is_stable()));
+        let joined = self.coordinator.generation - before;
+        assert_eq!(joined, 1, "generations for one change of topics");
+    }
+
+    /// All close while the coordinator moves: nobody is to be waited for until its session is over.
+    fn desert(&mut self) {
+        self.coordinator.node = 3 - self.coordinator.node;
+        self.coordinator.away_until = self.now + MS * self.rng.u32(1..2_000);
+        for at in 0..self.clients.len() {
+            let soon = self.now + MS * self.rng.u32(0..400);
+            self.run(soon);
+            self.step(at, Event::Close);
+        }
+        let end = self.now + 5 * S;
+        self.run(end);
+        assert!(self.coordinator.is_deserted(), "somebody has not left: {:?}", self.coordinator);
+        for client in &self.clients {
+            assert!(client.member.is_idle() && client.held.is_empty(), "{:?}", client.member);
+        }
+    }
 }
 
 impl Client {
@@ -492,6 +535,8 @@ fn live(seed: u64, protocol: RebalanceProtocol) -> (usize, usize, usize) {
     }
     world.run(300 * S);
     world.settle();
+    world.grow();
+    world.desert();
     (world.rebalances, world.losses, world.commits)
 }
 

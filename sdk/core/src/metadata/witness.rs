@@ -1,0 +1,135 @@
+//! Whether a topic that a broker denies is gone, or the broker has only not heard of it yet.
+//!
+//! A broker's metadata never go back: who has told of a topic and then denies it has seen it deleted. Who has never told of it may be
+//! late, however often it is asked, and so may several that are asked at the same time.
+//!
+//! Invariant: no broker that lags behind the others makes a topic seem gone, or a former one of its name seem to be back.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::Tick;
+
+/// How long brokers may take to hear of a topic (librdkafka: `topic.metadata.propagation.max.ms`).
+const PROPAGATION: Tick = Duration::from_secs(30);
+
+/// Denials by one that knew better. A broker that has just started may answer before it has read all that it knew.
+const TWICE: u32 = 2;
+
+/// What is known of one topic, by which brokers.
+#[derive(Debug, Default)]
+pub(super) struct Witnesses {
+    told: BTreeSet<i32>,
+    denied: Option<Denied>,
+    /// Id of the topic that had the name before.
+    former: Option<Uuid>,
+}
+
+/// Denials since somebody has last told of it.
+#[derive(Debug)]
+struct Denied {
+    since: Tick,
+    by: BTreeSet<i32>,
+    by_who_knew: u32,
+}
+
+impl Witnesses {
+    /// A broker, if it is known which, tells of the topic.
+    pub(super) fn tells(&mut self, by: Option<i32>) {
+        // Created again, maybe, and they have not heard of that.
+        if let Some(denied) = self.denied.take() {
+            self.told.retain(|broker| !denied.by.contains(broker));
+        }
+        self.told.extend(by);
+    }
+
+    /// A broker denies the topic; `brokers` are all there are. Returns whether it is gone.
+    pub(super) fn denies(
+        &mut self,
+        now: Tick,
+        by: Option<i32>,
+        mut brokers: impl Iterator<Item = i32>,
+    ) -> bool {
+        let new = || Denied { since: now, by: BTreeSet::new(), by_who_knew: 0 };
+        let denied = self.denied.get_or_insert_with(new);
+        if let Some(broker) = by {
+            denied.by.insert(broker);
+            denied.by_who_knew += u32::from(self.told.contains(&broker));
+        }
+        let long = now.saturating_sub(denied.since) >= PROPAGATION;
+        let several = denied.by.len() > 1 || brokers.all(|broker| denied.by.contains(&broker));
+        denied.by_who_knew >= TWICE || long && several
+    }
+
+    /// The topic has another id than it had. Returns `false` if that is the one before, told by a broker that lags behind.
+    pub(super) fn renames(&mut self, from: Uuid, to: Uuid) -> bool {
+        if from.is_nil() || to.is_nil() || from == to {
+            return true;
+        }
+        let news = self.former != Some(to);
+        if news {
+            self.former = Some(from);
+        }
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Tick = Duration::from_secs(1);
+
+    fn denies(witnesses: &mut Witnesses, now: Tick, by: i32) -> bool {
+        witnesses.denies(now, Some(by), [1, 2, 3].into_iter())
+    }
+
+    #[test]
+    fn who_knew_a_topic_and_denies_it_twice_has_seen_it_deleted() {
+        let mut topic = Witnesses::default();
+        topic.tells(Some(1));
+        assert!(!denies(&mut topic, S, 1));
+        assert!(denies(&mut topic, S, 1));
+        assert!(denies(&mut topic, 2 * S, 3), "it stays so");
+    }
+
+    #[test]
+    fn who_never_told_of_a_topic_may_be_late_however_often_it_denies_it() {
+        let mut topic = Witnesses::default();
+        topic.tells(Some(1));
+        for second in 1..300 {
+            assert!(!denies(&mut topic, S * second, 2), "after {second} s");
+        }
+        assert!(denies(&mut topic, 300 * S, 3), "two of them, for so long");
+        topic.tells(Some(1));
+        assert!(!denies(&mut topic, 301 * S, 2));
+        assert!(!denies(&mut topic, 302 * S, 3), "both of them may be late");
+        assert!(denies(&mut topic, 332 * S, 3));
+    }
+
+    #[test]
+    fn a_broker_that_is_the_only_one_left_is_believed_after_a_while() {
+        let mut topic = Witnesses::default();
+        topic.tells(Some(1));
+        let mut alone = |now| topic.denies(now, Some(2), [2].into_iter());
+        assert!(!alone(S) && !alone(30 * S) && alone(31 * S));
+        let mut unnamed = Witnesses::default();
+        assert!(!unnamed.denies(S, None, [2].into_iter()));
+        assert!(!unnamed.denies(99 * S, None, [2].into_iter()), "nobody knows who that was");
+    }
+
+    #[test]
+    fn who_knew_the_former_topic_of_a_name_need_not_have_heard_of_the_next() {
+        let mut topic = Witnesses::default();
+        topic.tells(Some(1));
+        denies(&mut topic, S, 1);
+        topic.tells(Some(2));
+        assert!(!denies(&mut topic, S, 1) && !denies(&mut topic, S, 1));
+        let [one, two, three] = [1, 2, 3].map(Uuid::from_u128);
+        assert!(topic.renames(one, two));
+        assert!(!topic.renames(two, one), "that one is gone");
+        assert!(topic.renames(two, two) && topic.renames(two, Uuid::nil()) && topic.renames(two, three));
+    }
+}

@@ -221,7 +221,9 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
     /// Bytes that may be fetched ahead, asked for, and held by records that were not dropped yet, together. Not
     /// a property of Kafka. Default: 64 MiB.
     ///
-    /// A reader that waits is served even if the records kept by the application use up all of it.
+    /// A reader that waits is served even if the records kept by the application use up all of it. Of each partition no more than
+    /// two answers of `max.partition.fetch.bytes` are fetched ahead: who reads more slowly than records come gains nothing by
+    /// more, and reads them faster out of memory that was used just before.
     pub fn prefetch_max_bytes(mut self, bytes: usize) -> Self {
         self.options.prefetch_bytes = bytes;
         self

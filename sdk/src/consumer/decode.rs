@@ -56,11 +56,11 @@ impl<T: 'static> Reads<T> {
     }
 }
 
-/// The same, where `T` is [`Bytes`].
+/// The same, where `T` and `U` are; else `None`.
 #[inline]
-fn as_they_came<T: 'static>(mut bytes: Option<Bytes>) -> Option<T> {
-    let bytes: &mut dyn Any = &mut bytes;
-    bytes.downcast_mut::<Option<T>>().and_then(Option::take)
+fn same<T: 'static, U: 'static>(from: &mut Option<T>) -> Option<U> {
+    let from: &mut dyn Any = from;
+    from.downcast_mut::<Option<U>>().and_then(Option::take)
 }
 
 /// Makes records of the application's types.
@@ -72,8 +72,21 @@ pub(super) struct Decoder<K, V> {
 }
 
 impl<K: 'static, V: 'static> Decoder<K, V> {
-    /// The record for the application; `None` if it is left out.
+    /// Whether records are handed out as they came.
     #[inline]
+    pub(super) fn passes(&self) -> bool {
+        matches!((&self.key, &self.value), (Reads::AsTheyCame, Reads::AsTheyCame))
+    }
+
+    /// The record for the application, of a decoder that [passes](Self::passes) them.
+    #[inline]
+    pub(super) fn pass(&self, raw: &mut Option<ConsumerRecord>) -> Option<ConsumerRecord<K, V>> {
+        let mut record = same(raw)?;
+        self.interceptors.consumed(&mut record);
+        Some(record)
+    }
+
+    /// The record for the application; `None` if it is left out.
     pub(super) fn decode(
         &self,
         shared: &Shared,
@@ -119,14 +132,14 @@ impl<K: 'static, V: 'static> Decoder<K, V> {
     }
 
     #[inline]
-    fn deserialize(&self, raw: ConsumerRecord) -> Result<ConsumerRecord<K, V>, Box<Poison>> {
+    fn deserialize(&self, mut raw: ConsumerRecord) -> Result<ConsumerRecord<K, V>, Box<Poison>> {
         let topic = &*raw.topic;
         let key = self.key.read(topic, raw.key.as_ref()).transpose();
         let value = self.value.read(topic, raw.value.as_ref()).transpose();
         match (key, value) {
             (Ok(key), Ok(value)) => Ok(ConsumerRecord {
-                key: key.unwrap_or_else(|| as_they_came(raw.key)),
-                value: value.unwrap_or_else(|| as_they_came(raw.value)),
+                key: key.unwrap_or_else(|| same(&mut raw.key)),
+                value: value.unwrap_or_else(|| same(&mut raw.value)),
                 topic: raw.topic,
                 partition: raw.partition,
                 offset: raw.offset,

@@ -579,40 +579,52 @@ impl Shared {
         self.common.reader.lock().stashed = Some(error);
     }
 
-    /// The next record, or `None` if there is nothing to hand out now. With `anew` whoever asks is done with what it got before.
+    /// Puts the next record into `found`; `false` if there is nothing to hand out now. With `anew` whoever asks is done with what
+    /// it got before.
+    ///
+    /// Into a place of the caller's, since a record is large, and this is done for each.
+    #[inline]
     pub(super) fn next_record(
         &self,
         lane: &Lane,
         asking: Asking,
         anew: bool,
-    ) -> Result<Option<ConsumerRecord>, ConsumerError> {
+        found: &mut Option<ConsumerRecord>,
+    ) -> Result<bool, ConsumerError> {
         let keep = |bytes: Bytes| self.keep(bytes);
         self.next(lane, asking, anew, |open| {
             open.next_as(&keep, |partition, batch, record| {
-                (record.offset, record.offset + 1, ConsumerRecord::shared(partition, batch, record))
+                *found = Some(ConsumerRecord::shared(partition, batch, record));
+                record.offset
             })
         })
     }
 
     /// As [`Self::next_record`], for a whole batch or what is left of one.
-    pub(super) fn next_batch(&self, lane: &Lane, asking: Asking) -> Result<Option<BatchView>, ConsumerError> {
+    pub(super) fn next_batch(
+        &self,
+        lane: &Lane,
+        asking: Asking,
+        found: &mut Option<BatchView>,
+    ) -> Result<bool, ConsumerError> {
         let keep = |bytes: Bytes| self.keep(bytes);
         self.next(lane, asking, true, |open| {
-            let batch = open.next_batch(&keep)?;
-            let view = |batch| BatchView::new((open.partition().clone(), batch));
-            Ok(batch.map(|batch| (batch.from(), batch.header().next_offset(), view(batch))))
+            let Some(batch) = open.next_batch(&keep)? else { return Ok(None) };
+            let first = batch.from();
+            *found = Some(BatchView::new((open.partition().clone(), batch)));
+            Ok(Some(first))
         })
     }
 
-    /// What `decode` finds next; it says also at which offset that begins and where it ends.
+    /// Has `decode` put what comes next somewhere, and say at which offset that begins.
     #[inline]
-    fn next<T>(
+    fn next(
         &self,
         lane: &Lane,
         asking: Asking,
         anew: bool,
-        decode: impl Fn(&mut ChunkReader) -> Result<Option<(i64, i64, T)>, ChunkError>,
-    ) -> Result<Option<T>, ConsumerError> {
+        mut decode: impl FnMut(&mut ChunkReader) -> Result<Option<i64>, ChunkError>,
+    ) -> Result<bool, ConsumerError> {
         let [caller, task] = asking;
         if anew && lane.partition.is_some() {
             let tasks = self.tasks.load(Ordering::Relaxed);
@@ -641,12 +653,13 @@ impl Shared {
         loop {
             if let Some(open) = &mut reader.open {
                 match decode(open) {
-                    Ok(Some((first, next, found))) => {
-                        reader.turns.handed(caller, open.partition(), first, (next, open.epoch()));
+                    Ok(Some(first)) => {
+                        let next = (open.position(), open.epoch());
+                        reader.turns.handed(caller, open.partition(), first, next);
                         if reader.beside {
                             self.mark(caller);
                         }
-                        return Ok(Some(found));
+                        return Ok(true);
                     }
                     Ok(None) => {
                         reader.turns.passed(open.partition(), (open.position(), open.epoch()));
@@ -662,7 +675,7 @@ impl Shared {
                 }
             }
             match self.take(lane) {
-                None => return Ok(None),
+                None => return Ok(false),
                 Some(Handout::Failed { partition, failure }) => return Err(self.failed(partition, failure)),
                 Some(Handout::Chunk(chunk)) => {
                     self.labels.lock().note(&chunk);

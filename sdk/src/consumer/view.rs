@@ -208,6 +208,12 @@ impl ConsumerRecord {
     pub(super) fn shared(partition: &TopicPartition, batch: &ChunkBatch, record: &RecordRef<'_>) -> Self {
         let share = |bytes| batch.share(bytes);
         let headers = record.headers();
+        let headers = match headers.len() {
+            0 => Vec::new(),
+            _ => headers
+                .map(|header| RecordHeader { name: share(header.name), value: header.value.map(share) })
+                .collect(),
+        };
         Self {
             topic: Arc::clone(&partition.topic),
             partition: partition.partition,
@@ -215,9 +221,7 @@ impl ConsumerRecord {
             timestamp_ms: record.timestamp,
             timestamp_type: batch.header().timestamp_type().into(),
             leader_epoch: batch.header().partition_leader_epoch,
-            headers: headers
-                .map(|header| RecordHeader { name: share(header.name), value: header.value.map(share) })
-                .collect(),
+            headers,
             key: record.key.map(share),
             value: record.value.map(share),
         }

@@ -153,7 +153,8 @@ pub(crate) struct View {
     apart: bool,
     paused: bool,
     want: Option<Want>,
-    /// It has enough queued: wait until the reader has taken some of it.
+    /// It has enough queued, its share or more than one answer: wait until the reader has taken some of it. More would lie in
+    /// memory that is cold, or new, by the time it is read.
     full: bool,
     /// It has so much queued that it is left out where partitions have readers of their own.
     ahead: bool,
@@ -200,8 +201,10 @@ impl View {
             source,
             apart: partition.apart,
             paused: partition.paused,
-            full: wanted && queued >= limits.share,
-            ahead: wanted && queued > 0 && queued.saturating_add(limits.answer) > limits.share,
+            full: wanted && (queued >= limits.share || queued > limits.answer),
+            ahead: wanted
+                && queued > 0
+                && (queued.saturating_add(limits.answer) > limits.share || queued > limits.answer),
             starving: wanted && partition.starving && partition.queue.is_empty(),
             refused: wanted && refused.is_some(),
             question: question.filter(|_| idle && leader.is_some()),

@@ -1,7 +1,7 @@
 //! What to send next.
 //!
-//! A leader is asked when nothing is in flight to it, none of its partitions has enough queued already, and
-//! the budget has room. Its Fetch then names every partition it leads, so that one with nothing new never
+//! A leader is asked when nothing is in flight to it, none of its partitions has enough queued already (its share of the budget,
+//! or more than one answer: one is read while the next one comes), and the budget has room. Its Fetch then names every partition it leads, so that one with nothing new never
 //! holds up one that has: a long poll over the rest would.
 //!
 //! Where partitions have readers of their own, one that has enough queued holds nobody up: it is left out, and the broker

@@ -126,11 +126,11 @@ fn walk(fetcher: &Fetcher, now: Tick) -> BTreeMap<i32, Walked> {
             continue;
         }
         let queued = partition.queued_bytes;
-        if apart.contains(&source) && queued > 0 && queued + next > enough {
+        if apart.contains(&source) && queued > 0 && (queued + next > enough || queued > next) {
             walked.held_back = true;
             continue;
         }
-        walked.full |= queued >= enough;
+        walked.full |= queued >= enough || queued > next;
         walked.starving |= partition.starving && partition.queue.is_empty();
         walked.refused |= partition.refused.at.is_some_and(|at| at > now);
         let target = FetchTarget {

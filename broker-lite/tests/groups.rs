@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use broker_lite::Cluster;
+use broker_lite::{Cluster, Side};
 use bytes::Bytes;
 use klamm_wire::messages::join_group_request::JoinGroupRequestProtocol;
 use klamm_wire::messages::leave_group_request::MemberIdentity;
@@ -161,9 +161,8 @@ async fn the_topic_of_offsets_comes_into_being_when_a_coordinator_is_first_looke
     let mut talk = Talk::to(&cluster, 1).await;
     let request = FindCoordinatorRequest::default().with_key(text(GROUP));
     let answer = talk.ask(3, &request).await;
-    assert_eq!(code(answer.error_code), ErrorCode::COORDINATOR_NOT_AVAILABLE);
-    let (broker, _) = coordinator(&cluster).await;
-    assert_eq!(cluster.coordinator_of(GROUP), Some(broker));
+    assert_eq!(code(answer.error_code), ErrorCode::NONE, "whoever asks first waits for it");
+    assert_eq!(cluster.coordinator_of(GROUP), Some(answer.node_id.0));
     let answer = talk.metadata(Some(OFFSETS)).await;
     let topic = &answer.topics[0];
     assert!(topic.is_internal);
@@ -172,6 +171,31 @@ async fn the_topic_of_offsets_comes_into_being_when_a_coordinator_is_first_looke
     let request = FindCoordinatorRequest::default().with_key(text("t")).with_key_type(1);
     let answer = talk.ask(3, &request).await;
     assert_eq!(code(answer.error_code), ErrorCode::COORDINATOR_NOT_AVAILABLE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_looks_for_a_coordinator_is_told_to_ask_again_if_there_is_none_in_time() {
+    let cluster = cluster(3).await;
+    let mut talk = Talk::to(&cluster, 1).await;
+    let cut = cluster.cut(1, Side::Controller);
+    for version in [3, 6] {
+        let request = FindCoordinatorRequest::default();
+        let request = match version {
+            6 => request.with_coordinator_keys(vec![text(GROUP), text("others")]),
+            _ => request.with_key(text(GROUP)),
+        };
+        let begun = tokio::time::Instant::now();
+        let answer = talk.ask(version, &request).await;
+        let codes: Vec<_> = match version {
+            6 => answer.coordinators.iter().map(|found| found.error_code).collect(),
+            _ => vec![answer.error_code],
+        };
+        let told = ErrorCode::COORDINATOR_NOT_AVAILABLE.0;
+        assert!(codes.iter().all(|code| *code == told), "{codes:?}");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+    cut.heal();
+    assert!(coordinator(&cluster).await.0 > 0);
 }
 
 #[tokio::test(start_paused = true)]

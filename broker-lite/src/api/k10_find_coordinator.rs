@@ -2,6 +2,7 @@
 //! which comes into being when it is first asked for. Nobody coordinates transactions yet.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use broker_lite_core::metadata::Image;
 use klamm_wire::codec::decode_request;
@@ -11,9 +12,10 @@ use klamm_wire::seam::Frame;
 use klamm_wire::{ErrorCode, StrBytes};
 
 use super::k03_metadata::live_leader;
-use super::{Handled, now, text};
+use super::{Handled, now, reply, text};
 use crate::broker::{Broker, LISTENER};
 use crate::group::{self, TOPIC};
+use crate::node::Answer;
 
 /// First version that asks for several at once.
 const BATCHED: i16 = 4;
@@ -29,28 +31,47 @@ struct Place {
     port: i32,
 }
 
-/// Answers from the image.
+/// How long whoever is first to look for a coordinator waits for the topic of offsets. Kafka refuses at once, and its clients pause
+/// before they ask again, for longer than it takes to create the topic; after this time they are refused here, too.
+const CREATION: Duration = Duration::from_millis(500);
+
+/// Answers from the image, at once if the topic of offsets is there.
 pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
     let version = frame.api_version;
     let request = decode_request::<FindCoordinatorRequest>(frame)?;
-    let response = if version >= BATCHED {
+    let asks = version < BATCHED || !request.coordinator_keys.is_empty();
+    if request.key_type != GROUP || !asks || broker.image(|image| image.topic(TOPIC).is_some()) {
+        return now::<FindCoordinatorRequest>(version, &answer(broker, version, &request));
+    }
+    group::create_topic(broker);
+    let broker = broker.clone();
+    Ok(Answer::Later(Box::pin(async move {
+        tokio::select! {
+            biased;
+            () = broker.until_told(|image| image.topic(TOPIC).map(drop)) => {}
+            () = broker.rt.sleep(CREATION) => {}
+        }
+        reply::<FindCoordinatorRequest>(version, &answer(&broker, version, &request))
+    })))
+}
+
+fn answer(broker: &Arc<Broker>, version: i16, request: &FindCoordinatorRequest) -> FindCoordinatorResponse {
+    if version >= BATCHED {
         let found = request.coordinator_keys.iter().map(|key| one(broker, request.key_type, key));
-        FindCoordinatorResponse::default().with_coordinators(found.collect())
-    } else {
-        let found = find(broker, request.key_type, &request.key);
-        let message = match &found {
-            Ok(_) => "NONE".to_owned(),
-            Err(code) => message(*code).to_owned(),
-        };
-        let (code, place) = settled(found);
-        FindCoordinatorResponse::default()
-            .with_error_code(code.0)
-            .with_error_message(Some(text(&message)))
-            .with_node_id(BrokerId(place.id))
-            .with_host(place.host)
-            .with_port(place.port)
+        return FindCoordinatorResponse::default().with_coordinators(found.collect());
+    }
+    let found = find(broker, request.key_type, &request.key);
+    let message = match &found {
+        Ok(_) => "NONE".to_owned(),
+        Err(code) => message(*code).to_owned(),
     };
-    now::<FindCoordinatorRequest>(version, &response)
+    let (code, place) = settled(found);
+    FindCoordinatorResponse::default()
+        .with_error_code(code.0)
+        .with_error_message(Some(text(&message)))
+        .with_node_id(BrokerId(place.id))
+        .with_host(place.host)
+        .with_port(place.port)
 }
 
 fn one(broker: &Arc<Broker>, kind: i8, key: &StrBytes) -> Coordinator {

@@ -12,7 +12,7 @@ use klamm_core::consumer::{FetchSettings, Fetcher, Isolation, OffsetReset};
 use klamm_wire::{BoxConnector, Connector};
 
 use super::Consumer;
-use super::decode::{Decoder, PoisonPolicy};
+use super::decode::{Decoder, PoisonPolicy, Reads};
 use super::drive::drive;
 use super::group::{Group, GroupConfig};
 use super::intercept::{Chain, ConsumerInterceptor, Teller};
@@ -28,8 +28,8 @@ use crate::error::ConfigError;
 pub struct ConsumerBuilder<K = Bytes, V = Bytes> {
     options: Options,
     connector: Option<BoxConnector>,
-    key_deserializer: Arc<dyn Deserializer<K>>,
-    value_deserializer: Arc<dyn Deserializer<V>>,
+    key_deserializer: Reads<K>,
+    value_deserializer: Reads<V>,
     interceptors: Chain<K, V>,
 }
 
@@ -160,8 +160,8 @@ impl ConsumerBuilder {
         Self {
             options: Options::default(),
             connector: None,
-            key_deserializer: Arc::new(Plain),
-            value_deserializer: Arc::new(Plain),
+            key_deserializer: Reads::by(Plain),
+            value_deserializer: Reads::by(Plain),
             interceptors: Chain::default(),
         }
     }
@@ -221,7 +221,9 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
     /// Bytes that may be fetched ahead, asked for, and held by records that were not dropped yet, together. Not
     /// a property of Kafka. Default: 64 MiB.
     ///
-    /// A reader that waits is served even if the records kept by the application use up all of it.
+    /// A reader that waits is served even if the records kept by the application use up all of it. Of each partition no more than
+    /// two answers of `max.partition.fetch.bytes` are fetched ahead: who reads more slowly than records come gains nothing by
+    /// more, and reads them faster out of memory that was used just before.
     pub fn prefetch_max_bytes(mut self, bytes: usize) -> Self {
         self.options.prefetch_bytes = bytes;
         self
@@ -356,11 +358,11 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
 
     /// Makes keys of another type. Call it before [`Self::interceptor`]: interceptors added before are dropped, because they
     /// expect the old type.
-    pub fn key_deserializer<T>(self, deserializer: impl Deserializer<T>) -> ConsumerBuilder<T, V> {
+    pub fn key_deserializer<T: 'static>(self, deserializer: impl Deserializer<T>) -> ConsumerBuilder<T, V> {
         ConsumerBuilder {
             options: self.options,
             connector: self.connector,
-            key_deserializer: Arc::new(deserializer),
+            key_deserializer: Reads::by(deserializer),
             value_deserializer: self.value_deserializer,
             interceptors: Chain::default(),
         }
@@ -368,12 +370,12 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
 
     /// Makes values of another type. Call it before [`Self::interceptor`]: interceptors added before are dropped, because they
     /// expect the old type.
-    pub fn value_deserializer<T>(self, deserializer: impl Deserializer<T>) -> ConsumerBuilder<K, T> {
+    pub fn value_deserializer<T: 'static>(self, deserializer: impl Deserializer<T>) -> ConsumerBuilder<K, T> {
         ConsumerBuilder {
             options: self.options,
             connector: self.connector,
             key_deserializer: self.key_deserializer,
-            value_deserializer: Arc::new(deserializer),
+            value_deserializer: Reads::by(deserializer),
             interceptors: Chain::default(),
         }
     }

@@ -1,17 +1,15 @@
 //! From the bytes of a record to the application's types, and what becomes of records that do not fit them.
 
-use std::any::type_name;
+use std::any::{Any, TypeId, type_name};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use klamm_core::TopicPartition;
-use klamm_core::consumer::ChunkRecord;
 
 use super::error::{ConsumerError, RecordPart};
 use super::intercept::Chain;
 use super::record::ConsumerRecord;
 use super::shared::{Lane, Shared};
-use crate::deserializer::{DeserializeError, Deserializer};
+use crate::deserializer::{DeserializeError, Deserializer, Plain};
 
 /// What to do with a poison record: one whose key or value its deserializer refuses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,23 +29,70 @@ pub enum PoisonPolicy {
     HandOver,
 }
 
+/// How a key or a value is read.
+pub(super) enum Reads<T> {
+    /// `T` is [`Bytes`], handed out as they came: neither a call nor a second owner for each record.
+    AsTheyCame,
+    By(Arc<dyn Deserializer<T>>),
+}
+
+impl<T: 'static> Reads<T> {
+    pub(super) fn by<D: Deserializer<T>>(deserializer: D) -> Self {
+        match TypeId::of::<(D, T)>() == TypeId::of::<(Plain, Bytes)>() {
+            true => Self::AsTheyCame,
+            false => Self::By(Arc::new(deserializer)),
+        }
+    }
+
+    /// `None` if the bytes are to be handed out as they came.
+    #[inline]
+    fn read(&self, topic: &str, bytes: Option<&Bytes>) -> Option<Result<Option<T>, DeserializeError>> {
+        match self {
+            Self::AsTheyCame => None,
+            Self::By(deserializer) => {
+                Some(bytes.map(|bytes| deserializer.deserialize(topic, bytes.clone())).transpose())
+            }
+        }
+    }
+}
+
+/// The same, where `T` and `U` are; else `None`.
+#[inline]
+fn same<T: 'static, U: 'static>(from: &mut Option<T>) -> Option<U> {
+    let from: &mut dyn Any = from;
+    from.downcast_mut::<Option<U>>().and_then(Option::take)
+}
+
 /// Makes records of the application's types.
 pub(super) struct Decoder<K, V> {
-    pub(super) key: Arc<dyn Deserializer<K>>,
-    pub(super) value: Arc<dyn Deserializer<V>>,
+    pub(super) key: Reads<K>,
+    pub(super) value: Reads<V>,
     pub(super) poison: PoisonPolicy,
     pub(super) interceptors: Arc<Chain<K, V>>,
 }
 
 impl<K: 'static, V: 'static> Decoder<K, V> {
+    /// Whether records are handed out as they came.
+    #[inline]
+    pub(super) fn passes(&self) -> bool {
+        matches!((&self.key, &self.value), (Reads::AsTheyCame, Reads::AsTheyCame))
+    }
+
+    /// The record for the application, of a decoder that [passes](Self::passes) them.
+    #[inline]
+    pub(super) fn pass(&self, raw: &mut Option<ConsumerRecord>) -> Option<ConsumerRecord<K, V>> {
+        let mut record = same(raw)?;
+        self.interceptors.consumed(&mut record);
+        Some(record)
+    }
+
     /// The record for the application; `None` if it is left out.
     pub(super) fn decode(
         &self,
         shared: &Shared,
         lane: &Lane,
-        (partition, record): (TopicPartition, ChunkRecord),
+        raw: ConsumerRecord,
     ) -> Result<Option<ConsumerRecord<K, V>>, ConsumerError> {
-        let raw = ConsumerRecord::from_chunk(partition, record);
         match self.deserialize(raw) {
             Ok(mut record) => {
                 self.interceptors.consumed(&mut record);
@@ -57,6 +102,7 @@ impl<K: 'static, V: 'static> Decoder<K, V> {
         }
     }
 
+    #[cold]
     fn refuse(
         &self,
         shared: &Shared,
@@ -85,26 +131,23 @@ impl<K: 'static, V: 'static> Decoder<K, V> {
         })
     }
 
-    fn deserialize(&self, raw: ConsumerRecord) -> Result<ConsumerRecord<K, V>, Box<Poison>> {
+    #[inline]
+    fn deserialize(&self, mut raw: ConsumerRecord) -> Result<ConsumerRecord<K, V>, Box<Poison>> {
         let topic = &*raw.topic;
-        let key = raw.key.as_ref().map(|key| self.key.deserialize(topic, Bytes::clone(key))).transpose();
-        let value = raw.value.as_ref().map(|value| self.value.deserialize(topic, value.clone())).transpose();
+        let key = self.key.read(topic, raw.key.as_ref()).transpose();
+        let value = self.value.read(topic, raw.value.as_ref()).transpose();
         match (key, value) {
-            (Ok(key), Ok(value)) => {
-                let ConsumerRecord { topic, partition, offset, timestamp_ms, timestamp_type, .. } = raw;
-                let ConsumerRecord { leader_epoch, headers, .. } = raw;
-                Ok(ConsumerRecord {
-                    topic,
-                    partition,
-                    offset,
-                    timestamp_ms,
-                    timestamp_type,
-                    leader_epoch,
-                    headers,
-                    key,
-                    value,
-                })
-            }
+            (Ok(key), Ok(value)) => Ok(ConsumerRecord {
+                key: key.unwrap_or_else(|| same(&mut raw.key)),
+                value: value.unwrap_or_else(|| same(&mut raw.value)),
+                topic: raw.topic,
+                partition: raw.partition,
+                offset: raw.offset,
+                timestamp_ms: raw.timestamp_ms,
+                timestamp_type: raw.timestamp_type,
+                leader_epoch: raw.leader_epoch,
+                headers: raw.headers,
+            }),
             (Err(cause), _) => {
                 Err(Box::new(Poison { raw, part: RecordPart::Key, type_name: type_name::<K>(), cause }))
             }

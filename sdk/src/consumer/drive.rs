@@ -186,7 +186,7 @@ pub(super) fn locate(cluster: &ClusterMetadata, name: &TopicPartition) -> Locati
 async fn fetch(shared: Arc<Shared>, broker: i32, plan: FetchPlan) -> Event {
     let (settings, topics) = {
         let machine = shared.machine();
-        let topics: BTreeSet<_> = machine.fetcher.assignment().map(|name| name.topic.clone()).collect();
+        let topics: Vec<_> = machine.fetcher.topics().cloned().collect();
         (machine.fetcher.settings().clone(), topics)
     };
     // Looking keeps topics from being forgotten (`metadata.max.idle.ms`) while they are fetched.

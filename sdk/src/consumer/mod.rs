@@ -16,6 +16,8 @@ mod drive;
 mod error;
 mod group;
 mod intercept;
+mod labels;
+mod lock;
 mod offsets;
 mod record;
 mod shared;
@@ -28,16 +30,19 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{FutureExt, Stream};
 use klamm_core::TopicPartition;
 use klamm_core::consumer::Event;
+use tokio::sync::futures::OwnedNotified;
 
 use self::decode::Decoder;
-use self::group::{Asking, Caller, Group, Offsets};
+use self::group::{Asking, Caller, Group, Offsets, Waiting};
 use self::shared::{Lane, Shared, StreamCaller};
 use crate::error::ConfigError;
 use crate::rt::Task;
@@ -60,7 +65,8 @@ pub use view::{BatchView, RecordView, RecordViews};
 /// Reads records of partitions chosen by hand ([`assign`](Self::assign)), or given by its group ([`subscribe`](Self::subscribe)).
 ///
 /// Share it by reference or in an `Arc`: every method takes `&self`, and tasks that read at the same time get
-/// different records. With automatic commits each task, and each stream, is done with what it got when it asks for more itself;
+/// different records. With automatic commits each task, and each stream, is done with what it got when it asks for more itself, of
+/// this consumer or of one of its partitions;
 /// one that takes a record and ends has to say so ([`commit_record`](Self::commit_record)). Fetching goes on in the background, bounded by
 /// [`prefetch_max_bytes`](ConsumerBuilder::prefetch_max_bytes), until the consumer is closed or dropped;
 /// dropping it never waits.
@@ -496,8 +502,19 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         self.recv_as(by_task).await
     }
 
-    async fn recv_as(&self, asking: impl Fn() -> Asking) -> Result<ConsumerRecord<K, V>, ConsumerError> {
-        receive(&self.shared, &self.group, &self.shared.common, asking, &self.decoder).await
+    #[inline]
+    fn recv_as(
+        &self,
+        asking: impl Fn() -> Asking,
+    ) -> impl Future<Output = Result<ConsumerRecord<K, V>, ConsumerError>> {
+        self.reading().recv(asking)
+    }
+
+    /// All partitions that have no reader of their own.
+    #[inline]
+    fn reading(&self) -> Reading<'_, K, V> {
+        let Self { shared, group, decoder, .. } = self;
+        Reading { shared, group, lane: &shared.common, decoder }
     }
 
     /// Waits for the next batch as its producer wrote it, or for what is left of it: the cheapest way to read. Its records are
@@ -513,7 +530,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// Nothing is lost: a batch is taken only in the moment it is returned.
     pub async fn recv_batch(&self) -> Result<BatchView, ConsumerError> {
-        receive_batch(&self.shared, &self.group, &self.shared.common, by_task).await
+        self.reading().recv_batch(by_task).await
     }
 
     /// Returns up to `max_records` records as soon as there is at least one; none after `wait`.
@@ -545,15 +562,20 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         if max_records == 0 {
             return Ok(records);
         }
-        match rt.before(deadline, self.recv_as(&asking)).await {
+        match rt.before(deadline, std::pin::pin!(self.recv_as(&asking))).await {
             None => return Ok(records),
             Some(first) => records.push(first?),
         }
         let common = &self.shared.common;
+        let mut raw = None;
         while records.len() < max_records {
-            let next = match self.shared.next_record(common, asking(), false) {
-                Ok(Some(found)) => self.decoder.decode(&self.shared, common, found),
-                Ok(None) => break,
+            let next = match self.shared.next_record(common, asking(), false, &mut raw) {
+                Ok(true) if self.decoder.passes() => Ok(self.decoder.pass(&mut raw)),
+                Ok(true) => match raw.take() {
+                    Some(raw) => self.decoder.decode(&self.shared, common, raw),
+                    None => Ok(None),
+                },
+                Ok(false) => break,
                 Err(error) => Err(error),
             };
             match next {
@@ -567,17 +589,17 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         Ok(records)
     }
 
-    /// All records as a stream, which ends when the consumer is closed. Dropping it loses nothing.
+    /// All records as a stream, which ends when the consumer is closed. Dropping it loses nothing: what it gave last is done when the
+    /// task that dropped it asks for more, of this consumer, in whatever way.
     pub fn stream(&self) -> impl Stream<Item = Result<ConsumerRecord<K, V>, ConsumerError>> + Send + '_
     where
         K: Send,
         V: Send,
     {
-        futures::stream::unfold((self, self.caller()), |(consumer, caller)| async move {
-            match consumer.recv_as(|| caller.asking()).await {
-                Err(ConsumerError::Closed) => None,
-                item => Some((item, (consumer, caller))),
-            }
+        let (caller, mut arrival) = (self.caller(), None);
+        futures::stream::poll_fn(move |cx| {
+            let item = self.reading().poll_record(&|| caller.asking(), &mut arrival, cx);
+            item.map(|item| Some(item).filter(|item| !matches!(item, Err(ConsumerError::Closed))))
         })
     }
 
@@ -667,6 +689,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     pub fn partition_streams(&self) -> impl Stream<Item = PartitionStream<K, V>> + Send + '_ {
         futures::stream::unfold(self, |consumer| async move {
             let shared = &consumer.shared;
+            shared.asks_elsewhere(Caller::task());
             loop {
                 let mut arrived = std::pin::pin!(shared.common.arrived.notified());
                 arrived.as_mut().enable();
@@ -688,8 +711,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     /// Whole batches as a stream, which ends when the consumer is closed: see [`Self::recv_batch`].
     pub fn batch_views(&self) -> impl Stream<Item = Result<BatchView, ConsumerError>> + Send + '_ {
         futures::stream::unfold((self, self.caller()), |(consumer, caller)| async move {
-            let Self { shared, group, .. } = consumer;
-            match receive_batch(shared, group, &shared.common, || caller.asking()).await {
+            match consumer.reading().recv_batch(|| caller.asking()).await {
                 Err(ConsumerError::Closed) => None,
                 item => Some((item, (consumer, caller))),
             }
@@ -702,52 +724,115 @@ fn by_task() -> Asking {
     [Caller::task(); 2]
 }
 
-/// Waits for the next record of a lane.
-async fn receive<K: 'static, V: 'static>(
-    shared: &Shared,
-    group: &Arc<Group>,
-    lane: &Arc<Lane>,
-    asking: impl Fn() -> Asking,
-    decoder: &Decoder<K, V>,
-) -> Result<ConsumerRecord<K, V>, ConsumerError> {
-    loop {
-        let found = wait_for(group, lane, || shared.next_record(lane, asking(), true)).await?;
-        if let Some(record) = decoder.decode(shared, lane, found)? {
-            return Ok(record);
-        }
-    }
+/// A lane, and what is needed to read it.
+struct Reading<'a, K, V> {
+    shared: &'a Shared,
+    group: &'a Arc<Group>,
+    lane: &'a Arc<Lane>,
+    decoder: &'a Decoder<K, V>,
 }
 
-/// Waits for the next batch of a lane.
-async fn receive_batch(
-    shared: &Shared,
-    group: &Arc<Group>,
-    lane: &Arc<Lane>,
-    asking: impl Fn() -> Asking,
-) -> Result<BatchView, ConsumerError> {
-    wait_for(group, lane, || shared.next_batch(lane, asking())).await.map(BatchView::new)
-}
+/// What a call for records waits with, once it has found none.
+type Arrival = Option<(Pin<Box<OwnedNotified>>, Waiting)>;
 
-/// Waits until `next` finds something.
-async fn wait_for<T>(
-    group: &Arc<Group>,
-    lane: &Arc<Lane>,
-    next: impl Fn() -> Result<Option<T>, ConsumerError>,
-) -> Result<T, ConsumerError> {
-    // A reader that always finds records must leave room for the fetch task on the same thread.
-    tokio::task::coop::consume_budget().await;
-    group.polled();
-    if let Some(found) = next()? {
-        return Ok(found);
+impl<'a, K: 'static, V: 'static> Reading<'a, K, V> {
+    /// Waits for the next record. One future, polled by one function: a record is moved as seldom as possible.
+    #[inline]
+    fn recv(
+        self,
+        asking: impl Fn() -> Asking,
+    ) -> impl Future<Output = Result<ConsumerRecord<K, V>, ConsumerError>> {
+        let mut arrival = None;
+        std::future::poll_fn(move |cx| self.poll_record(&asking, &mut arrival, cx))
     }
-    let _waiting = group.wait(Some(lane));
-    loop {
-        let mut arrived = std::pin::pin!(lane.arrived.notified());
-        arrived.as_mut().enable();
-        if let Some(found) = next()? {
-            return Ok(found);
+
+    /// Waits for the next batch.
+    fn recv_batch(
+        self,
+        asking: impl Fn() -> Asking,
+    ) -> impl Future<Output = Result<BatchView, ConsumerError>> {
+        let mut arrival = None;
+        std::future::poll_fn(move |cx| {
+            let mut found = None;
+            loop {
+                let next = || self.shared.next_batch(self.lane, asking(), &mut found);
+                std::task::ready!(self.poll(&mut arrival, cx, next))?;
+                if let Some(batch) = found {
+                    return Poll::Ready(Ok(batch));
+                }
+            }
+        })
+    }
+
+    #[inline]
+    fn poll_record(
+        &self,
+        asking: &impl Fn() -> Asking,
+        arrival: &mut Arrival,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ConsumerRecord<K, V>, ConsumerError>> {
+        let Self { shared, lane, decoder, .. } = self;
+        let (mut raw, mut made) = (None, None);
+        loop {
+            let next = || {
+                while shared.next_record(lane, asking(), true, &mut raw)? {
+                    if decoder.passes() {
+                        return Ok(true);
+                    }
+                    // One that is left out is followed by another.
+                    if let Some(raw) = raw.take()
+                        && let Some(record) = decoder.decode(shared, lane, raw)?
+                    {
+                        made = Some(record);
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            };
+            std::task::ready!(self.poll(arrival, cx, next))?;
+            if let Some(record) = made.take().or_else(|| decoder.pass(&mut raw)) {
+                return Poll::Ready(Ok(record));
+            }
         }
-        arrived.await;
+    }
+
+    /// Ready when `find` says that it has found something; else the task is woken when there may be something to find.
+    #[inline]
+    fn poll(
+        &self,
+        arrival: &mut Arrival,
+        cx: &mut Context<'_>,
+        mut find: impl FnMut() -> Result<bool, ConsumerError>,
+    ) -> Poll<Result<(), ConsumerError>> {
+        // A reader that always finds records must leave room for the fetch task on the same thread.
+        let budget = std::task::ready!(tokio::task::coop::poll_proceed(cx));
+        loop {
+            let found = find();
+            self.group.came_back();
+            if !matches!(found, Ok(false)) {
+                budget.made_progress();
+                return Poll::Ready(found.map(drop));
+            }
+            std::task::ready!(self.poll_arrival(arrival, cx));
+        }
+    }
+
+    /// Ready when somebody has to look again: when something arrived, and once when the call begins to wait.
+    #[cold]
+    fn poll_arrival(&self, arrival: &mut Arrival, cx: &mut Context<'_>) -> Poll<()> {
+        let waits = arrival.is_some();
+        let (arrived, _) = arrival.get_or_insert_with(|| {
+            (Box::pin(self.lane.arrived.clone().notified_owned()), self.group.wait(Some(self.lane)))
+        });
+        match arrived.poll_unpin(cx) {
+            // What comes from now on wakes the task; what came before that must be looked for.
+            Poll::Pending if waits => Poll::Pending,
+            Poll::Pending => Poll::Ready(()),
+            Poll::Ready(()) => {
+                *arrival = None;
+                Poll::Ready(())
+            }
+        }
     }
 }
 

@@ -6,22 +6,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures::{FutureExt, Stream};
+use futures::Stream;
 use klamm_core::TopicPartition;
-use tokio::sync::futures::OwnedNotified;
 
 use super::decode::Decoder;
 use super::error::ConsumerError;
-use super::group::{Group, Waiting};
+use super::group::Group;
 use super::record::ConsumerRecord;
 use super::shared::{Lane, Shared, StreamCaller};
 use super::view::BatchView;
-use super::{receive, receive_batch};
+use super::{Arrival, Reading};
 
 /// The records of one assigned partition, apart from those of the others ([`Consumer::partition_stream`]).
 ///
 /// It belongs to nobody: give it to a task, and partitions are decoded, deserialized and processed in parallel. One that is
-/// slow holds back its own fetches only. It keeps at most its share of `prefetch_max_bytes` queued (at least one answer of
+/// slow holds back its own fetches only. It keeps at most its share of `prefetch_max_bytes` queued (at least one answer, at most two, of
 /// `max.partition.fetch.bytes`), and no memory of others waits for it.
 ///
 /// Dropping it loses nothing: the partition is read by [`Consumer::recv`] and its like again, from the record behind the last
@@ -50,7 +49,7 @@ pub struct PartitionStream<K = Bytes, V = Bytes> {
     lane: Arc<Lane>,
     partition: TopicPartition,
     /// Set while the stream is polled and has nothing.
-    arrived: Option<(Pin<Box<OwnedNotified>>, Waiting)>,
+    arrival: Arrival,
     caller: StreamCaller,
 }
 
@@ -75,7 +74,7 @@ impl<K: 'static, V: 'static> PartitionStream<K, V> {
         partition: TopicPartition,
     ) -> Self {
         let caller = StreamCaller::new(shared.clone());
-        Self { shared, group, decoder, lane, partition, arrived: None, caller }
+        Self { shared, group, decoder, lane, partition, arrival: None, caller }
     }
 
     /// Topic and partition.
@@ -94,8 +93,7 @@ impl<K: 'static, V: 'static> PartitionStream<K, V> {
     ///
     /// Nothing is lost: a record is taken only in the moment it is returned.
     pub async fn recv(&self) -> Result<ConsumerRecord<K, V>, ConsumerError> {
-        let asking = || self.caller.asking();
-        receive(&self.shared, &self.group, &self.lane, asking, &self.decoder).await
+        self.reading().recv(|| self.caller.asking()).await
     }
 
     /// As [`Consumer::recv_batch`](crate::Consumer::recv_batch), for this partition.
@@ -108,7 +106,13 @@ impl<K: 'static, V: 'static> PartitionStream<K, V> {
     ///
     /// Nothing is lost: a batch is taken only in the moment it is returned.
     pub async fn recv_batch(&self) -> Result<BatchView, ConsumerError> {
-        receive_batch(&self.shared, &self.group, &self.lane, || self.caller.asking()).await
+        self.reading().recv_batch(|| self.caller.asking()).await
+    }
+
+    #[inline]
+    fn reading(&self) -> Reading<'_, K, V> {
+        let Self { shared, group, lane, decoder, .. } = self;
+        Reading { shared, group, lane, decoder }
     }
 }
 
@@ -116,42 +120,12 @@ impl<K: 'static, V: 'static> Stream for PartitionStream<K, V> {
     type Item = Result<ConsumerRecord<K, V>, ConsumerError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let stream = &mut *self;
-        let budget = std::task::ready!(tokio::task::coop::poll_proceed(cx));
-        stream.group.polled();
-        loop {
-            let found = stream.shared.next_record(&stream.lane, stream.caller.asking(), true);
-            let found = found.and_then(|found| match found {
-                Some(found) => stream.decoder.decode(&stream.shared, &stream.lane, found).map(Some),
-                None => Ok(None),
-            });
-            match found {
-                Ok(Some(Some(record))) => {
-                    stream.arrived = None;
-                    budget.made_progress();
-                    return Poll::Ready(Some(Ok(record)));
-                }
-                Ok(Some(None)) => {}
-                Ok(None) => {
-                    let waits = stream.arrived.is_some();
-                    let (group, lane) = (&stream.group, &stream.lane);
-                    let (arrived, _) = stream.arrived.get_or_insert_with(|| {
-                        (Box::pin(lane.arrived.clone().notified_owned()), group.wait(Some(lane)))
-                    });
-                    // Once it is registered, what came meanwhile must be looked for again.
-                    match arrived.poll_unpin(cx) {
-                        Poll::Ready(()) => stream.arrived = None,
-                        Poll::Pending if waits => return Poll::Pending,
-                        Poll::Pending => {}
-                    }
-                }
-                Err(ConsumerError::Closed | ConsumerError::NotAssigned { .. }) => return Poll::Ready(None),
-                Err(error) => {
-                    stream.arrived = None;
-                    budget.made_progress();
-                    return Poll::Ready(Some(Err(error)));
-                }
-            }
-        }
+        let mut arrival = self.arrival.take();
+        let item = self.reading().poll_record(&|| self.caller.asking(), &mut arrival, cx);
+        self.arrival = arrival;
+        item.map(|item| match item {
+            Err(ConsumerError::Closed | ConsumerError::NotAssigned { .. }) => None,
+            item => Some(item),
+        })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use klamm_core::TopicPartition;
-use klamm_core::consumer::{ChunkBatch, ChunkBatchIter, ChunkRecord};
+use klamm_core::consumer::{ChunkBatch, ChunkBatchIter};
 use klamm_wire::RecordRef;
 
 use super::error::ConsumerError;
@@ -178,7 +178,7 @@ impl<'a> RecordView<'a> {
     /// The record as one of its own, whose key, value and headers share the batch's memory and keep it alive.
     pub fn keep(&self) -> ConsumerRecord {
         let BatchView { partition, batch } = self.batch;
-        ConsumerRecord::from_chunk(partition.clone(), batch.materialize(&self.record))
+        ConsumerRecord::shared(partition, batch, &self.record)
     }
 
     /// The record as one of its own, copied into memory of its own: a small record then keeps no megabytes alive.
@@ -203,19 +203,27 @@ impl<'a> RecordView<'a> {
 }
 
 impl ConsumerRecord {
-    /// A record as the reader decoded it.
-    pub(super) fn from_chunk(partition: TopicPartition, record: ChunkRecord) -> Self {
-        let TopicPartition { topic, partition } = partition;
+    /// A record of a batch, whose key, value and headers share its memory.
+    #[inline]
+    pub(super) fn shared(partition: &TopicPartition, batch: &ChunkBatch, record: &RecordRef<'_>) -> Self {
+        let share = |bytes| batch.share(bytes);
+        let headers = record.headers();
+        let headers = match headers.len() {
+            0 => Vec::new(),
+            _ => headers
+                .map(|header| RecordHeader { name: share(header.name), value: header.value.map(share) })
+                .collect(),
+        };
         Self {
-            topic,
-            partition,
+            topic: Arc::clone(&partition.topic),
+            partition: partition.partition,
             offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-            timestamp_type: record.timestamp_type.into(),
-            leader_epoch: record.leader_epoch,
-            headers: record.headers.into_iter().map(|(name, value)| RecordHeader { name, value }).collect(),
-            key: record.key,
-            value: record.value,
+            timestamp_ms: record.timestamp,
+            timestamp_type: batch.header().timestamp_type().into(),
+            leader_epoch: batch.header().partition_leader_epoch,
+            headers,
+            key: record.key.map(share),
+            value: record.value.map(share),
         }
     }
 }

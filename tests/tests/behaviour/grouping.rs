@@ -180,6 +180,8 @@ pub(crate) async fn a_reader_that_waits_polls_and_one_that_keeps_a_record_too_lo
         let all = std::pin::pin!(consumer.partition_streams());
         tokio::time::timeout(SOON, all.take(2).collect::<Vec<_>>()).await?
     };
+    // The listener has a task of its own: only records wait for it, not their streams.
+    until("it is assigned", || notes.len() == 1).await?;
     assert_eq!(notes.taken(), ["assigned 2"]);
     let (mut busy, mut stuck) = (streams.remove(1), streams.remove(0));
     let held = stuck.topic_partition().clone();

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use klamm_wire::batch::{BatchHeader, HeaderRef, Records, RecordsIter, RecordsPosition, TimestampType};
 use klamm_wire::{BatchError, Compression, RawBatch, RecordRef};
+use uuid::Uuid;
 
 use super::event::{Aborted, Chunk};
 use crate::TopicPartition;
@@ -110,6 +111,11 @@ impl ChunkReader {
         &self.whole.partition
     }
 
+    /// Id of the topic that it was fetched from; nil if unknown.
+    pub fn topic_id(&self) -> Uuid {
+        self.whole.topic_id
+    }
+
     /// Generation of the chunk.
     pub fn generation(&self) -> u64 {
         self.whole.generation
@@ -138,6 +144,20 @@ impl ChunkReader {
     ///
     /// [`ChunkError`] if a batch is damaged; nothing behind it can be read.
     pub fn next(&mut self, keep: &impl Fn(Bytes) -> Bytes) -> Result<Option<ChunkRecord>, ChunkError> {
+        self.next_as(keep, |_, batch, record| batch.materialize(record))
+    }
+
+    /// As [`Self::next`]; `make` says what becomes of the record, once it is known that there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::next`].
+    #[inline] // into the reader's crate: whatever is made is built where it is handed out
+    pub fn next_as<T>(
+        &mut self,
+        keep: &impl Fn(Bytes) -> Bytes,
+        make: impl FnOnce(&TopicPartition, &ChunkBatch, &RecordRef<'_>) -> T,
+    ) -> Result<Option<T>, ChunkError> {
         loop {
             let Some(open) = &mut self.open else {
                 if !self.open_next(keep)? {
@@ -159,11 +179,10 @@ impl ChunkReader {
                 return Err(ChunkError::Offset { offset: record.offset });
             }
             if record.offset >= self.position {
-                let out = open.materialize(&record);
+                let made = make(&self.whole.partition, open, &record);
+                (self.position, self.epoch) = (record.offset + 1, open.header.partition_leader_epoch);
                 open.at = at;
-                self.position = out.offset + 1;
-                self.epoch = out.leader_epoch;
-                return Ok(Some(out));
+                return Ok(Some(made));
             }
             open.at = at;
         }
@@ -259,10 +278,15 @@ impl ChunkBatch {
         ChunkBatchIter { records: self.records.iter_from(self.at), from, last }
     }
 
+    /// A part of one of its records, which shares the batch's memory.
+    #[inline]
+    pub fn share(&self, part: &[u8]) -> Bytes {
+        self.body.slice_ref(part)
+    }
+
     /// A record of this batch that shares its memory.
-    #[inline] // into the reader's crate: the record is built where it is handed out
     pub fn materialize(&self, record: &RecordRef<'_>) -> ChunkRecord {
-        let slice = |bytes: &[u8]| self.body.slice_ref(bytes);
+        let slice = |bytes: &[u8]| self.share(bytes);
         ChunkRecord {
             offset: record.offset,
             timestamp_ms: record.timestamp,

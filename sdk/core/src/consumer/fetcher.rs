@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
+use uuid::Uuid;
 
+use super::demand::{Demand, Partitions, Views};
 use super::event::{
     Chunk, Effect, EndOfEpoch, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset,
-    Location, OffsetReset, PartitionFailure, StartOffset, Watermarks,
+    Location, OffsetReset, PartitionFailure, StartIn, StartOffset, Watermarks,
 };
 use super::partition::{EARLIEST, Partition, Retry, Stage};
 use super::scan::scan;
@@ -18,8 +20,6 @@ use crate::{Tick, TopicPartition};
 /// What was asked for in a Fetch that is in flight.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    /// Generation and offset of each partition of the session.
-    pub(crate) sent: BTreeMap<TopicPartition, (u64, i64)>,
     /// Bytes of the budget set aside for the answer.
     pub(crate) reserved: usize,
 }
@@ -28,6 +28,7 @@ pub(crate) struct InFlight {
 #[derive(Debug, Default)]
 pub(crate) struct Broker {
     pub(crate) session: Session,
+    pub(crate) demand: Demand,
     pub(crate) in_flight: Option<InFlight>,
     pub(crate) retry: Retry,
 }
@@ -37,7 +38,8 @@ pub(crate) struct Broker {
 pub struct Fetcher {
     pub(crate) settings: FetchSettings,
     pub(crate) rng: fastrand::Rng,
-    pub(crate) partitions: BTreeMap<TopicPartition, Partition>,
+    pub(crate) partitions: Partitions,
+    pub(crate) views: Views,
     pub(crate) brokers: BTreeMap<i32, Broker>,
     /// Partitions with something to take, in the order they got it; each at most once.
     pub(crate) ready: VecDeque<TopicPartition>,
@@ -64,7 +66,8 @@ impl Fetcher {
         Self {
             settings,
             rng,
-            partitions: BTreeMap::new(),
+            partitions: Partitions::default(),
+            views: Views::default(),
             brokers: BTreeMap::new(),
             ready: VecDeque::new(),
             held: 0,
@@ -86,6 +89,7 @@ impl Fetcher {
             Event::Add(partitions) => self.add(now, partitions),
             Event::Remove(partitions) => self.remove(&partitions),
             Event::Begin(starts) => self.begin(starts),
+            Event::BeginIn(starts) => self.begin_in(starts),
             Event::Seek(partition, to) => self.seek(&partition, to),
             Event::Pause(partitions) => self.set_paused(&partitions, true),
             Event::Resume(partitions) => self.set_paused(&partitions, false),
@@ -128,7 +132,8 @@ impl Fetcher {
 
     /// A chunk that waits, because its partition is paused or its own reader is slow, in memory that it shares with others.
     pub fn pinned(&self) -> Option<&Chunk> {
-        self.partitions.values().filter(|p| p.apart || p.paused).find_map(Partition::pinned)
+        let waiting = self.views.pinned().iter().filter_map(|name| self.partitions.get(name));
+        waiting.filter(|partition| partition.apart || partition.paused).find_map(Partition::pinned)
     }
 
     /// The chunk that [`Self::pinned`] gave, and has a copy of its `records` now.
@@ -154,6 +159,11 @@ impl Fetcher {
     /// Assigned partitions.
     pub fn assignment(&self) -> impl Iterator<Item = &TopicPartition> {
         self.partitions.keys()
+    }
+
+    /// Topics of the assigned partitions.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.partitions.topics()
     }
 
     /// Whether a partition is assigned.
@@ -182,6 +192,11 @@ impl Fetcher {
     /// As [`Self::position`], with the leader epoch of the record before; -1 if unknown.
     pub fn place(&self, partition: &TopicPartition) -> Option<(i64, i32)> {
         self.partitions.get(partition)?.place()
+    }
+
+    /// As [`Self::place`], with the id of the topic that it is a place of; nil if unknown.
+    pub fn place_in_topic(&self, partition: &TopicPartition) -> Option<((i64, i32), Uuid)> {
+        self.partitions.get(partition)?.place_in_topic()
     }
 
     /// Number of what is read now: chunks of another one are void. `None` if the partition is not assigned.
@@ -235,7 +250,7 @@ impl Fetcher {
     }
 
     fn assign(&mut self, now: Tick, wanted: Vec<(TopicPartition, StartOffset)>) {
-        let mut old = std::mem::take(&mut self.partitions);
+        let mut old = self.partitions.take();
         self.ready.clear();
         for (name, start) in wanted {
             let generation = self.next_generation();
@@ -282,6 +297,15 @@ impl Fetcher {
             }
         }
         self.wake = true;
+    }
+
+    fn begin_in(&mut self, starts: Vec<StartIn>) {
+        let begin = |StartIn { partition: name, topic_id, place }| {
+            let same = self.partitions.get_mut(&name).is_some_and(|partition| partition.expect(topic_id));
+            (name, place.filter(|_| same))
+        };
+        let starts = starts.into_iter().map(begin).collect();
+        self.begin(starts);
     }
 
     fn seek(&mut self, name: &TopicPartition, to: StartOffset) {
@@ -386,7 +410,9 @@ impl Fetcher {
 
     fn fetched(&mut self, now: Tick, id: i32, answer: FetchAnswer, out: &mut Vec<Effect>) {
         let Some(broker) = self.brokers.get_mut(&id) else { return };
-        let Some(in_flight) = broker.in_flight.take() else { return };
+        if broker.in_flight.take().is_none() {
+            return;
+        }
         if let Some(error) = answer.error {
             // A session that is gone is no failure of the broker, but must not turn into a busy loop either.
             if !broker.session.refused(error) || broker.retry.failures > 0 {
@@ -405,17 +431,17 @@ impl Fetcher {
                 if let Some(told) = data.watermarks {
                     broker.session.told(&name, told);
                 }
-                known.push((name, data));
+                let asked = broker.session.asked(&name);
+                known.push((name, asked, data));
             }
         }
-        for (name, data) in known {
+        for (name, asked, data) in known {
             if let (Some(told), Some(partition)) = (data.watermarks, self.partitions.get_mut(&name)) {
                 partition.watermarks = Some(told);
             }
-            let sent = in_flight.sent.get(&name).copied();
             let current = self.partitions.get(&name).map(|p| (p.generation, p.stage));
             if let (Some((generation, offset)), Some((now_generation, Stage::Fetch { offset: now_offset }))) =
-                (sent, current)
+                (asked, current)
                 && (generation, offset) == (now_generation, now_offset)
             {
                 self.fetched_partition(now, &name, offset, data, shared, out);
@@ -471,8 +497,10 @@ impl Fetcher {
             }
             partition.stage = Stage::Fetch { offset: scan.next };
             let epoch = std::mem::replace(&mut partition.epoch, scan.epoch);
+            let (topic_id, labelled) = partition.topic(name);
             partition.push(Chunk {
-                partition: name.clone(),
+                partition: labelled,
+                topic_id,
                 generation: partition.generation,
                 from: offset,
                 epoch,
@@ -544,16 +572,9 @@ impl Fetcher {
         let Some(broker) = self.brokers.get_mut(&id) else { return };
         broker.retry.failures = broker.retry.failures.saturating_add(1);
         broker.retry.at = Some(now + self.settings.backoff.delay(broker.retry.failures, &mut self.rng));
-        let mut left = Vec::new();
-        for (name, partition) in &mut self.partitions {
-            if partition.replica.is_some_and(|(replica, _)| replica == id) {
-                left.push(name.clone());
-            }
-            if partition.leader.is_some_and(|leader| leader.broker == id) {
-                self.refresh.insert(name.topic.clone());
-            }
-        }
-        for name in left {
+        let led = self.partitions.iter().filter(|(_, p)| p.leader.is_some_and(|leader| leader.broker == id));
+        self.refresh.extend(led.map(|(name, _)| name.topic.clone()));
+        for name in self.partitions.named(|p| p.replica.is_some_and(|(replica, _)| replica == id)) {
             self.leave_replica(now, &name);
         }
     }
@@ -572,8 +593,10 @@ impl Fetcher {
 
     /// What [`Bug::SkipAfterReconnect`] does.
     fn skip_one(&mut self, id: i32) {
-        for partition in self.partitions.values_mut().filter(|p| p.leader.is_some_and(|l| l.broker == id)) {
-            if let Stage::Fetch { offset } = &mut partition.stage {
+        for name in self.partitions.named(|p| p.leader.is_some_and(|l| l.broker == id)) {
+            if let Some(partition) = self.partitions.get_mut(&name)
+                && let Stage::Fetch { offset } = &mut partition.stage
+            {
                 *offset += 1;
             }
         }
@@ -618,8 +641,8 @@ impl Fetcher {
         }
         let Some(ends) = ends else {
             // A broker from before KIP-320: there is nothing to find out.
-            for partition in self.partitions.values_mut().filter(|p| p.stage.asked() == Some(lookup)) {
-                partition.validated();
+            for name in self.partitions.named(|p| p.stage.asked() == Some(lookup)) {
+                self.partitions.get_mut(&name).into_iter().for_each(Partition::validated);
             }
             return;
         };
@@ -678,12 +701,7 @@ impl Fetcher {
 
     /// Returns `true` if somebody still waited for the lookup.
     fn forget_lookup(&mut self, now: Tick, lookup: u64) -> bool {
-        let waiting: Vec<_> = self
-            .partitions
-            .iter()
-            .filter(|(_, p)| p.stage.asked() == Some(lookup))
-            .map(|(name, _)| name.clone())
-            .collect();
+        let waiting = self.partitions.named(|p| p.stage.asked() == Some(lookup));
         for name in &waiting {
             if let Some(partition) = self.partitions.get_mut(name)
                 && let Stage::Locate { asked, .. } | Stage::Validate { asked, .. } = &mut partition.stage

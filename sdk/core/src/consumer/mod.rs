@@ -18,6 +18,7 @@
 //! sent. So every record is handed out once and in order, whatever arrives twice, late or from a former leader.
 
 mod chunk;
+mod demand;
 mod event;
 mod fetcher;
 mod lookup;
@@ -33,7 +34,7 @@ pub use chunk::{ChunkBatch, ChunkBatchIter, ChunkError, ChunkReader, ChunkRecord
 pub use event::{
     Aborted, BY_DURATION, Chunk, Effect, EndOfEpoch, EpochLookup, Event, FetchAnswer, FetchPlan,
     FetchSettings, FetchTarget, FetchedPartition, Handout, Isolation, Leader, ListedOffset, Location, Lookup,
-    OffsetReset, PartitionFailure, StartOffset, Watermarks,
+    OffsetReset, PartitionFailure, StartIn, StartOffset, Watermarks,
 };
 pub use fetcher::Fetcher;
 pub use lookup::OffsetLookup;

@@ -7,13 +7,13 @@
 //!                               └─▶ listener, assignors: on tasks of their own
 //! ```
 //!
-//! One short lock, `machine`, taken before those of the reader and the fetcher, and never held while code of the application
-//! runs. [`drive`] carries out what the machine wants; it decides nothing.
+//! One short lock, `machine`, taken before those of the reader and the fetcher ([`Rank`]). [`drive`] carries out what the machine wants; it decides nothing.
 
 mod closing;
 mod commits;
 mod drive;
 mod error;
+mod holders;
 mod listener;
 mod requests;
 mod turns;
@@ -21,7 +21,7 @@ mod turns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use klamm_core::assign::{Assignor, RebalanceProtocol};
@@ -38,6 +38,7 @@ use tokio::sync::{Notify, oneshot};
 use self::closing::Closing;
 use self::requests::Asker;
 use super::error::ConsumerError;
+use super::lock::{Ordered, Rank};
 use super::shared::{Lane, Shared};
 use crate::rt::Task;
 
@@ -117,7 +118,7 @@ pub(super) struct Group {
     config: Arc<GroupConfig>,
     /// In the order of preference.
     assignors: Vec<(Arc<str>, SharedAssignor)>,
-    machine: Mutex<Machine>,
+    machine: Ordered<Machine>,
     /// Wakes the group task.
     work: Notify,
     /// Wakes whoever waits for the membership to end.
@@ -125,8 +126,7 @@ pub(super) struct Group {
     /// Wakes commits that wait for later ones.
     commit_over: Notify,
     closed: AtomicBool,
-    /// Calls for records so far, and those that wait at this moment.
-    polls: AtomicU64,
+    /// Calls for records that wait at this moment.
     waiting: AtomicUsize,
     stalled: AtomicBool,
 }
@@ -178,29 +178,29 @@ impl Group {
         let membership = Membership::new(settings, client.rt().rng("group"));
         let named =
             |assignor: Box<dyn Assignor>| (Arc::from(assignor.name()), Arc::new(Mutex::new(assignor)));
+        let machine = Machine {
+            mode: Mode::Free,
+            membership,
+            effects: Vec::new(),
+            replies: BTreeMap::new(),
+            attempts: 0,
+            order: CommitOrder::default(),
+            closing: None,
+            listener: None,
+            topics: BTreeSet::new(),
+            resubscribed: false,
+            following: None,
+            task: None,
+        };
         Arc::new(Self {
             shared,
             config: Arc::new(config),
             assignors: assignors.into_iter().map(named).collect(),
-            machine: Mutex::new(Machine {
-                mode: Mode::Free,
-                membership,
-                effects: Vec::new(),
-                replies: BTreeMap::new(),
-                attempts: 0,
-                order: CommitOrder::default(),
-                closing: None,
-                listener: None,
-                topics: BTreeSet::new(),
-                resubscribed: false,
-                following: None,
-                task: None,
-            }),
+            machine: Ordered::new(Rank::Group, machine),
             work: Notify::new(),
             ended: Notify::new(),
             commit_over: Notify::new(),
             closed: AtomicBool::new(false),
-            polls: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             stalled: AtomicBool::new(false),
         })
@@ -412,9 +412,9 @@ impl Group {
         }
     }
 
-    /// Counts a call for records. Cheap enough for every record.
-    pub(super) fn polled(&self) {
-        self.polls.fetch_add(1, Ordering::Relaxed);
+    /// Somebody has called for records; [`Shared::calls`] counts that already.
+    #[inline]
+    pub(super) fn came_back(&self) {
         if self.stalled.load(Ordering::Relaxed) {
             self.work.notify_one();
         }

@@ -1,11 +1,14 @@
 //! A small cluster that answers, fails, moves leaders and forgets sessions in any order, and what must hold
 //! whatever it does: every record once and in order, one Fetch per leader, the budget kept, and everything read
-//! in the end.
+//! in the end. A second fetcher is told the same and looks at all partitions each time: it must say the same.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
 use proptest::prelude::*;
 
+use super::super::demand::Want;
+use super::super::partition::Stage;
 use super::*;
 
 const PARTITIONS: i32 = 4;
@@ -34,6 +37,11 @@ enum Act {
     Seek(i32, i64),
     Pause(i32),
     Resume(i32),
+    SetApart(i32, bool),
+    /// What the reader of a partition of its own takes.
+    TakeApart(i32),
+    Add(i32),
+    Remove(i32),
     Assign(u8),
     Wait(u16),
 }
@@ -55,6 +63,10 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..PARTITIONS, 0..END).prop_map(|(p, to)| Act::Seek(p, to)),
         1 => (0..PARTITIONS).prop_map(Act::Pause),
         2 => (0..PARTITIONS).prop_map(Act::Resume),
+        2 => (0..PARTITIONS, any::<bool>()).prop_map(|(p, apart)| Act::SetApart(p, apart)),
+        4 => (0..PARTITIONS).prop_map(Act::TakeApart),
+        1 => (0..PARTITIONS).prop_map(Act::Add),
+        1 => (0..PARTITIONS).prop_map(Act::Remove),
         1 => any::<u8>().prop_map(Act::Assign),
         3 => (1u16..2_000).prop_map(Act::Wait),
     ]
@@ -85,8 +97,57 @@ struct ServerSession {
     partitions: BTreeMap<TopicPartition, (i64, i32)>,
 }
 
+/// What a walk over all partitions finds that a broker is wanted for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Walked {
+    wanted: BTreeMap<TopicPartition, Want>,
+    full: bool,
+    held_back: bool,
+    starving: bool,
+    refused: bool,
+}
+
+/// As the plan was once made: by looking at every partition.
+fn walk(fetcher: &Fetcher, now: Tick) -> BTreeMap<i32, Walked> {
+    let settings = fetcher.settings();
+    let enough = (settings.prefetch_bytes / fetcher.partitions.len().max(1)).max(1);
+    let next = settings.max_partition_bytes as usize;
+    let apart = fetcher.partitions.iter().filter(|(_, p)| p.apart);
+    let apart: BTreeSet<i32> = apart.filter_map(|(_, p)| p.source()).collect();
+    let mut found: BTreeMap<i32, Walked> = BTreeMap::new();
+    for (name, partition) in fetcher.partitions.iter() {
+        let (Some(leader), Some(source), false) = (partition.leader, partition.source(), partition.paused)
+        else {
+            continue;
+        };
+        let walked = found.entry(source).or_default();
+        let Stage::Fetch { offset } = partition.stage else { continue };
+        if partition.retry.at.is_some() || partition.has_failed() {
+            continue;
+        }
+        let queued = partition.queued_bytes;
+        if apart.contains(&source) && queued > 0 && (queued + next > enough || queued > next) {
+            walked.held_back = true;
+            continue;
+        }
+        walked.full |= queued >= enough || queued > next;
+        walked.starving |= partition.starving && partition.queue.is_empty();
+        walked.refused |= partition.refused.at.is_some_and(|at| at > now);
+        let target = FetchTarget {
+            partition: name.clone(),
+            topic_id: leader.topic_id,
+            leader_epoch: leader.epoch,
+            offset,
+        };
+        walked.wanted.insert(name.clone(), Want { target, generation: partition.generation });
+    }
+    found
+}
+
 struct World {
     fetcher: Fetcher,
+    /// Told the same, and made to look at every partition each time.
+    walker: Fetcher,
     now: Tick,
     logs: Vec<Vec<(i64, Bytes)>>,
     leaders: Vec<(i32, i32)>,
@@ -122,8 +183,10 @@ impl World {
             reset: OffsetReset::Earliest,
             ..settings()
         };
+        let fetcher = || Fetcher::new(settings.clone(), fastrand::Rng::with_seed(3));
         let mut world = Self {
-            fetcher: Fetcher::new(settings, fastrand::Rng::with_seed(3)),
+            fetcher: fetcher(),
+            walker: fetcher(),
             now: Tick::ZERO,
             logs: (0..PARTITIONS as usize).map(log).collect(),
             leaders: (0..PARTITIONS).map(|p| (p % BROKERS, 0)).collect(),
@@ -155,10 +218,54 @@ impl World {
         self.step(Event::Located(all));
     }
 
+    /// Does the same to both fetchers; whatever they say has to be the same.
+    fn both<T: PartialEq + Debug>(&mut self, act: impl Fn(&mut Fetcher, Tick) -> T) -> T {
+        let said = act(&mut self.fetcher, self.now);
+        self.walker.partitions.mark_all();
+        let other = act(&mut self.walker, self.now);
+        assert_eq!(said, other, "one looks at what has changed, the other one at everything");
+        assert_eq!(self.fetcher.deadline(), self.walker.deadline());
+        said
+    }
+
     fn step(&mut self, event: Event) {
-        let mut out = vec![];
-        self.fetcher.step(self.now, event, &mut out);
+        let out = self.both(|fetcher, now| {
+            let mut out = vec![];
+            fetcher.step(now, event.clone(), &mut out);
+            out
+        });
+        self.check_demands(&out);
         self.apply(out);
+    }
+
+    /// What brokers are wanted for is what a walk finds, and is what those know that were just asked.
+    fn check_demands(&self, effects: &[Effect]) {
+        let mut walked = walk(&self.fetcher, self.now);
+        for (id, broker) in &self.fetcher.brokers {
+            let found = walked.remove(id);
+            let demand = &broker.demand;
+            assert_eq!(demand.is_active(), found.is_some());
+            let found = found.unwrap_or_default();
+            let asks_for = if found.full { 0 } else { found.wanted.len() };
+            assert_eq!(demand.asks_for(), asks_for, "broker {id}: {found:?}, {demand:?}");
+            assert_eq!((demand.is_starving(), demand.is_refused()), (found.starving, found.refused));
+            let asked = effects.iter().find_map(|effect| match effect {
+                Effect::Fetch { broker, plan } if broker == id => Some(plan),
+                _ => None,
+            });
+            if let Some(plan) = asked {
+                assert_eq!(broker.session.known(), &found.wanted, "broker {id}");
+                assert_eq!(plan.max_wait < 500 * MS, found.held_back);
+                assert_eq!(plan.near, !found.refused);
+            }
+        }
+        assert!(walked.is_empty(), "brokers are missing: {walked:?}");
+        let brokers = self.fetcher.brokers.values().filter_map(|broker| broker.retry.at);
+        let partitions = self.fetcher.partitions.iter().map(|(_, partition)| partition);
+        let lost = partitions.clone().filter(|p| !p.has_failed()).filter_map(|p| p.lost);
+        let lost = lost.map(|(since, _)| since + self.fetcher.settings().locate_limit);
+        let due = brokers.chain(partitions.filter_map(|p| p.retry.at)).chain(lost).min();
+        assert_eq!(self.fetcher.deadline(), due);
     }
 
     fn apply(&mut self, effects: Vec<Effect>) {
@@ -189,6 +296,9 @@ impl World {
     /// waits with empty hands does not count what the application keeps, and then each leader's answer may have
     /// exceeded its limit by one batch.
     fn check_budget(&self) {
+        if self.fetcher.partitions.iter().any(|(_, partition)| partition.apart) {
+            return; // whose reader waits is served whatever others have queued
+        }
         let asked = |r: &Request| if let Request::Fetch(_, plan) = r { plan.max_bytes as usize } else { 0 };
         let asked: usize = self.pending.iter().map(asked).sum();
         let used = asked + self.queued;
@@ -264,7 +374,7 @@ impl World {
     }
 
     fn fetcher_queue(&self) -> usize {
-        self.fetcher.partitions.values().map(|p| p.queued_bytes).sum()
+        self.fetcher.partitions.iter().map(|(_, p)| p.queued_bytes).sum()
     }
 
     /// What a broker answers, sessions included.
@@ -320,8 +430,24 @@ impl World {
 
     /// Takes a chunk and reads at most `limit` records of it.
     fn take(&mut self, limit: usize, then: impl FnOnce(&mut Self, ChunkReader)) -> bool {
-        let mut out = vec![];
-        let item = self.fetcher.take(self.now, &mut out);
+        self.take_of(None, limit, then)
+    }
+
+    /// As [`Self::take`], with a partition for its own reader.
+    fn take_of(
+        &mut self,
+        apart: Option<i32>,
+        limit: usize,
+        then: impl FnOnce(&mut Self, ChunkReader),
+    ) -> bool {
+        let (item, out) = self.both(|fetcher, now| {
+            let mut out = vec![];
+            let item = match apart {
+                Some(partition) => fetcher.take_from(now, &tp(partition), &mut out),
+                None => fetcher.take(now, &mut out),
+            };
+            (item, out)
+        });
         if let Some(Handout::Chunk(chunk)) = &item {
             self.queued -= chunk.records.len();
             self.kept += chunk.records.len();
@@ -348,15 +474,18 @@ impl World {
         let rest = reader.into_rest();
         self.kept -= rest.records.len();
         let before = self.fetcher_queue();
-        self.fetcher.give_back(rest);
+        self.both(|fetcher, _| fetcher.give_back(rest.clone()));
         self.queued += self.fetcher_queue() - before;
         self.wake = true;
     }
 
     fn wait(&mut self, by: Duration) {
         self.now += by;
-        let mut out = vec![];
-        self.fetcher.on_deadline(self.now, &mut out);
+        let out = self.both(|fetcher, now| {
+            let mut out = vec![];
+            fetcher.on_deadline(now, &mut out);
+            out
+        });
         assert!(self.fetcher.deadline().is_none_or(|at| at > self.now), "a deadline that came stays due");
         self.apply(out);
     }
@@ -433,6 +562,18 @@ impl World {
             }
             Act::Pause(partition) => self.step(Event::Pause(vec![tp(partition)])),
             Act::Resume(partition) => self.step(Event::Resume(vec![tp(partition)])),
+            Act::SetApart(partition, apart) => self.step(Event::SetApart(tp(partition), apart)),
+            Act::TakeApart(partition) => {
+                self.take_of(Some(partition), usize::MAX, |_, _| {});
+            }
+            Act::Add(partition) => {
+                self.remove(partition);
+                self.step(Event::Add(vec![tp(partition)]));
+                self.expected.insert(tp(partition), 0);
+                self.step(Event::Begin(vec![(tp(partition), Some((0, -1)))]));
+                self.tell_leaders();
+            }
+            Act::Remove(partition) => self.remove(partition),
             Act::Assign(mask) => {
                 self.assign(mask);
                 self.queued = self.fetcher_queue();
@@ -441,9 +582,17 @@ impl World {
         }
     }
 
+    fn remove(&mut self, partition: i32) {
+        let before = self.fetcher_queue();
+        self.step(Event::Remove(vec![tp(partition)]));
+        self.queued -= before - self.fetcher_queue();
+        self.expected.remove(&tp(partition));
+    }
+
     /// With brokers that answer and a reader that reads, every record arrives.
     fn finish(&mut self) {
         (0..PARTITIONS).for_each(|partition| self.act(&Act::Resume(partition)));
+        (0..PARTITIONS).for_each(|partition| self.act(&Act::SetApart(partition, false)));
         self.tell_leaders();
         for _ in 0..1_000 {
             if self.expected.values().all(|next| *next == END) {
@@ -480,7 +629,12 @@ proptest! {
             }).collect();
             let asked_back = matches!(
                 act,
-                Act::Seek(..) | Act::Assign(_) | Act::TakeSome(_) | Act::Damage(_) | Act::PartitionError(..)
+                Act::Seek(..)
+                    | Act::Assign(_)
+                    | Act::Add(_)
+                    | Act::TakeSome(_)
+                    | Act::Damage(_)
+                    | Act::PartitionError(..)
             );
             world.act(&act);
             for (name, before) in positions {

@@ -2,6 +2,9 @@
 //! asked for records. In virtual time.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 
+mod chosen;
+mod turns;
+
 use std::time::Duration;
 
 use broker_lite::Cluster;
@@ -41,6 +44,14 @@ impl Rig {
             producer.send_and_wait(Record::new(TOPIC).partition(value % 2).value("v")).await?;
         }
         Ok(Self { cluster, client, faults })
+    }
+
+    async fn write(&self, partition: i32, count: usize) -> Outcome {
+        let producer: Producer = Producer::builder().client(&self.client).build()?;
+        for _ in 0..count {
+            producer.send_and_wait(Record::new(TOPIC).partition(partition).value("v")).await?;
+        }
+        Ok(())
     }
 
     fn builder(&self) -> ConsumerBuilder {

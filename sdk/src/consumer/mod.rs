@@ -16,6 +16,8 @@ mod drive;
 mod error;
 mod group;
 mod intercept;
+mod labels;
+mod lock;
 mod offsets;
 mod record;
 mod shared;

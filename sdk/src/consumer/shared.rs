@@ -1,8 +1,8 @@
 //! What the application's calls and the fetch task share.
 //!
-//! Short locks, taken in this order: that of the common [`Lane`] (decoding), those of partitions that have a lane of their own,
-//! `own` (which have), and `machine` (deciding). None is held while waiting or while code of the application runs, and the
-//! fetch task takes one of a lane only when a log was cut: decompression does not delay fetching.
+//! Short locks, taken in the order of their [`Rank`]s: that of the common [`Lane`] (decoding), that of a partition that has a lane of
+//! its own, `own` (which have), and `machine` (deciding). The fetch task takes one of a lane only when a log was cut: decompression
+//! does not delay fetching.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use bytes::Bytes;
 use klamm_core::Tick;
 use klamm_core::TopicPartition;
 use klamm_core::consumer::{
-    ChunkError, ChunkReader, Effect, Event, Fetcher, Handout, Isolation, PartitionFailure, StartOffset,
-    Watermarks,
+    ChunkError, ChunkReader, Effect, Event, Fetcher, Handout, Isolation, PartitionFailure, StartIn,
+    StartOffset, Watermarks,
 };
 use klamm_core::group::{CommittedOffset, Offsets};
 use klamm_wire::planted::{Bug, planted};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -25,9 +25,14 @@ use super::budget::Budget;
 use super::error::ConsumerError;
 use super::group::{Asking, Caller, Place, Turns};
 use super::intercept::Teller;
+use super::labels::{Labels, TopicOf};
+use super::lock::{Guard, Ordered, Rank};
 use super::record::ConsumerRecord;
 use super::view::BatchView;
 use crate::client::Client;
+
+#[cfg(test)]
+mod tests;
 
 /// The fetcher and the effects that the fetch task has not carried out yet.
 #[derive(Debug)]
@@ -37,10 +42,10 @@ pub(super) struct Machine {
 }
 
 /// Where records come from: all partitions in turn, or one that is read for itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lane {
     partition: Option<TopicPartition>,
-    reader: Mutex<Reader>,
+    reader: Ordered<Reader>,
     /// Wakes whoever waits for records; at the common lane also for positions and partitions.
     pub(super) arrived: Arc<Notify>,
     /// The partition was taken away, or is read together with the others again.
@@ -52,8 +57,16 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    fn own(partition: TopicPartition) -> Self {
-        Self { partition: Some(partition), ..Self::default() }
+    fn new(partition: Option<TopicPartition>) -> Self {
+        let rank = if partition.is_some() { Rank::Lane } else { Rank::Common };
+        Self {
+            partition,
+            reader: Ordered::new(rank, Reader::default()),
+            arrived: Arc::default(),
+            ended: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            calls: AtomicU64::new(0),
+        }
     }
 
     fn end(&self) {
@@ -101,13 +114,13 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     /// Who hears of commits.
     pub(super) commits: Teller,
-    machine: Mutex<Machine>,
+    machine: Ordered<Machine>,
     pub(super) common: Arc<Lane>,
-    own: Mutex<BTreeMap<TopicPartition, Arc<Lane>>>,
+    own: Ordered<BTreeMap<TopicPartition, Arc<Lane>>>,
     /// Topics come from what there is, so that asking for one that is gone must not create it again.
     never_creates: AtomicBool,
-    /// Ids that topics had when they were assigned from a store.
-    topic_ids: Mutex<TopicIds>,
+    /// Of which topics records are that were handed out.
+    labels: Mutex<Labels>,
     closed: AtomicBool,
     /// Partitions whose topics were created again since somebody looked: what was committed of them counts no more.
     pub(super) recreated: Mutex<BTreeSet<TopicPartition>>,
@@ -121,13 +134,13 @@ pub(super) struct Shared {
 
 /// Somebody who has records and is not done with them, or does not come for those that are there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Holder {
+pub(super) struct Holder<C = Option<Caller>> {
     /// Of which lane; `None` for the common one.
-    lane: Option<TopicPartition>,
+    pub(super) lane: Option<TopicPartition>,
     /// `None` for a call that waits, or seems to.
-    caller: Option<Caller>,
+    pub(super) caller: C,
     /// Changes whenever it comes back.
-    asked: u64,
+    pub(super) asked: u64,
 }
 
 /// A stream as one who asks for records. What it had when it is dropped, the task has that drops it.
@@ -158,14 +171,17 @@ impl Drop for StreamCaller {
     }
 }
 
-/// Topics by name.
-pub(super) type TopicIds = BTreeMap<Arc<str>, Uuid>;
-
 impl Reader {
     /// Where the partition stands, if it has a position.
     fn place(&self, machine: &Machine, name: &TopicPartition) -> Option<Place> {
+        self.place_in_topic(machine, name).map(|(place, _)| place)
+    }
+
+    /// As [`Self::place`], with the id of the topic that it is a place of; nil if unknown.
+    fn place_in_topic(&self, machine: &Machine, name: &TopicPartition) -> Option<(Place, Uuid)> {
         let open = self.open.as_ref().filter(|open| open.partition() == name);
-        open.map(|open| (open.position(), open.epoch())).or_else(|| machine.fetcher.place(name))
+        open.map(|open| ((open.position(), open.epoch()), open.topic_id()))
+            .or_else(|| machine.fetcher.place_in_topic(name))
     }
 }
 
@@ -176,11 +192,11 @@ impl Shared {
             settings,
             budget: Arc::default(),
             commits,
-            machine: Mutex::new(Machine { fetcher, effects: Vec::new() }),
-            common: Arc::default(),
-            own: Mutex::default(),
+            machine: Ordered::new(Rank::Fetcher, Machine { fetcher, effects: Vec::new() }),
+            common: Arc::new(Lane::new(None)),
+            own: Ordered::new(Rank::Lanes, BTreeMap::new()),
             never_creates: AtomicBool::new(false),
-            topic_ids: Mutex::default(),
+            labels: Mutex::default(),
             closed: AtomicBool::new(false),
             recreated: Mutex::default(),
             streams: AtomicU64::new(0),
@@ -223,7 +239,7 @@ impl Shared {
         self.machine().fetcher.assignment().cloned().collect()
     }
 
-    pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
+    pub(super) fn machine(&self) -> Guard<'_, Machine> {
         self.machine.lock()
     }
 
@@ -239,8 +255,8 @@ impl Shared {
         let mut reader = self.common.reader.lock();
         let turns = Turns::anew(&reader.turns);
         *reader = Reader { turns, ..Reader::default() };
-        self.topic_ids.lock().clear();
-        for lane in std::mem::take(&mut *self.own.lock()).into_values() {
+        let lanes = std::mem::take(&mut *self.own.lock());
+        for lane in lanes.into_values() {
             let _reading = lane.reader.lock();
             self.common.called(lane.calls());
             lane.end();
@@ -248,12 +264,20 @@ impl Shared {
         self.step(Event::Assign(partitions));
     }
 
-    pub(super) fn set_topic_ids(&self, ids: TopicIds) {
-        *self.topic_ids.lock() = ids;
+    /// The topic of a record. One that was not handed out here counts as of the topic that has the name now.
+    pub(super) fn topic_of<K, V>(&self, record: &ConsumerRecord<K, V>) -> TopicOf {
+        let known = self.labels.lock().topic(&record.topic);
+        known.unwrap_or_else(|| TopicOf {
+            id: self.topic_now(&record.topic_partition()),
+            generation: u64::MAX,
+        })
     }
 
-    pub(super) fn topic_ids(&self) -> TopicIds {
-        self.topic_ids.lock().clone()
+    /// Id of the topic that a partition is read from, or else of the one that the metadata tell of; nil if there is none.
+    pub(super) fn topic_now(&self, partition: &TopicPartition) -> Uuid {
+        let read = self.machine().fetcher.place_in_topic(partition).map(|(_, id)| id);
+        let told = || self.client.metadata().topics.get(&partition.topic).map(|topic| topic.id);
+        read.filter(|id| !id.is_nil()).or_else(told).unwrap_or_default()
     }
 
     /// From now on what was handed out is told from what is done, for commits.
@@ -291,8 +315,8 @@ impl Shared {
         {
             let machine = self.machine();
             for name in partitions {
-                if let Some(place) = reader.place(&machine, name) {
-                    reader.turns.stopped(name, place);
+                if let Some((place, topic)) = reader.place_in_topic(&machine, name) {
+                    reader.turns.stopped(name, place, topic);
                 }
             }
         }
@@ -309,7 +333,7 @@ impl Shared {
         if self.lane(partition).is_some() {
             return Some(None);
         }
-        let lane = Arc::new(Lane::own(partition.clone()));
+        let lane = Arc::new(Lane::new(Some(partition.clone())));
         reader.turns.over_in(partition, [Caller::task(); 2]);
         reader.beside = true;
         self.tasks.store(reader.turns.tasks(), Ordering::Relaxed);
@@ -317,6 +341,8 @@ impl Shared {
             let own = &mut *lane.reader.lock();
             own.turns.go_on(partition, &mut reader.turns);
             own.open = reader.open.take_if(|open| open.partition() == partition);
+            let open = own.open.iter();
+            open.for_each(|open| own.turns.reads(partition, open.topic_id()));
         }
         self.own.lock().insert(partition.clone(), lane.clone());
         self.step(Event::SetApart(partition.clone(), true));
@@ -402,27 +428,42 @@ impl Shared {
         self.step(Event::Begin(found.into_iter().map(|(name, at)| (name, at.map(place))).collect()));
     }
 
+    /// As [`Self::begin`], of partitions that are those of certain topics.
+    pub(super) fn begin_in(&self, starts: Vec<StartIn>) {
+        self.step(Event::BeginIn(starts));
+    }
+
     /// Offsets to commit: behind what was handed out, or with `done` behind what is done; where nothing was handed out yet,
     /// where reading begins, so that others begin there, too.
     pub(super) fn committable(&self, partitions: &BTreeSet<TopicPartition>, done: bool) -> Offsets {
+        let at = |(offset, epoch)| CommittedOffset::new(offset).leader_epoch(epoch);
+        let places = self.places(partitions, done).into_iter();
+        places.map(|(name, place, _)| (name, at(place))).collect()
+    }
+
+    /// As [`Self::committable`], with the ids of the topics that these are places of; nil where unknown.
+    pub(super) fn places(
+        &self,
+        partitions: &BTreeSet<TopicPartition>,
+        done: bool,
+    ) -> Vec<(TopicPartition, Place, Uuid)> {
         let done = done && !planted(Bug::CommitWhatIsNotDone);
         let common = self.common.reader.lock();
-        let place = |reader: &Reader, name: &TopicPartition| {
-            let turn = reader.turns.place(name, done);
-            turn.or_else(|| reader.place(&self.machine(), name))
-        };
-        let committed = |name: &TopicPartition| {
-            let (offset, epoch) = match self.lane(name) {
+        let unread = |reader: &Reader, name: &TopicPartition| reader.place_in_topic(&self.machine(), name);
+        let standing = common.turns.standing(done);
+        let found = |name: &TopicPartition| {
+            let (place, topic) = match self.lane(name) {
                 Some(lane) => {
                     let held = common.turns.held_at(name).filter(|_| done);
-                    let own = place(&lane.reader.lock(), name)?;
-                    held.map_or(own, |held| held.min(own))
+                    let own = lane.reader.lock();
+                    let (place, topic) = own.turns.standing(done)(name).or_else(|| unread(&own, name))?;
+                    (held.map_or(place, |held| held.min(place)), topic)
                 }
-                None => place(&common, name)?,
+                None => standing(name).or_else(|| unread(&common, name))?,
             };
-            Some((name.clone(), CommittedOffset::new(offset).leader_epoch(epoch)))
+            Some((name.clone(), place, topic))
         };
-        partitions.iter().filter_map(committed).collect()
+        partitions.iter().filter_map(found).collect()
     }
 
     /// Does something with the reader of a partition.
@@ -585,8 +626,11 @@ impl Shared {
         mut decode: impl FnMut(&mut ChunkReader) -> Result<Option<i64>, ChunkError>,
     ) -> Result<bool, ConsumerError> {
         let [caller, task] = asking;
-        if anew && lane.partition.is_some() && self.tasks.load(Ordering::Relaxed) & task.bit() != 0 {
-            self.asks_elsewhere(task);
+        if anew && lane.partition.is_some() {
+            let tasks = self.tasks.load(Ordering::Relaxed);
+            if tasks != 0 && tasks & task.bit() != 0 {
+                self.asks_elsewhere(task);
+            }
         }
         let reader = &mut *lane.reader.lock();
         if anew {
@@ -634,6 +678,8 @@ impl Shared {
                 None => return Ok(false),
                 Some(Handout::Failed { partition, failure }) => return Err(self.failed(partition, failure)),
                 Some(Handout::Chunk(chunk)) => {
+                    self.labels.lock().note(&chunk);
+                    reader.turns.reads(&chunk.partition, chunk.topic_id);
                     let ReadSettings { check_crcs, decompressed_batch_max_bytes, .. } = self.settings;
                     reader.open = Some(ChunkReader::new(chunk, check_crcs, decompressed_batch_max_bytes));
                 }

@@ -15,12 +15,13 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use klamm_core::TopicPartition;
-use klamm_core::group::{CommittedOffset, Offsets};
+use klamm_core::consumer::StartIn;
 use uuid::Uuid;
 
 use super::error::ConsumerError;
+use super::labels::TopicOf;
 use super::offsets::know_topics;
-use super::{Consumer, ConsumerRecord, done};
+use super::{Consumer, ConsumerRecord};
 
 pub use file::{FileOffsetStore, FileStoreError};
 
@@ -31,7 +32,8 @@ pub struct StoredOffset {
     pub offset: i64,
     /// Leader epoch of the record before, if known (KIP-320).
     pub leader_epoch: Option<i32>,
-    /// Id of the topic; nil if the brokers are too old to tell.
+    /// Id of the topic that the records were read from; nil if the brokers are too old to tell. (Before Kafka 3.1 they tell it with the
+    /// metadata, not with the records: then it is what the metadata told last.)
     pub topic_id: Uuid,
 }
 
@@ -120,53 +122,57 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         know_topics(&self.shared, &partitions, deadline).await?;
         let cluster = self.shared.client.metadata();
         let id = |topic: &str| cluster.topics.get(topic).map_or(Uuid::nil(), |topic| topic.id);
-        let start = |name: &TopicPartition| {
+        let start = |name: &TopicPartition, now: Uuid| {
             let StoredOffset { offset, leader_epoch, topic_id } = *stored.get(name)?;
-            let now = id(&name.topic);
             if !topic_id.is_nil() && !now.is_nil() && topic_id != now {
                 tracing::warn!(partition = %name, offset, "the topic was created anew since this offset was stored");
                 return None;
             }
-            Some(CommittedOffset::new(offset).leader_epoch(leader_epoch.unwrap_or(-1)))
+            Some((offset, leader_epoch.unwrap_or(-1)))
         };
-        let starts = partitions.iter().map(|name| (name.clone(), start(name))).collect();
-        let ids = partitions.iter().map(|name| (name.topic.clone(), id(&name.topic))).collect();
+        let starts = partitions.iter().map(|name| {
+            let topic_id = id(&name.topic);
+            StartIn { partition: name.clone(), topic_id, place: start(name, topic_id) }
+        });
+        let starts = starts.collect();
         self.group.take_by_hand()?;
         self.shared.assign(Vec::new());
         self.group.begin_by_hand(Vec::new())?;
         self.shared.add(partitions);
-        self.shared.set_topic_ids(ids);
-        self.shared.begin(starts);
+        self.shared.begin_in(starts);
         Ok(())
     }
 
     /// Where to go on behind everything that was handed out of the assigned partitions, to be stored. Partitions of which the
     /// position is not known yet are left out.
     pub fn stored_offsets(&self) -> StoredOffsets {
-        self.with_ids(self.group.positions())
+        let stored = |(name, (offset, epoch), id): (TopicPartition, (i64, i32), Uuid)| {
+            let topic_id = if id.is_nil() { self.shared.topic_now(&name) } else { id };
+            (name, StoredOffset { offset, leader_epoch: Some(epoch).filter(|epoch| *epoch >= 0), topic_id })
+        };
+        self.group.places().into_iter().map(stored).collect()
     }
 
-    /// Where to go on behind these records, to be stored with what was made of them.
+    /// Where to go on behind these records, to be stored with what was made of them. Of records of a topic and of one that was
+    /// created again under its name, those of the later one count.
     pub fn stored_after<'a, T: 'a, U: 'a>(
         &self,
         records: impl IntoIterator<Item = &'a ConsumerRecord<T, U>>,
     ) -> StoredOffsets {
-        self.with_ids(done(records))
-    }
-
-    fn with_ids(&self, offsets: Offsets) -> StoredOffsets {
-        let cluster = self.shared.client.metadata();
-        let ids = self.shared.topic_ids();
-        // The id that it had when it was assigned: a topic that was created anew while its records were on their way here must
-        // not have their offsets.
-        let id = |topic: &Arc<str>| {
-            let known = ids.get(topic).copied();
-            known.or_else(|| Some(cluster.topics.get(topic)?.id)).unwrap_or_default()
-        };
-        let stored = |(name, at): (TopicPartition, CommittedOffset)| {
-            let topic_id = id(&name.topic);
-            (name, StoredOffset { offset: at.offset, leader_epoch: at.leader_epoch, topic_id })
-        };
-        offsets.into_iter().map(stored).collect()
+        let mut last: BTreeMap<TopicPartition, (u64, StoredOffset)> = BTreeMap::new();
+        for record in records {
+            let TopicOf { id: topic_id, generation } = self.shared.topic_of(record);
+            let leader_epoch = Some(record.leader_epoch).filter(|epoch| *epoch >= 0);
+            let at = StoredOffset { offset: record.offset + 1, leader_epoch, topic_id };
+            let behind = |(before, known): &(u64, StoredOffset)| match known.topic_id == topic_id {
+                true => known.offset < at.offset,
+                false => *before < generation,
+            };
+            let name = record.topic_partition();
+            if last.get(&name).is_none_or(behind) {
+                last.insert(name, (generation, at));
+            }
+        }
+        last.into_iter().map(|(name, (_, at))| (name, at)).collect()
     }
 }

@@ -1,7 +1,8 @@
 //! The whole consumer against brokers in this process, under virtual time.
 
-mod cluster;
+pub(super) mod cluster;
 mod reading;
+mod storing;
 
 use futures::{FutureExt, StreamExt};
 use klamm_core::Tick;
@@ -15,7 +16,7 @@ use cluster::Cluster;
 const MS: Duration = Duration::from_millis(1);
 const S: Duration = Duration::from_secs(1);
 
-fn builder(cluster: &Cluster) -> ConsumerBuilder {
+pub(super) fn builder(cluster: &Cluster) -> ConsumerBuilder {
     Consumer::builder().bootstrap_servers("here:1,here:2").connector(cluster.connector())
 }
 
@@ -25,7 +26,7 @@ fn reading(cluster: &Cluster) -> Consumer {
     consumer
 }
 
-fn tp(partition: i32) -> TopicPartition {
+pub(super) fn tp(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)
 }
 

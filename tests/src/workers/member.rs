@@ -121,15 +121,16 @@ impl RebalanceListener for Listener {
             for place in mine.places(partitions) {
                 mine.world.holding.gone(mine.group, me, place, false);
             }
+            // Others must not begin before it is through. What is done is looked up when it is committed: whoever reads goes on with
+            // what it has.
+            if mine.chance.lock().u8(0..4) == 0 {
+                sleep(mine.draw_ms(300)).await;
+            }
             let done = {
                 let mut owned = mine.owned.lock();
                 let given = partitions.iter().map(|name| (name.clone(), owned.remove(name).flatten()));
                 given.filter_map(|(name, done)| Some((name, done?))).collect::<BTreeMap<_, _>>()
             };
-            // Others must not begin before it is through.
-            if mine.chance.lock().u8(0..4) == 0 {
-                sleep(mine.draw_ms(300)).await;
-            }
             if !mine.auto_commit && !done.is_empty() {
                 // If it fails, others work on it again.
                 let _ = context.commit_offsets(done).await;

@@ -2,6 +2,7 @@
 //! asked for records. In virtual time.
 #![allow(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 
+mod chosen;
 mod turns;
 
 use std::time::Duration;

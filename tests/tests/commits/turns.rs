@@ -111,6 +111,67 @@ fn what_a_task_has_is_done_when_it_asks_for_more_of_another_partition_by_a_strea
 }
 
 #[test]
+fn a_task_for_each_record_that_commits_it_and_ends_keeps_nobody_from_going_on() {
+    sim::run(1, |sim| async move {
+        let rig = Rig::new(&sim).await?;
+        rig.write(0, 200).await?;
+        rig.write(1, 200).await?;
+        let (consumer, taken) = member(&rig).await?;
+        let mut tasks = Vec::new();
+        for _ in 0..300 {
+            let consumer = consumer.clone();
+            tasks.push(tokio::spawn(async move {
+                let record = consumer.recv().await.expect("a record");
+                sleep(S).await;
+                consumer.commit_record(&record).await
+            }));
+            // Ten of them are at work at any time.
+            sleep(S / 10).await;
+        }
+        assert_eq!(*taken.0.lock(), []);
+        for task in tasks {
+            task.await??;
+        }
+        let done = [rig.committed(0).await?, rig.committed(1).await?];
+        assert_eq!(done.iter().flatten().sum::<i64>(), 300);
+        Outcome::Ok(())
+    })
+    .expect("it runs");
+}
+
+/// A reader for each connection of a server, say.
+#[test]
+fn thousands_of_readers_that_come_back_are_told_apart() {
+    const READERS: usize = 1_500;
+    sim::run(1, |sim| async move {
+        let rig = Rig::new(&sim).await?;
+        let producer: Producer = Producer::builder().client(&rig.client).build()?;
+        for _ in 0..15 * READERS {
+            // The deliveries are waited for by the flush.
+            drop(producer.send(Record::new(TOPIC).partition(0).value("v")).await?);
+        }
+        producer.flush().await?;
+        let (consumer, taken) = member(&rig).await?;
+        let reading: Vec<_> = (0..READERS)
+            .map(|_| {
+                let consumer = consumer.clone();
+                tokio::spawn(async move {
+                    while consumer.recv().await.is_ok() {
+                        sleep(S).await;
+                    }
+                })
+            })
+            .collect();
+        sleep(25 * S).await;
+        assert_eq!(*taken.0.lock(), []);
+        assert_eq!(rig.committed(0).await?, Some(5 + 15 * READERS as i64));
+        reading.iter().for_each(|task| task.abort());
+        Outcome::Ok(())
+    })
+    .expect("it runs");
+}
+
+#[test]
 fn a_task_that_waits_for_partitions_to_read_is_done_with_what_it_had() {
     sim::run(1, |sim| async move {
         let rig = Rig::new(&sim).await?;

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use klamm_wire::batch::{BatchHeader, HeaderRef, Records, RecordsIter, RecordsPosition, TimestampType};
 use klamm_wire::{BatchError, Compression, RawBatch, RecordRef};
+use uuid::Uuid;
 
 use super::event::{Aborted, Chunk};
 use crate::TopicPartition;
@@ -108,6 +109,11 @@ impl ChunkReader {
     /// The partition.
     pub fn partition(&self) -> &TopicPartition {
         &self.whole.partition
+    }
+
+    /// Id of the topic that it was fetched from; nil if unknown.
+    pub fn topic_id(&self) -> Uuid {
+        self.whole.topic_id
     }
 
     /// Generation of the chunk.

@@ -109,6 +109,17 @@ pub enum Location {
     Refused(ErrorCode),
 }
 
+/// Where to begin in a partition of a certain topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartIn {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Id of its topic; nil if unknown.
+    pub topic_id: Uuid,
+    /// Offset and the epoch of the record before it (-1 if unknown); without one, as `auto.offset.reset` says.
+    pub place: Option<(i64, i32)>,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -121,6 +132,9 @@ pub enum Event {
     /// Read these from here, after a record of this epoch (-1 if unknown), or as `auto.offset.reset` says without an offset,
     /// unless they have a position already.
     Begin(Vec<(TopicPartition, Option<(i64, i32)>)>),
+    /// As [`Event::Begin`], where offsets are those of certain topics: where there is another topic of that name by now, they count for
+    /// nothing.
+    BeginIn(Vec<StartIn>),
     /// The application wants to go on elsewhere.
     Seek(TopicPartition, StartOffset),
     /// Hand out nothing and fetch nothing of these until [`Event::Resume`].
@@ -400,8 +414,11 @@ pub struct Aborted {
 /// What one Fetch brought for one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// The partition.
+    /// The partition. The name of its topic is an allocation that chunks of this assignment and `topic_id` share, and no others:
+    /// whoever keeps it can tell what was read from a topic from what was read from a later one of the same name.
     pub partition: TopicPartition,
+    /// Id of the topic that it was fetched from; nil if unknown.
+    pub topic_id: Uuid,
     /// Changes with every assignment and seek.
     pub generation: u64,
     /// First offset to hand out; a compressed batch may begin before it.

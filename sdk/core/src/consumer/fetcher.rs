@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
+use uuid::Uuid;
 
 use super::demand::{Demand, Partitions, Views};
 use super::event::{
     Chunk, Effect, EndOfEpoch, Event, FetchAnswer, FetchSettings, FetchedPartition, Handout, ListedOffset,
-    Location, OffsetReset, PartitionFailure, StartOffset, Watermarks,
+    Location, OffsetReset, PartitionFailure, StartIn, StartOffset, Watermarks,
 };
 use super::partition::{EARLIEST, Partition, Retry, Stage};
 use super::scan::scan;
@@ -88,6 +89,7 @@ impl Fetcher {
             Event::Add(partitions) => self.add(now, partitions),
             Event::Remove(partitions) => self.remove(&partitions),
             Event::Begin(starts) => self.begin(starts),
+            Event::BeginIn(starts) => self.begin_in(starts),
             Event::Seek(partition, to) => self.seek(&partition, to),
             Event::Pause(partitions) => self.set_paused(&partitions, true),
             Event::Resume(partitions) => self.set_paused(&partitions, false),
@@ -192,6 +194,11 @@ impl Fetcher {
         self.partitions.get(partition)?.place()
     }
 
+    /// As [`Self::place`], with the id of the topic that it is a place of; nil if unknown.
+    pub fn place_in_topic(&self, partition: &TopicPartition) -> Option<((i64, i32), Uuid)> {
+        self.partitions.get(partition)?.place_in_topic()
+    }
+
     /// Number of what is read now: chunks of another one are void. `None` if the partition is not assigned.
     pub fn generation(&self, partition: &TopicPartition) -> Option<u64> {
         self.partitions.get(partition).map(|partition| partition.generation)
@@ -290,6 +297,15 @@ impl Fetcher {
             }
         }
         self.wake = true;
+    }
+
+    fn begin_in(&mut self, starts: Vec<StartIn>) {
+        let begin = |StartIn { partition: name, topic_id, place }| {
+            let same = self.partitions.get_mut(&name).is_some_and(|partition| partition.expect(topic_id));
+            (name, place.filter(|_| same))
+        };
+        let starts = starts.into_iter().map(begin).collect();
+        self.begin(starts);
     }
 
     fn seek(&mut self, name: &TopicPartition, to: StartOffset) {
@@ -481,8 +497,10 @@ impl Fetcher {
             }
             partition.stage = Stage::Fetch { offset: scan.next };
             let epoch = std::mem::replace(&mut partition.epoch, scan.epoch);
+            let (topic_id, labelled) = partition.topic(name);
             partition.push(Chunk {
-                partition: name.clone(),
+                partition: labelled,
+                topic_id,
                 generation: partition.generation,
                 from: offset,
                 epoch,

@@ -34,7 +34,7 @@ pub use chunk::{ChunkBatch, ChunkBatchIter, ChunkError, ChunkReader, ChunkRecord
 pub use event::{
     Aborted, BY_DURATION, Chunk, Effect, EndOfEpoch, EpochLookup, Event, FetchAnswer, FetchPlan,
     FetchSettings, FetchTarget, FetchedPartition, Handout, Isolation, Leader, ListedOffset, Location, Lookup,
-    OffsetReset, PartitionFailure, StartOffset, Watermarks,
+    OffsetReset, PartitionFailure, StartIn, StartOffset, Watermarks,
 };
 pub use fetcher::Fetcher;
 pub use lookup::OffsetLookup;

@@ -1,6 +1,7 @@
 //! What is known of one assigned partition.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use klamm_wire::ErrorCode;
 use uuid::Uuid;
@@ -123,6 +124,8 @@ pub(crate) struct Partition {
     pub(crate) leader: Option<Leader>,
     /// The topic that is read, also while it has no leader; nil if its id is unknown.
     topic: Uuid,
+    /// The topic's name as chunks have it, once there is one: see [`Chunk::partition`].
+    label: Option<Arc<str>>,
     /// The topic of that name before: metadata that still tell of it are old.
     former: Option<Uuid>,
     /// Follower to read from instead, until then (KIP-392).
@@ -155,6 +158,7 @@ impl Partition {
             stage: Stage::start(start),
             leader: None,
             topic: Uuid::nil(),
+            label: None,
             former: None,
             replica: None,
             refused: Retry::default(),
@@ -207,6 +211,25 @@ impl Partition {
         })
     }
 
+    /// As [`Self::place`], with the id of the topic that it is a place of; nil if unknown.
+    pub(crate) fn place_in_topic(&self) -> Option<((i64, i32), Uuid)> {
+        self.place().map(|place| (place, self.topic))
+    }
+
+    /// It is to be a partition of this topic, as far as is known; `false` if it is one of another.
+    pub(crate) fn expect(&mut self, topic: Uuid) -> bool {
+        if self.topic.is_nil() {
+            self.topic = topic;
+        }
+        topic.is_nil() || self.topic == topic
+    }
+
+    /// Its topic, and how chunks of that name it.
+    pub(crate) fn topic(&mut self, name: &TopicPartition) -> (Uuid, TopicPartition) {
+        let label = self.label.get_or_insert_with(|| Arc::from(&*name.topic)).clone();
+        (self.topic, TopicPartition { topic: label, partition: name.partition })
+    }
+
     pub(crate) fn push(&mut self, chunk: Chunk) {
         self.queued_bytes += chunk.records.len();
         self.queue.push_back(Handout::Chunk(chunk));
@@ -252,6 +275,7 @@ impl Partition {
     pub(crate) fn leave_topic(&mut self, generation: u64) -> Option<i64> {
         self.former = Some(self.topic);
         self.topic = Uuid::nil();
+        self.label = None;
         self.leader = None;
         let (position, stage) = match self.stage {
             Stage::Fetch { offset } | Stage::Validate { offset, .. } => (Some(offset), Stage::Wait),
@@ -276,8 +300,9 @@ impl Partition {
             self.watermarks = None;
         }
         self.leader = Some(leader);
-        if !leader.topic_id.is_nil() {
+        if !leader.topic_id.is_nil() && leader.topic_id != self.topic {
             self.topic = leader.topic_id;
+            self.label = None;
         }
         self.replica = None;
         self.retry.clear();

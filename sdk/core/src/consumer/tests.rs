@@ -550,6 +550,49 @@ fn a_topic_that_was_created_again_is_read_from_its_beginning() {
     }
 }
 
+/// Goal: whoever keeps positions knows of which topic they are.
+#[test]
+fn chunks_and_positions_tell_their_topic_and_a_start_in_another_one_counts_for_nothing() {
+    let [old, new] = [ID, Uuid::from_u128(8)];
+    let mut bench = Bench::fetching(FetchSettings { reset: OffsetReset::Earliest, ..settings() }, 5);
+    let chunk = |bench: &mut Bench, base| {
+        bench.step(answer(1, 9, vec![records(0, batch(base, 2))]));
+        match bench.take().0 {
+            Some(Handout::Chunk(chunk)) => chunk,
+            other => panic!("{other:?}"),
+        }
+    };
+    let chunks = [5, 7].map(|base| chunk(&mut bench, base));
+    assert!(Arc::ptr_eq(&chunks[0].partition.topic, &chunks[1].partition.topic), "one name for one topic");
+    assert_eq!((chunks[0].topic_id, bench.fetcher.place_in_topic(&tp(0))), (old, Some(((9, 3), old))));
+    bench.step(Event::Located(vec![(tp(0), recreated(1, 0))]));
+    assert_eq!(bench.fetcher.place_in_topic(&tp(0)), None, "nowhere in the new one yet");
+
+    let begin = |bench: &mut Bench, topic_id| {
+        bench.step(Event::BeginIn(vec![StartIn { partition: tp(0), topic_id, place: Some((7, -1)) }]));
+        bench.fetcher.place_in_topic(&tp(0))
+    };
+    let added = || {
+        let mut bench = Bench::new(FetchSettings { reset: OffsetReset::Earliest, ..settings() });
+        bench.step(Event::Add(vec![tp(0)]));
+        bench
+    };
+    let mut bench = added();
+    assert_eq!(begin(&mut bench, new), Some(((7, -1), new)));
+    bench.step(Event::Located(vec![(tp(0), recreated(1, 0))]));
+    assert_eq!(bench.fetcher.place_in_topic(&tp(0)), Some(((7, -1), new)));
+
+    let mut bench = added();
+    begin(&mut bench, old);
+    let effects = bench.step(Event::Located(vec![(tp(0), recreated(1, 0))]));
+    assert_eq!(effects[0], Effect::Recreated { partition: tp(0), offset: Some(7) });
+    assert_eq!(bench.fetcher.place_in_topic(&tp(0)), None);
+
+    let mut bench = added();
+    bench.step(Event::Located(vec![(tp(0), recreated(1, 0))]));
+    assert_eq!(begin(&mut bench, old), None, "it is looked up where to begin");
+}
+
 #[test]
 fn without_a_policy_the_application_is_told_that_its_topic_was_created_again() {
     let mut bench = Bench::fetching(FetchSettings { reset: OffsetReset::None, ..settings() }, 5);

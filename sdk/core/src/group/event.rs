@@ -212,9 +212,13 @@ pub enum Reason {
     SubscriptionChanged,
     /// Topics of the group have other partitions than before, or have them in other racks.
     PartitionsChanged,
-    /// Topics of the subscription were created or deleted.
+    /// Topics of the subscription were created or deleted, as this member noticed: the leader of the group, members that follow a
+    /// pattern, and whoever loses by an assignment nothing but partitions of topics that its own metadata know to be deleted. Each
+    /// looks at its metadata at its own time, so the same change is a [`Self::Rebalance`] or [`Self::GivenAway`] to members that have
+    /// not seen it yet. The partitions are taken from every member that has some; the reason is for people and logs.
     TopicsChanged,
-    /// A rebalance gave them to another member.
+    /// A rebalance gave them to another member, or to nobody because their topic was deleted and this member has not heard of it
+    /// ([`Self::TopicsChanged`]).
     GivenAway,
     /// The application unsubscribed.
     Unsubscribed,

@@ -10,9 +10,13 @@ use klamm_core::group::{Attempt, CommitRefusal, Event, Offsets, Refusal};
 use klamm_core::{Tick, TopicPartition};
 use klamm_wire::ErrorCode;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::error::CommitError;
-use super::{Group, Machine};
+use super::{Group, Machine, Place};
+
+#[cfg(test)]
+mod tests;
 
 /// For each partition of a commit, the time of owning it that the commit is from ([`Membership::tenure`]).
 ///
@@ -43,10 +47,27 @@ impl Commit {
         let tenures = self.group.tenures(&offsets);
         // Or the next automatic commit would go back behind this one.
         self.group.shared.done_up_to(&offsets);
-        async move { self.until(offsets, tenures, deadline).await }
+        async move { self.until(offsets, tenures, deadline, None).await }
     }
 
-    async fn until(&self, mut offsets: Offsets, tenures: Tenures, deadline: Tick) -> Result<(), CommitError> {
+    /// As [`Self::offsets`], with an attempt at once, of who can commit at this moment and may not be able to any more in the next.
+    fn at_once(
+        self,
+        offsets: Offsets,
+        deadline: Tick,
+    ) -> impl Future<Output = Result<(), CommitError>> + Send + 'static {
+        let tenures = self.group.tenures(&offsets);
+        let begun = self.begin(&offsets, &tenures);
+        async move { self.until(offsets, tenures, deadline, begun).await }
+    }
+
+    async fn until(
+        &self,
+        mut offsets: Offsets,
+        tenures: Tenures,
+        deadline: Tick,
+        mut begun: Option<Begun>,
+    ) -> Result<(), CommitError> {
         let group = &self.group;
         if !group.is_member() {
             if !group.config.named {
@@ -58,7 +79,8 @@ impl Commit {
         let waited = deadline.saturating_sub(group.shared.now());
         let (mut last, mut gone) = (None, false);
         loop {
-            let answer = client.rt().before(deadline, self.once(&offsets, &tenures)).await;
+            let attempt = self.attempt(begun.take(), &offsets, &tenures);
+            let answer = client.rt().before(deadline, attempt).await;
             let refusal = match answer {
                 None => return Err(CommitError::TimedOut { waited, last }),
                 Some(None) => return Err(CommitError::Closed),
@@ -101,36 +123,25 @@ impl Commit {
         offsets: &Offsets,
         tenures: &Tenures,
     ) -> Option<Result<(), CommitRefusal>> {
+        self.attempt(None, offsets, tenures).await
+    }
+
+    async fn attempt(
+        &self,
+        mut begun: Option<Begun>,
+        offsets: &Offsets,
+        tenures: &Tenures,
+    ) -> Option<Result<(), CommitRefusal>> {
         let group = &*self.group;
         let (sent, answer) = loop {
             let mut over = std::pin::pin!(group.commit_over.notified());
             over.as_mut().enable();
-            {
-                let now = group.shared.now();
-                let machine = &mut *group.machine.lock();
-                // Whoever closes drops the replies under this lock.
-                if group.closed.load(Ordering::Acquire) {
-                    return None;
-                }
-                if let Some(name) = machine.passed_on(tenures) {
-                    return Some(Err(CommitRefusal::NotOwned(name.clone())));
-                }
-                if let Attempt::Send(left) = machine.order.attempt(self.number, offsets) {
-                    if left.is_empty() {
-                        return Some(Ok(()));
-                    }
-                    let (reply, answer) = oneshot::channel();
-                    machine.attempts += 1;
-                    let id = machine.attempts;
-                    machine.replies.insert(id, reply);
-                    let event = Event::Commit(id, left.clone());
-                    machine.membership.step(now, event, &mut machine.effects);
-                    break (left, answer);
-                }
+            match begun.take().or_else(|| self.begin(offsets, tenures)) {
+                Some(Begun::Over(result)) => return result,
+                Some(Begun::Sent(sent, answer)) => break (sent, answer),
+                None => over.await,
             }
-            over.await;
         };
-        group.work.notify_one();
         let answer = answer.await.ok()?;
         if answer.is_ok() {
             let machine = &mut *group.machine.lock();
@@ -141,6 +152,39 @@ impl Commit {
         }
         Some(answer)
     }
+
+    /// Begins an attempt; `None` if it has to wait for a later commit.
+    fn begin(&self, offsets: &Offsets, tenures: &Tenures) -> Option<Begun> {
+        let group = &*self.group;
+        let now = group.shared.now();
+        let machine = &mut *group.machine.lock();
+        // Whoever closes drops the replies under this lock.
+        if group.closed.load(Ordering::Acquire) {
+            return Some(Begun::Over(None));
+        }
+        if let Some(name) = machine.passed_on(tenures) {
+            return Some(Begun::Over(Some(Err(CommitRefusal::NotOwned(name.clone())))));
+        }
+        let Attempt::Send(left) = machine.order.attempt(self.number, offsets) else { return None };
+        if left.is_empty() {
+            return Some(Begun::Over(Some(Ok(()))));
+        }
+        let (reply, answer) = oneshot::channel();
+        machine.attempts += 1;
+        let id = machine.attempts;
+        machine.replies.insert(id, reply);
+        machine.membership.step(now, Event::Commit(id, left.clone()), &mut machine.effects);
+        group.work.notify_one();
+        Some(Begun::Sent(left, answer))
+    }
+}
+
+/// An attempt that was begun.
+enum Begun {
+    /// As [`Commit::once`] says.
+    Over(Option<Result<(), CommitRefusal>>),
+    /// What was sent, and where the answer comes.
+    Sent(Offsets, oneshot::Receiver<Result<(), CommitRefusal>>),
 }
 
 impl Machine {
@@ -194,8 +238,8 @@ impl Group {
         let offsets = self.done();
         self.machine.lock().order.forget(|_| true);
         if !offsets.is_empty() && self.is_active() {
-            // What it is of is looked up now: soon others are assigned.
-            let commit = commit.offsets(offsets, deadline);
+            // Soon others are assigned, or it is a member, which commits only what the group gave it.
+            let commit = commit.at_once(offsets, deadline);
             let commit = async move {
                 if let Err(error) = commit.await {
                     tracing::warn!(%error, "positions not committed before others were assigned");
@@ -218,6 +262,11 @@ impl Group {
     /// Behind what was handed out. Who commits that is done with it.
     pub(in crate::consumer) fn positions(&self) -> Offsets {
         self.shared.committable(&self.held(), false)
+    }
+
+    /// As [`Self::positions`], with the ids of the topics that these are positions in; nil where unknown.
+    pub(in crate::consumer) fn places(&self) -> Vec<(TopicPartition, Place, Uuid)> {
+        self.shared.places(&self.held(), false)
     }
 
     /// What is assigned by hand, or owned.

@@ -23,10 +23,10 @@ use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, planted};
 use tokio::sync::oneshot;
 
+use super::holders::Holders;
 use super::listener::RebalanceContext;
 use super::{CommitError, Group, GroupConfig, Machine, SharedAssignor};
 use crate::consumer::ConsumerError;
-use crate::consumer::shared::Holder;
 use crate::rt::Task;
 
 /// Version of subscriptions and assignments that are sent.
@@ -42,8 +42,7 @@ struct Driver {
     /// Calls for records, when last looked at.
     polls: u64,
     commit_at: Option<Tick>,
-    /// Those who had records and were not done with them when last looked at, and since when they have been seen so.
-    holders: Vec<(Holder, Tick)>,
+    holders: Holders,
     look_at: Tick,
     /// Version of the metadata that the machine has.
     seen: Option<u64>,
@@ -61,7 +60,7 @@ pub(super) async fn drive(group: Arc<Group>) {
         commits: BTreeMap::new(),
         polls: 0,
         commit_at: None,
-        holders: Vec::new(),
+        holders: Holders::default(),
         look_at: Tick::ZERO,
         seen: None,
         keep_at: Tick::ZERO,
@@ -185,19 +184,12 @@ impl Driver {
     /// Since when somebody has had records without coming back, looked at now and then.
     fn held_since(&mut self, now: Tick) -> Option<Tick> {
         let GroupConfig { heartbeat, max_poll, auto_commit, .. } = &*self.group.config;
-        let oldest = |holders: &[(Holder, Tick)]| holders.iter().map(|(_, since)| *since).min();
-        let overdue = oldest(&self.holders).is_some_and(|since| since.saturating_add(*max_poll) <= now);
+        let overdue = self.holders.oldest().is_some_and(|since| since.saturating_add(*max_poll) <= now);
         if overdue || self.look_at <= now {
             self.look_at = now.saturating_add((*heartbeat).min(*max_poll / 4));
-            let found = self.group.shared.holders(auto_commit.is_some());
-            let known = |holder: &Holder| self.holders.iter().find(|(known, _)| known == holder);
-            let since = |holder: Holder| {
-                let since = known(&holder).map_or(now, |(_, since)| *since);
-                (holder, since)
-            };
-            self.holders = found.into_iter().map(since).collect();
+            self.holders.look(now, self.group.shared.holders(auto_commit.is_some()));
         }
-        oldest(&self.holders)
+        self.holders.oldest()
     }
 
     fn ask(&mut self, future: impl Future<Output = Event> + Send + 'static) {

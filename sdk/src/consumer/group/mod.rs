@@ -7,13 +7,13 @@
 //!                               └─▶ listener, assignors: on tasks of their own
 //! ```
 //!
-//! One short lock, `machine`, taken before those of the reader and the fetcher, and never held while code of the application
-//! runs. [`drive`] carries out what the machine wants; it decides nothing.
+//! One short lock, `machine`, taken before those of the reader and the fetcher ([`Rank`]). [`drive`] carries out what the machine wants; it decides nothing.
 
 mod closing;
 mod commits;
 mod drive;
 mod error;
+mod holders;
 mod listener;
 mod requests;
 mod turns;
@@ -38,6 +38,7 @@ use tokio::sync::{Notify, oneshot};
 use self::closing::Closing;
 use self::requests::Asker;
 use super::error::ConsumerError;
+use super::lock::{Ordered, Rank};
 use super::shared::{Lane, Shared};
 use crate::rt::Task;
 
@@ -117,7 +118,7 @@ pub(super) struct Group {
     config: Arc<GroupConfig>,
     /// In the order of preference.
     assignors: Vec<(Arc<str>, SharedAssignor)>,
-    machine: Mutex<Machine>,
+    machine: Ordered<Machine>,
     /// Wakes the group task.
     work: Notify,
     /// Wakes whoever waits for the membership to end.
@@ -177,24 +178,25 @@ impl Group {
         let membership = Membership::new(settings, client.rt().rng("group"));
         let named =
             |assignor: Box<dyn Assignor>| (Arc::from(assignor.name()), Arc::new(Mutex::new(assignor)));
+        let machine = Machine {
+            mode: Mode::Free,
+            membership,
+            effects: Vec::new(),
+            replies: BTreeMap::new(),
+            attempts: 0,
+            order: CommitOrder::default(),
+            closing: None,
+            listener: None,
+            topics: BTreeSet::new(),
+            resubscribed: false,
+            following: None,
+            task: None,
+        };
         Arc::new(Self {
             shared,
             config: Arc::new(config),
             assignors: assignors.into_iter().map(named).collect(),
-            machine: Mutex::new(Machine {
-                mode: Mode::Free,
-                membership,
-                effects: Vec::new(),
-                replies: BTreeMap::new(),
-                attempts: 0,
-                order: CommitOrder::default(),
-                closing: None,
-                listener: None,
-                topics: BTreeSet::new(),
-                resubscribed: false,
-                following: None,
-                task: None,
-            }),
+            machine: Ordered::new(Rank::Group, machine),
             work: Notify::new(),
             ended: Notify::new(),
             commit_over: Notify::new(),

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use klamm_core::TopicPartition;
+use uuid::Uuid;
 
 /// An offset, and the leader epoch of the record before it; -1 if unknown.
 pub(in crate::consumer) type Place = (i64, i32);
@@ -14,7 +15,7 @@ pub(in crate::consumer) type Place = (i64, i32);
 ///
 /// A task that does not come back ends none: that is no sign that it is done. Its records are held until the application commits
 /// them itself, or the partition is given up: also because of it, after `max.poll.interval.ms`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::consumer) enum Caller {
     /// A stream.
     Stream(u64),
@@ -38,15 +39,17 @@ impl Caller {
     /// One of 64 bits for a task, which it shares with some others; none for whoever is no task.
     pub(in crate::consumer) fn bit(self) -> u64 {
         match self {
-            Self::Task(Some(id)) => {
-                let mut mixed = Mixed(0);
-                id.hash(&mut mixed);
-                1 << (mixed.finish() >> 58)
-            }
+            Self::Task(Some(id)) => 1 << (mixed(&id) >> 58),
             Self::Task(None) => 1,
             Self::Stream(_) | Self::Others => 0,
         }
     }
+}
+
+fn mixed(of: &impl Hash) -> u64 {
+    let mut mixed = Mixed(0);
+    of.hash(&mut mixed);
+    mixed.finish()
 }
 
 /// Spreads small numbers over 64 bits, in a few instructions.
@@ -66,8 +69,8 @@ impl Hasher for Mixed {
     }
 }
 
-/// Callers that are told apart at the same time.
-const CALLERS: usize = 1_000;
+/// Callers that are told apart at the same time; what one has more costs a look at each of them with every record.
+const CALLERS: usize = 10_000;
 
 /// A partition of which records were handed out.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +79,8 @@ struct Handed {
     id: u64,
     /// Place behind what was handed out.
     to: Place,
+    /// Id of the topic that it is a place of; nil if unknown.
+    topic: Uuid,
 }
 
 /// Records that a reader has, and is not done with.
@@ -85,6 +90,8 @@ struct Open {
     partition: u64,
     /// Place behind what was handed out before them.
     from: Place,
+    /// Offset behind the last of them.
+    to: i64,
     /// The reader's last call, counted.
     asked: u64,
 }
@@ -98,16 +105,28 @@ pub(in crate::consumer) struct Turns {
     /// In the order in which they were opened; at most one of each reader in each partition.
     open: Vec<Open>,
     ids: u64,
+    /// Topic of what is handed out at the moment.
+    topic: Uuid,
     /// Calls for more.
     asked: u64,
     /// Of `open`, before callers are counted.
     limit: usize,
+    /// There were more callers than are told apart.
+    crowded: bool,
 }
 
 impl Turns {
     /// None handed out yet; counting as before.
     pub(in crate::consumer) fn anew(before: &Self) -> Self {
         Self { counts: before.counts, asked: before.asked, ..Self::default() }
+    }
+
+    /// What is handed out from now on is of this topic.
+    pub(in crate::consumer) fn reads(&mut self, partition: &TopicPartition, topic: Uuid) {
+        self.topic = topic;
+        if let Some(handed) = self.find(partition) {
+            handed.topic = topic;
+        }
     }
 
     /// Records from the offset to before the place were handed out.
@@ -128,7 +147,8 @@ impl Turns {
                 self.put_away();
                 self.ids += 1;
                 let known = self.others.remove(partition);
-                let handed = known.unwrap_or(Handed { id: self.ids, to: (first, -1) });
+                let new = Handed { id: self.ids, to: (first, -1), topic: self.topic };
+                let handed = known.unwrap_or(new);
                 &mut self.current.insert((partition.clone(), handed)).1
             }
         };
@@ -141,35 +161,41 @@ impl Turns {
                 open.from = open.from.min(from);
             });
         }
-        if !self.open.iter().rev().any(|open| open.caller == caller && open.partition == partition) {
-            if self.open.len() >= self.limit.max(CALLERS) {
+        let mut known = self.open.iter_mut().rev();
+        match known.find(|open| open.caller == caller && open.partition == partition) {
+            Some(open) => open.to = open.to.max(next.0),
+            None => {
                 self.make_room();
+                self.open.push(Open { caller, partition, from, to: next.0, asked: self.asked });
             }
-            self.open.push(Open { caller, partition, from, asked: self.asked });
         }
     }
 
     /// Forgets who has the oldest records, if there are too many callers: tasks that took a record and ended.
     fn make_room(&mut self) {
-        let mut callers = Vec::new();
-        for open in &self.open {
-            if !callers.contains(&open.caller) {
-                callers.push(open.caller);
-            }
-            if callers.len() == CALLERS {
-                break;
-            }
+        if self.open.len() < self.limit.max(CALLERS) {
+            return;
         }
+        let callers: BTreeSet<u64> = self.open.iter().map(|open| mixed(&open.caller)).collect();
         if callers.len() < CALLERS {
             // Few callers with many partitions.
             self.limit = 2 * self.open.len();
             return;
         }
+        if !std::mem::replace(&mut self.crowded, true) {
+            tracing::warn!(
+                "{CALLERS} readers have records and have not asked for more: what the first of them have counts as done only once \
+                 it is committed by hand (`commit_record`); read by fewer tasks, and hand records on"
+            );
+        }
         let (old, new) = self.open.split_at(self.open.len() / 2);
         let mut kept: Vec<Open> = Vec::with_capacity(CALLERS);
         for open in old {
             match kept.iter_mut().find(|known| known.partition == open.partition) {
-                Some(known) => known.from = known.from.min(open.from),
+                Some(known) => {
+                    known.from = known.from.min(open.from);
+                    known.to = known.to.max(open.to);
+                }
                 None => kept.push(Open { caller: Caller::Others, ..*open }),
             }
         }
@@ -196,8 +222,13 @@ impl Turns {
         }
         if let Some(handed) = self.find(partition).filter(|handed| handed.to.0 > from) {
             handed.to = (from, -1);
-            let (id, to) = (handed.id, handed.to);
-            self.open.retain(|open| open.partition != id || open.from.0 < to.0);
+            let id = handed.id;
+            self.open.retain_mut(|open| {
+                if open.partition == id {
+                    open.to = open.to.min(from);
+                }
+                open.partition != id || open.from.0 < from
+            });
         }
     }
 
@@ -206,7 +237,7 @@ impl Turns {
         self.counts = before.counts;
         if let Some(handed) = before.find(partition) {
             self.ids += 1;
-            self.others.insert(partition.clone(), Handed { id: self.ids, to: handed.to });
+            self.others.insert(partition.clone(), Handed { id: self.ids, ..*handed });
         }
     }
 
@@ -219,11 +250,11 @@ impl Turns {
         let new = self.ids;
         let id = match self.find(partition) {
             Some(here) => {
-                here.to = there.to;
+                *here = Handed { id: here.id, ..there };
                 here.id
             }
             None => {
-                self.others.insert(partition.clone(), Handed { id: new, to: there.to });
+                self.others.insert(partition.clone(), Handed { id: new, ..there });
                 new
             }
         };
@@ -239,6 +270,13 @@ impl Turns {
     fn put_away(&mut self) {
         if let Some((name, handed)) = self.current.take() {
             self.others.insert(name, handed);
+        }
+    }
+
+    fn look(&self, partition: &TopicPartition) -> Option<&Handed> {
+        match &self.current {
+            Some((current, handed)) if current == partition => Some(handed),
+            _ => self.others.get(partition),
         }
     }
 
@@ -285,21 +323,21 @@ impl Turns {
 
     /// The application itself says how far it is done.
     pub(in crate::consumer) fn done_up_to(&mut self, partition: &TopicPartition, place: Place) {
-        let Some(&mut Handed { id, to }) = self.find(partition) else { return };
+        let Some(&mut Handed { id, to, .. }) = self.find(partition) else { return };
         let place = place.min(to);
         self.open.retain_mut(|open| {
             if open.partition == id {
                 open.from = open.from.max(place);
             }
-            open.partition != id || open.from.0 < to.0
+            open.partition != id || open.from.0 < open.to
         });
     }
 
     /// Nothing more is handed out of the partition, which stands here; counts if nothing was handed out before.
-    pub(in crate::consumer) fn stopped(&mut self, partition: &TopicPartition, place: Place) {
+    pub(in crate::consumer) fn stopped(&mut self, partition: &TopicPartition, place: Place, topic: Uuid) {
         if self.counts && self.find(partition).is_none() {
             self.ids += 1;
-            self.others.insert(partition.clone(), Handed { id: self.ids, to: place });
+            self.others.insert(partition.clone(), Handed { id: self.ids, to: place, topic });
         }
     }
 
@@ -311,12 +349,25 @@ impl Turns {
         }
     }
 
-    /// Place behind what was handed out, or with `done` behind what is done; `None` if nothing was handed out.
-    pub(in crate::consumer) fn place(&self, partition: &TopicPartition, done: bool) -> Option<Place> {
-        let current = self.current.as_ref().filter(|(current, _)| current == partition);
-        let handed = current.map(|(_, handed)| handed).or_else(|| self.others.get(partition))?;
-        let open = self.open.iter().filter(|open| done && open.partition == handed.id);
-        Some(open.map(|open| open.from).min().unwrap_or(handed.to))
+    /// Tells of partitions the place behind what was handed out, or with `done` behind what is done, and the topic that it is a place
+    /// of; nothing if nothing was handed out.
+    pub(in crate::consumer) fn standing(
+        &self,
+        done: bool,
+    ) -> impl Fn(&TopicPartition) -> Option<(Place, Uuid)> + '_ {
+        let mut firsts: BTreeMap<u64, Place> = BTreeMap::new();
+        for open in self.open.iter().filter(|_| done) {
+            let first = firsts.entry(open.partition).or_insert(open.from);
+            *first = open.from.min(*first);
+        }
+        move |partition| {
+            let handed = self.look(partition)?;
+            Some((firsts.get(&handed.id).copied().unwrap_or(handed.to), handed.topic))
+        }
+    }
+
+    fn place(&self, partition: &TopicPartition, done: bool) -> Option<Place> {
+        self.standing(done)(partition).map(|(place, _)| place)
     }
 
     /// Place behind what is done, if somebody has records that are not.
@@ -381,11 +432,11 @@ mod tests {
             (seen(&turns, &a), seen(&turns, &b)),
             ((Some((11, 4)), Some((11, 4))), (Some((4, 4)), Some((4, 4))))
         );
-        turns.stopped(&a, (99, 4));
+        turns.stopped(&a, (99, 4), Uuid::nil());
         assert_eq!(seen(&turns, &a), (Some((11, 4)), Some((11, 4))), "what was handed out counts");
         turns.forget(&a);
         assert_eq!(seen(&turns, &a), (None, None));
-        turns.stopped(&a, (5, 2));
+        turns.stopped(&a, (5, 2), Uuid::nil());
         assert_eq!(seen(&turns, &a), (Some((5, 2)), Some((5, 2))), "others begin where this one began");
     }
 
@@ -420,6 +471,28 @@ mod tests {
         assert_eq!(turns.place(&b, true), Some((1, 4)), "not ahead");
         assert_eq!(turns.holders(|_| true), [(ONE[0], 0)], "of what is left");
         assert_eq!(turns.holders(|name| *name == b), []);
+    }
+
+    #[test]
+    fn whoever_says_what_it_is_done_with_holds_nothing_while_others_have_what_lies_behind() {
+        let [a, _] = partitions();
+        let mut turns = counting();
+        turns.handed(ONE[0], &a, 0, (1, 4));
+        turns.handed(ONE[0], &a, 1, (2, 4));
+        turns.handed(TWO[0], &a, 2, (3, 4));
+        turns.done_up_to(&a, (1, 4));
+        assert_eq!(turns.holders(|_| true), [(ONE[0], 0), (TWO[0], 0)], "one has the second one still");
+        turns.done_up_to(&a, (2, 4));
+        assert_eq!(turns.holders(|_| true), [(TWO[0], 0)]);
+        assert_eq!(turns.place(&a, true), Some((2, 4)));
+        // Nothing lies behind it but markers.
+        turns.passed(&a, (5, 4));
+        turns.done_up_to(&a, (3, 4));
+        assert_eq!((turns.place(&a, true), turns.holders(|_| true)), (Some((5, 4)), vec![]));
+        turns.handed(ONE[0], &a, 5, (9, 4));
+        turns.cut(&a, 7);
+        turns.done_up_to(&a, (7, 5));
+        assert_eq!((turns.place(&a, true), turns.holders(|_| true)), (Some((7, -1)), vec![]));
     }
 
     #[test]
@@ -471,15 +544,21 @@ mod tests {
     fn callers_that_never_come_back_take_no_memory_without_end_and_hold_what_they_have() {
         let [a, _] = partitions();
         let mut turns = counting();
-        for offset in 0..10_000 {
+        for offset in 0..CALLERS as i64 + 4_000 {
             turns.handed(Caller::Stream(offset as u64), &a, offset, (offset + 1, 4));
         }
         assert!(turns.open.len() <= CALLERS, "{}", turns.open.len());
         assert_eq!(turns.place(&a, true), Some((0, -1)));
-        turns.done_up_to(&a, (10_000, 4));
-        assert_eq!((turns.place(&a, true), turns.open.len()), (Some((10_000, 4)), 0));
+        turns.over([Caller::Stream(0); 2]);
+        assert_eq!(turns.place(&a, true), Some((0, -1)), "nobody knows any more who that was");
+        turns.over([Caller::Stream(CALLERS as u64); 2]);
+        let all = CALLERS as i64 + 4_000;
+        turns.done_up_to(&a, (all - 1, 4));
+        assert_eq!(turns.holders(|_| true), [(Caller::Stream(all as u64 - 1), 0)], "the others are done");
+        turns.done_up_to(&a, (all, 4));
+        assert_eq!((turns.place(&a, true), turns.open.len()), (Some((all, 4)), 0));
         // One caller with many partitions.
-        for partition in 0..5_000 {
+        for partition in 0..CALLERS as i32 + 10 {
             turns.handed(ONE[0], &TopicPartition::new("many", partition), 0, (1, 4));
         }
         turns.over(ONE);

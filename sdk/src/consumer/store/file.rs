@@ -81,7 +81,8 @@ pub enum FileStoreError {
 /// An [`OffsetStore`] in one file, for as many offsets as are written again as a whole with every save.
 ///
 /// What was saved survives the loss of power: it is written to a file beside it (`PATH.tmp`) and synced, and takes the name of the
-/// former then. `PATH.lock` keeps others away as long as the store is open. Clones share the file.
+/// former then. `PATH.lock` keeps others away as long as the store is open. Clones share the file. `load` answers from memory, also
+/// while something is saved, and never blocks.
 #[derive(Debug, Clone)]
 pub struct FileOffsetStore {
     inner: Arc<Inner>,
@@ -90,7 +91,10 @@ pub struct FileOffsetStore {
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    groups: Mutex<Groups>,
+    /// As the file has them. Never locked while the file is written: `load` runs in async tasks.
+    groups: Mutex<Arc<Groups>>,
+    /// One `save` after the other, on threads that may block.
+    saving: Mutex<()>,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -123,7 +127,8 @@ impl FileOffsetStore {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Groups::new(),
             Err(cause) => return Err(io("it cannot be opened", cause)),
         };
-        Ok(Self { inner: Arc::new(Inner { path, groups: Mutex::new(groups), _lock: lock }) })
+        let (groups, saving) = (Mutex::new(Arc::new(groups)), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { path, groups, saving, _lock: lock }) })
     }
 }
 
@@ -133,7 +138,7 @@ impl OffsetStore for FileOffsetStore {
         group: &'a str,
         partitions: &'a [TopicPartition],
     ) -> BoxFuture<'a, Result<StoredOffsets, OffsetStoreError>> {
-        let groups = self.inner.groups.lock();
+        let groups = self.inner.groups.lock().clone();
         let stored = |name: &TopicPartition| Some((name.clone(), *groups.get(group)?.get(name)?));
         std::future::ready(Ok(partitions.iter().filter_map(stored).collect())).boxed()
     }
@@ -159,11 +164,11 @@ impl OffsetStore for FileOffsetStore {
 
 impl Inner {
     fn save(&self, group: String, offsets: StoredOffsets) -> Result<(), FileStoreError> {
-        let groups = &mut *self.groups.lock();
-        let mut next = groups.clone();
+        let _saving = self.saving.lock();
+        let mut next = Groups::clone(&self.groups.lock().clone());
         next.entry(group).or_default().extend(offsets);
         self.replace(&encode(&next))?;
-        *groups = next;
+        *self.groups.lock() = Arc::new(next);
         Ok(())
     }
 
@@ -357,6 +362,42 @@ mod tests {
         drop(store);
         let store = FileOffsetStore::open(&path).unwrap();
         assert_eq!(store.load("g", std::slice::from_ref(&name)).await.unwrap()[&name], at(6));
+        std::fs::remove_dir_all(home).unwrap();
+    }
+
+    /// A disk may take seconds to sync. Here it is a pipe that nobody reads, in the place of the file that is written.
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn loading_does_not_wait_for_a_save_that_is_under_way() {
+        let home = home();
+        let store = FileOffsetStore::open(home.join("offsets")).unwrap();
+        let name = TopicPartition::new("t", 0);
+        store.save("g", &[(name.clone(), at(5))].into()).await.unwrap();
+        let pipe = home.join("offsets.tmp");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let saver = store.clone();
+        let offsets: StoredOffsets = [(name.clone(), at(6))].into();
+        let rt = Rt::current().unwrap();
+        let saving = rt.spawn(async move { saver.save("g", &offsets).await });
+        while !store.inner.saving.is_locked() {
+            tokio::task::yield_now().await;
+        }
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let loaded = store.load("g", std::slice::from_ref(&name)).now_or_never();
+                tell.send(loaded.unwrap().unwrap()[&name]).unwrap();
+            });
+            let loaded = told.recv_timeout(std::time::Duration::from_secs(10));
+            // The save goes on, and fails: a pipe cannot be synced.
+            let mut written = String::new();
+            File::open(&pipe).unwrap().read_to_string(&mut written).unwrap();
+            assert!(written.starts_with(MAGIC), "{written}");
+            assert_eq!(loaded, Ok(at(5)), "what lies there");
+        });
+        let told = saving.await.unwrap().unwrap_err().to_string();
+        assert!(told.contains("cannot be synced"), "{told}");
+        assert_eq!(store.load("g", std::slice::from_ref(&name)).await.unwrap()[&name], at(5));
         std::fs::remove_dir_all(home).unwrap();
     }
 

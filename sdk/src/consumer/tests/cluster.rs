@@ -33,7 +33,11 @@ use uuid::Uuid;
 use crate::rt::Rt;
 
 pub(super) const PARTITIONS: i32 = 2;
-const ID: Uuid = Uuid::from_u128(5);
+
+/// Id of the topic as it is created for the n-th time.
+pub(super) fn topic_id(times: u128) -> Uuid {
+    Uuid::from_u128(5 + times)
+}
 
 /// Key and value of a record.
 pub(super) type Pair<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
@@ -51,11 +55,13 @@ pub(super) struct State {
     /// Brokers that refuse connections and break those they have.
     pub(super) down: Vec<i32>,
     pub(super) fetches: usize,
+    /// How often the topic was created again.
+    created_again: u128,
 }
 
 /// A handle on the brokers; clones are the same ones.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Cluster(Arc<Inner>);
+pub(in crate::consumer) struct Cluster(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -87,7 +93,7 @@ impl Cluster {
     }
 
     /// Appends numbers as text, a batch for each ten.
-    pub(super) fn count(&self, partition: i32, numbers: std::ops::Range<i64>) {
+    pub(in crate::consumer) fn count(&self, partition: i32, numbers: std::ops::Range<i64>) {
         let numbers: Vec<_> = numbers.map(|number| number.to_string()).collect();
         for ten in numbers.chunks(10) {
             let records: Vec<Pair<'_>> = ten.iter().map(|number| (None, Some(number.as_bytes()))).collect();
@@ -121,6 +127,17 @@ impl Cluster {
         let mut changed = bytes.to_vec();
         changed[22] |= 0x20;
         *bytes = Bytes::from(changed);
+    }
+
+    /// Deletes the topic, and creates another one of its name.
+    pub(super) fn create_again(&self) {
+        let mut state = self.state();
+        state.created_again += 1;
+        state.logs.clear();
+        state.cut.clear();
+        state.leaders.clear();
+        drop(state);
+        self.0.news.notify_waiters();
     }
 
     pub(super) fn move_leader(&self, partition: i32, to: i32) {
@@ -198,6 +215,10 @@ impl Cluster {
 }
 
 impl State {
+    fn topic_id(&self) -> Uuid {
+        topic_id(self.created_again)
+    }
+
     fn leader(&self, partition: i32) -> (i32, i32) {
         self.leaders.get(&partition).copied().unwrap_or((partition + 1, 0))
     }
@@ -210,13 +231,15 @@ impl State {
         let mut response = FetchResponse::default();
         let mut ready = false;
         for topic in &request.topics {
-            assert_eq!(topic.topic_id, ID, "Fetch v13 names topics by id");
+            assert_ne!(topic.topic_id, Uuid::nil(), "Fetch v13 names topics by id");
             let mut partitions = vec![];
             for wanted in &topic.partitions {
                 let index = wanted.partition;
                 let (leader, epoch) = self.leader(index);
                 let data = PartitionData::default().with_partition_index(index);
-                let data = if leader != id {
+                let data = if topic.topic_id != self.topic_id() {
+                    data.with_error_code(ErrorCode::UNKNOWN_TOPIC_ID.0)
+                } else if leader != id {
                     data.with_error_code(ErrorCode::NOT_LEADER_OR_FOLLOWER.0)
                 } else if wanted.current_leader_epoch != epoch {
                     data.with_error_code(ErrorCode::FENCED_LEADER_EPOCH.0)
@@ -228,8 +251,8 @@ impl State {
                 ready |= data.error_code != 0 || data.records.as_ref().is_some_and(|r| !r.is_empty());
                 partitions.push(data);
             }
-            let entry = FetchableTopicResponse::default().with_topic_id(ID).with_partitions(partitions);
-            response.responses.push(entry);
+            let entry = FetchableTopicResponse::default().with_topic_id(topic.topic_id);
+            response.responses.push(entry.with_partitions(partitions));
         }
         (response, ready)
     }
@@ -301,7 +324,10 @@ impl State {
             let known = &**name == "t";
             let topic = MetadataResponseTopic::default().with_name(Some(name));
             match known {
-                true => topic.with_topic_id(ID).with_partitions((0..PARTITIONS).map(partition).collect()),
+                true => {
+                    let partitions = (0..PARTITIONS).map(partition).collect();
+                    topic.with_topic_id(self.topic_id()).with_partitions(partitions)
+                }
                 false => topic.with_error_code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0),
             }
         });

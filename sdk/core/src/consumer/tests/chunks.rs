@@ -6,7 +6,8 @@ use super::*;
 
 fn chunk(from: i64, next: i64, parts: &[Bytes]) -> Chunk {
     let records = Bytes::from(parts.concat());
-    Chunk { partition: tp(0), generation: 1, from, epoch: -1, next, aborted: vec![], records, shared: false }
+    let (partition, topic_id, aborted) = (tp(0), ID, vec![]);
+    Chunk { partition, topic_id, generation: 1, from, epoch: -1, next, aborted, records, shared: false }
 }
 
 fn offsets(chunk: Chunk) -> (Vec<i64>, i64) {

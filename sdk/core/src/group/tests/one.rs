@@ -567,6 +567,35 @@ fn a_leader_joins_again_when_partitions_move_to_other_racks() {
     }
 }
 
+/// Goal: a reason is what this member knows, and never that a topic is gone when something else was taken, too.
+#[test]
+fn who_loses_partitions_of_a_deleted_topic_hears_so_if_its_metadata_know_of_it_and_nothing_else_is_taken() {
+    let [t, u] = ["t", "u"].map(|topic| TopicPartition::new(topic, 0));
+    for (gone, left, reason) in [
+        (vec!["u"], vec![t.clone()], Reason::TopicsChanged),
+        (vec![], vec![t.clone()], Reason::GivenAway),
+        (vec!["u"], vec![], Reason::GivenAway),
+        (vec!["t", "u"], vec![], Reason::TopicsChanged),
+    ] {
+        let mut one = One::new(RebalanceProtocol::Cooperative, false);
+        one.step(Event::Subscribe(["t".into(), "u".into()].into()));
+        let effects = one.step(Event::Coordinator(Ok(1)));
+        let assigned = vec![t.clone(), u.clone()];
+        let effects = one.join(&effects, 1, assigned.clone());
+        let Some(Effect::Tell(call, _)) = effects.last() else { panic!("{effects:?}") };
+        let effects = one.step(Event::Told(*call));
+        let [Effect::FetchOffsets { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        one.step(Event::Offsets(ticket, Ok(assigned.iter().map(|name| (name.clone(), None)).collect())));
+        let told = ["t", "u"].map(|topic| (topic, if gone.contains(&topic) { 0 } else { 1 }));
+        one.step(Event::Topics(shapes(told)));
+        let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+        let effects = one.join(&effects, 2, left.clone());
+        let lost: Vec<_> = assigned.into_iter().filter(|name| !left.contains(name)).collect();
+        let Some(Effect::Tell(_, call)) = effects.last() else { panic!("{effects:?}") };
+        assert_eq!(*call, Call::Revoked(lost, reason), "{gone:?} are gone");
+    }
+}
+
 #[test]
 fn a_member_by_pattern_joins_again_when_other_topics_match_and_says_why() {
     let mut one = leader(shapes([("t", 1)]));

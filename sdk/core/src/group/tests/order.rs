@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use klamm_wire::planted::{Bug, plant};
 use proptest::prelude::*;
 
 use super::one::partitions;
@@ -67,57 +68,73 @@ struct Open {
     sent: Option<Offsets>,
 }
 
+/// A coordinator takes attempts in the order in which they are sent, takes some, refuses some, and is not heard by all.
+fn live(seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut order = CommitOrder::default();
+    let mut open: Vec<Open> = Vec::new();
+    let mut acknowledged = BTreeMap::<TopicPartition, u64>::new();
+    for _ in 0..200 {
+        if open.is_empty() || rng.u8(0..4) == 0 {
+            let number = order.begin();
+            let (which, at) = (rng.u8(..), i64::from(rng.u8(..)));
+            let some = (0..3).filter(|index| which >> index & 1 == 1);
+            let offsets = some.map(|index| (TopicPartition::new("t", index), at.into())).collect();
+            open.push(Open { number, offsets, sent: None });
+            continue;
+        }
+        let at = rng.usize(..open.len());
+        let commit = &mut open[at];
+        match commit.sent.take() {
+            None => match order.attempt(commit.number, &commit.offsets) {
+                Attempt::Wait => assert!(open.len() > 1, "nobody to wait for"),
+                Attempt::Send(left) if left.is_empty() => order.end(open.remove(at).number),
+                Attempt::Send(left) => {
+                    for name in left.keys() {
+                        let known = acknowledged.get(name).copied().unwrap_or(0);
+                        assert!(known < commit.number, "{name} of {known} is overwritten");
+                    }
+                    commit.sent = Some(left);
+                }
+            },
+            Some(sent) => match rng.u8(0..4) {
+                0 => {} // refused for now
+                1 => order.end(open.remove(at).number),
+                _ => {
+                    order.acknowledged(commit.number, &sent);
+                    for name in sent.keys() {
+                        let known = acknowledged.entry(name.clone()).or_default();
+                        *known = commit.number.max(*known);
+                    }
+                    order.end(open.remove(at).number);
+                }
+            },
+        }
+    }
+    // Whoever began last never waits.
+    if let Some(last) = open.iter().max_by_key(|commit| commit.number) {
+        let attempt = order.attempt(last.number, &last.offsets);
+        assert!(matches!(attempt, Attempt::Send(_)));
+    }
+}
+
+/// Goal: the property can fail.
+#[test]
+fn a_commit_that_does_not_look_for_later_ones_is_found() {
+    let found = |seed| {
+        plant(Some(Bug::CommitOvertakes));
+        let lived = std::panic::catch_unwind(|| live(seed));
+        plant(None);
+        lived.is_err()
+    };
+    assert!((0..20).any(found));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
-    /// A coordinator takes attempts in the order in which they are sent, takes some, refuses some, and is not heard by all.
     #[test]
     fn what_was_acknowledged_is_never_overwritten_by_an_earlier_commit(seed in any::<u64>()) {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let mut order = CommitOrder::default();
-        let mut open: Vec<Open> = Vec::new();
-        let mut acknowledged = BTreeMap::<TopicPartition, u64>::new();
-        for _ in 0..200 {
-            if open.is_empty() || rng.u8(0..4) == 0 {
-                let number = order.begin();
-                let (which, at) = (rng.u8(..), i64::from(rng.u8(..)));
-                let some = (0..3).filter(|index| which >> index & 1 == 1);
-                let offsets = some.map(|index| (TopicPartition::new("t", index), at.into())).collect();
-                open.push(Open { number, offsets, sent: None });
-                continue;
-            }
-            let at = rng.usize(..open.len());
-            let commit = &mut open[at];
-            match commit.sent.take() {
-                None => match order.attempt(commit.number, &commit.offsets) {
-                    Attempt::Wait => prop_assert!(open.len() > 1, "nobody to wait for"),
-                    Attempt::Send(left) if left.is_empty() => order.end(open.remove(at).number),
-                    Attempt::Send(left) => {
-                        for name in left.keys() {
-                            let known = acknowledged.get(name).copied().unwrap_or(0);
-                            prop_assert!(known < commit.number, "{name} of {known} is overwritten");
-                        }
-                        commit.sent = Some(left);
-                    }
-                },
-                Some(sent) => match rng.u8(0..4) {
-                    0 => {} // refused for now
-                    1 => order.end(open.remove(at).number),
-                    _ => {
-                        order.acknowledged(commit.number, &sent);
-                        for name in sent.keys() {
-                            let known = acknowledged.entry(name.clone()).or_default();
-                            *known = commit.number.max(*known);
-                        }
-                        order.end(open.remove(at).number);
-                    }
-                },
-            }
-        }
-        // Whoever began last never waits.
-        if let Some(last) = open.iter().max_by_key(|commit| commit.number) {
-            let attempt = order.attempt(last.number, &last.offsets);
-            prop_assert!(matches!(attempt, Attempt::Send(_)));
-        }
+        live(seed);
     }
 }

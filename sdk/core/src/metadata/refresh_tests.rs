@@ -553,7 +553,7 @@ fn a_topic_is_gone_when_a_broker_says_so_that_knew_it() {
     wake(&mut machine, S);
     answer(&mut machine, S, vec![good("t")]);
     // The other one has not heard of it, for a while.
-    while tell_t(&mut machine, 2, false) < 20 * S {
+    while tell_t(&mut machine, 2, false) < 3 * S {
         let known = &machine.snapshot().topics["t"];
         assert!(!known.gone && known.is_there(), "{known:?}");
     }

@@ -1,9 +1,11 @@
 //! Whether a topic that a broker denies is gone, or the broker has only not heard of it yet.
 //!
 //! A broker's metadata never go back: who has told of a topic and then denies it has seen it deleted. Who has never told of it may be
-//! late, however often it is asked, and so may several that are asked at the same time.
+//! late, however often it is asked, and so may several that are asked at the same time. Which broker is asked is up to the connections
+//! that there are, so that what is denied for long is gone, whoever denies it.
 //!
-//! Invariant: no broker that lags behind the others makes a topic seem gone, or a former one of its name seem to be back.
+//! Invariant: no broker that lags behind the others by less than [`PROPAGATION`] makes a topic seem gone, or a former one of its name seem
+//! to be back.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,8 +14,11 @@ use uuid::Uuid;
 
 use crate::Tick;
 
-/// How long brokers may take to hear of a topic (librdkafka: `topic.metadata.propagation.max.ms`).
+/// How long a broker may take to hear of a topic (librdkafka: `topic.metadata.propagation.max.ms`).
 const PROPAGATION: Tick = Duration::from_secs(30);
+
+/// How long several may.
+const SEVERAL: Tick = Duration::from_secs(5);
 
 /// Denials by one that knew better. A broker that has just started may answer before it has read all that it knew.
 const TWICE: u32 = 2;
@@ -58,9 +63,9 @@ impl Witnesses {
             denied.by.insert(broker);
             denied.by_who_knew += u32::from(self.told.contains(&broker));
         }
-        let long = now.saturating_sub(denied.since) >= PROPAGATION;
+        let for_long = now.saturating_sub(denied.since);
         let several = denied.by.len() > 1 || brokers.all(|broker| denied.by.contains(&broker));
-        denied.by_who_knew >= TWICE || long && several
+        denied.by_who_knew >= TWICE || for_long >= PROPAGATION || several && for_long >= SEVERAL
     }
 
     /// The topic has another id than it had. Returns `false` if that is the one before, told by a broker that lags behind.
@@ -99,14 +104,21 @@ mod tests {
     fn who_never_told_of_a_topic_may_be_late_however_often_it_denies_it() {
         let mut topic = Witnesses::default();
         topic.tells(Some(1));
-        for second in 1..300 {
+        for second in 1..31 {
             assert!(!denies(&mut topic, S * second, 2), "after {second} s");
         }
-        assert!(denies(&mut topic, 300 * S, 3), "two of them, for so long");
+        assert!(denies(&mut topic, 31 * S, 2), "nobody has told of it for so long");
+    }
+
+    #[test]
+    fn several_that_never_told_of_a_topic_may_be_late_but_not_as_long() {
+        let mut topic = Witnesses::default();
         topic.tells(Some(1));
-        assert!(!denies(&mut topic, 301 * S, 2));
-        assert!(!denies(&mut topic, 302 * S, 3), "both of them may be late");
-        assert!(denies(&mut topic, 332 * S, 3));
+        assert!(!denies(&mut topic, S, 2) && !denies(&mut topic, 5 * S, 3));
+        topic.tells(Some(1));
+        assert!(!denies(&mut topic, 6 * S, 2), "somebody has told of it");
+        assert!(!denies(&mut topic, 10 * S, 3));
+        assert!(denies(&mut topic, 11 * S, 3), "two of them, for five seconds");
     }
 
     #[test]
@@ -114,10 +126,11 @@ mod tests {
         let mut topic = Witnesses::default();
         topic.tells(Some(1));
         let mut alone = |now| topic.denies(now, Some(2), [2].into_iter());
-        assert!(!alone(S) && !alone(30 * S) && alone(31 * S));
+        assert!(!alone(S) && !alone(5 * S) && alone(6 * S));
         let mut unnamed = Witnesses::default();
         assert!(!unnamed.denies(S, None, [2].into_iter()));
-        assert!(!unnamed.denies(99 * S, None, [2].into_iter()), "nobody knows who that was");
+        assert!(!unnamed.denies(30 * S, None, [2].into_iter()), "nobody knows who that was");
+        assert!(unnamed.denies(31 * S, None, [2].into_iter()));
     }
 
     #[test]

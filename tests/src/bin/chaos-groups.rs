@@ -13,7 +13,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,11 +22,14 @@ use std::time::Duration;
 use clap::Parser;
 use klamm::ClientBuilder;
 use klamm_tests::backend::{Backend, Can, Kind};
-use klamm_tests::chaos::{Error, Faults, Role, Run, Style, break_things, breakable, produce, read_logs};
-use klamm_tests::history::{Event, Group, History, Partition, Promises, Report, Rule, check};
+use klamm_tests::chaos::{
+    AT_ONCE, Error, Faults, Role, Run, Style, break_things, breakable, produce, read_logs,
+};
+use klamm_tests::history::{Promises, Report, Rule, check};
 use klamm_tests::usage::load_average;
 use klamm_tests::workers::{
-    Act, Ear, GroupPlan, Habits, MEMBER, Overheard, World, live_in_this_process, occupy, occupy_by_processes,
+    Act, Ear, GroupPlan, Habits, MEMBER, Overheard, Progress, World, live_in_this_process, occupy,
+    occupy_by_processes, progress,
 };
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -39,6 +42,10 @@ const MOVES: u64 = 5;
 /// Members of a group in this process, and in processes of their own.
 const MEMBERS: u32 = 2;
 const PROCESSES: u32 = 1;
+/// Longest time that a group may stand still with nothing disturbing it meanwhile: a broker may take half a minute until it
+/// serves again, a member that stalls is found out after `max.poll.interval.ms`, one that is silent after its session; then the
+/// others have to hear of it and to change over, twice if they do so cooperatively.
+const STANDS_STILL: Duration = Duration::from_secs(60);
 /// Groups that are not done, and make no progress for so long after the last fault, hang.
 const REST: Duration = Duration::from_secs(120);
 
@@ -54,6 +61,10 @@ struct Options {
     /// Records that all producers together write in a second
     #[arg(long, default_value_t = 400)]
     rate: u32,
+    /// Seconds of rest before two in three faults, about; the others come at once. Ten are longer than a member that is dead holds
+    /// its group up, so that groups come to rest, too; with none, hardly any group gets to a next generation
+    #[arg(long, default_value_t = 10.0)]
+    rest: f64,
     /// Which faults, keys and lives chance gives
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -117,6 +128,11 @@ fn habits(options: &Options) -> Habits {
     Habits { acts, life_ms, most: 300, work_ms: 1, request_ms: 3_000, api_ms: 60_000 }
 }
 
+fn rests(options: &Options) -> Range<Duration> {
+    let rest = Duration::from_secs_f64(options.rest);
+    rest.mul_f64(0.6)..rest.mul_f64(1.4).max(AT_ONCE)
+}
+
 /// Returns whether all went well and the run counts.
 async fn judge(options: &Options) -> Result<bool, Error> {
     let system = (options.backend.start)().await.map_err(|error| error.to_string())?;
@@ -126,7 +142,10 @@ async fn judge(options: &Options) -> Result<bool, Error> {
     let topics = vec![(run.topic.clone(), run.partitions.clone().into())];
     let workers =
         Arc::new(World::new(run.clock.clone(), run.history.clone(), topics, groups(), habits(options)));
-    println!("{}, seed {}, {} minutes", options.backend.title, options.seed, options.minutes);
+    println!(
+        "{}, seed {}, {} minutes, rests of {} s",
+        options.backend.title, options.seed, options.minutes, options.rest
+    );
 
     let mut producers = JoinSet::new();
     for (number, style) in Style::ALL.into_iter().enumerate() {
@@ -140,7 +159,7 @@ async fn judge(options: &Options) -> Result<bool, Error> {
     // Between two coordinators somebody else, so that the logs are led by others, too.
     let roles = ids.into_iter().flat_map(|id| [Role::Coordinator(id), Role::Busiest, Role::Controller]);
     let until = Instant::now() + Duration::from_secs_f64(60.0 * options.minutes);
-    let faults = break_things(&run, &backend, &roles.collect::<Vec<_>>(), until).await;
+    let faults = break_things(&run, &backend, &roles.collect::<Vec<_>>(), rests(options), until).await;
     // Whatever it came to: producers must end before anybody looks.
     let healed = backend.heal().await;
     run.mark("no more faults");
@@ -164,7 +183,9 @@ async fn judge(options: &Options) -> Result<bool, Error> {
     let autopsy = backend.autopsy(&run.topic, PARTITIONS).await;
     let verdict = check(&run.history.lock(), &Promises::default());
     let happened = Happened { faults, moves: moves.load(Ordering::SeqCst), others };
-    let counts = report(&run, &workers, &verdict, &happened);
+    let (still, too_still) = stand_stills(&run, &workers);
+    failures.lock().extend(too_still);
+    let counts = report(&run, &workers, &verdict, &still, &happened);
     match &autopsy {
         Ok(Some(told)) => println!("disks              {told}"),
         Ok(None) => {}
@@ -236,17 +257,21 @@ async fn rest(
 ) -> Result<Vec<String>, Error> {
     let mut missing = Vec::new();
     let (mut progress, mut since) = (0, Instant::now());
-    while !workers.is_done(ends) {
+    let all = workers.groups.iter().map(|group| group.members as usize).sum::<usize>();
+    while !workers.is_done(ends) || workers.resting() < all {
         if workers.progress() != std::mem::replace(&mut progress, workers.progress()) {
             since = Instant::now();
         }
         if since.elapsed() > REST {
-            missing.push(format!("no progress for {REST:?}: ends {ends:?}, done {}", workers.counts()));
+            let (rest, done) = (workers.resting(), workers.counts());
+            missing.push(format!(
+                "no progress for {REST:?}: {rest} of {all} members rest, ends {ends:?}, done {done}"
+            ));
             break;
         }
         sleep(Duration::from_millis(50)).await;
     }
-    workers.over.store(true, Ordering::SeqCst);
+    workers.close_at_rest();
     let closed = async { while members.join_next().await.is_some() {} };
     if timeout(REST, closed).await.is_err() {
         missing.push(format!("{} members are not closed after {REST:?}", members.len()));
@@ -267,32 +292,51 @@ struct Happened {
     others: String,
 }
 
-/// What groups did with records.
-#[derive(Default)]
-struct Work {
-    done: BTreeSet<(Partition, i64)>,
-    again: u64,
-    /// When it was last done with anything, and the longest pause so far, with its beginning.
-    last: Option<Duration>,
-    longest: (Duration, Duration),
-}
-
-/// Follows the work of each group, up to the last fault.
-fn work(history: &History) -> BTreeMap<Group, Work> {
-    let mut work = BTreeMap::<_, Work>::new();
-    for entry in history.entries() {
-        let Event::Done { partition, offset } = entry.event else { continue };
-        let Some(group) = history.group_of(entry.client) else { continue };
-        let (work, at) = (work.entry(group).or_default(), Duration::from_nanos(entry.at_ns));
-        work.again += u64::from(!work.done.insert((partition, offset)));
-        let pause = at.saturating_sub(work.last.replace(at).unwrap_or(at));
-        work.longest = work.longest.max((pause, at.saturating_sub(pause)));
+/// What each group did, and when it stood still, in words; and whether one did for long though nothing disturbed it.
+fn stand_stills(run: &Run, workers: &World) -> (Vec<String>, Vec<String>) {
+    let history = run.history.lock();
+    let of = |index: usize| history.group_named(&World::group_id(index));
+    let disturbances = |group| {
+        let index = (0..workers.groups.len()).find(|index| of(*index) == Some(group));
+        let mut times = index.map_or_else(Vec::new, |index| workers.silences(index));
+        times.extend(run.faults());
+        times.sort_unstable();
+        times
+    };
+    let all = progress(&history, disturbances);
+    let (mut lines, mut failures) = (Vec::new(), Vec::new());
+    for (index, plan) in workers.groups.iter().enumerate() {
+        let (id, nothing) = (World::group_id(index), Progress::default());
+        let GroupPlan { strategy, auto_commit, fixed, .. } = plan;
+        let Progress { done, again, longest, undisturbed, .. } =
+            of(index).and_then(|group| all.get(&group)).unwrap_or(&nothing);
+        let commit = if *auto_commit { "auto" } else { "manual" };
+        let fixed = if *fixed { ", static" } else { "" };
+        let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+        lines.push(format!(
+            "{id:<18} {strategy}, {commit} commit{fixed}: {} records done, {again} of them again",
+            done.len()
+        ));
+        lines.push(format!(
+            "{:<18} stood still for {} from {}: disturbed {} times, {} generations, {} without an owner; undisturbed for {} at most",
+            "",
+            seconds(longest.length),
+            seconds(longest.from),
+            longest.disturbed,
+            longest.generations,
+            seconds(longest.unowned),
+            seconds(*undisturbed),
+        ));
+        if *undisturbed > STANDS_STILL {
+            failures
+                .push(format!("{id} stood still for {} though nothing disturbed it", seconds(*undisturbed)));
+        }
     }
-    work
+    (lines, failures)
 }
 
 /// Prints what happened; returns whether the run counts.
-fn report(run: &Run, workers: &World, verdict: &Report, happened: &Happened) -> bool {
+fn report(run: &Run, workers: &World, verdict: &Report, still: &[String], happened: &Happened) -> bool {
     let Happened { faults, moves, others } = happened;
     let count = |of: &AtomicU64| of.load(Ordering::SeqCst);
     let kills: u64 =
@@ -310,21 +354,7 @@ fn report(run: &Run, workers: &World, verdict: &Report, happened: &Happened) -> 
     println!("records            {}, {} acknowledged", verdict.sent, verdict.acked);
     println!("read               {}, {} commits", verdict.reads, verdict.commits);
     println!("retried batches    {}", count(&run.retries));
-    for (group, (_, work)) in work(&run.history.lock()).into_iter().enumerate() {
-        let GroupPlan { strategy, auto_commit, fixed, .. } = &workers.groups[group];
-        let commit = if *auto_commit { "auto" } else { "manual" };
-        let fixed = if *fixed { ", static" } else { "" };
-        let (pause, since) = work.longest;
-        println!(
-            "{:<18} {strategy}, {commit} commit{fixed}: {} records done, {} of them again; longest without progress {:.1} s \
-             from {:.1} s",
-            World::group_id(group),
-            work.done.len(),
-            work.again,
-            pause.as_secs_f64(),
-            since.as_secs_f64(),
-        );
-    }
+    still.iter().for_each(|told| println!("{told}"));
     let sum = |rules: &[Rule]| rules.iter().map(|rule| verdict.count(*rule)).sum::<u64>();
     println!("lost               {}", sum(&[Rule::Lost, Rule::WrongOffset, Rule::Undelivered]));
     println!("again though committed {}", sum(&[Rule::Redelivered, Rule::CommitMovedBack]));
@@ -333,6 +363,10 @@ fn report(run: &Run, workers: &World, verdict: &Report, happened: &Happened) -> 
     println!(
         "commits off        {}",
         sum(&[Rule::CommittedAhead, Rule::CommittedAfterLoss, Rule::CommittedLate])
+    );
+    println!(
+        "excused            {} partitions lost before their members heard that all is over",
+        workers.excused()
     );
     println!("second reader      {others}");
     println!("load average       {}", load_average());

@@ -23,7 +23,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use klamm_tests::backend::{Backend, Kind};
-use klamm_tests::chaos::{Error, Faults, Role, Run, Style, break_things, breakable, produce, read_logs};
+use klamm_tests::chaos::{
+    AT_ONCE, Error, Faults, Role, Run, Style, break_things, breakable, produce, read_logs,
+};
 use klamm_tests::history::{Promises, Rule, check};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -81,7 +83,9 @@ async fn judge(options: &Options) -> Result<bool, Error> {
     }
     let watching = tokio::spawn(count_elections(run.clone(), watch.clone(), backend.clone()));
     let until = Instant::now() + Duration::from_secs_f64(60.0 * options.minutes);
-    let faults = break_things(&run, &backend, &[Role::Busiest, Role::Controller], until).await;
+    let faults =
+        break_things(&run, &backend, &[Role::Busiest, Role::Controller], Duration::ZERO..AT_ONCE, until)
+            .await;
     // Whatever it came to: producers must end before anybody looks.
     let healed = backend.heal().await;
     run.over.store(true, Ordering::SeqCst);

@@ -1,6 +1,7 @@
 //! What is done to nodes, one thing after the other.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use klamm::TopicDescription;
@@ -12,6 +13,9 @@ use crate::process::kafka_tool;
 
 /// How long one broker stays dead or silent: longer than the cluster takes to notice, and than a request may take.
 const OUTAGE: Duration = Duration::from_secs(5);
+
+/// How soon the next fault comes where it comes at once.
+pub const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// How often each fault was done.
 pub type Faults = BTreeMap<&'static str, u64>;
@@ -94,7 +98,8 @@ impl Role {
 }
 
 /// One fault after the other until the time is up, to the nodes that have these roles in turn. Each is over, and all
-/// replicas in sync, before the next one; but one time in three another node is killed meanwhile.
+/// replicas in sync, before the next one, which comes at once one time in three, else after a rest; but one time in three
+/// another node is killed meanwhile.
 ///
 /// # Errors
 ///
@@ -103,6 +108,7 @@ pub async fn break_things(
     run: &Run,
     backend: &Backend,
     roles: &[Role],
+    rest: Range<Duration>,
     until: Instant,
 ) -> Result<Faults, Error> {
     let mut faults = Faults::new();
@@ -137,7 +143,12 @@ pub async fn break_things(
         if second.is_some() {
             *faults.entry("kills of another meanwhile").or_default() += 1;
         }
-        sleep(Duration::from_millis(chance.u64(0..2000))).await;
+        let pause = match chance.u8(0..3) {
+            0 => Duration::ZERO..AT_ONCE,
+            _ => rest.clone(),
+        };
+        let pause = chance.u64(pause.start.as_millis() as u64..pause.end.as_millis() as u64);
+        sleep(Duration::from_millis(pause).min(until.saturating_duration_since(Instant::now()))).await;
     }
     Ok(faults)
 }

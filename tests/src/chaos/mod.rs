@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-pub use faults::{Faults, Role, break_things};
+pub use faults::{AT_ONCE, Faults, Role, break_things};
 pub use logs::{read_log, read_logs};
 pub use producers::{Style, produce};
 
@@ -64,6 +64,8 @@ pub struct Run {
     pub over: AtomicBool,
     /// Batches that were sent again.
     pub retries: AtomicU64,
+    /// When something was done to the cluster, or undone.
+    faults: Mutex<Vec<Duration>>,
     failures: AtomicU64,
 }
 
@@ -82,6 +84,7 @@ impl Run {
             history: Arc::new(Mutex::new(history)),
             over: AtomicBool::new(false),
             retries: AtomicU64::new(0),
+            faults: Mutex::default(),
             failures: AtomicU64::new(0),
         }
     }
@@ -100,6 +103,12 @@ impl Run {
     pub fn mark(&self, text: &str) {
         let at = self.now();
         println!("{:7.1} s  {text}", at.as_secs_f64());
+        self.faults.lock().push(at);
         self.history.lock().mark(at, text);
+    }
+
+    /// When something was marked, in order.
+    pub fn faults(&self) -> Vec<Duration> {
+        self.faults.lock().clone()
     }
 }

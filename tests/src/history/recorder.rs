@@ -142,6 +142,11 @@ impl History {
         })
     }
 
+    /// The group of this name, if it has, or had, members.
+    pub fn group_named(&self, name: &str) -> Option<Group> {
+        self.by_group.get(name).copied()
+    }
+
     /// The group that a client is a member of.
     pub fn group_of(&self, client: Client) -> Option<Group> {
         self.clients.get(client.0 as usize)?.group

@@ -40,7 +40,8 @@ impl Holding {
         self.0.lock().held.insert((group, place), Held { by: me, read: 0, done: 0 });
     }
 
-    /// The member has it no more. What is lost `late`, when members are to close already, nobody promises to commit.
+    /// The member has it no more. What is lost `late`, when members are to close already and it has not heard of that, nobody
+    /// promises to commit.
     pub(super) fn gone(&self, group: usize, me: Client, place: Partition, late: bool) {
         let state = &mut *self.0.lock();
         if state.held.get(&(group, place)).is_some_and(|held| held.by == me) {
@@ -73,6 +74,11 @@ impl Holding {
             let began = state.began.get(&(held.by, place)).copied().unwrap_or(0);
             began.max(held.done) >= end
         })
+    }
+
+    /// How many that are.
+    pub(super) fn excused(&self) -> usize {
+        self.0.lock().lost_late.len()
     }
 
     /// Whether nobody promises that all of it is committed.

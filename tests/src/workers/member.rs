@@ -14,7 +14,7 @@ use klamm::{
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Act, Ear, GroupPlan, World};
+use super::{Act, Ear, GroupPlan, Step, World};
 use crate::history::{self, History, Partition};
 
 /// Fills a place in a group until the run is over; `connect` leads to the cluster in the hearing of a member's ear.
@@ -243,7 +243,7 @@ impl Member {
             let Some(act) = self.mine.chance.lock().choice(world.habits.acts.iter().copied()) else {
                 continue;
             };
-            world.acts(act);
+            world.step(self.mine.group, self.mine.ear.me, Step::Acts(act));
             match act {
                 Act::Leave => {
                     self.close().await?;
@@ -265,33 +265,48 @@ impl Member {
                     let limit = world.habits.hang();
                     let left = timeout(limit, self.consumer.unsubscribe()).await;
                     left.map_err(|_| format!("unsubscribe takes longer than {limit:?}"))?;
+                    self.owns_nothing("unsubscribed")?;
                     sleep(self.mine.draw_ms(1_000)).await;
                     self.subscribe(true);
                 }
             }
         }
         self.subscribe(true);
+        world.step(self.mine.group, self.mine.ear.me, Step::Rests);
         while !world.over.load(Ordering::SeqCst) {
             if self.read(Instant::now() + Duration::from_millis(200)).await? == Reading::Fenced {
                 self.crash();
                 return Ok(false);
             }
         }
+        world.step(self.mine.group, self.mine.ear.me, Step::Closes);
         // What was read last is done, and committed by the close, once somebody asks for more.
         if self.poll(1, Duration::ZERO).await? == Reading::Fenced {
             self.crash();
             return Ok(false);
         }
         self.close().await?;
+        world.step(self.mine.group, self.mine.ear.me, Step::Whole);
         Ok(true)
     }
 
     async fn close(&self) -> Result<(), String> {
         let limit = self.mine.world.habits.hang();
         match timeout(limit, self.consumer.close()).await {
-            Ok(closed) => closed.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("close takes longer than {limit:?}")),
+            Ok(closed) => closed.map_err(|error| error.to_string())?,
+            Err(_) => return Err(format!("close takes longer than {limit:?}")),
         }
+        self.owns_nothing("closed")
+    }
+
+    /// Whoever is out has been told of everything that it gave up or lost.
+    fn owns_nothing(&self, out: &str) -> Result<(), String> {
+        let owned = self.mine.owned.lock();
+        if owned.is_empty() {
+            return Ok(());
+        }
+        let names = owned.keys().map(ToString::to_string).collect::<Vec<_>>();
+        Err(format!("{out}, and was not told that it gave up {}", names.join(", ")))
     }
 
     fn crash(self) {
@@ -300,6 +315,7 @@ impl Member {
         self.mine.tell(&owned, |history, place| history.revoked(now, me, place));
         let group = self.mine.group;
         self.mine.places(&owned).into_iter().for_each(|place| self.mine.world.lost(group, me, place));
+        self.mine.world.over_for(me);
         // Dropped alone it would leave its group.
         self.consumer.vanish();
     }

@@ -10,6 +10,7 @@
 mod holding;
 mod member;
 mod overheard;
+mod pauses;
 mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use member::occupy;
 pub use overheard::{Ear, Overheard};
+pub use pauses::{Pause, Progress, progress};
 pub use process::{MEMBER, live_in_this_process, occupy_by_processes};
 
 use self::holding::Holding;
@@ -48,6 +50,30 @@ impl Act {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Leave, Self::Crash, Self::Stall, Self::Change, Self::Unsubscribe];
 }
+
+/// What a member does that no event of the history says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Step {
+    Acts(Act),
+    /// From here on it only reads, until it is told to close.
+    Rests,
+    /// It has been told.
+    Closes,
+    /// It has lived to the end, and is closed.
+    Whole,
+}
+
+/// Where members stand when a run ends.
+#[derive(Debug, Default)]
+struct Ending {
+    resting: BTreeSet<Client>,
+    closing: BTreeSet<Client>,
+    /// When they were told to close, if nothing disturbs them then.
+    told: Option<Duration>,
+}
+
+/// Members at rest hear within that time that they are to close.
+const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
 /// One group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,8 +178,11 @@ pub struct World {
     done: Mutex<BTreeMap<(usize, Partition), BTreeSet<i64>>>,
     generations: Mutex<BTreeSet<(usize, i32)>>,
     holding: Arc<Holding>,
-    /// Who is told each act of a member, beside the tally.
-    told: Option<fn(Act)>,
+    ending: Mutex<Ending>,
+    /// When a member of which group fell silent.
+    silences: Mutex<Vec<(Duration, usize)>>,
+    /// Who is told each step of a member, beside this.
+    told: Option<fn(Step)>,
 }
 
 impl World {
@@ -177,6 +206,8 @@ impl World {
             done: Mutex::default(),
             generations: Mutex::default(),
             holding: Arc::default(),
+            ending: Mutex::default(),
+            silences: Mutex::default(),
             told: None,
         }
     }
@@ -234,7 +265,71 @@ impl World {
 
     /// A member has lost it, or is gone without a word.
     fn lost(&self, group: usize, me: Client, place: Partition) {
-        self.holding.gone(group, me, place, self.over.load(Ordering::SeqCst));
+        self.holding.gone(group, me, place, self.over.load(Ordering::SeqCst) && self.may_lose(me));
+    }
+
+    /// Whether a member may lose, without having committed, what it has when the run is over: until it has heard of that; to the
+    /// end where faults may last so long.
+    fn may_lose(&self, me: Client) -> bool {
+        let ending = self.ending.lock();
+        ending.told.is_none_or(|at| {
+            !ending.closing.contains(&me) && self.clock.now().saturating_sub(at) <= HEARD_WITHIN
+        })
+    }
+
+    /// Nothing disturbs members any more, all of which rest: they shall close, and lose nothing while they do.
+    pub fn close_at_rest(&self) {
+        self.ending.lock().told = Some(self.clock.now());
+        self.over.store(true, Ordering::SeqCst);
+    }
+
+    /// How many members only read from now on.
+    pub fn resting(&self) -> usize {
+        self.ending.lock().resting.len()
+    }
+
+    /// Partitions, with their groups, that were lost before their members heard that they were to close.
+    pub fn excused(&self) -> usize {
+        self.holding.excused()
+    }
+
+    /// When members of a group fell silent, without having left.
+    pub fn silences(&self, group: usize) -> Vec<Duration> {
+        let silences = self.silences.lock();
+        silences.iter().filter(|(_, of)| *of == group).map(|(at, _)| *at).collect()
+    }
+
+    fn silent(&self, group: usize) {
+        self.silences.lock().push((self.clock.now(), group));
+    }
+
+    /// A member does something.
+    fn step(&self, group: usize, me: Client, step: Step) {
+        match step {
+            Step::Acts(act) => {
+                self.tally.count(act);
+                if matches!(act, Act::Crash | Act::Stall) {
+                    self.silent(group);
+                }
+            }
+            Step::Rests => {
+                self.ending.lock().resting.insert(me);
+            }
+            Step::Closes => {
+                self.ending.lock().closing.insert(me);
+            }
+            Step::Whole => {}
+        }
+        if let Some(told) = self.told {
+            told(step);
+        }
+    }
+
+    /// A member is gone before the end: whoever comes after it under its name is another one.
+    fn over_for(&self, me: Client) {
+        let ending = &mut *self.ending.lock();
+        ending.resting.remove(&me);
+        ending.closing.remove(&me);
     }
 
     /// How many records all groups are done with.
@@ -323,11 +418,61 @@ impl World {
     pub fn rebalances(&self) -> u64 {
         self.generations.lock().len() as u64
     }
+}
 
-    fn acts(&self, act: Act) {
-        self.tally.count(act);
-        if let Some(told) = self.told {
-            told(act);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world() -> (World, Arc<AtomicU64>, Partition, [Client; 2]) {
+        let seconds = Arc::new(AtomicU64::new(0));
+        let now = seconds.clone();
+        let clock = Clock::new(move || Duration::from_secs(now.load(Ordering::SeqCst)));
+        let mut history = History::new();
+        let place = history.partition("t", 0);
+        let topics = vec![(Arc::from("t"), Arc::from([place]))];
+        let plan = GroupPlan {
+            strategy: "range".to_owned(),
+            members: 2,
+            fixed: false,
+            auto_commit: true,
+            pipelined: false,
+            commit_ms: 500,
+            session_ms: 8_000,
+            max_poll_ms: 8_000,
+        };
+        let habits = Habits { acts: Vec::new(), life_ms: 1, most: 1, work_ms: 1, request_ms: 1, api_ms: 1 };
+        let world = World::new(clock, Arc::new(Mutex::new(history)), topics, vec![plan], habits);
+        let members = [world.register(0, "a"), world.register(0, "b")];
+        (world, seconds, place, members)
+    }
+
+    #[test]
+    fn who_has_heard_that_it_is_to_close_loses_nothing_that_is_excused() {
+        let (world, seconds, place, [me, other]) = world();
+        world.assigned(0, me, place, Some(1));
+        world.lost(0, me, place);
+        assert_eq!(world.excused(), 0, "others work on it again");
+        world.step(0, me, Step::Rests);
+        world.step(0, other, Step::Rests);
+        assert_eq!(world.resting(), 2);
+        world.close_at_rest();
+        world.step(0, me, Step::Closes);
+        world.lost(0, me, place);
+        assert_eq!(world.excused(), 0);
+        seconds.store(6, Ordering::SeqCst);
+        world.lost(0, other, place);
+        assert_eq!(world.excused(), 0, "it should have heard of that by now");
+        seconds.store(5, Ordering::SeqCst);
+        world.lost(0, other, place);
+        assert_eq!(world.excused(), 1);
+    }
+
+    #[test]
+    fn who_comes_after_a_member_is_not_at_rest_yet() {
+        let (world, _, _, [me, _]) = world();
+        world.step(0, me, Step::Rests);
+        world.over_for(me);
+        assert_eq!(world.resting(), 0);
     }
 }

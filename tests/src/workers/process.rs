@@ -21,7 +21,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, sleep};
 
 use super::member::Member;
-use super::{Act, Ear, GroupPlan, Habits, Overheard, World};
+use super::{Act, Ear, GroupPlan, Habits, Overheard, Step, World};
 use crate::history::{self, Clock, Entry, Event, History, Partition};
 
 /// Between two looks at a child.
@@ -51,7 +51,7 @@ enum Told {
     /// Something for the history.
     Event(Entry),
     /// It does something that the history does not know.
-    Act(Act),
+    Step(Step),
 }
 
 /// Fills a place in a group as [`super::occupy`] does, each member a process by this program's `member ORDERS`; what is
@@ -135,20 +135,30 @@ async fn one_life(
             world.history.lock().mark(at, &format!("kill -9 of {} {}", orders.name, orders.group));
             child.start_kill().map_err(|error| error.to_string())?;
             world.tally.kills.fetch_add(1, Ordering::Relaxed);
+            world.silent(orders.group);
         }
         sleep(LOOK_AGAIN).await;
     };
-    let owned = listening.await.map_err(|error| error.to_string())??;
-    // What it had when it was killed it has no more.
-    let ended = world.clock.now();
-    for place in owned {
-        world.history.lock().revoked(ended, me, place);
-        world.lost(orders.group, me, place);
-    }
+    let (owned, whole) = listening.await.map_err(|error| error.to_string())??;
     let said = complaining.await.map_err(|error| error.to_string())?;
     match (status.success(), killed) {
-        (true, _) => Ok(over),
-        (false, true) => Ok(false),
+        (true, _) if owned.is_empty() => {
+            if !whole {
+                world.over_for(me);
+            }
+            Ok(whole)
+        }
+        (true, _) => Err(format!("it has ended, and was not told that it gave up {owned:?}")),
+        (false, true) => {
+            // What it had it has no more.
+            let ended = world.clock.now();
+            for place in owned {
+                world.history.lock().revoked(ended, me, place);
+                world.lost(orders.group, me, place);
+            }
+            world.over_for(me);
+            Ok(false)
+        }
         (false, false) => Err(format!("{status}: {said}")),
     }
 }
@@ -163,15 +173,16 @@ fn start(orders: &Orders) -> Result<Child, std::io::Error> {
         .spawn()
 }
 
-/// Writes down what a child says until it ends; gives what it owned then. The line that it was killed in does not count.
+/// Writes down what a child says until it ends; gives what it owned then, and whether it lived to the end of the run. The line
+/// that it was killed in does not count.
 async fn listen(
     world: Arc<World>,
     group: usize,
     me: history::Client,
     out: ChildStdout,
-) -> Result<BTreeSet<Partition>, String> {
+) -> Result<(BTreeSet<Partition>, bool), String> {
     let (mut lines, mut numbers) = (BufReader::new(out).lines(), Vec::new());
-    let (mut owned, mut broken) = (BTreeSet::new(), None);
+    let (mut owned, mut whole, mut broken) = (BTreeSet::new(), false, None);
     while let Some(line) = lines.next_line().await.map_err(|error| error.to_string())? {
         if let Some(line) = broken {
             return Err(format!("it said {line:?}"));
@@ -189,11 +200,14 @@ async fn listen(
                 }
                 world.take_over(group, me, entry, &mut numbers);
             }
-            Ok(Told::Act(act)) => world.tally.count(act),
+            Ok(Told::Step(step)) => {
+                whole |= step == Step::Whole;
+                world.step(group, me, step);
+            }
             Err(_) => broken = Some(line),
         }
     }
-    Ok(owned)
+    Ok((owned, whole))
 }
 
 /// The child: one member from its start to its end.
@@ -213,7 +227,7 @@ pub async fn live_in_this_process(orders: &str) -> Result<(), String> {
     history.listen(|entry| say(&Told::Event(entry)));
     let clock = Clock::since(Duration::from_nanos(began_ns));
     let mut world = World::new(clock, Arc::new(Mutex::new(history)), topics, groups, habits);
-    world.told = Some(|act| say(&Told::Act(act)));
+    world.told = Some(|step| say(&Told::Step(step)));
     let world = Arc::new(world);
     obey(world.clone());
     let ear = world.ear(world.register(group, &name));

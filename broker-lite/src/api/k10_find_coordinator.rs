@@ -44,12 +44,14 @@ pub(super) fn handle(broker: &Arc<Broker>, frame: Frame) -> Handled {
         return now::<FindCoordinatorRequest>(version, &answer(broker, version, &request));
     }
     group::create_topic(broker);
+    // Answers wait for one another: from now, that several do not add up.
+    let until = broker.rt.now() + CREATION;
     let broker = broker.clone();
     Ok(Answer::Later(Box::pin(async move {
         tokio::select! {
             biased;
             () = broker.until_told(|image| image.topic(TOPIC).map(drop)) => {}
-            () = broker.rt.sleep(CREATION) => {}
+            () = broker.rt.sleep_until(until) => {}
         }
         reply::<FindCoordinatorRequest>(version, &answer(&broker, version, &request))
     })))

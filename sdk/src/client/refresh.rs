@@ -6,6 +6,7 @@ use futures::future::{BoxFuture, FutureExt};
 use klamm_core::metadata::{Effect, Event, Query};
 use klamm_wire::codec;
 use klamm_wire::messages::{MetadataRequest, MetadataResponse};
+use klamm_wire::seam::Endpoint;
 
 use super::Lane;
 use super::shared::Shared;
@@ -87,7 +88,9 @@ async fn ask(shared: Arc<Shared>, query: Query) -> Outcome {
     match connected.call::<MetadataRequest>(&encode, deadline).await {
         Ok(response) => {
             shared.forget_causes();
-            Outcome::Answered(connected.connection.broker(), Box::new(response))
+            let from = connected.connection.broker();
+            let at = connected.connection.endpoint();
+            Outcome::Answered(from.or_else(|| listed_at(&response, at)), Box::new(response))
         }
         Err(error) => {
             tracing::debug!(peer = %connected.connection.label(), cause = %error, "no metadata");
@@ -95,4 +98,14 @@ async fn ask(shared: Arc<Shared>, query: Query) -> Outcome {
             Outcome::Failed
         }
     }
+}
+
+/// Id of the broker that has an address of the bootstrap list, by its own answer.
+fn listed_at(response: &MetadataResponse, at: &Endpoint) -> Option<i32> {
+    let there = |host: &str, port: i32| host == at.host && port == i32::from(at.port);
+    response
+        .brokers
+        .iter()
+        .find(|broker| there(broker.host.as_str(), broker.port))
+        .map(|broker| broker.node_id.0)
 }

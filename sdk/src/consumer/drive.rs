@@ -166,7 +166,8 @@ pub(super) fn locate(cluster: &ClusterMetadata, name: &TopicPartition) -> Locati
     let Some(topic) = cluster.topics.get(&name.topic) else {
         return Location::Unknown(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     };
-    if !topic.error.is_ok() {
+    // A broker that has not heard of it yet takes nothing away.
+    if !topic.is_there() {
         return match topic.error.is_retriable() {
             true => Location::Unknown(topic.error),
             false => Location::Refused(topic.error),

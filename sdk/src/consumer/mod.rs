@@ -775,19 +775,16 @@ impl<'a, K: 'static, V: 'static> Reading<'a, K, V> {
         let (mut raw, mut made) = (None, None);
         loop {
             let next = || {
-                while shared.next_record(lane, asking(), true, &mut raw)? {
-                    if decoder.passes() {
-                        return Ok(true);
-                    }
-                    // One that is left out is followed by another.
-                    if let Some(raw) = raw.take()
-                        && let Some(record) = decoder.decode(shared, lane, raw)?
-                    {
-                        made = Some(record);
-                        return Ok(true);
-                    }
+                if !shared.next_record(lane, asking(), true, &mut raw)? {
+                    return Ok(false);
                 }
-                Ok(false)
+                if !decoder.passes()
+                    && let Some(raw) = raw.take()
+                {
+                    // One that is left out is followed by another, when others have had their turn.
+                    made = decoder.decode(shared, lane, raw)?;
+                }
+                Ok(true)
             };
             std::task::ready!(self.poll(arrival, cx, next))?;
             if let Some(record) = made.take().or_else(|| decoder.pass(&mut raw)) {
@@ -811,6 +808,8 @@ impl<'a, K: 'static, V: 'static> Reading<'a, K, V> {
             self.group.came_back();
             if !matches!(found, Ok(false)) {
                 budget.made_progress();
+                // Whoever works on what it has does not wait, though its stream lives on.
+                *arrival = None;
                 return Poll::Ready(found.map(drop));
             }
             std::task::ready!(self.poll_arrival(arrival, cx));

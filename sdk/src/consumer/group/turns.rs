@@ -190,16 +190,22 @@ impl Turns {
         }
         let (old, new) = self.open.split_at(self.open.len() / 2);
         let mut kept: Vec<Open> = Vec::with_capacity(CALLERS);
+        let mut places = BTreeMap::new();
         for open in old {
-            match kept.iter_mut().find(|known| known.partition == open.partition) {
+            match places.get(&open.partition).and_then(|at: &usize| kept.get_mut(*at)) {
                 Some(known) => {
                     known.from = known.from.min(open.from);
                     known.to = known.to.max(open.to);
                 }
-                None => kept.push(Open { caller: Caller::Others, ..*open }),
+                None => {
+                    places.insert(open.partition, kept.len());
+                    kept.push(Open { caller: Caller::Others, ..*open });
+                }
             }
         }
         kept.extend_from_slice(new);
+        // With many partitions little may have been gained: not again before as much has come.
+        self.limit = kept.len() + CALLERS / 2;
         self.open = kept;
     }
 

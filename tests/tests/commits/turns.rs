@@ -194,3 +194,42 @@ fn a_task_that_waits_for_partitions_to_read_is_done_with_what_it_had() {
     })
     .expect("it runs");
 }
+
+/// While it works on what it has, a stream does not wait, though it did before.
+#[test]
+fn a_stream_that_waited_once_stalls_its_member_all_the_same() {
+    for by in [By::Stream, By::PartitionStream] {
+        sim::run(1, |sim| async move {
+            let rig = Arc::new(Rig::new(&sim).await?);
+            let (consumer, taken) = member(&rig).await?;
+            consumer.pause([&place(1)]);
+            let reader = consumer.clone();
+            let reading = tokio::spawn(async move {
+                let mut own = match by {
+                    By::PartitionStream => Some(reader.partition_stream(&place(0)).expect("it has it")),
+                    _ => None,
+                };
+                let mut all = std::pin::pin!(reader.stream());
+                for _ in 0..6 {
+                    match &mut own {
+                        Some(own) => own.next().await,
+                        None => all.next().await,
+                    };
+                }
+                std::future::pending::<()>().await;
+            });
+            sleep(5 * S).await; // it waits for the sixth
+            rig.write(0, 1).await?;
+            sleep(12 * S).await;
+            let why: Vec<_> = taken.0.lock().iter().map(|(_, why)| *why).collect();
+            assert_eq!(why, [RebalanceReason::PollStalled; 2]);
+            for second in 0..40 {
+                assert_eq!(consumer.assignment(), [], "back after {second} s, though nobody came back");
+                sleep(S).await;
+            }
+            reading.abort();
+            Outcome::Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{by:?}: {error}"));
+    }
+}

@@ -433,16 +433,17 @@ async fn lead(group: &Group, name: &str, told: &[JoinedMember], stands: bool) ->
 async fn known_topics(group: &Group, wanted: &BTreeSet<Arc<str>>) -> (Topics, Shapes) {
     let client = &group.shared.client;
     let deadline = group.shared.now().saturating_add(client.settings().request_timeout);
+    let mut open: Vec<&Arc<str>> = wanted.iter().collect();
     loop {
         let changed = client.changed();
-        let mut missing = false;
-        for topic in wanted {
+        // Whatever is told is not looked for again: that would ask for what is refused once more, and keep others from hearing of it.
+        open.retain(|topic| {
             let known = client.topic_now(topic, group.shared.may_create());
             // Told to be refused, or to be not there; or not told by whoever was asked last, and known well enough.
-            let refused = client.metadata().topics.get(topic).is_some_and(|told| !told.error.is_ok());
-            missing |= matches!(known, Ok(None)) && !refused;
-        }
-        if !missing || client.rt().before(deadline, changed).await.is_none() {
+            let refused = client.metadata().topics.get(*topic).is_some_and(|told| !told.error.is_ok());
+            matches!(known, Ok(None)) && !refused
+        });
+        if open.is_empty() || client.rt().before(deadline, changed).await.is_none() {
             break;
         }
     }

@@ -331,7 +331,8 @@ impl Attempts<'_> {
         &mut self,
         topics: BTreeSet<Arc<str>>,
     ) -> Result<BTreeMap<TopicPartition, Result<i32, ErrorCode>>, AdminError> {
-        let request = Query { topics: Some(topics.into_iter().collect()), auto_create: false }.request();
+        let request =
+            Query { topics: Some(topics.into_iter().collect()), auto_create: false, of: None }.request();
         let encode = |version| codec::encode_request(version, &request);
         let answer = self.ask::<MetadataRequest>(&How::any(), &encode).await?;
         let mut leaders = BTreeMap::new();

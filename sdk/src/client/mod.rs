@@ -122,7 +122,7 @@ impl Client {
         let (shared, rt) = (&self.inner.shared, self.rt());
         let started = rt.now();
         let deadline = started.saturating_add(timeout);
-        let request = Query { topics: Some(Vec::new()), auto_create: false }.request();
+        let request = Query { topics: Some(Vec::new()), auto_create: false, of: None }.request();
         let encode = |version| codec::encode_request(version, &request);
         loop {
             let changed = shared.changed();

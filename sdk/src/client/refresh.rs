@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt};
 use klamm_core::metadata::{Effect, Event, Query};
+use klamm_core::reconnect::Peer;
 use klamm_wire::codec;
 use klamm_wire::messages::{MetadataRequest, MetadataResponse};
 use klamm_wire::seam::Endpoint;
@@ -73,12 +74,19 @@ async fn answer(asking: &mut Option<BoxFuture<'static, Outcome>>) -> Outcome {
     }
 }
 
-/// Sends a query to the first broker that can be reached.
+/// Sends a query to the broker that is to be asked, or the first one that can be reached.
 async fn ask(shared: Arc<Shared>, query: Query) -> Outcome {
     let deadline = shared.rt().now().saturating_add(shared.settings.request_timeout);
-    let Ok(connected) = shared.connect_any(Lane::Main, deadline, true).await else {
-        return Outcome::Unreachable;
+    let patience = shared.rt().now().saturating_add(shared.settings.connection_setup_timeout / 10);
+    let known = match query.of {
+        Some(id) => shared.connect(Peer::Broker(id), Lane::Main, deadline.min(patience)).await.ok(),
+        None => None,
     };
+    let connected = match known {
+        Some(connected) => Ok(connected),
+        None => shared.connect_any(Lane::Main, deadline, true).await,
+    };
+    let Ok(connected) = connected else { return Outcome::Unreachable };
     let request = query.request();
     let encode = |version| match (version, &request.topics) {
         // Null is not known yet there, and an empty list means all.

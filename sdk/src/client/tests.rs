@@ -264,7 +264,7 @@ async fn a_broken_connection_is_dialled_again_and_the_request_in_flight_is_told(
     });
     let client = builder(&[address]).build().unwrap();
     client.ready(5 * S).await.unwrap();
-    let request = Query { topics: Some(vec![]), auto_create: false }.request();
+    let request = Query { topics: Some(vec![]), auto_create: false, of: None }.request();
     client.call(Target::Broker(1), Lane::Main, &request).await.unwrap();
     broken.store(true, Ordering::Relaxed);
     let error = client.call(Target::Broker(1), Lane::Main, &request).await.unwrap_err();
@@ -291,7 +291,8 @@ async fn a_late_answer_closes_the_connection_and_fails_what_is_behind_it() {
     client.connected(1, Lane::Fetch).await.unwrap();
     mute.store(true, Ordering::Relaxed);
     let request =
-        codec::encode_request(12, &Query { topics: Some(vec![]), auto_create: false }.request()).unwrap();
+        codec::encode_request(12, &Query { topics: Some(vec![]), auto_create: false, of: None }.request())
+            .unwrap();
     let first = client.send_frame(1, Lane::Fetch, request.clone());
     client.rt().sleep(100 * MS).await;
     let second = client.send_frame(1, Lane::Fetch, request);
@@ -306,7 +307,7 @@ async fn frames_reach_the_broker_in_the_order_of_the_calls_even_before_there_is_
     let client = builder(&[fake.address]).build().unwrap();
     client.ready(5 * S).await.unwrap();
     // Version 1 to 12 of one request tell the frames apart.
-    let request = Query { topics: Some(vec![]), auto_create: true }.request();
+    let request = Query { topics: Some(vec![]), auto_create: true, of: None }.request();
     let frame = |version| codec::encode_request(version, &request).unwrap();
     assert!(!client.is_connected(1, Lane::Fetch));
     let before = fake.heads.lock().len();
@@ -345,7 +346,8 @@ async fn too_many_waiting_requests_are_refused() {
         client.changed().await;
     }
     let request =
-        codec::encode_request(12, &Query { topics: Some(vec![]), auto_create: false }.request()).unwrap();
+        codec::encode_request(12, &Query { topics: Some(vec![]), auto_create: false, of: None }.request())
+            .unwrap();
     let mut waiting: Vec<_> = (0..3).map(|_| client.send_frame(1, Lane::Fetch, request.clone())).collect();
     let error = waiting.pop().unwrap().await.unwrap_err();
     assert!(matches!(error, RequestError::QueueFull { limit: 2, .. }), "{error}");

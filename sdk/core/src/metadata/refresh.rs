@@ -87,7 +87,7 @@ pub enum Effect {
     Publish(Arc<ClusterMetadata>),
     /// Close all connections, drop the query that is out, and know only the bootstrap list.
     Rebootstrap,
-    /// Send this to any broker, and report `Answered`, `Failed` or `Unreachable`.
+    /// Send this to the broker that it names or to any, and report `Answered`, `Failed` or `Unreachable`.
     Ask(Query),
 }
 
@@ -98,6 +98,8 @@ pub struct Query {
     pub topics: Option<Vec<Arc<str>>>,
     /// Whether the broker may create the ones that do not exist.
     pub auto_create: bool,
+    /// The broker to ask, if it can be reached: it has told of a topic that another one denies.
+    pub of: Option<i32>,
 }
 
 impl Query {
@@ -306,16 +308,24 @@ impl Refresh {
         self.brokers_due = false;
         self.unanswered_since.get_or_insert(now);
         let follows = self.followed.as_mut().filter(|followed| followed.due != Due::No);
-        let query = match follows.filter(|_| !(named && self.asked_for_all)) {
+        let mut query = match follows.filter(|_| !(named && self.asked_for_all)) {
             Some(followed) => {
                 followed.due = Due::No;
-                Query { topics: None, auto_create: false }
+                Query { topics: None, auto_create: false, of: None }
             }
             None => self.ask_by_name(),
         };
         self.asked_for_all = query.topics.is_none();
+        query.of = self.witness(&query);
         self.asking = Some(query.clone());
         out.push(Effect::Ask(query));
+    }
+
+    /// Who must know what became of a topic that is asked for.
+    fn witness(&self, query: &Query) -> Option<i32> {
+        let asked = |name: &Arc<str>| query.topics.as_ref().is_none_or(|topics| topics.contains(name));
+        let doubtful = self.witnesses.iter().filter(|(name, _)| asked(name));
+        doubtful.flat_map(|(_, topic)| topic.to_ask()).find(|id| self.snapshot.brokers.contains_key(id))
     }
 
     fn ask_by_name(&mut self) -> Query {
@@ -330,7 +340,7 @@ impl Refresh {
                 topics.push(name.clone());
             }
         }
-        Query { topics: Some(topics), auto_create }
+        Query { topics: Some(topics), auto_create, of: None }
     }
 
     fn answered(&mut self, now: Tick, from: Option<i32>, response: &MetadataResponse, out: &mut Vec<Effect>) {

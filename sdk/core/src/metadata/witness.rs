@@ -1,8 +1,8 @@
 //! Whether a topic that a broker denies is gone, or the broker has only not heard of it yet.
 //!
 //! A broker's metadata never go back: who has told of a topic and then denies it has seen it deleted. Who has never told of it may be
-//! late, however often it is asked, and so may several that are asked at the same time. Which broker is asked is up to the connections
-//! that there are, so that what is denied for long is gone, whoever denies it.
+//! late, however often it is asked, and so may several that are asked at the same time. So the former is asked, and if it cannot be, what is
+//! denied for long is gone, whoever denies it.
 //!
 //! Invariant: no broker that lags behind the others by less than [`PROPAGATION`] makes a topic seem gone, or a former one of its name seem
 //! to be back.
@@ -18,7 +18,7 @@ use crate::Tick;
 const PROPAGATION: Tick = Duration::from_secs(30);
 
 /// How long several may.
-const SEVERAL: Tick = Duration::from_secs(5);
+const SEVERAL: Tick = Duration::from_secs(10);
 
 /// Denials by one that knew better. A broker that has just started may answer before it has read all that it knew.
 const TWICE: u32 = 2;
@@ -48,6 +48,11 @@ impl Witnesses {
             self.told.retain(|broker| !denied.by.contains(broker));
         }
         self.told.extend(by);
+    }
+
+    /// Brokers that must know whether it is gone, while others deny it.
+    pub(super) fn to_ask(&self) -> impl Iterator<Item = i32> {
+        self.told.iter().copied().filter(|_| self.denied.is_some())
     }
 
     /// A broker denies the topic; `brokers` are all there are. Returns whether it is gone.
@@ -114,11 +119,13 @@ mod tests {
     fn several_that_never_told_of_a_topic_may_be_late_but_not_as_long() {
         let mut topic = Witnesses::default();
         topic.tells(Some(1));
-        assert!(!denies(&mut topic, S, 2) && !denies(&mut topic, 5 * S, 3));
+        assert!(!denies(&mut topic, S, 2) && !denies(&mut topic, 10 * S, 3));
+        assert_eq!(topic.to_ask().collect::<Vec<_>>(), [1]);
         topic.tells(Some(1));
-        assert!(!denies(&mut topic, 6 * S, 2), "somebody has told of it");
-        assert!(!denies(&mut topic, 10 * S, 3));
-        assert!(denies(&mut topic, 11 * S, 3), "two of them, for five seconds");
+        assert_eq!(topic.to_ask().count(), 0);
+        assert!(!denies(&mut topic, 11 * S, 2), "somebody has told of it");
+        assert!(!denies(&mut topic, 20 * S, 3));
+        assert!(denies(&mut topic, 21 * S, 3), "two of them, for ten seconds");
     }
 
     #[test]
@@ -126,7 +133,7 @@ mod tests {
         let mut topic = Witnesses::default();
         topic.tells(Some(1));
         let mut alone = |now| topic.denies(now, Some(2), [2].into_iter());
-        assert!(!alone(S) && !alone(5 * S) && alone(6 * S));
+        assert!(!alone(S) && !alone(10 * S) && alone(11 * S));
         let mut unnamed = Witnesses::default();
         assert!(!unnamed.denies(S, None, [2].into_iter()));
         assert!(!unnamed.denies(30 * S, None, [2].into_iter()), "nobody knows who that was");

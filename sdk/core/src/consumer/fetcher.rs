@@ -60,6 +60,9 @@ pub struct Fetcher {
     pub(crate) unpin: bool,
 }
 
+/// Refusals of an offset that are doubted.
+const DOUBTS: u32 = 5;
+
 impl Fetcher {
     /// A fetcher without any partition. `rng` spreads retries.
     pub fn new(settings: FetchSettings, rng: fastrand::Rng) -> Self {
@@ -513,14 +516,20 @@ impl Fetcher {
         }
     }
 
+    /// A leader that was deposed and has not heard of it does not have what its successor told: it is believed when it says so again
+    /// and again, and the metadata name no other.
     fn out_of_range(&mut self, now: Tick, name: &TopicPartition, offset: i64) {
+        if self.partitions.get(name).is_some_and(|partition| partition.retry.failures < DOUBTS) {
+            self.refresh.insert(name.topic.clone());
+            return self.partition_failed(now, name);
+        }
         match Stage::reset(self.settings.reset) {
             Some(stage) => {
                 let Some(partition) = self.partitions.get_mut(name) else { return };
                 partition.stage = stage;
-                // The first time at once; a log that refuses its own bounds is asked more slowly.
+                // A log that refuses its own bounds is asked ever more slowly.
                 match partition.retry.failures {
-                    0 => partition.retry.failures = 1,
+                    DOUBTS => partition.retry.failures += 1,
                     _ => self.partition_failed(now, name),
                 }
             }

@@ -281,15 +281,29 @@ fn a_lost_session_is_replaced_at_once_but_not_in_a_busy_loop() {
     assert_eq!(bench.wait(), [fetch(1, (0, 0), vec![target(0, 3, 5)], 1_000)]);
 }
 
+fn out_of_range() -> Event {
+    answer(1, 0, vec![error(0, ErrorCode::OFFSET_OUT_OF_RANGE)])
+}
+
+/// Who says so may have been deposed: metadata are looked at, and it is asked again.
+fn doubt(bench: &mut Bench) {
+    for _ in 0..5 {
+        assert_eq!(bench.step(out_of_range()), [refresh()]);
+        let again = bench.wait();
+        assert!(matches!(again[..], [Effect::Fetch { broker: 1, .. }]), "{again:?}");
+    }
+}
+
 #[test]
-fn out_of_range_follows_the_policy() {
-    let out_of_range = || answer(1, 0, vec![error(0, ErrorCode::OFFSET_OUT_OF_RANGE)]);
+fn out_of_range_follows_the_policy_once_it_is_sure() {
     for (reset, timestamp) in [(OffsetReset::Earliest, -2), (OffsetReset::Latest, -1)] {
         let mut bench = Bench::fetching(FetchSettings { reset, ..settings() }, 5);
         let partitions = vec![Lookup { partition: tp(0), leader_epoch: 3, timestamp }];
+        doubt(&mut bench);
         assert_eq!(bench.step(out_of_range()), [Effect::ListOffsets { broker: 1, lookup: 1, partitions }]);
     }
     let mut bench = Bench::fetching(FetchSettings { reset: OffsetReset::None, ..settings() }, 5);
+    doubt(&mut bench);
     assert_eq!(bench.step(out_of_range()), [Effect::Wake]);
     assert_eq!(bench.wait(), [], "not asked again before the application has seen it");
     let failure = PartitionFailure::OutOfRange { offset: 5 };
@@ -306,7 +320,8 @@ fn out_of_range_follows_the_policy() {
 fn records_before_an_out_of_range_offset_are_still_handed_out() {
     let mut bench = Bench::fetching(FetchSettings { reset: OffsetReset::Earliest, ..settings() }, 5);
     bench.step(answer(1, 0, vec![records(0, batch(5, 3))]));
-    bench.step(answer(1, 0, vec![error(0, ErrorCode::OFFSET_OUT_OF_RANGE)]));
+    doubt(&mut bench);
+    bench.step(out_of_range());
     assert_eq!(bench.fetcher.position(&tp(0)), Some(5));
     assert!(bench.take().0.is_some());
     assert_eq!(bench.fetcher.position(&tp(0)), None);

@@ -4,8 +4,8 @@
 //! late, however often it is asked, and so may several that are asked at the same time. So the former is asked, and if it cannot be, what is
 //! denied for long is gone, whoever denies it.
 //!
-//! Invariant: no broker that lags behind the others by less than [`PROPAGATION`] makes a topic seem gone, or a former one of its name seem
-//! to be back.
+//! Invariant: no broker that lags behind makes a topic seem gone while one that has told of it can be asked; else not before `PROPAGATION`,
+//! or `SEVERAL` for more than one. None makes the former topic of a name seem to be back.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -230,6 +230,7 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
     }
 
     /// What to do when a position does not exist in the log (`auto.offset.reset`; `by_duration:PT1H` is KIP-1106).
+    /// A broker that refuses a position is asked again for about two and a half seconds first: it may have been deposed.
     /// Default: [`OffsetReset::Latest`].
     pub fn auto_offset_reset(mut self, policy: OffsetReset) -> Self {
         self.options.reset = policy;

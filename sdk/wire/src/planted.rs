@@ -38,6 +38,8 @@ pub enum Bug {
     StaleIsr,
     /// The controller takes changes of the ISR that are based on an old state.
     NoCompareAndSet,
+    /// A controller that has refused a change of the ISR carries out an earlier request for the same change later.
+    RefusedProposalStands,
     /// A new leader does not remember producers, so that a retry after a failover is appended again.
     ForgetProducers,
     /// `acks=all` is answered as soon as the leader has the records.
@@ -108,6 +110,9 @@ impl Bug {
         Self::NamesAfterTheirFsync,
         Self::LoweredRecoveryPointLate,
     ];
+
+    /// Those that one seed in thousands shows; schedules written by hand do. Not in [`Self::ALL`].
+    pub const RARE: &[Self] = &[Self::RefusedProposalStands];
 
     /// Those of groups, which seeds of the workload `groups` find; not in [`Self::ALL`].
     pub const OF_GROUPS: &[Self] = &[

@@ -98,6 +98,8 @@ proofs! {
         StaleIsr breaks Lost in replication::a_shrink_waits_and_the_lagging_one_survives;
     an_old_expansion_brings_a_lagging_replica_to_lead:
         NoCompareAndSet breaks Lost in replication::an_expansion_comes_late_and_the_lagging_one_survives;
+    a_refused_expansion_brings_a_lagging_replica_to_lead:
+        RefusedProposalStands breaks Lost in replication::a_refused_expansion_comes_late_and_the_lagging_one_survives;
     an_answer_of_an_earlier_leader_cuts_what_is_committed:
         NoEpochCheck breaks Lost in replication::an_earlier_leader_answers_late;
     whoever_is_elected_out_of_sync_lacks_records:
@@ -127,7 +129,7 @@ fn every_bug_has_its_proof() {
     let proven: Vec<_> = PROOFS.iter().map(|proof| proof.bug).collect();
     // Whatever else has a directory synced meanwhile hides that one from most schedules; broker-lite's test of a directory finds it.
     let elsewhere = [Bug::NamesAfterTheirFsync];
-    let all = || Bug::ALL.iter().chain(Bug::OF_POWER).filter(|bug| !elsewhere.contains(bug));
+    let all = || Bug::ALL.iter().chain(Bug::OF_POWER).chain(Bug::RARE).filter(|bug| !elsewhere.contains(bug));
     let missing: Vec<_> =
         all().filter(|bug| !proven.contains(bug) && !elections::FOUND.contains(bug)).collect();
     assert!(missing.is_empty(), "no schedule shows that these are harmful: {missing:?}");

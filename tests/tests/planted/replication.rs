@@ -98,6 +98,39 @@ pub(crate) async fn an_expansion_comes_late_and_the_lagging_one_survives(run: &R
     writer.write().await
 }
 
+/// A follower returns, and is not heard of by the controller any more. The leader's proposal to take it in is on its
+/// way all the time; when it is asked again it is refused, and the follower is no longer waited for. It is back, with
+/// less than the others, when the first request arrives. Then the others die.
+pub(crate) async fn a_refused_expansion_comes_late_and_the_lagging_one_survives(run: &Run) -> Done {
+    let writer = run.writer("writer")?;
+    writer.begin().await?;
+    let (leader, fast, slow) = run.leader_and_followers()?;
+    let apart = run.cluster.cut(leader, slow);
+    let sent = writer.send().await?;
+    run.until_isr(&[leader, fast]).await;
+    let proposals = || run.cluster.on(ApiKey::AlterPartition).from(leader).times(1);
+    let first = proposals().hold();
+    drop(apart);
+    first.hit().await;
+    let again = proposals().hold();
+    let unheard = run.cluster.cut(slow, Side::Controller);
+    // Its session ends.
+    sleep(ms(2_000)).await;
+    drop(again);
+    writer.settle(sent).await;
+    let apart = run.cluster.cut(leader, slow);
+    let sent = writer.send().await?;
+    writer.settle(sent).await;
+    drop(unheard);
+    sleep(ms(2_000)).await;
+    // The leader would notice, and propose to shrink.
+    let unheard = run.cluster.cut(leader, Side::Controller);
+    first.release();
+    sleep(ms(50)).await;
+    die_for_a_while(run, [leader, fast], [apart, unheard]).await?;
+    writer.write().await
+}
+
 /// A deposed leader asks its successor where their logs part. The answer is held, until the successor is deposed, too,
 /// and both others have committed more; then the third leader dies before anybody can fetch from it again.
 pub(crate) async fn an_earlier_leader_answers_late(run: &Run) -> Done {

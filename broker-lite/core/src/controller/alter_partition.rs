@@ -7,7 +7,7 @@ use klamm_wire::messages::{AlterPartitionRequest, AlterPartitionResponse, Broker
 use klamm_wire::planted::{Bug, planted};
 use uuid::Uuid;
 
-use super::{Controller, Outcome};
+use super::{Controller, Outcome, election};
 use crate::metadata::{LeaderRecoveryState, PartitionRegistration};
 
 impl Controller {
@@ -20,7 +20,9 @@ impl Controller {
     /// * `FENCED_LEADER_EPOCH`, `INVALID_REQUEST`: it does not lead any more, or never did.
     /// * `INVALID_UPDATE_VERSION`: the registration has changed; read it, then ask again.
     /// * `NEW_LEADER_ELECTED`: it is carried out, and has completed a reassignment by which another broker leads.
-    /// * `INELIGIBLE_REPLICA`: a member is fenced, shutting down, or has restarted since it caught up.
+    /// * `INELIGIBLE_REPLICA`: a member is fenced, shutting down, or has restarted since it caught up. The partition epoch
+    ///   is raised by it, which Kafka does not do: the leader goes back to the committed ISR, so no other copy of its
+    ///   request, sent before a connection broke, may be carried out once the member is back.
     pub fn alter_partition(&mut self, request: &AlterPartitionRequest) -> Outcome<AlterPartitionResponse> {
         let response = AlterPartitionResponse::default();
         if let Err(code) = self.check_epoch(request.broker_id.0, request.broker_epoch) {
@@ -54,6 +56,9 @@ impl Controller {
         let isr = members(asked);
         let recovery = check(broker, current, asked, &isr)?;
         if isr.iter().any(|member| !self.is_eligible(member)) {
+            if !planted(Bug::RefusedProposalStands) {
+                self.emit(election::touch(topic_id, asked.partition_index));
+            }
             return Err(ErrorCode::INELIGIBLE_REPLICA);
         }
         self.reconsider(topic_id, asked.partition_index, |proposal| {

@@ -194,6 +194,11 @@ pub(super) fn change(
     })
 }
 
+/// The record that changes nothing but the partition epoch: whatever was asked for before fails the compare-and-set.
+pub(super) fn touch(topic_id: Uuid, partition_id: i32) -> PartitionChangeRecord {
+    PartitionChangeRecord { topic_id, partition_id, ..PartitionChangeRecord::default() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,15 @@ fn refused(world: &mut World, broker: i32, topic: Uuid, wish: PartitionData) -> 
     ErrorCode(altered.error_code)
 }
 
+/// Refused, and no other request of the same kind is carried out either.
+fn refused_for_good(world: &mut World, broker: i32, topic: Uuid, wish: PartitionData) -> ErrorCode {
+    let before = world.partition(topic).clone();
+    let altered = world.alter_as(broker, topic, wish);
+    let touched = PartitionRegistration { partition_epoch: before.partition_epoch + 1, ..before };
+    assert_eq!(*world.partition(topic), touched, "nothing else changes");
+    ErrorCode(altered.error_code)
+}
+
 fn three() -> (World, Uuid) {
     let mut world = World::with_brokers(4, &[]);
     let topic = world.create_on("t", &[1, 2, 3], &[]);
@@ -113,7 +122,10 @@ fn a_fenced_replica_cannot_be_in_sync() {
     let (mut world, topic) = three();
     world.silence_all_but(&[1, 2, 4]);
     let wish = world.wish(topic, &[1, 2, 3]);
-    assert_eq!(refused(&mut world, 1, topic, wish), ErrorCode::INELIGIBLE_REPLICA);
+    assert_eq!(refused_for_good(&mut world, 1, topic, wish.clone()), ErrorCode::INELIGIBLE_REPLICA);
+    world.join(3);
+    assert_eq!(refused(&mut world, 1, topic, wish), ErrorCode::INVALID_UPDATE_VERSION, "another copy of it");
+    world.set_isr(topic, &[1, 2, 3]);
 }
 
 #[test]
@@ -124,7 +136,7 @@ fn a_replica_that_is_shutting_down_cannot_be_in_sync() {
     world.beat_with(&request);
     assert_eq!(world.partition(topic).isr, [1, 2]);
     let wish = world.wish(topic, &[1, 2, 3]);
-    assert_eq!(refused(&mut world, 1, topic, wish), ErrorCode::INELIGIBLE_REPLICA);
+    assert_eq!(refused_for_good(&mut world, 1, topic, wish), ErrorCode::INELIGIBLE_REPLICA);
 }
 
 /// Goal: KIP-903. The leader saw broker 3 catch up, then 3 restarted and may have lost what it had.
@@ -136,7 +148,7 @@ fn a_replica_that_has_restarted_since_it_caught_up_cannot_be_in_sync() {
     world.join(3);
     let members = with_epochs(&[(1, world.epoch(1)), (2, world.epoch(2)), (3, caught_up)]);
     let wish = world.wish(topic, &[]).with_new_isr_with_epochs(members);
-    assert_eq!(refused(&mut world, 1, topic, wish), ErrorCode::INELIGIBLE_REPLICA);
+    assert_eq!(refused_for_good(&mut world, 1, topic, wish), ErrorCode::INELIGIBLE_REPLICA);
     world.set_isr(topic, &[1, 2, 3]);
 }
 

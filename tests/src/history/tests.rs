@@ -1,5 +1,7 @@
 //! Correct histories have no violation; one change in one place, and the rule that it breaks is named.
 
+use std::time::Duration;
+
 use fastrand::Rng;
 
 use super::model::{Size, correct};
@@ -321,6 +323,26 @@ fn a_commit_that_goes_back_is_told() {
         history.entries.insert(at + 1, entry);
         Some(())
     });
+}
+
+/// Goal: a coordinator that was deposed without hearing of it tells its last generation what was committed then; one in
+/// office does not.
+#[test]
+fn a_member_is_told_what_was_committed_up_to_its_generation() {
+    for (told_in, wrong) in [(1, false), (2, true), (3, true)] {
+        let mut history = History::new();
+        let place = history.partition("t", 0);
+        let [late, other] = ["late", "other"].map(|name| history.consumer(name, Some("g")));
+        let at = Duration::from_millis;
+        history.assigned(at(1), other, place, None, Some(2));
+        let sent = history.commit_sent(at(2), other, place, 7, 2);
+        history.commit_acked(at(3), other, sent);
+        history.revoked(at(4), other, place);
+        history.assigned(at(5), late, place, None, Some(told_in));
+        history.commit_fetched(at(7), late, place, Some(4), at(6));
+        let told = check(&history, &Promises::default());
+        assert_eq!(told.broken().contains(&Rule::CommitMovedBack), wrong, "generation {told_in}: {told}");
+    }
 }
 
 #[test]

@@ -24,6 +24,15 @@ struct Taken {
     generation: i32,
 }
 
+impl Taken {
+    /// Whether who is in this generation must know of it. A coordinator that was deposed without hearing of it may still tell
+    /// a member of its last generation what was committed then (OffsetFetch asks no replica, here as in Kafka); nothing
+    /// that this member does counts.
+    fn is_before(&self, generation: Option<i32>) -> bool {
+        generation.is_none_or(|generation| self.generation <= generation)
+    }
+}
+
 /// What is known of one partition in one group.
 #[derive(Default)]
 struct Shared {
@@ -61,7 +70,8 @@ impl Checker<'_> {
                     let owned = Owned { member: entry.client, generation, event: number, given_back: false };
                     self.assign(group, partition, state, owned);
                     state.begun.retain(|begun| begun.0 != entry.client);
-                    let committed = state.commits.last().map(|last| (entry.client, last.offset, last.event));
+                    let last = state.commits.iter().rev().find(|commit| commit.is_before(generation));
+                    let committed = last.map(|last| (entry.client, last.offset, last.event));
                     state.begun.extend(committed);
                 }
                 Event::Revoked { .. } | Event::Lost { .. } => {
@@ -97,7 +107,10 @@ impl Checker<'_> {
                     state.commits.insert(earlier.map_or(0, |earlier| earlier + 1), taken);
                 }
                 Event::CommitFetched { offset, asked_ns, .. } => {
-                    let before = state.commits.iter().rev().find(|commit| commit.at_ns < asked_ns).copied();
+                    let owned = state.owners.iter().find(|owned| owned.member == entry.client);
+                    let generation = owned.and_then(|owned| owned.generation);
+                    let known = |commit: &&Taken| commit.at_ns < asked_ns && commit.is_before(generation);
+                    let before = state.commits.iter().rev().find(known).copied();
                     self.commit(group, partition, before, offset, number);
                 }
                 _ => {}

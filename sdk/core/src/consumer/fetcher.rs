@@ -91,9 +91,9 @@ impl Fetcher {
             Event::Assign(partitions) => self.assign(now, partitions),
             Event::Add(partitions) => self.add(now, partitions),
             Event::Remove(partitions) => self.remove(&partitions),
-            Event::Begin(starts) => self.begin(starts),
-            Event::BeginIn(starts) => self.begin_in(starts),
-            Event::Seek(partition, to) => self.seek(&partition, to),
+            Event::Begin(starts) => self.begin(now, starts),
+            Event::BeginIn(starts) => self.begin_in(now, starts),
+            Event::Seek(partition, to) => self.seek(now, &partition, to),
             Event::Pause(partitions) => self.set_paused(&partitions, true),
             Event::Resume(partitions) => self.set_paused(&partitions, false),
             Event::SetApart(partition, apart) => self.set_apart(&partition, apart),
@@ -259,7 +259,7 @@ impl Fetcher {
             let generation = self.next_generation();
             let mut partition = Partition::new(now, generation, start);
             if let Some(old) = old.remove(&name) {
-                partition.inherit(&old);
+                partition.inherit(now, &old);
             }
             self.partitions.insert(name, partition);
         }
@@ -283,7 +283,7 @@ impl Fetcher {
         self.ready.retain(|ready| self.partitions.contains_key(ready));
     }
 
-    fn begin(&mut self, starts: Vec<(TopicPartition, Option<(i64, i32)>)>) {
+    fn begin(&mut self, now: Tick, starts: Vec<(TopicPartition, Option<(i64, i32)>)>) {
         for (name, place) in starts {
             let Some(partition) = self.partitions.get_mut(&name).filter(|p| p.stage == Stage::Wait) else {
                 continue;
@@ -292,6 +292,7 @@ impl Fetcher {
                 Some((offset, epoch)) => {
                     partition.epoch = epoch;
                     partition.stage = Stage::start(StartOffset::Checked { offset, leader_epoch: epoch });
+                    partition.doubt_leader(now);
                 }
                 None => match Stage::reset(self.settings.reset) {
                     Some(stage) => partition.stage = stage,
@@ -302,19 +303,20 @@ impl Fetcher {
         self.wake = true;
     }
 
-    fn begin_in(&mut self, starts: Vec<StartIn>) {
+    fn begin_in(&mut self, now: Tick, starts: Vec<StartIn>) {
         let begin = |StartIn { partition: name, topic_id, place }| {
             let same = self.partitions.get_mut(&name).is_some_and(|partition| partition.expect(topic_id));
             (name, place.filter(|_| same))
         };
         let starts = starts.into_iter().map(begin).collect();
-        self.begin(starts);
+        self.begin(now, starts);
     }
 
-    fn seek(&mut self, name: &TopicPartition, to: StartOffset) {
+    fn seek(&mut self, now: Tick, name: &TopicPartition, to: StartOffset) {
         let generation = self.next_generation();
         if let Some(partition) = self.partitions.get_mut(name) {
             partition.restart(generation, to);
+            partition.doubt_leader(now);
             self.ready.retain(|ready| ready != name);
             self.wake = true;
         }
@@ -376,7 +378,7 @@ impl Fetcher {
                     {
                         *offset = (*offset - 1).max(0);
                     }
-                    partition.move_to(leader);
+                    partition.located(now, leader, self.settings.locate_limit / 2);
                     partition.lost.take_if(|_| partition.leader.is_some());
                 }
                 Location::Unknown(code) => {
@@ -623,6 +625,10 @@ impl Fetcher {
             }
             if listed.error.is_ok() {
                 partition.stage = Stage::located(timestamp, listed.offset);
+                if let Stage::Fetch { .. } = partition.stage {
+                    // a position that is committed before anything was read can be compared, too
+                    partition.epoch = listed.leader_epoch;
+                }
                 if listed.offset < 0 && timestamp < 0 {
                     // A log without beginning or end: nonsense, but no reason to ask at full speed.
                     self.partition_failed(now, &listed.partition);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use klamm_wire::ErrorCode;
 use uuid::Uuid;
@@ -134,6 +135,8 @@ pub(crate) struct Partition {
     pub(crate) refused: Retry,
     /// Epoch of the record before the offset to fetch; -1 if unknown.
     pub(crate) epoch: i32,
+    /// Since when the metadata name a leader of an earlier epoch than that.
+    doubted: Option<Tick>,
     pub(crate) paused: bool,
     /// It has a reader of its own.
     pub(crate) apart: bool,
@@ -163,6 +166,7 @@ impl Partition {
             replica: None,
             refused: Retry::default(),
             epoch: epoch(start),
+            doubted: None,
             paused: false,
             apart: false,
             starving: false,
@@ -176,11 +180,12 @@ impl Partition {
     }
 
     /// Begins where nothing was read before, with what is known of the one it replaces.
-    pub(crate) fn inherit(&mut self, old: &Self) {
+    pub(crate) fn inherit(&mut self, now: Tick, old: &Self) {
         self.former = old.former;
         if let Some(leader) = old.leader {
             self.move_to(leader);
             self.lost = None;
+            self.doubt_leader(now);
         }
     }
 
@@ -288,7 +293,44 @@ impl Partition {
         position
     }
 
-    /// Takes what the metadata says.
+    /// Whether a leader is of an earlier epoch than what is to be read behind: whoever named it lags behind, and what it would
+    /// say of its log is not to be believed.
+    fn is_older(&self, leader: &Leader) -> bool {
+        let same = self.topic.is_nil() || leader.topic_id.is_nil() || leader.topic_id == self.topic;
+        same && (0..self.epoch).contains(&leader.epoch)
+    }
+
+    /// Has no leader rather than one that [is older](Self::is_older) than the place to begin at, which somebody else has read up
+    /// to.
+    pub(crate) fn doubt_leader(&mut self, now: Tick) {
+        if self.leader.as_ref().is_some_and(|leader| self.is_older(leader)) {
+            self.leader = None;
+            self.doubted.get_or_insert(now);
+            self.lost.get_or_insert((now, ErrorCode::UNKNOWN_LEADER_EPOCH));
+        }
+    }
+
+    /// Takes what the metadata says. A leader that [is older](Self::is_older) is taken when no other was named for `patience`:
+    /// then nobody knows of what was read, and its log ends before.
+    pub(crate) fn located(&mut self, now: Tick, leader: Leader, patience: Duration) {
+        if !self.is_older(&leader) {
+            self.doubted = None;
+        } else if self.leader.is_none() {
+            let since = *self.doubted.get_or_insert(now);
+            if now.saturating_sub(since) < patience {
+                self.lost = Some((since, ErrorCode::UNKNOWN_LEADER_EPOCH));
+                return;
+            }
+            self.doubted = None;
+            self.epoch = leader.epoch;
+            if let Stage::Fetch { offset } = self.stage {
+                self.stage = Stage::Validate { offset, asked: None };
+            }
+        }
+        self.move_to(leader);
+    }
+
+    /// Goes to a leader, unless it was left before.
     pub(crate) fn move_to(&mut self, leader: Leader) {
         let stale =
             self.leader.is_some_and(|old| old.topic_id == leader.topic_id && leader.epoch < old.epoch);

@@ -687,3 +687,79 @@ fn a_new_leader_is_asked_whether_it_has_what_was_fetched_before_it_is_read() {
         matches!(&effects[..], [Effect::Fetch { broker: 2, plan }, ..] if plan.partitions[0].offset == 8)
     );
 }
+
+/// Goal: a broker that lags behind the metadata names a leader that was deposed before the last commit; that one does not know
+/// the epoch that was committed, and would be taken for one whose log was cut.
+#[test]
+fn a_leader_that_is_older_than_the_place_to_begin_at_is_not_asked() {
+    let old = |broker| Event::Located(vec![(tp(0), leader(broker, 4))]);
+    let committed = (tp(0), Some((9, 5)));
+    let ways: [fn(&mut Bench, (TopicPartition, Option<(i64, i32)>)) -> Vec<Effect>; 3] = [
+        |bench, committed| {
+            bench.step(Event::Add(vec![tp(0)]));
+            bench.step(Event::Located(vec![(tp(0), leader(1, 4))]));
+            bench.step(Event::Begin(vec![committed]))
+        },
+        |bench, (name, place)| {
+            let (offset, leader_epoch) = place.unwrap();
+            bench.step(Event::Assign(vec![(name, StartOffset::Checked { offset, leader_epoch })]))
+        },
+        |bench, (name, place)| {
+            bench.step(Event::Assign(vec![(tp(0), StartOffset::Committed)]));
+            bench.step(Event::Located(vec![(tp(0), leader(1, 4))]));
+            let (offset, leader_epoch) = place.unwrap();
+            bench.step(Event::Seek(name, StartOffset::Checked { offset, leader_epoch }))
+        },
+    ];
+    for begin in ways {
+        let mut bench = Bench::new(settings());
+        let effects = begin(&mut bench, committed.clone());
+        assert!(matches!(effects[0], Effect::Refresh(_)), "{effects:?}");
+        let half = settings().locate_limit / 2;
+        bench.now += half / 2;
+        let asks = |effects: &[Effect]| {
+            effects.iter().any(|e| matches!(e, Effect::EndsOfEpochs { .. } | Effect::Fetch { .. }))
+        };
+        let effects = bench.step(old(1));
+        assert!(!asks(&effects), "{effects:?}");
+        let effects = bench.step(Event::Located(vec![(tp(0), leader(2, 5))]));
+        assert!(asks(&effects), "the new leader is asked: {effects:?}");
+    }
+}
+
+/// Goal: what was committed is of another cluster's life: nobody ever knows of that epoch again.
+#[test]
+fn a_leader_that_stays_older_is_asked_where_its_log_ends() {
+    let mut bench = Bench::new(settings());
+    let place = StartOffset::Checked { offset: 9, leader_epoch: 7 };
+    bench.step(Event::Assign(vec![(tp(0), place)]));
+    let old = || Event::Located(vec![(tp(0), leader(1, 4))]);
+    assert_eq!(bench.step(old()), []);
+    bench.now += settings().locate_limit / 2;
+    let partitions = vec![EpochLookup { partition: tp(0), leader_epoch: 4, epoch: 4 }];
+    let effects = bench.step(old());
+    assert!(effects.contains(&Effect::EndsOfEpochs { broker: 1, lookup: 1, partitions }), "{effects:?}");
+    let end = EndOfEpoch { partition: tp(0), error: ErrorCode::NONE, epoch: 4, end: 6 };
+    let effects = bench.step(Event::Ended { broker: 1, lookup: 1, ends: Some(vec![end]) });
+    let cut = Effect::WasCut { partition: tp(0), offset: 9, diverges: Some(6) };
+    assert_eq!(effects[0], cut);
+    assert_eq!(bench.fetcher.position(&tp(0)), Some(6));
+}
+
+#[test]
+fn a_place_that_was_looked_up_is_compared_with_a_new_leader_before_anything_was_read() {
+    let mut bench = Bench::new(settings());
+    bench.step(Event::Assign(vec![(tp(0), StartOffset::End)]));
+    bench.step(Event::Located(vec![(tp(0), leader(1, 3))]));
+    let end = ListedOffset {
+        partition: tp(0),
+        error: ErrorCode::NONE,
+        offset: 9,
+        timestamp_ms: -1,
+        leader_epoch: 3,
+    };
+    bench.step(Event::Listed { broker: 1, lookup: 1, offsets: vec![end] });
+    let effects = bench.step(Event::Located(vec![(tp(0), leader(2, 4))]));
+    let partitions = vec![EpochLookup { partition: tp(0), leader_epoch: 4, epoch: 3 }];
+    assert_eq!(effects, [Effect::EndsOfEpochs { broker: 2, lookup: 2, partitions }]);
+}

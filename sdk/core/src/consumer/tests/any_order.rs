@@ -189,7 +189,7 @@ impl World {
             walker: fetcher(),
             now: Tick::ZERO,
             logs: (0..PARTITIONS as usize).map(log).collect(),
-            leaders: (0..PARTITIONS).map(|p| (p % BROKERS, 0)).collect(),
+            leaders: (0..PARTITIONS).map(|p| (p % BROKERS, 3)).collect(),
             sessions: (0..BROKERS).map(|_| ServerSession::default()).collect(),
             next_session: 1,
             pending: vec![],

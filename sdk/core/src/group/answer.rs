@@ -158,15 +158,22 @@ impl Membership {
         }
     }
 
-    pub(super) fn led(&mut self, ticket: u64, chosen: Result<Chosen, String>, out: &mut Vec<Effect>) {
+    pub(super) fn led(
+        &mut self,
+        now: Tick,
+        ticket: u64,
+        chosen: Result<Chosen, String>,
+        out: &mut Vec<Effect>,
+    ) {
         let aside = self.ends_aside(ticket);
         if self.phase != Phase::Leading(ticket) && !aside {
             return;
         }
         match chosen {
             Err(_) if aside => {}
-            Ok(Chosen { assignments, shapes }) => {
+            Ok(Chosen { assignments, shapes, withheld }) => {
                 self.led = Some(shapes);
+                self.withheld_until = withheld.then(|| now.saturating_add(self.settings.session));
                 self.sync(assignments, out);
                 // Partitions may have come while it was assigned; or before, if what stands was assigned by somebody else.
                 self.compare_led();

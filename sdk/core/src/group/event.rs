@@ -128,6 +128,10 @@ pub struct Chosen {
     pub assignments: Vec<(Arc<str>, Bytes)>,
     /// What the topics of the group were like: the leader joins again when that changes.
     pub shapes: Shapes,
+    /// Partitions that a member owns are given to nobody: whoever gives them up joins again, and then they go to others
+    /// (KIP-429). The leader does so if nobody has after `session.timeout.ms`: a process that began anew does not know what it
+    /// had to give up.
+    pub withheld: bool,
 }
 
 /// What assignments depend on in the metadata of a topic.

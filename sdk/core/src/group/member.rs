@@ -85,6 +85,11 @@ pub struct Membership {
     pub(super) shapes: Shapes,
     /// What those were like that this member, as leader, assigned.
     pub(super) led: Option<Shapes>,
+    /// When this member, as leader, joins again if nobody gives up what it has withheld.
+    pub(super) withheld_until: Option<Tick>,
+    /// Owned as told in requests to join since the last changeover. Others wait until what is not assigned again is given up,
+    /// also if it was lost meanwhile.
+    pub(super) claimed: BTreeSet<TopicPartition>,
     pub(super) coordinator: Coordinator,
     /// A commit of somebody who is no member needs the coordinator.
     pub(super) asked_for: bool,
@@ -140,6 +145,8 @@ impl Membership {
             told_topics: BTreeSet::new(),
             shapes: Shapes::new(),
             led: None,
+            withheld_until: None,
+            claimed: BTreeSet::new(),
             coordinator: Coordinator::Unknown,
             asked_for: false,
             was_member: false,
@@ -188,7 +195,7 @@ impl Membership {
             Event::Topics(shapes) => self.look_at(shapes),
             Event::Coordinator(answer) => self.found(now, answer, out),
             Event::Join(ticket, answer) => self.join_answered(now, ticket, answer, out),
-            Event::Led(ticket, chosen) => self.led(ticket, chosen, out),
+            Event::Led(ticket, chosen) => self.led(now, ticket, chosen, out),
             Event::Sync(ticket, answer) => self.sync_answered(now, ticket, answer, out),
             Event::Heartbeat(ticket, answer) => self.beaten(now, ticket, answer, out),
             Event::Left(ticket, answer) => self.left(now, ticket, answer, out),
@@ -216,6 +223,9 @@ impl Membership {
         if self.poll_ends().is_some_and(|at| at <= now) {
             self.stall(out);
         }
+        if self.withheld_until.take_if(|at| *at <= now).is_some() {
+            self.rejoin(Reason::Rebalance);
+        }
         self.proceed(now, out);
     }
 
@@ -229,7 +239,7 @@ impl Membership {
         let retry = self.retry_at.filter(|_| waits || self.wants_coordinator());
         let forgotten = self.waits_to_leave().then(|| self.forgotten_at());
         let ends = [self.session_ends(), self.poll_ends(), forgotten];
-        [calling, beat, starting, retry].into_iter().chain(ends).flatten().min()
+        [calling, beat, starting, retry, self.withheld_until].into_iter().chain(ends).flatten().min()
     }
 
     /// Partitions that this member owns, also those that it is giving up.
@@ -414,6 +424,11 @@ impl Membership {
             self.held_since = None;
         }
         self.led = None;
+        self.withheld_until = None;
+        if !self.settings.is_static {
+            // whoever leaves makes the others join again
+            self.claimed.clear();
+        }
         self.aside = None;
         self.beating = None;
         self.starting = Starting::default();
@@ -443,6 +458,7 @@ impl Membership {
         self.generation = None;
         self.held_since = None;
         self.led = None;
+        self.withheld_until = None;
         if for_good {
             self.phase = Phase::Closed;
             out.push(Effect::Closed);

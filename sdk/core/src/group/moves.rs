@@ -104,6 +104,8 @@ impl Membership {
         self.heard = now;
         // Whoever leads the next generation looks at the topics anew.
         self.led = None;
+        self.withheld_until = None;
+        self.claimed.extend(self.owned.iter().cloned());
         let ticket = self.ticket();
         self.phase = Phase::Joining(ticket);
         out.push(Effect::Join {
@@ -144,6 +146,10 @@ impl Membership {
         let tenure = self.ticket();
         self.tenures.extend(new.iter().map(|name| (name.clone(), tenure)));
         out.push(Effect::Adopt(self.assignor.clone(), assignment.clone(), generation));
+        let claimed = std::mem::take(&mut self.claimed);
+        if self.settings.protocol == RebalanceProtocol::Cooperative && !claimed.is_subset(&self.owned) {
+            self.again.get_or_insert(Reason::GivenAway);
+        }
         if self.topics.as_ref() != Some(&self.told_topics) {
             self.again.get_or_insert(Reason::SubscriptionChanged);
         }

@@ -418,15 +418,24 @@ async fn lead(group: &Group, name: &str, told: &[JoinedMember], stands: bool) ->
                 shape.partitions = assigned.get(topic).copied().unwrap_or(0);
             });
         }
-        return Ok(Chosen { assignments: Vec::new(), shapes });
+        return Ok(Chosen { assignments: Vec::new(), shapes, withheld: false });
     }
+    let claimed = members.iter().flat_map(|member| member.subscription.owned.iter().cloned());
+    let claimed: Vec<TopicPartition> = claimed.filter(|name| exists(&shapes, name)).collect();
     let run = move || assignor.lock().assign(&topics, &members);
     let given = match group.shared.client.rt().offload(run).await {
         Some(given) => given.map_err(|error| error.to_string())?,
         None => return Err(format!("assignor {name:?} panicked")),
     };
+    let all = given.iter().flat_map(|(_, assignment)| &assignment.partitions).collect::<BTreeSet<_>>();
+    let withheld = claimed.iter().any(|name| !all.contains(name));
     let bytes = |(id, assignment)| (id, write_assignment(&assignment, METADATA_VERSION));
-    Ok(Chosen { assignments: given.into_iter().map(bytes).collect(), shapes })
+    Ok(Chosen { assignments: given.into_iter().map(bytes).collect(), shapes, withheld })
+}
+
+fn exists(shapes: &Shapes, name: &TopicPartition) -> bool {
+    let partitions = shapes.get(&name.topic).map_or(0, |shape| shape.partitions);
+    usize::try_from(name.partition).is_ok_and(|number| number < partitions)
 }
 
 /// The topics as the brokers tell them; whatever they do not tell within `request.timeout.ms` has no partitions yet.

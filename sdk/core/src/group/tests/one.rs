@@ -442,6 +442,10 @@ fn a_coordinator_that_is_loading_is_asked_again_after_a_pause() {
 
 /// The leader of a group, which has assigned these topics.
 fn leader(shapes: Shapes) -> One {
+    leader_that_withholds(shapes, false)
+}
+
+fn leader_that_withholds(shapes: Shapes, withheld: bool) -> One {
     let mut one = One::new(RebalanceProtocol::Cooperative, false);
     one.step(Event::Subscribe(topics()));
     let effects = one.step(Event::Coordinator(Ok(1)));
@@ -451,7 +455,7 @@ fn leader(shapes: Shapes) -> One {
         Joined { generation: 3, assignor: "a".into(), member_id: "m".into(), members, stands: false };
     let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
     let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
-    let chosen = Chosen { assignments: vec![("m".into(), "x".into())], shapes };
+    let chosen = Chosen { assignments: vec![("m".into(), "x".into())], shapes, withheld };
     let effects = one.step(Event::Led(ticket, Ok(chosen)));
     let [Effect::Sync { ticket, ref assignments, .. }] = effects[..] else { panic!("{effects:?}") };
     assert_eq!(assignments.len(), 1);
@@ -486,6 +490,65 @@ fn a_leader_joins_again_when_the_groups_topics_have_other_partitions() {
     assert!(!one.step(Event::Topics(shapes([("u", 0)]))).is_empty(), "a topic that only others read");
 }
 
+/// Goal: a process that began anew does not know that others wait for what it had before; no partition stays with nobody.
+#[test]
+fn a_leader_joins_again_if_nobody_gives_up_what_it_has_withheld() {
+    for withheld in [true, false] {
+        let mut one = leader_that_withholds(shapes([("t", 2)]), withheld);
+        let until = one.now + one.member.settings.session;
+        let mut joined = None;
+        while joined.is_none()
+            && let Some(at) = one.member.deadline().filter(|at| *at <= until)
+        {
+            for effect in one.wait(at) {
+                match effect {
+                    Effect::Heartbeat { ticket, .. } => drop(one.step(Event::Heartbeat(ticket, Ok(())))),
+                    Effect::Join { .. } => joined = Some(at),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!(joined, withheld.then_some(until));
+    }
+}
+
+/// Goal: the join of a static member tells what it owns; it stalls and loses that, and its group gives one of the partitions to
+/// another, which waits until it is given up. Seed 4581 of the simulation: nobody read it any more.
+#[test]
+fn what_was_told_to_be_owned_and_lost_before_the_answer_is_given_up_by_joining_again() {
+    for is_static in [true, false] {
+        let mut one = One::stable(RebalanceProtocol::Cooperative, is_static, partitions([0, 1]));
+        let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+        assert!(matches!(&effects[..], [Effect::Join { owned, .. }] if owned.len() == 2), "{effects:?}");
+        one.step(Event::Polled(Some(one.now)));
+        let at = one.now + one.member.settings.max_poll;
+        let effects = one.wait(at);
+        let lost = effects.iter().find_map(|effect| match effect {
+            Effect::Tell(id, Call::Lost(..)) => Some(*id),
+            _ => None,
+        });
+        one.step(Event::Told(lost.expect("stalled")));
+        let effects = one.step(Event::Polled(Some(one.now)));
+        let [Effect::Join { ticket, ref owned, .. }] = effects[..] else { panic!("{effects:?}") };
+        assert_eq!(owned[..], []);
+        let joined = Joined {
+            generation: 2,
+            assignor: "a".into(),
+            member_id: "m".into(),
+            members: None,
+            stands: false,
+        };
+        let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
+        let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        let assignment = Assignment { partitions: partitions([0]), user_data: None };
+        let effects = one.step(Event::Sync(ticket, Ok(Ok(assignment))));
+        let [.., Effect::Tell(id, Call::Assigned(_))] = effects[..] else { panic!("{effects:?}") };
+        let effects = one.step(Event::Told(id));
+        let again = effects.iter().any(|e| matches!(e, Effect::Join { owned, .. } if owned.len() == 1));
+        assert_eq!(again, is_static, "one that leaves makes the others join: {effects:?}");
+    }
+}
+
 /// Goal: one change costs one rebalance, also where the metadata tell of it in two steps.
 #[test]
 fn a_leader_that_is_joining_already_does_not_join_once_more_for_what_it_is_going_to_assign() {
@@ -502,7 +565,8 @@ fn a_leader_that_is_joining_already_does_not_join_once_more_for_what_it_is_going
     };
     let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
     let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
-    let chosen = Chosen { assignments: vec![("m".into(), "x".into())], shapes: shapes([("t", 4)]) };
+    let chosen =
+        Chosen { assignments: vec![("m".into(), "x".into())], shapes: shapes([("t", 4)]), withheld: false };
     let effects = one.step(Event::Led(ticket, Ok(chosen)));
     let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
     let assignment = Assignment { partitions: partitions([0]), user_data: None };
@@ -632,7 +696,7 @@ fn a_static_leader_that_is_back_looks_whether_what_stands_covers_all_partitions(
             Joined { generation: 3, assignor: "a".into(), member_id: "m".into(), members, stands: true };
         let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
         let [Effect::Lead { ticket, stands: true, .. }] = effects[..] else { panic!("{effects:?}") };
-        let chosen = Chosen { assignments: Vec::new(), shapes: shapes([("t", assigned)]) };
+        let chosen = Chosen { assignments: Vec::new(), shapes: shapes([("t", assigned)]), withheld: false };
         let effects = one.step(Event::Led(ticket, Ok(chosen)));
         let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
         let effects = one.step(Event::Sync(ticket, Ok(Ok(Assignment::default()))));
@@ -662,7 +726,8 @@ fn who_closes_amid_a_rebalance_goes_through_with_it_so_that_it_can_commit() {
         Joined { generation: 2, assignor: "a".into(), member_id: "m".into(), members, stands: false };
     let effects = one.step(Event::Join(join, JoinAnswer::Joined(joined)));
     let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
-    let chosen = Chosen { assignments: vec![("m".into(), "x".into())], shapes: Shapes::new() };
+    let chosen =
+        Chosen { assignments: vec![("m".into(), "x".into())], shapes: Shapes::new(), withheld: false };
     let effects = one.step(Event::Led(ticket, Ok(chosen)));
     let [Effect::Sync { ticket, generation: 2, .. }] = effects[..] else { panic!("{effects:?}") };
     assert_eq!(one.step(Event::Sync(ticket, Ok(Ok(Assignment::default())))), [], "nothing is taken over");

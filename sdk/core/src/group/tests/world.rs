@@ -320,9 +320,13 @@ impl World {
             RebalanceProtocol::Eager => RangeAssignor.assign(&known, &members),
             RebalanceProtocol::Cooperative => CooperativeStickyAssignor::default().assign(&known, &members),
         };
+        let given = given.expect("cannot fail");
+        let mut claimed = members.iter().flat_map(|member| &member.subscription.owned);
+        let taken = |name: &TopicPartition| given.values().any(|each| each.partitions.contains(name));
+        let withheld = claimed.any(|name| !taken(name));
         let bytes = |(id, assignment)| (id, write_assignment(&assignment, 3));
-        let assignments = given.expect("cannot fail").into_iter().map(bytes).collect();
-        Chosen { assignments, shapes: self.shapes() }
+        let assignments = given.into_iter().map(bytes).collect();
+        Chosen { assignments, shapes: self.shapes(), withheld }
     }
 
     fn shapes(&self) -> Shapes {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::event::{
     BY_DURATION, Chunk, Handout, Leader, OffsetReset, PartitionFailure, StartOffset, Watermarks,
 };
+use crate::metadata::FormerTopics;
 use crate::{Tick, TopicPartition};
 
 /// ListOffsets timestamps with a meaning of their own.
@@ -127,8 +128,8 @@ pub(crate) struct Partition {
     topic: Uuid,
     /// The topic's name as chunks have it, once there is one: see [`Chunk::partition`].
     label: Option<Arc<str>>,
-    /// The topic of that name before: metadata that still tell of it are old.
-    former: Option<Uuid>,
+    /// Metadata that still tell of one of them are old.
+    former: FormerTopics,
     /// Follower to read from instead, until then (KIP-392).
     pub(crate) replica: Option<(i32, Tick)>,
     /// Refusals of followers: until then the leader is read, whomever it names.
@@ -162,7 +163,7 @@ impl Partition {
             leader: None,
             topic: Uuid::nil(),
             label: None,
-            former: None,
+            former: FormerTopics::default(),
             replica: None,
             refused: Retry::default(),
             epoch: epoch(start),
@@ -181,7 +182,7 @@ impl Partition {
 
     /// Begins where nothing was read before, with what is known of the one it replaces.
     pub(crate) fn inherit(&mut self, now: Tick, old: &Self) {
-        self.former = old.former;
+        self.former = old.former.clone();
         if let Some(leader) = old.leader {
             self.move_to(leader);
             self.lost = None;
@@ -272,13 +273,13 @@ impl Partition {
     /// new one.
     pub(crate) fn is_recreated(&self, leader: &Leader) -> bool {
         let told = leader.topic_id;
-        !self.topic.is_nil() && !told.is_nil() && told != self.topic && self.former != Some(told)
+        !self.topic.is_nil() && !told.is_nil() && told != self.topic && !self.former.contains(told)
     }
 
     /// Drops everything of the topic that was read until now, but for the way to begin that was asked for and is being looked up.
     /// Returns the position in the former topic, if there was one.
     pub(crate) fn leave_topic(&mut self, generation: u64) -> Option<i64> {
-        self.former = Some(self.topic);
+        self.former.add(self.topic);
         self.topic = Uuid::nil();
         self.label = None;
         self.leader = None;
@@ -334,7 +335,7 @@ impl Partition {
     pub(crate) fn move_to(&mut self, leader: Leader) {
         let stale =
             self.leader.is_some_and(|old| old.topic_id == leader.topic_id && leader.epoch < old.epoch);
-        let former = self.former.is_some_and(|former| former == leader.topic_id);
+        let former = self.former.contains(leader.topic_id);
         if stale || former || self.leader == Some(leader) {
             return;
         }

@@ -763,3 +763,15 @@ fn a_place_that_was_looked_up_is_compared_with_a_new_leader_before_anything_was_
     let partitions = vec![EpochLookup { partition: tp(0), leader_epoch: 4, epoch: 3 }];
     assert_eq!(effects, [Effect::EndsOfEpochs { broker: 2, lookup: 2, partitions }]);
 }
+
+#[test]
+fn a_broker_that_is_behind_by_two_topics_of_a_name_brings_none_of_them_back() {
+    let mut bench = Bench::fetching(FetchSettings { reset: OffsetReset::Earliest, ..settings() }, 5);
+    bench.step(Event::Located(vec![(tp(0), recreated(2, 0))]));
+    let third = Leader { broker: 3, epoch: 0, topic_id: Uuid::from_u128(9) };
+    let effects = bench.step(Event::Located(vec![(tp(0), Location::At(third))]));
+    assert!(matches!(effects[0], Effect::Recreated { .. }), "{effects:?}");
+    for late in [leader(1, 3), recreated(2, 4)] {
+        assert_eq!(bench.step(Event::Located(vec![(tp(0), late)])), []);
+    }
+}

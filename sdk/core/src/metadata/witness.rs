@@ -5,9 +5,10 @@
 //! denied for long is gone, whoever denies it.
 //!
 //! Invariant: no broker that lags behind makes a topic seem gone while one that has told of it can be asked; else not before `PROPAGATION`,
-//! or `SEVERAL` for more than one. None makes the former topic of a name seem to be back.
+//! or `SEVERAL` for more than one. None makes a former topic of a name seem to be back, of the last
+//! `REMEMBERED`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -23,13 +24,34 @@ const SEVERAL: Tick = Duration::from_secs(10);
 /// Denials by one that knew better. A broker that has just started may answer before it has read all that it knew.
 const TWICE: u32 = 2;
 
+/// Former topics of one name that are remembered.
+const REMEMBERED: usize = 16;
+
+/// Ids of the topics that had a name before, the last of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FormerTopics(VecDeque<Uuid>);
+
+impl FormerTopics {
+    /// The one with this id is no more.
+    pub(crate) fn add(&mut self, id: Uuid) {
+        if !self.contains(id) {
+            self.0.push_back(id);
+            self.0.drain(..self.0.len().saturating_sub(REMEMBERED));
+        }
+    }
+
+    /// Whether whoever tells of it lags behind.
+    pub(crate) fn contains(&self, id: Uuid) -> bool {
+        self.0.contains(&id)
+    }
+}
+
 /// What is known of one topic, by which brokers.
 #[derive(Debug, Default)]
 pub(super) struct Witnesses {
     told: BTreeSet<i32>,
     denied: Option<Denied>,
-    /// Id of the topic that had the name before.
-    former: Option<Uuid>,
+    former: FormerTopics,
 }
 
 /// Denials since somebody has last told of it.
@@ -73,14 +95,14 @@ impl Witnesses {
         denied.by_who_knew >= TWICE || for_long >= PROPAGATION || several && for_long >= SEVERAL
     }
 
-    /// The topic has another id than it had. Returns `false` if that is the one before, told by a broker that lags behind.
+    /// The topic has another id than it had. Returns `false` if that is a former one, told by a broker that lags behind.
     pub(super) fn renames(&mut self, from: Uuid, to: Uuid) -> bool {
         if from.is_nil() || to.is_nil() || from == to {
             return true;
         }
-        let news = self.former != Some(to);
+        let news = !self.former.contains(to);
         if news {
-            self.former = Some(from);
+            self.former.add(from);
         }
         news
     }
@@ -151,5 +173,15 @@ mod tests {
         assert!(topic.renames(one, two));
         assert!(!topic.renames(two, one), "that one is gone");
         assert!(topic.renames(two, two) && topic.renames(two, Uuid::nil()) && topic.renames(two, three));
+        assert!(!topic.renames(three, two) && !topic.renames(three, one), "a broker may lag behind by two");
+    }
+
+    #[test]
+    fn not_more_than_some_former_topics_are_remembered() {
+        let mut former = FormerTopics::default();
+        let ids = || (1..=40).map(Uuid::from_u128);
+        ids().for_each(|id| former.add(id));
+        assert_eq!(ids().filter(|id| former.contains(*id)).count(), REMEMBERED);
+        assert!(former.contains(Uuid::from_u128(40)) && !former.contains(Uuid::from_u128(1)));
     }
 }

@@ -139,6 +139,7 @@ impl Membership {
                 let ticket = self.ticket();
                 self.go_on(Phase::Leading(ticket), ticket);
                 let stands = joined.stands;
+                self.looked_since = false;
                 out.push(Effect::Lead { ticket, assignor: self.assignor.clone(), members, stands });
             }
             None => self.sync(Vec::new(), out),
@@ -173,10 +174,10 @@ impl Membership {
             Err(_) if aside => {}
             Ok(Chosen { assignments, shapes, withheld }) => {
                 self.led = Some(shapes);
+                // What stands was assigned by somebody else, who had looked at the topics before.
+                self.looked_since |= assignments.is_empty();
                 self.withheld_until = withheld.then(|| now.saturating_add(self.settings.session));
                 self.sync(assignments, out);
-                // Partitions may have come while it was assigned; or before, if what stands was assigned by somebody else.
-                self.compare_led();
             }
             Err(reason) => {
                 // Another member may lead with more luck.

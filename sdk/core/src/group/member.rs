@@ -85,6 +85,8 @@ pub struct Membership {
     pub(super) shapes: Shapes,
     /// What those were like that this member, as leader, assigned.
     pub(super) led: Option<Shapes>,
+    /// Whether [`Self::shapes`] are of after that assignor looked at the topics.
+    pub(super) looked_since: bool,
     /// When this member, as leader, joins again if nobody gives up what it has withheld.
     pub(super) withheld_until: Option<Tick>,
     /// Owned as told in requests to join since the last changeover. Others wait until what is not assigned again is given up,
@@ -145,6 +147,7 @@ impl Membership {
             told_topics: BTreeSet::new(),
             shapes: Shapes::new(),
             led: None,
+            looked_since: false,
             withheld_until: None,
             claimed: BTreeSet::new(),
             coordinator: Coordinator::Unknown,
@@ -360,20 +363,19 @@ impl Membership {
 
     fn look_at(&mut self, shapes: Shapes) {
         self.shapes = shapes;
-        self.compare_led();
+        self.looked_since = true;
     }
 
-    /// Joins again if the topics are not what this leader assigned.
-    pub(super) fn compare_led(&mut self) {
-        let Some(led) = &self.led else { return };
+    /// Why this leader has to join again: the topics are not what it assigned.
+    pub(super) fn outdated(&self) -> Option<Reason> {
+        let led = self.led.as_ref().filter(|_| self.looked_since)?;
         let changed = |(topic, now): (&Arc<str>, _)| Some((led.get(topic)?, now));
         let differs = |(before, now): &(&TopicShape, &TopicShape)| now.differs(before);
-        if let Some((before, now)) = self.shapes.iter().filter_map(changed).find(differs) {
-            self.rejoin(match before.partitions == 0 || now.partitions == 0 {
-                true => Reason::TopicsChanged,
-                false => Reason::PartitionsChanged,
-            });
-        }
+        let (before, now) = self.shapes.iter().filter_map(changed).find(differs)?;
+        Some(match before.partitions == 0 || now.partitions == 0 {
+            true => Reason::TopicsChanged,
+            false => Reason::PartitionsChanged,
+        })
     }
 
     /// Topics of the group, if this is its leader: some may be of interest to others only.

@@ -54,7 +54,7 @@ impl Membership {
                 }
                 true
             }
-            Phase::Stable => match self.again.take() {
+            Phase::Stable => match self.again.take().or_else(|| self.outdated()) {
                 Some(reason) => {
                     self.phase = Phase::Preparing(reason);
                     true

@@ -575,6 +575,36 @@ fn a_leader_that_is_joining_already_does_not_join_once_more_for_what_it_is_going
     assert!(one.member.is_stable());
 }
 
+/// Goal: the assignor looks at the metadata itself; what the member is told of them may come later.
+#[test]
+fn a_leader_that_assigned_more_than_it_was_told_of_does_not_join_again() {
+    for (told, joins) in [(None, false), (Some(4), false), (Some(5), true)] {
+        let mut one = leader(shapes([("t", 2)]));
+        let effects = one.step(Event::Topics(shapes([("t", 3)])));
+        let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        let joined = Joined {
+            generation: 4,
+            assignor: "a".into(),
+            member_id: "m".into(),
+            members: Some(Vec::new()),
+            stands: false,
+        };
+        let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
+        let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        let assignments = vec![("m".into(), "x".into())];
+        let chosen = Chosen { assignments, shapes: shapes([("t", 4)]), withheld: false };
+        let effects = one.step(Event::Led(ticket, Ok(chosen)));
+        let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        if let Some(partitions) = told {
+            assert_eq!(one.step(Event::Topics(shapes([("t", partitions)]))), []);
+        }
+        let assignment = Assignment { partitions: partitions([0]), user_data: None };
+        let effects = one.step(Event::Sync(ticket, Ok(Ok(assignment))));
+        let joined = effects.iter().any(|effect| matches!(effect, Effect::Join { .. }));
+        assert_eq!(joined, joins, "told of {told:?}: {effects:?}");
+    }
+}
+
 /// Goal: a cooperative member that commits while it waits for its assignment does not begin the next rebalance by that.
 #[test]
 fn a_commit_that_meets_the_rebalance_of_its_own_generation_is_no_reason_to_join_again() {

@@ -240,7 +240,7 @@ impl Membership {
         let starting = self.starting.retry_at.filter(|_| !self.starting.wanted.is_empty());
         let waits = matches!(self.phase, Phase::Preparing(_)) || self.waits_to_leave();
         let retry = self.retry_at.filter(|_| waits || self.wants_coordinator());
-        let forgotten = self.waits_to_leave().then(|| self.forgotten_at());
+        let forgotten = (self.waits_to_leave() || self.owes_its_part()).then(|| self.forgotten_at());
         let ends = [self.session_ends(), self.poll_ends(), forgotten];
         [calling, beat, starting, retry, self.withheld_until].into_iter().chain(ends).flatten().min()
     }
@@ -550,6 +550,14 @@ impl Membership {
     pub(super) fn is_joining(&self) -> bool {
         let joining = matches!(self.phase, Phase::Joining(_) | Phase::Leading(_) | Phase::Syncing(_));
         joining || self.aside.is_some()
+    }
+
+    /// Whether the group waits for what this member has begun: a static one does not leave, so if the coordinator made it the leader,
+    /// nobody would have an assignment, or could commit, as long as its session lasts.
+    pub(super) fn owes_its_part(&self) -> bool {
+        let done = self.owned.is_empty() && self.calling.is_none() && self.calls.is_empty();
+        let able = self.settings.is_static && self.known().is_some();
+        matches!(self.phase, Phase::Ending(..)) && done && able && self.aside.is_some()
     }
 
     /// Whether this is no member, and commits all the same.

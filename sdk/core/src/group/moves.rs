@@ -43,6 +43,9 @@ impl Membership {
                 if self.revoke(all, reason, out) {
                     return true;
                 }
+                if self.owes_its_part() && now < self.forgotten_at() {
+                    return false;
+                }
                 self.aside = None;
                 // Else the others would wait for it as long as its session lasts.
                 if self.waits_to_leave() && now < self.forgotten_at() {

@@ -769,6 +769,40 @@ fn who_closes_amid_a_rebalance_goes_through_with_it_so_that_it_can_commit() {
     assert_eq!(one.step(Event::Left(ticket, Ok(()))), [Effect::Closed]);
 }
 
+/// Goal: a static member does not leave. If the group is in its next generation and it leads, the others have no assignment, and
+/// cannot commit, as long as its session lasts: seed 16223 of the simulation.
+#[test]
+fn a_static_member_that_closes_amid_a_rebalance_does_its_part_first() {
+    let closing = |leads: bool| {
+        let mut one = One::stable(RebalanceProtocol::Cooperative, true, partitions([0]));
+        let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+        let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+        let effects = one.step(Event::Close);
+        let [Effect::Stop(_), Effect::Tell(call, Call::Revoked(..))] = effects[..] else {
+            panic!("{effects:?}")
+        };
+        assert_eq!(one.step(Event::Told(call)), [], "its part is not done");
+        let members = leads.then(Vec::new);
+        let joined =
+            Joined { generation: 2, assignor: "a".into(), member_id: "m".into(), members, stands: false };
+        (one, Event::Join(ticket, JoinAnswer::Joined(joined)))
+    };
+    let (mut one, joined) = closing(true);
+    let effects = one.step(joined);
+    let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    let chosen =
+        Chosen { assignments: vec![("m".into(), "x".into())], shapes: Shapes::new(), withheld: false };
+    let effects = one.step(Event::Led(ticket, Ok(chosen)));
+    let [Effect::Sync { ticket, generation: 2, .. }] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(one.step(Event::Sync(ticket, Ok(Ok(Assignment::default())))), [Effect::Closed]);
+
+    // Nobody answers.
+    let (mut one, _) = closing(false);
+    let at = one.member.deadline().expect("not for ever");
+    assert_eq!(at, one.now + one.member.settings.session);
+    assert_eq!(one.wait(at), [Effect::Closed]);
+}
+
 #[test]
 fn who_is_refused_at_the_join_while_it_closes_has_nothing_more_to_commit() {
     let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0]));

@@ -49,8 +49,8 @@ mod planted {
     /// Finds every bug named within the seeds allowed; workloads take turns.
     pub(super) fn find(options: &Options, name: &str) -> ExitCode {
         let named = |bug: &Bug| name.split(',').any(|name| format!("{bug:?}").eq_ignore_ascii_case(name));
-        let wanted = |bug: &&Bug| name == "all" || named(bug);
-        let known = || Bug::ALL.iter().chain(Bug::OF_GROUPS);
+        let wanted = |bug: &&Bug| name == "all" && !Bug::RARE.contains(bug) || named(bug);
+        let known = || Bug::ALL.iter().chain(Bug::OF_GROUPS).chain(Bug::RARE);
         let bugs: Vec<_> = known().filter(wanted).copied().collect();
         if bugs.is_empty() {
             let all: Vec<_> = known().map(|bug| format!("{bug:?}")).collect();

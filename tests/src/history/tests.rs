@@ -343,6 +343,18 @@ fn a_member_is_told_what_was_committed_up_to_its_generation() {
         let told = check(&history, &Promises::default());
         assert_eq!(told.broken().contains(&Rule::CommitMovedBack), wrong, "generation {told_in}: {told}");
     }
+    // What it has kept since an earlier generation it has in the later one.
+    let mut history = History::new();
+    let place = history.partition("t", 0);
+    let member = history.consumer("member", Some("g"));
+    let at = Duration::from_millis;
+    history.assigned(at(1), member, place, None, Some(1));
+    history.synced(at(2), member, 5);
+    let sent = history.commit_sent(at(3), member, place, 7, 5);
+    history.commit_acked(at(4), member, sent);
+    history.commit_fetched(at(7), member, place, Some(4), at(6));
+    let told = check(&history, &Promises::default());
+    assert!(told.broken().contains(&Rule::CommitMovedBack), "{told}");
 }
 
 #[test]

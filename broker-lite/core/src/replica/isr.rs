@@ -134,8 +134,9 @@ impl<D: Directory> Replica<D> {
                 self.partition_epoch = state.partition_epoch;
                 self.isr = state.isr;
             }
-            // surely not carried out: back to the committed ISR
-            Err(ErrorCode::INELIGIBLE_REPLICA | ErrorCode::OPERATION_NOT_ATTEMPTED) => {
+            // Back to the committed ISR. Another request for the same may be under way, from before a connection broke: the
+            // controller has raised the partition epoch, so that one is refused, too.
+            Err(ErrorCode::INELIGIBLE_REPLICA) => {
                 leading.proposal = None;
                 leading.propose_after = retry_at;
             }

@@ -60,6 +60,9 @@ pub struct Fetcher {
     pub(crate) unpin: bool,
 }
 
+/// How long a leader is not believed in that is older than what was read, while the metadata name no other: as long as a broker may
+/// take to hear of changes.
+const OLDER_LEADER: Tick = Tick::from_secs(30);
 /// Refusals of an offset that are doubted.
 const DOUBTS: u32 = 5;
 
@@ -378,7 +381,7 @@ impl Fetcher {
                     {
                         *offset = (*offset - 1).max(0);
                     }
-                    partition.located(now, leader, self.settings.locate_limit / 2);
+                    partition.located(now, leader, OLDER_LEADER.min(self.settings.locate_limit / 2));
                     partition.lost.take_if(|_| partition.leader.is_some());
                 }
                 Location::Unknown(code) => {

@@ -10,7 +10,6 @@ use uuid::Uuid;
 use super::event::{
     BY_DURATION, Chunk, Handout, Leader, OffsetReset, PartitionFailure, StartOffset, Watermarks,
 };
-use crate::metadata::FormerTopics;
 use crate::{Tick, TopicPartition};
 
 /// ListOffsets timestamps with a meaning of their own.
@@ -128,13 +127,11 @@ pub(crate) struct Partition {
     topic: Uuid,
     /// The topic's name as chunks have it, once there is one: see [`Chunk::partition`].
     label: Option<Arc<str>>,
-    /// Metadata that still tell of one of them are old.
-    former: FormerTopics,
     /// Follower to read from instead, until then (KIP-392).
     pub(crate) replica: Option<(i32, Tick)>,
     /// Refusals of followers: until then the leader is read, whomever it names.
     pub(crate) refused: Retry,
-    /// Epoch of the record before the offset to fetch; -1 if unknown.
+    /// Epoch of the record before the offset to fetch, or as ListOffsets told it with that offset; -1 if unknown.
     pub(crate) epoch: i32,
     /// Since when the metadata name a leader of an earlier epoch than that.
     doubted: Option<Tick>,
@@ -163,7 +160,6 @@ impl Partition {
             leader: None,
             topic: Uuid::nil(),
             label: None,
-            former: FormerTopics::default(),
             replica: None,
             refused: Retry::default(),
             epoch: epoch(start),
@@ -182,7 +178,7 @@ impl Partition {
 
     /// Begins where nothing was read before, with what is known of the one it replaces.
     pub(crate) fn inherit(&mut self, now: Tick, old: &Self) {
-        self.former = old.former.clone();
+        self.doubted = old.doubted;
         if let Some(leader) = old.leader {
             self.move_to(leader);
             self.lost = None;
@@ -270,16 +266,15 @@ impl Partition {
     }
 
     /// Whether a leader leads the same partition of another topic: the one that was read was deleted, and its name given to a
-    /// new one.
+    /// new one. The metadata do not go back to a former one that a broker still tells of (`metadata::witness`).
     pub(crate) fn is_recreated(&self, leader: &Leader) -> bool {
         let told = leader.topic_id;
-        !self.topic.is_nil() && !told.is_nil() && told != self.topic && !self.former.contains(told)
+        !self.topic.is_nil() && !told.is_nil() && told != self.topic
     }
 
     /// Drops everything of the topic that was read until now, but for the way to begin that was asked for and is being looked up.
     /// Returns the position in the former topic, if there was one.
     pub(crate) fn leave_topic(&mut self, generation: u64) -> Option<i64> {
-        self.former.add(self.topic);
         self.topic = Uuid::nil();
         self.label = None;
         self.leader = None;
@@ -312,7 +307,7 @@ impl Partition {
     }
 
     /// Takes what the metadata says. A leader that [is older](Self::is_older) is taken when no other was named for `patience`:
-    /// then nobody knows of what was read, and its log ends before.
+    /// then nobody knows of what was read any more, and it says so when it is asked for the end of that epoch.
     pub(crate) fn located(&mut self, now: Tick, leader: Leader, patience: Duration) {
         if !self.is_older(&leader) {
             self.doubted = None;
@@ -323,7 +318,6 @@ impl Partition {
                 return;
             }
             self.doubted = None;
-            self.epoch = leader.epoch;
             if let Stage::Fetch { offset } = self.stage {
                 self.stage = Stage::Validate { offset, asked: None };
             }
@@ -335,8 +329,7 @@ impl Partition {
     pub(crate) fn move_to(&mut self, leader: Leader) {
         let stale =
             self.leader.is_some_and(|old| old.topic_id == leader.topic_id && leader.epoch < old.epoch);
-        let former = self.former.contains(leader.topic_id);
-        if stale || former || self.leader == Some(leader) {
+        if stale || self.leader == Some(leader) {
             return;
         }
         if self.leader.is_some_and(|old| old.topic_id != leader.topic_id) {

@@ -549,8 +549,6 @@ fn a_topic_that_was_created_again_is_read_from_its_beginning() {
                 [],
                 "and so is what comes late"
             );
-            // A broker that is behind tells of the old one.
-            assert_eq!(bench.step(Event::Located(vec![(tp(0), leader(1, 3))])), []);
             let listed = ListedOffset {
                 partition: tp(0),
                 error: ErrorCode::NONE,
@@ -727,23 +725,34 @@ fn a_leader_that_is_older_than_the_place_to_begin_at_is_not_asked() {
     }
 }
 
-/// Goal: what was committed is of another cluster's life: nobody ever knows of that epoch again.
+/// Goal: what was committed is of another cluster's life: nobody knows of that epoch any more, and that the log has grown beyond
+/// the offset since does not make it valid.
 #[test]
-fn a_leader_that_stays_older_is_asked_where_its_log_ends() {
-    let mut bench = Bench::new(settings());
-    let place = StartOffset::Checked { offset: 9, leader_epoch: 7 };
-    bench.step(Event::Assign(vec![(tp(0), place)]));
-    let old = || Event::Located(vec![(tp(0), leader(1, 4))]);
-    assert_eq!(bench.step(old()), []);
-    bench.now += settings().locate_limit / 2;
-    let partitions = vec![EpochLookup { partition: tp(0), leader_epoch: 4, epoch: 4 }];
-    let effects = bench.step(old());
-    assert!(effects.contains(&Effect::EndsOfEpochs { broker: 1, lookup: 1, partitions }), "{effects:?}");
-    let end = EndOfEpoch { partition: tp(0), error: ErrorCode::NONE, epoch: 4, end: 6 };
-    let effects = bench.step(Event::Ended { broker: 1, lookup: 1, ends: Some(vec![end]) });
-    let cut = Effect::WasCut { partition: tp(0), offset: 9, diverges: Some(6) };
-    assert_eq!(effects[0], cut);
-    assert_eq!(bench.fetcher.position(&tp(0)), Some(6));
+fn a_leader_that_stays_older_is_asked_after_a_while_and_the_policy_applies() {
+    for reset in [OffsetReset::Earliest, OffsetReset::None] {
+        let mut bench = Bench::new(FetchSettings { reset, ..settings() });
+        let place = StartOffset::Checked { offset: 9, leader_epoch: 7 };
+        bench.step(Event::Assign(vec![(tp(0), place)]));
+        let old = || Event::Located(vec![(tp(0), leader(1, 4))]);
+        assert_eq!(bench.step(old()), []);
+        bench.now += settings().locate_limit / 4;
+        // The next assignment goes on doubting.
+        bench.step(Event::Assign(vec![(tp(0), place)]));
+        bench.now += settings().locate_limit / 4;
+        let partitions = vec![EpochLookup { partition: tp(0), leader_epoch: 4, epoch: 7 }];
+        let effects = bench.step(old());
+        assert!(effects.contains(&Effect::EndsOfEpochs { broker: 1, lookup: 1, partitions }), "{effects:?}");
+        let unknown = EndOfEpoch { partition: tp(0), error: ErrorCode::NONE, epoch: -1, end: -1 };
+        let effects = bench.step(Event::Ended { broker: 1, lookup: 1, ends: Some(vec![unknown]) });
+        if reset == OffsetReset::None {
+            let failure = PartitionFailure::Truncated { offset: 9, diverges: None };
+            assert_eq!(bench.take().0, Some(Handout::Failed { partition: tp(0), failure }));
+            continue;
+        }
+        assert_eq!(effects[0], Effect::WasCut { partition: tp(0), offset: 9, diverges: None });
+        let looks = |effect: &Effect| matches!(effect, Effect::ListOffsets { partitions, .. } if partitions[0].timestamp == -2);
+        assert!(effects.iter().any(looks), "{effects:?}");
+    }
 }
 
 #[test]
@@ -762,16 +771,4 @@ fn a_place_that_was_looked_up_is_compared_with_a_new_leader_before_anything_was_
     let effects = bench.step(Event::Located(vec![(tp(0), leader(2, 4))]));
     let partitions = vec![EpochLookup { partition: tp(0), leader_epoch: 4, epoch: 3 }];
     assert_eq!(effects, [Effect::EndsOfEpochs { broker: 2, lookup: 2, partitions }]);
-}
-
-#[test]
-fn a_broker_that_is_behind_by_two_topics_of_a_name_brings_none_of_them_back() {
-    let mut bench = Bench::fetching(FetchSettings { reset: OffsetReset::Earliest, ..settings() }, 5);
-    bench.step(Event::Located(vec![(tp(0), recreated(2, 0))]));
-    let third = Leader { broker: 3, epoch: 0, topic_id: Uuid::from_u128(9) };
-    let effects = bench.step(Event::Located(vec![(tp(0), Location::At(third))]));
-    assert!(matches!(effects[0], Effect::Recreated { .. }), "{effects:?}");
-    for late in [leader(1, 3), recreated(2, 4)] {
-        assert_eq!(bench.step(Event::Located(vec![(tp(0), late)])), []);
-    }
 }

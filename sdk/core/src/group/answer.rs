@@ -6,7 +6,7 @@ use klamm_wire::ErrorCode;
 
 use super::event::{Chosen, CommitRefusal, CommittedOffset, Effect, Fatal, JoinAnswer, Reason, Refusal};
 use super::member::{Coordinator, Membership, Phase, Starting, UnderWay};
-use crate::assign::Assignment;
+use crate::assign::{Assignment, RebalanceProtocol};
 use crate::{Tick, TopicPartition};
 
 /// What a refusal asks for.
@@ -26,6 +26,9 @@ enum Cure {
 /// Attempts to join that came to nothing and are followed by the next one at once: one rebalance overtakes another, or a
 /// member id is required. Whatever goes on for longer does not go away by hurrying.
 const AT_ONCE: u32 = 3;
+
+/// How often the wait for somebody to give up what is withheld is doubled.
+const MOST_DOUBLINGS: u32 = 4;
 
 fn cure(refusal: Refusal) -> Cure {
     let code = match refusal {
@@ -142,7 +145,10 @@ impl Membership {
                 self.looked_since = false;
                 out.push(Effect::Lead { ticket, assignor: self.assignor.clone(), members, stands });
             }
-            None => self.sync(Vec::new(), out),
+            None => {
+                self.follows = true;
+                self.sync(Vec::new(), out);
+            }
         }
     }
 
@@ -176,7 +182,7 @@ impl Membership {
                 self.led = Some(shapes);
                 // What stands was assigned by somebody else, who had looked at the topics before.
                 self.looked_since |= assignments.is_empty();
-                self.withheld_until = withheld.then(|| now.saturating_add(self.settings.session));
+                self.wait_for_withheld(now, withheld);
                 self.sync(assignments, out);
             }
             Err(reason) => {
@@ -185,6 +191,19 @@ impl Membership {
                 self.fail(Fatal::Assignor(reason), out);
             }
         }
+    }
+
+    /// Whoever gives up what is withheld joins again; if nobody does, this leader does after a session. One that stays silent is
+    /// waited for at each rebalance, so that there are ever fewer of those.
+    fn wait_for_withheld(&mut self, now: Tick, withheld: bool) {
+        self.withheld_until = None;
+        if !withheld || self.settings.protocol != RebalanceProtocol::Cooperative {
+            self.withheld = 0;
+            return;
+        }
+        let pause = self.settings.session.saturating_mul(1 << self.withheld.min(MOST_DOUBLINGS));
+        self.withheld = self.withheld.saturating_add(1);
+        self.withheld_until = Some(now.saturating_add(pause));
     }
 
     fn sync(&mut self, assignments: Vec<(std::sync::Arc<str>, bytes::Bytes)>, out: &mut Vec<Effect>) {

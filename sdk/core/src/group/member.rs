@@ -11,6 +11,9 @@ use super::event::{
 use crate::assign::Assignment;
 use crate::{Tick, TopicPartition};
 
+/// Heartbeat intervals in which the other members join, but for those that are busy.
+const BEATS_TO_JOIN: u32 = 3;
+
 /// Where the member stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -85,10 +88,14 @@ pub struct Membership {
     pub(super) shapes: Shapes,
     /// What those were like that this member, as leader, assigned.
     pub(super) led: Option<Shapes>,
-    /// Whether [`Self::shapes`] are of after that assignor looked at the topics.
+    /// Whether [`Self::shapes`] are of after that assignor looked at the topics, and not compared yet.
     pub(super) looked_since: bool,
     /// When this member, as leader, joins again if nobody gives up what it has withheld.
     pub(super) withheld_until: Option<Tick>,
+    /// How often in a row it has withheld something.
+    pub(super) withheld: u32,
+    /// Whether the coordinator, answering the last request to join, made another member the leader.
+    pub(super) follows: bool,
     /// Owned as told in requests to join since the last changeover. Others wait until what is not assigned again is given up,
     /// also if it was lost meanwhile.
     pub(super) claimed: BTreeSet<TopicPartition>,
@@ -149,6 +156,8 @@ impl Membership {
             led: None,
             looked_since: false,
             withheld_until: None,
+            withheld: 0,
+            follows: false,
             claimed: BTreeSet::new(),
             coordinator: Coordinator::Unknown,
             asked_for: false,
@@ -240,8 +249,9 @@ impl Membership {
         let starting = self.starting.retry_at.filter(|_| !self.starting.wanted.is_empty());
         let waits = matches!(self.phase, Phase::Preparing(_)) || self.waits_to_leave();
         let retry = self.retry_at.filter(|_| waits || self.wants_coordinator());
-        let forgotten = (self.waits_to_leave() || self.owes_its_part()).then(|| self.forgotten_at());
-        let ends = [self.session_ends(), self.poll_ends(), forgotten];
+        let forgotten = self.waits_to_leave().then(|| self.forgotten_at());
+        let part = self.owes_its_part().then(|| self.part_ends());
+        let ends = [self.session_ends(), self.poll_ends(), forgotten, part];
         [calling, beat, starting, retry, self.withheld_until].into_iter().chain(ends).flatten().min()
     }
 
@@ -419,6 +429,12 @@ impl Membership {
         self.heard.max(self.alive).saturating_add(self.settings.session)
     }
 
+    /// Until when it goes on with its part: others that hear of a rebalance by their heartbeats have joined by then.
+    pub(super) fn part_ends(&self) -> Tick {
+        let beats = self.settings.heartbeat.saturating_mul(BEATS_TO_JOIN);
+        self.heard.saturating_add(beats.min(self.settings.session))
+    }
+
     /// Nothing is owned from here on.
     pub(super) fn lose(&mut self, reason: Reason, out: &mut Vec<Effect>) {
         self.generation = None;
@@ -553,10 +569,10 @@ impl Membership {
     }
 
     /// Whether the group waits for what this member has begun: a static one does not leave, so if the coordinator made it the leader,
-    /// nobody would have an assignment, or could commit, as long as its session lasts.
+    /// or is going to, nobody would have an assignment, or could commit, as long as its session lasts.
     pub(super) fn owes_its_part(&self) -> bool {
         let done = self.owned.is_empty() && self.calling.is_none() && self.calls.is_empty();
-        let able = self.settings.is_static && self.known().is_some();
+        let able = self.settings.is_static && self.known().is_some() && !self.follows;
         matches!(self.phase, Phase::Ending(..)) && done && able && self.aside.is_some()
     }
 

@@ -43,7 +43,7 @@ impl Membership {
                 if self.revoke(all, reason, out) {
                     return true;
                 }
-                if self.owes_its_part() && now < self.forgotten_at() {
+                if self.owes_its_part() && now < self.part_ends() {
                     return false;
                 }
                 self.aside = None;
@@ -62,7 +62,10 @@ impl Membership {
                     self.phase = Phase::Preparing(reason);
                     true
                 }
-                None => false,
+                None => {
+                    self.looked_since = false;
+                    false
+                }
             },
             _ => false,
         }
@@ -108,6 +111,7 @@ impl Membership {
         // Whoever leads the next generation looks at the topics anew.
         self.led = None;
         self.withheld_until = None;
+        self.follows = false;
         self.claimed.extend(self.owned.iter().cloned());
         let ticket = self.ticket();
         self.phase = Phase::Joining(ticket);
@@ -150,7 +154,9 @@ impl Membership {
         self.tenures.extend(new.iter().map(|name| (name.clone(), tenure)));
         out.push(Effect::Adopt(self.assignor.clone(), assignment.clone(), generation));
         let claimed = std::mem::take(&mut self.claimed);
-        if self.settings.protocol == RebalanceProtocol::Cooperative && !claimed.is_subset(&self.owned) {
+        let waited_for =
+            |name: &TopicPartition| self.told_topics.contains(&name.topic) && !self.owned.contains(name);
+        if self.settings.protocol == RebalanceProtocol::Cooperative && claimed.iter().any(waited_for) {
             self.again.get_or_insert(Reason::GivenAway);
         }
         if self.topics.as_ref() != Some(&self.told_topics) {

@@ -15,8 +15,6 @@ use uuid::Uuid;
 
 use klamm_wire::messages::metadata_response::MetadataResponseTopic;
 
-pub(crate) use witness::FormerTopics;
-
 pub use pattern::{PatternError, TopicPattern};
 pub use refresh::{Effect, Event, Query, Refresh, RefreshSettings};
 

@@ -463,7 +463,7 @@ impl Refresh {
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => gone = self.denied(source, name, cluster),
             ErrorCode::NONE => {
                 let witnesses = self.witnesses.entry(name.clone()).or_default();
-                if !old.is_none_or(|old| witnesses.renames(old.id, told.topic_id)) {
+                if !old.is_none_or(|old| witnesses.renames(source.0, old.id, told.topic_id)) {
                     self.again(name);
                     return false;
                 }

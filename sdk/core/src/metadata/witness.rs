@@ -5,8 +5,8 @@
 //! denied for long is gone, whoever denies it.
 //!
 //! Invariant: no broker that lags behind makes a topic seem gone while one that has told of it can be asked; else not before `PROPAGATION`,
-//! or `SEVERAL` for more than one. None makes a former topic of a name seem to be back, of the last
-//! `REMEMBERED`.
+//! or `SEVERAL` for more than one. None makes one of the last `REMEMBERED` topics of a name
+//! seem to be back while anybody tells of the present one.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -28,20 +28,25 @@ const TWICE: u32 = 2;
 const REMEMBERED: usize = 16;
 
 /// Ids of the topics that had a name before, the last of them.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct FormerTopics(VecDeque<Uuid>);
+#[derive(Debug, Default)]
+struct FormerTopics(VecDeque<Uuid>);
 
 impl FormerTopics {
     /// The one with this id is no more.
-    pub(crate) fn add(&mut self, id: Uuid) {
+    fn add(&mut self, id: Uuid) {
         if !self.contains(id) {
             self.0.push_back(id);
             self.0.drain(..self.0.len().saturating_sub(REMEMBERED));
         }
     }
 
+    /// It is the present one.
+    fn remove(&mut self, id: Uuid) {
+        self.0.retain(|known| *known != id);
+    }
+
     /// Whether whoever tells of it lags behind.
-    pub(crate) fn contains(&self, id: Uuid) -> bool {
+    fn contains(&self, id: Uuid) -> bool {
         self.0.contains(&id)
     }
 }
@@ -52,6 +57,8 @@ pub(super) struct Witnesses {
     told: BTreeSet<i32>,
     denied: Option<Denied>,
     former: FormerTopics,
+    /// A former id that is told of, and nobody tells of the present one, and since when.
+    insists: Option<(Uuid, Tick)>,
 }
 
 /// Denials since somebody has last told of it.
@@ -95,16 +102,26 @@ impl Witnesses {
         denied.by_who_knew >= TWICE || for_long >= PROPAGATION || several && for_long >= SEVERAL
     }
 
-    /// The topic has another id than it had. Returns `false` if that is a former one, told by a broker that lags behind.
-    pub(super) fn renames(&mut self, from: Uuid, to: Uuid) -> bool {
+    /// The topic has this id now. Returns `false` if that is a former one, told by a broker that lags behind; unless nobody has told
+    /// of the present one for `PROPAGATION`: then that was the former one.
+    pub(super) fn renames(&mut self, now: Tick, from: Uuid, to: Uuid) -> bool {
+        if from == to {
+            self.insists = None;
+        }
         if from.is_nil() || to.is_nil() || from == to {
             return true;
         }
-        let news = !self.former.contains(to);
-        if news {
-            self.former.add(from);
+        if self.former.contains(to) {
+            let since = self.insists.filter(|(id, _)| *id == to).map_or(now, |(_, since)| since);
+            self.insists = Some((to, since));
+            if now.saturating_sub(since) < PROPAGATION {
+                return false;
+            }
+            self.former.remove(to);
         }
-        news
+        self.insists = None;
+        self.former.add(from);
+        true
     }
 }
 
@@ -170,10 +187,24 @@ mod tests {
         topic.tells(Some(2));
         assert!(!denies(&mut topic, S, 1) && !denies(&mut topic, S, 1));
         let [one, two, three] = [1, 2, 3].map(Uuid::from_u128);
-        assert!(topic.renames(one, two));
-        assert!(!topic.renames(two, one), "that one is gone");
-        assert!(topic.renames(two, two) && topic.renames(two, Uuid::nil()) && topic.renames(two, three));
-        assert!(!topic.renames(three, two) && !topic.renames(three, one), "a broker may lag behind by two");
+        assert!(topic.renames(S, one, two));
+        assert!(!topic.renames(S, two, one), "that one is gone");
+        let same = [(two, two), (two, Uuid::nil()), (two, three)];
+        assert!(same.into_iter().all(|(from, to)| topic.renames(S, from, to)));
+        assert!(!topic.renames(S, three, two) && !topic.renames(S, three, one), "who lags may do so by two");
+    }
+
+    /// Goal: whoever meets the present topic first, and then a broker that lags behind, is not held by the former one for ever.
+    #[test]
+    fn a_topic_that_all_tell_of_for_long_is_the_present_one_although_it_was_taken_for_a_former_one() {
+        let mut topic = Witnesses::default();
+        let [old, new] = [1, 2].map(Uuid::from_u128);
+        assert!(topic.renames(S, new, old), "told by one that lags behind");
+        assert!(!topic.renames(2 * S, old, new) && !topic.renames(31 * S, old, new));
+        assert!(topic.renames(31 * S, old, old), "somebody still tells of it");
+        assert!(!topic.renames(32 * S, old, new) && !topic.renames(61 * S, old, new));
+        assert!(topic.renames(62 * S, old, new));
+        assert!(!topic.renames(63 * S, new, old), "now that one is a former one");
     }
 
     #[test]

@@ -413,12 +413,14 @@ async fn lead(group: &Group, name: &str, told: &[JoinedMember], stands: bool) ->
             Some(coordinator) => group.asker().assigned(coordinator).await,
             None => None,
         };
+        // Not known what its predecessor has withheld.
+        let withheld = assigned.is_none();
         if let Some(assigned) = assigned {
             shapes.iter_mut().for_each(|(topic, shape)| {
                 shape.partitions = assigned.get(topic).copied().unwrap_or(0);
             });
         }
-        return Ok(Chosen { assignments: Vec::new(), shapes, withheld: false });
+        return Ok(Chosen { assignments: Vec::new(), shapes, withheld });
     }
     let claimed = members.iter().flat_map(|member| member.subscription.owned.iter().cloned());
     let claimed: Vec<TopicPartition> = claimed.filter(|name| exists(&shapes, name)).collect();

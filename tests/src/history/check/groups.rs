@@ -50,7 +50,12 @@ impl Checker<'_> {
         let history = self.history;
         let groups: Vec<Option<Group>> = history.clients.iter().map(|client| client.group).collect();
         let mut shared: BTreeMap<(Group, Partition), Shared> = BTreeMap::new();
+        // the latest generation that each member has its assignment of
+        let mut synced: BTreeMap<Client, i32> = BTreeMap::new();
         for (number, entry) in (0..).zip(&history.entries) {
+            if let Event::Synced { generation } = entry.event {
+                synced.insert(entry.client, generation);
+            }
             let (Event::Assigned { partition, .. }
             | Event::Seek { partition, .. }
             | Event::Read { partition, .. }
@@ -108,7 +113,8 @@ impl Checker<'_> {
                 }
                 Event::CommitFetched { offset, asked_ns, .. } => {
                     let owned = state.owners.iter().find(|owned| owned.member == entry.client);
-                    let generation = owned.and_then(|owned| owned.generation);
+                    let taken_over = owned.and_then(|owned| owned.generation);
+                    let generation = synced.get(&entry.client).copied().max(taken_over);
                     let known = |commit: &&Taken| commit.at_ns < asked_ns && commit.is_before(generation);
                     let before = state.commits.iter().rev().find(known).copied();
                     self.commit(group, partition, before, offset, number);

@@ -643,7 +643,8 @@ proptest! {
 }
 
 /// Goal: a proposal that was refused is over, although a request for it may be under way still: taken later, it would
-/// put a follower into the ISR that the leader waits for no more. Seed 6268 of the simulation lost committed records.
+/// put a follower into the ISR that the leader waits for no more. Seed 6268 of the simulation lost committed records. The
+/// controller here is a plain one; that the real one does its part is tested there, and by a planted bug.
 #[test]
 fn a_proposal_that_was_refused_is_not_carried_out_later() {
     let mut world = World::new(false);

@@ -450,6 +450,12 @@ fn leader_that_withholds(shapes: Shapes, withheld: bool) -> One {
     one.step(Event::Subscribe(topics()));
     let effects = one.step(Event::Coordinator(Ok(1)));
     let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    assign(&mut one, ticket, shapes, withheld);
+    one
+}
+
+/// The answer to a join makes it the leader, and it assigns itself the first partition.
+fn assign(one: &mut One, ticket: u64, shapes: Shapes, withheld: bool) {
     let members = Some(Vec::new());
     let joined =
         Joined { generation: 3, assignor: "a".into(), member_id: "m".into(), members, stands: false };
@@ -461,9 +467,9 @@ fn leader_that_withholds(shapes: Shapes, withheld: bool) -> One {
     assert_eq!(assignments.len(), 1);
     let assignment = Assignment { partitions: partitions([0]), user_data: None };
     let effects = one.step(Event::Sync(ticket, Ok(Ok(assignment))));
-    let [.., Effect::Tell(id, _)] = effects[..] else { panic!("{effects:?}") };
-    one.step(Event::Told(id));
-    one
+    if let [.., Effect::Tell(id, _)] = effects[..] {
+        one.step(Event::Told(id));
+    }
 }
 
 fn shapes<const N: usize>(topics: [(&str, usize); N]) -> Shapes {
@@ -495,21 +501,33 @@ fn a_leader_joins_again_when_the_groups_topics_have_other_partitions() {
 fn a_leader_joins_again_if_nobody_gives_up_what_it_has_withheld() {
     for withheld in [true, false] {
         let mut one = leader_that_withholds(shapes([("t", 2)]), withheld);
-        let until = one.now + one.member.settings.session;
-        let mut joined = None;
-        while joined.is_none()
-            && let Some(at) = one.member.deadline().filter(|at| *at <= until)
-        {
-            for effect in one.wait(at) {
-                match effect {
-                    Effect::Heartbeat { ticket, .. } => drop(one.step(Event::Heartbeat(ticket, Ok(())))),
-                    Effect::Join { .. } => joined = Some(at),
-                    other => panic!("{other:?}"),
-                }
+        let session = one.member.settings.session;
+        let until = one.now + session;
+        let Some((ticket, at)) = next_join(&mut one, until) else {
+            assert!(!withheld);
+            continue;
+        };
+        assert!(withheld && at == one.now, "{at:?}");
+        // The owner is silent, and the group has to wait for it at each rebalance: less and less often.
+        assign(&mut one, ticket, shapes([("t", 2)]), true);
+        let at = one.now + 2 * session;
+        assert_eq!(next_join(&mut one, at).map(|(_, joined)| joined), Some(at));
+    }
+}
+
+/// Polls and beats until the member joins; `None` if it does not until then.
+fn next_join(one: &mut One, until: Tick) -> Option<(u64, Tick)> {
+    while let Some(at) = one.member.deadline().filter(|at| *at <= until) {
+        for effect in one.wait(at) {
+            match effect {
+                Effect::Heartbeat { ticket, .. } => drop(one.step(Event::Heartbeat(ticket, Ok(())))),
+                Effect::Join { ticket, .. } => return Some((ticket, at)),
+                other => panic!("{other:?}"),
             }
         }
-        assert_eq!(joined, withheld.then_some(until));
+        one.step(Event::Polled(Some(one.now)));
     }
+    None
 }
 
 /// Goal: the join of a static member tells what it owns; it stalls and loses that, and its group gives one of the partitions to
@@ -796,10 +814,15 @@ fn a_static_member_that_closes_amid_a_rebalance_does_its_part_first() {
     let [Effect::Sync { ticket, generation: 2, .. }] = effects[..] else { panic!("{effects:?}") };
     assert_eq!(one.step(Event::Sync(ticket, Ok(Ok(Assignment::default())))), [Effect::Closed]);
 
+    // Another one leads: nobody waits for this one.
+    let (mut one, joined) = closing(false);
+    let effects = one.step(joined);
+    assert!(matches!(effects[..], [Effect::Sync { .. }, Effect::Closed]), "{effects:?}");
+
     // Nobody answers.
     let (mut one, _) = closing(false);
     let at = one.member.deadline().expect("not for ever");
-    assert_eq!(at, one.now + one.member.settings.session);
+    assert_eq!(at, one.now + 3 * one.member.settings.heartbeat);
     assert_eq!(one.wait(at), [Effect::Closed]);
 }
 

@@ -692,7 +692,8 @@ fn a_new_leader_is_asked_whether_it_has_what_was_fetched_before_it_is_read() {
 fn a_leader_that_is_older_than_the_place_to_begin_at_is_not_asked() {
     let old = |broker| Event::Located(vec![(tp(0), leader(broker, 4))]);
     let committed = (tp(0), Some((9, 5)));
-    let ways: [fn(&mut Bench, (TopicPartition, Option<(i64, i32)>)) -> Vec<Effect>; 3] = [
+    type Place = (TopicPartition, Option<(i64, i32)>);
+    let ways: [fn(&mut Bench, Place) -> Vec<Effect>; 3] = [
         |bench, committed| {
             bench.step(Event::Add(vec![tp(0)]));
             bench.step(Event::Located(vec![(tp(0), leader(1, 4))]));

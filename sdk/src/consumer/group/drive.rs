@@ -429,7 +429,7 @@ async fn lead(group: &Group, name: &str, told: &[JoinedMember], stands: bool) ->
         Some(given) => given.map_err(|error| error.to_string())?,
         None => return Err(format!("assignor {name:?} panicked")),
     };
-    let all = given.iter().flat_map(|(_, assignment)| &assignment.partitions).collect::<BTreeSet<_>>();
+    let all = given.values().flat_map(|assignment| &assignment.partitions).collect::<BTreeSet<_>>();
     let withheld = claimed.iter().any(|name| !all.contains(name));
     let bytes = |(id, assignment)| (id, write_assignment(&assignment, METADATA_VERSION));
     Ok(Chosen { assignments: given.into_iter().map(bytes).collect(), shapes, withheld })

@@ -23,7 +23,7 @@ use clap::Parser;
 use klamm::ClientBuilder;
 use klamm_tests::backend::{Backend, Can, Kind};
 use klamm_tests::chaos::{
-    AT_ONCE, Error, Faults, Role, Run, Style, break_things, breakable, produce, read_logs,
+    AT_ONCE, Error, Faults, Role, Run, Style, break_things, breakable, foreign_reader, produce, read_logs,
 };
 use klamm_tests::history::{Promises, Report, Rule, check};
 use klamm_tests::usage::load_average;
@@ -135,6 +135,7 @@ fn rests(options: &Options) -> Range<Duration> {
 
 /// Returns whether all went well and the run counts.
 async fn judge(options: &Options) -> Result<bool, Error> {
+    foreign_reader()?;
     let system = (options.backend.start)().await.map_err(|error| error.to_string())?;
     let backend = Arc::new(Backend::new(options.backend, system));
     let topic = backend.topic("chaos", PARTITIONS).await?;

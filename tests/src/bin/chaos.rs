@@ -24,7 +24,7 @@ use std::time::Duration;
 use clap::Parser;
 use klamm_tests::backend::{Backend, Kind};
 use klamm_tests::chaos::{
-    AT_ONCE, Error, Faults, Role, Run, Style, break_things, breakable, produce, read_logs,
+    AT_ONCE, Error, Faults, Role, Run, Style, break_things, breakable, foreign_reader, produce, read_logs,
 };
 use klamm_tests::history::{Promises, Rule, check};
 use parking_lot::Mutex;
@@ -70,6 +70,7 @@ async fn main() -> ExitCode {
 
 /// Returns whether all went well and the run counts.
 async fn judge(options: &Options) -> Result<bool, Error> {
+    foreign_reader()?;
     let system = (options.backend.start)().await.map_err(|error| error.to_string())?;
     let backend = Arc::new(Backend::new(options.backend, system));
     let topic = backend.topic("chaos", PARTITIONS).await?;

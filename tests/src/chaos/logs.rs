@@ -66,8 +66,18 @@ pub async fn read_log(client: &Client, topic: &str, partition: i32) -> Result<Lo
     Ok(Log { start: 0, end, records })
 }
 
-fn read_by_kcat(bootstrap: &str, topic: &str, partition: i32) -> Result<Vec<(i64, Op)>, Error> {
+/// A foreign reader takes part in the verdict: without it there is no use in beginning.
+///
+/// # Errors
+///
+/// It is not installed.
+pub fn foreign_reader() -> Result<(), Error> {
     find_program("kcat").ok_or("kcat is not installed (Debian: apt-get install kcat)")?;
+    Ok(())
+}
+
+fn read_by_kcat(bootstrap: &str, topic: &str, partition: i32) -> Result<Vec<(i64, Op)>, Error> {
+    foreign_reader()?;
     let partition = partition.to_string();
     let output = Command::new("kcat")
         .args(["-C", "-b", bootstrap, "-t", topic, "-p", &partition, "-o", "beginning", "-e", "-q"])

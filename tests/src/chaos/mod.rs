@@ -19,7 +19,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use faults::{AT_ONCE, Faults, Role, break_things};
-pub use logs::{read_log, read_logs};
+pub use logs::{foreign_reader, read_log, read_logs};
 pub use producers::{Style, produce};
 
 use crate::backend::{Can, KINDS, Kind};

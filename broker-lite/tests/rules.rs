@@ -7,8 +7,9 @@ mod support;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use broker_lite::messages::delete_topics_request::DeleteTopicState;
 use broker_lite::messages::{
-    FetchRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, ProduceResponse,
+    DeleteTopicsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, ProduceResponse,
 };
 use broker_lite::{ApiKey, Cluster, ErrorCode, Fault, Side, Stage};
 use klamm_wire::codec::{ProduceHead, ProducePartition, ProduceTopic, encode_produce, encode_request};
@@ -517,4 +518,28 @@ async fn rules_act_over_sockets_as_they_do_in_process() {
     cluster.until_leader("t", 0, |now| now.is_some_and(|id| id != leader)).await;
     let fetched = encode_request(12, &fetch("t", 0, 0, 0)).unwrap();
     assert_eq!(fetched.api_key, 1);
+}
+
+/// Goal: a broker whose own metadata fetch breaks doubts its controller, and what it has passed on is carried out once, and answered.
+#[tokio::test(start_paused = true)]
+async fn what_a_broker_has_passed_on_is_not_sent_again_because_its_metadata_fetch_broke() {
+    let (cluster, _) = cluster().await;
+    let mut talk = Talk::to(&cluster, 1).await;
+    let held = cluster.on(ApiKey::DeleteTopics).broker(Cluster::CONTROLLER).times(1);
+    let gate = held.at(Stage::BeforeAnswer).hold();
+    let topic = DeleteTopicState::default().with_name(Some(topic_name("t")));
+    let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(60_000);
+    let asking = async move { talk.ask(6, &request).await };
+    let doubting = async {
+        gate.hit().await;
+        let fetches = cluster.on(ApiKey::Fetch).broker(Cluster::CONTROLLER).from(1).times(1);
+        let broken = fetches.then(Fault::DropConnection);
+        while broken.hits() == 0 {
+            sleep(10 * MS).await;
+        }
+        sleep(Duration::from_secs(1)).await;
+        gate.release();
+    };
+    let (answer, ()) = tokio::join!(asking, doubting);
+    assert_eq!(answer.responses[0].error_code, 0);
 }

@@ -17,7 +17,7 @@ use klamm_wire::seam::Frame;
 use uuid::Uuid;
 
 use super::{Handled, now, text};
-use crate::broker::{Broker, LISTENER};
+use crate::broker::{Broker, GivenUp, LISTENER};
 
 /// First version in which no topics means none; before, it means all.
 const EMPTY_IS_NONE: i16 = 1;
@@ -110,7 +110,7 @@ async fn create_marked(broker: &Broker, topics: Vec<CreatableTopic>) {
         .with_topics(topics)
         .with_timeout_ms(i32::try_from(AUTO_CREATE_TIMEOUT.as_millis()).unwrap_or(i32::MAX));
     if let Ok(frame) = encode_request(CREATE_TOPICS_VERSION, &request) {
-        let answer = broker.ask_controller("auto-create", frame).await;
+        let answer = broker.ask_controller("auto-create", GivenUp::WhenDoubted, frame).await;
         let response = answer.ok().and_then(|frame| decode_response::<CreateTopicsRequest>(frame).ok());
         for topic in response.unwrap_or_default().topics {
             let code = ErrorCode(topic.error_code);

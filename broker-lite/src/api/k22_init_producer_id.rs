@@ -13,7 +13,7 @@ use klamm_wire::messages::{
 use klamm_wire::seam::Frame;
 
 use super::{Handled, now, reply};
-use crate::broker::Broker;
+use crate::broker::{Broker, GivenUp};
 use crate::node::Answer;
 
 const ALLOCATE_VERSION: i16 = 0;
@@ -48,7 +48,8 @@ async fn allocate(broker: &Broker) -> Result<i64, ErrorCode> {
         .with_broker_epoch(broker.registration().epoch);
     let retry = ErrorCode::COORDINATOR_LOAD_IN_PROGRESS;
     let frame = encode_request(ALLOCATE_VERSION, &request).map_err(|_| ErrorCode::UNKNOWN_SERVER_ERROR)?;
-    let answer = broker.ask_controller("producer ids", frame).await.map_err(|_| retry)?;
+    let answer =
+        broker.ask_controller("producer ids", GivenUp::WhenDoubted, frame).await.map_err(|_| retry)?;
     let block = decode_response::<AllocateProducerIdsRequest>(answer).map_err(|_| retry)?;
     if block.error_code != 0 {
         tracing::info!(broker = broker.id(), code = %ErrorCode(block.error_code), "no producer ids");

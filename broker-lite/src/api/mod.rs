@@ -60,7 +60,7 @@ use klamm_wire::seam::Frame;
 use klamm_wire::{ErrorCode, Request, StrBytes};
 
 pub(crate) use self::k03_metadata::create_internal;
-use crate::broker::Broker;
+use crate::broker::{Broker, GivenUp};
 use crate::controller::{Answered, ControllerNode};
 use crate::node::{Answer, Peer, Reply};
 use crate::rt::Tick;
@@ -346,7 +346,7 @@ fn forward(
 ) -> Handled {
     let broker = broker.clone();
     Ok(Answer::Later(Box::pin(async move {
-        match broker.ask_controller("forward", frame).await {
+        match broker.ask_controller("forward", GivenUp::WhenDeposed, frame).await {
             Ok(answer) => {
                 follow(broker, answer.clone()).await;
                 Reply::Frame(answer)
@@ -375,7 +375,10 @@ where
     let frame = encode_request(version, rest)?;
     let broker = broker.clone();
     Ok(Answer::Later(Box::pin(async move {
-        let answer = broker.ask_controller("forward", frame).await.map_err(|error| error.to_string());
+        let answer = broker
+            .ask_controller("forward", GivenUp::WhenDeposed, frame)
+            .await
+            .map_err(|error| error.to_string());
         match answer.and_then(|answer| decode_response::<R>(answer).map_err(|error| error.to_string())) {
             Ok(response) => reply::<R>(version, &merge(response)),
             Err(error) => {

@@ -2,8 +2,9 @@
 //!
 //! In: leader and epoch in the answers to the broker's metadata fetches, connections that break, refusals. Out: answers.
 //!
-//! Invariant: a request is tried again only where the controller was none, or the connection to it is gone; what it asks
-//! for may then have been done once already, as in Kafka.
+//! Invariant: what clients ask for is sent again only where the controller was none, is deposed, or the connection to it is
+//! gone; it may then have been done once already, as in Kafka. What may be done twice is also sent again when the controller is
+//! doubted.
 
 use std::time::Duration;
 
@@ -19,6 +20,15 @@ use crate::rules::errors_in;
 
 /// Longest pause before somebody is asked again.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// When a request that is not answered yet is sent again, although its connection lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GivenUp {
+    /// Another way to this controller is broken: what is asked for may be done twice.
+    WhenDoubted,
+    /// Another controller is known to lead.
+    WhenDeposed,
+}
 
 /// The controllers of the cluster, as one broker knows them.
 #[derive(Debug)]
@@ -78,14 +88,16 @@ impl Controllers {
         }
     }
 
-    /// Waits until another one than `id` is to be asked.
-    async fn until_not(&self, id: i32) {
+    /// Waits until `id` is not to be asked any more.
+    async fn until_not(&self, id: i32, given_up: GivenUp) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.leader() != Some(id) {
-                return;
+            match (self.leader(), given_up) {
+                (Some(leader), _) if leader != id => return,
+                (None, GivenUp::WhenDoubted) => return,
+                _ => {}
             }
             changed.await;
         }
@@ -111,10 +123,15 @@ impl Broker {
     /// # Errors
     ///
     /// [`LinkError::TimedOut`] if there is no answer within `controller.socket.timeout.ms`.
-    pub(crate) async fn ask_controller(&self, name: &str, frame: Frame) -> Result<Frame, LinkError> {
+    pub(crate) async fn ask_controller(
+        &self,
+        name: &str,
+        given_up: GivenUp,
+        frame: Frame,
+    ) -> Result<Frame, LinkError> {
         let asked = async {
             loop {
-                match self.ask_once(None, name, frame.clone()).await {
+                match self.ask_once(None, name, given_up, frame.clone()).await {
                     Ok(answer) => return Ok(answer),
                     Err(error) => {
                         tracing::debug!(broker = self.id(), %error, "the controller is asked again");
@@ -134,11 +151,12 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// If no controller is known, its connection breaks, another one is elected meanwhile, or it says that it is none.
+    /// If no controller is known, its connection breaks, it is [`GivenUp`] meanwhile, or it says that it is none.
     pub(crate) async fn ask_once(
         &self,
         mut kept: Option<&mut KeptLink>,
         name: &str,
+        given_up: GivenUp,
         frame: Frame,
     ) -> Result<Frame, LinkError> {
         let leader = self.controllers.leader().ok_or_else(LinkError::closed)?;
@@ -160,7 +178,7 @@ impl Broker {
         let asked = tokio::select! {
             biased;
             asked = asked => asked,
-            () = self.controllers.until_not(leader) => Err(LinkError::closed()),
+            () = self.controllers.until_not(leader, given_up) => Err(LinkError::closed()),
         };
         let (link, answer) = asked.inspect_err(|_| self.controllers.suspect(leader))?;
         let no_controller = [ErrorCode::NOT_CONTROLLER, ErrorCode::NOT_LEADER_OR_FOLLOWER];

@@ -17,7 +17,7 @@ use klamm_wire::messages::{AlterPartitionRequest, AlterPartitionResponse, Broker
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Broker, Partition};
+use super::{Broker, GivenUp, Partition};
 use crate::rt::Tick;
 
 const ALTER_PARTITION_VERSION: i16 = 3;
@@ -121,7 +121,8 @@ async fn ask(
         .with_broker_epoch(broker.registration().epoch)
         .with_topics(batch.iter().map(|(_, proposal)| topic_data(proposal)).collect());
     let frame = encode_request(ALTER_PARTITION_VERSION, &request).map_err(|e| e.to_string())?;
-    let answer = broker.ask_controller("isr", frame).await.map_err(|e| e.to_string())?;
+    let answer =
+        broker.ask_controller("isr", GivenUp::WhenDoubted, frame).await.map_err(|e| e.to_string())?;
     decode_response::<AlterPartitionRequest>(answer).map_err(|e| e.to_string())
 }
 

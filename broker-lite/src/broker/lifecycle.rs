@@ -19,7 +19,7 @@ use klamm_wire::{Request, StrBytes};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::controllers::KeptLink;
+use super::controllers::{GivenUp, KeptLink};
 use super::{Broker, LISTENER, Registration};
 
 const REGISTRATION_VERSION: i16 = 4;
@@ -193,6 +193,7 @@ async fn call<R: Request>(
     let frame = encode_request(version, request).map_err(|e| e.to_string())?;
     // A heartbeat that is never answered must not be the last one.
     let limit = broker.config.millis("broker.session.timeout.ms").unwrap_or(Duration::from_secs(9)) / 2;
-    let answer = broker.network.within(limit, broker.ask_once(Some(kept), "lifecycle", frame));
+    let answer =
+        broker.network.within(limit, broker.ask_once(Some(kept), "lifecycle", GivenUp::WhenDoubted, frame));
     decode_response::<R>(answer.await.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
 }

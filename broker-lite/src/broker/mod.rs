@@ -45,6 +45,7 @@ use crate::journal::{Journal, NodeEvent};
 use crate::node::{Life, Network};
 use crate::rt::{Rt, Tick};
 use controllers::Controllers;
+pub(crate) use controllers::GivenUp;
 use fetcher::Fetchers;
 use isr::IsrKeeper;
 use lifecycle::Leaving;

@@ -417,11 +417,16 @@ impl Membership {
         !self.settings.is_static && !self.member_id.is_empty()
     }
 
+    /// Whether this member ends, and owns nothing any more.
+    fn has_given_up(&self) -> bool {
+        let done = self.owned.is_empty() && self.calling.is_none() && self.calls.is_empty();
+        matches!(self.phase, Phase::Ending(..)) && done
+    }
+
     /// Whether this member has given everything up and looks for the coordinator to leave it.
     pub(super) fn waits_to_leave(&self) -> bool {
-        let done = self.owned.is_empty() && self.calling.is_none() && self.calls.is_empty();
         let unable = self.known().is_none() || self.retry_at.is_some();
-        matches!(self.phase, Phase::Ending(..)) && done && unable && self.has_to_leave()
+        self.has_given_up() && unable && self.has_to_leave()
     }
 
     /// When the coordinator has forgotten this member by itself.
@@ -571,9 +576,8 @@ impl Membership {
     /// Whether the group waits for what this member has begun: a static one does not leave, so if the coordinator made it the leader,
     /// or is going to, nobody would have an assignment, or could commit, as long as its session lasts.
     pub(super) fn owes_its_part(&self) -> bool {
-        let done = self.owned.is_empty() && self.calling.is_none() && self.calls.is_empty();
         let able = self.settings.is_static && self.known().is_some() && !self.follows;
-        matches!(self.phase, Phase::Ending(..)) && done && able && self.aside.is_some()
+        self.has_given_up() && able && self.aside.is_some()
     }
 
     /// Whether this is no member, and commits all the same.

@@ -39,6 +39,11 @@ fn topics() -> BTreeSet<Arc<str>> {
     ["t".into()].into()
 }
 
+/// A join that the coordinator has taken; with the members to whom leads.
+fn joined(generation: i32, members: Option<Vec<JoinedMember>>) -> Joined {
+    Joined { generation, assignor: "a".into(), member_id: "m".into(), members, stands: false }
+}
+
 pub(super) fn code(code: ErrorCode) -> Refusal {
     Refusal::Code(code)
 }
@@ -68,9 +73,8 @@ impl One {
         else {
             panic!("no join in {effects:?}");
         };
-        let joined =
-            Joined { generation, assignor: "a".into(), member_id: "m".into(), members: None, stands: false };
-        let effects = self.step(Event::Join(*ticket, JoinAnswer::Joined(joined)));
+        let answer = joined(generation, None);
+        let effects = self.step(Event::Join(*ticket, JoinAnswer::Joined(answer)));
         let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
         self.step(Event::Sync(ticket, Ok(Ok(Assignment { partitions: assigned, user_data: None }))))
     }
@@ -457,9 +461,8 @@ fn leader_that_withholds(shapes: Shapes, withheld: bool) -> One {
 /// The answer to a join makes it the leader, and it assigns itself the first partition.
 fn assign(one: &mut One, ticket: u64, shapes: Shapes, withheld: bool) {
     let members = Some(Vec::new());
-    let joined =
-        Joined { generation: 3, assignor: "a".into(), member_id: "m".into(), members, stands: false };
-    let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
+    let answer = joined(3, members);
+    let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(answer)));
     let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
     let chosen = Chosen { assignments: vec![("m".into(), "x".into())], shapes, withheld };
     let effects = one.step(Event::Led(ticket, Ok(chosen)));
@@ -549,14 +552,8 @@ fn what_was_told_to_be_owned_and_lost_before_the_answer_is_given_up_by_joining_a
         let effects = one.step(Event::Polled(Some(one.now)));
         let [Effect::Join { ticket, ref owned, .. }] = effects[..] else { panic!("{effects:?}") };
         assert_eq!(owned[..], []);
-        let joined = Joined {
-            generation: 2,
-            assignor: "a".into(),
-            member_id: "m".into(),
-            members: None,
-            stands: false,
-        };
-        let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
+        let answer = joined(2, None);
+        let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(answer)));
         let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
         let assignment = Assignment { partitions: partitions([0]), user_data: None };
         let effects = one.step(Event::Sync(ticket, Ok(Ok(assignment))));
@@ -574,14 +571,8 @@ fn a_leader_that_is_joining_already_does_not_join_once_more_for_what_it_is_going
     let effects = one.step(Event::Topics(shapes([("t", 3)])));
     let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
     assert_eq!(one.step(Event::Topics(shapes([("t", 4)]))), []);
-    let joined = Joined {
-        generation: 4,
-        assignor: "a".into(),
-        member_id: "m".into(),
-        members: Some(Vec::new()),
-        stands: false,
-    };
-    let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
+    let answer = joined(4, Some(Vec::new()));
+    let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(answer)));
     let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
     let chosen =
         Chosen { assignments: vec![("m".into(), "x".into())], shapes: shapes([("t", 4)]), withheld: false };
@@ -600,14 +591,8 @@ fn a_leader_that_assigned_more_than_it_was_told_of_does_not_join_again() {
         let mut one = leader(shapes([("t", 2)]));
         let effects = one.step(Event::Topics(shapes([("t", 3)])));
         let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
-        let joined = Joined {
-            generation: 4,
-            assignor: "a".into(),
-            member_id: "m".into(),
-            members: Some(Vec::new()),
-            stands: false,
-        };
-        let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
+        let answer = joined(4, Some(Vec::new()));
+        let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(answer)));
         let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
         let assignments = vec![("m".into(), "x".into())];
         let chosen = Chosen { assignments, shapes: shapes([("t", 4)]), withheld: false };
@@ -633,14 +618,8 @@ fn a_commit_that_meets_the_rebalance_of_its_own_generation_is_no_reason_to_join_
         let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0]));
         let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
         let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
-        let joined = Joined {
-            generation: 2,
-            assignor: "a".into(),
-            member_id: "m".into(),
-            members: None,
-            stands: false,
-        };
-        let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined)));
+        let answer = joined(2, None);
+        let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(answer)));
         let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
         let effects = one.step(Event::Commit(1, offsets.clone()));
         assert!(matches!(effects[..], [Effect::Commit { generation: 2, .. }]), "{effects:?}");
@@ -770,9 +749,8 @@ fn who_closes_amid_a_rebalance_goes_through_with_it_so_that_it_can_commit() {
     assert_eq!(one.step(Event::Committed(1, Err(illegal))), later, "the answer to the join is on its way");
 
     let members = Some(Vec::new());
-    let joined =
-        Joined { generation: 2, assignor: "a".into(), member_id: "m".into(), members, stands: false };
-    let effects = one.step(Event::Join(join, JoinAnswer::Joined(joined)));
+    let answer = joined(2, members);
+    let effects = one.step(Event::Join(join, JoinAnswer::Joined(answer)));
     let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
     let chosen =
         Chosen { assignments: vec![("m".into(), "x".into())], shapes: Shapes::new(), withheld: false };
@@ -801,9 +779,8 @@ fn a_static_member_that_closes_amid_a_rebalance_does_its_part_first() {
         };
         assert_eq!(one.step(Event::Told(call)), [], "its part is not done");
         let members = leads.then(Vec::new);
-        let joined =
-            Joined { generation: 2, assignor: "a".into(), member_id: "m".into(), members, stands: false };
-        (one, Event::Join(ticket, JoinAnswer::Joined(joined)))
+        let answer = joined(2, members);
+        (one, Event::Join(ticket, JoinAnswer::Joined(answer)))
     };
     let (mut one, joined) = closing(true);
     let effects = one.step(joined);

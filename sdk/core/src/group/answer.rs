@@ -80,6 +80,21 @@ impl Membership {
         }
     }
 
+    /// Whether a refusal means no more than that the generation that was joined last is not known any more: its coordinator has
+    /// moved before it was written down. Then the one before goes on, in which the member owns what it owns.
+    fn goes_back(&mut self, sent_in: Option<i32>, refusal: Refusal) -> bool {
+        let unknown = refusal == Refusal::Code(ErrorCode::ILLEGAL_GENERATION);
+        // Else an assignment of that generation is here, or may come.
+        let between = matches!(self.phase, Phase::Preparing(_) | Phase::Joining(_) | Phase::Ending(..));
+        let unassigned = self.held_since.is_some() && self.held_since != self.generation;
+        let goes_back = unknown && between && unassigned && sent_in == self.generation;
+        if goes_back {
+            self.generation = self.held_since;
+            self.beating = None;
+        }
+        goes_back
+    }
+
     /// Applies what a refusal of a join, sync or heartbeat asks for.
     fn refused(&mut self, now: Tick, refusal: Refusal, out: &mut Vec<Effect>) {
         match cure(refusal) {
@@ -239,7 +254,9 @@ impl Membership {
             Err(refusal) => {
                 self.prepare(Reason::Rebalance);
                 self.in_vain(now);
-                self.refused(now, refusal, out);
+                if !self.goes_back(self.generation, refusal) {
+                    self.refused(now, refusal, out);
+                }
             }
         }
     }
@@ -259,6 +276,7 @@ impl Membership {
                 self.alive = self.alive.max(sent);
                 self.failures = 0;
             }
+            Err(refusal) if self.goes_back(self.generation, refusal) => {}
             Err(refusal) => match cure(refusal) {
                 Cure::Rejoin => {
                     self.alive = self.alive.max(sent);
@@ -327,6 +345,7 @@ impl Membership {
                 CommitRefusal::Later(refusal)
             }
             (Cure::Expelled, Refusal::Code(code)) if sent_in.is_none() => CommitRefusal::HasMembers(code),
+            (Cure::Expelled, _) if self.goes_back(sent_in, refusal) => CommitRefusal::Later(refusal),
             // The next generation may be on its way to us already.
             (Cure::Expelled, _) if self.is_joining() => CommitRefusal::Later(refusal),
             (Cure::Expelled, Refusal::Code(code)) => {

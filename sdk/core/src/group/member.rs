@@ -306,6 +306,7 @@ impl Membership {
     }
 
     fn subscribe(&mut self, now: Tick, topics: BTreeSet<Arc<str>>) {
+        let same = self.topics.as_ref() == Some(&topics);
         self.topics = Some(topics);
         self.was_member = true;
         self.polled = self.polled.map(|_| now);
@@ -314,6 +315,8 @@ impl Membership {
                 self.starting = Starting::default();
                 self.phase = Phase::Preparing(Reason::SubscriptionChanged);
             }
+            // Nobody has to give anything up for what changes nothing.
+            _ if same => {}
             _ => self.rejoin(Reason::SubscriptionChanged),
         }
     }

@@ -10,8 +10,14 @@ use crate::Tick;
 use crate::assign::read_assignment;
 use crate::group::*;
 
-/// Who waits for an answer: a client and its ticket.
-pub(super) type Waiter = (usize, u64);
+/// A client, and which life of it.
+pub(super) type Caller = (usize, u32);
+
+/// Who waits for an answer, and its ticket.
+pub(super) type Waiter = (Caller, u64);
+
+/// The id of a member, and the name of a static one.
+pub(super) type Identity<'a> = (&'a Arc<str>, Option<&'a Arc<str>>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -22,8 +28,25 @@ enum State {
     Completing,
 }
 
+/// What the log has of a group.
+#[derive(Debug, Default)]
+struct Written {
+    generation: i32,
+    leader: Option<Arc<str>>,
+    members: BTreeMap<Arc<str>, WrittenMember>,
+}
+
+#[derive(Debug)]
+struct WrittenMember {
+    instance: Option<Arc<str>>,
+    metadata: Bytes,
+    assignment: Bytes,
+}
+
 #[derive(Debug)]
 struct Known {
+    /// Of a static member.
+    instance: Option<Arc<str>>,
     metadata: Bytes,
     joining: Option<Waiter>,
     syncing: Option<Waiter>,
@@ -37,6 +60,7 @@ pub(super) struct Coordinator {
     pub(super) generation: i32,
     members: BTreeMap<Arc<str>, Known>,
     leader: Option<Arc<str>>,
+    written: Written,
     promised: BTreeSet<Arc<str>>,
     ids: u32,
     /// Where it is, and until when nobody knows that.
@@ -47,7 +71,7 @@ pub(super) struct Coordinator {
 }
 
 /// Answers, by the client they go to.
-pub(super) type Answers = Vec<(usize, Event)>;
+pub(super) type Answers = Vec<(Caller, Event)>;
 
 fn refused(code: ErrorCode) -> Refusal {
     Refusal::Code(code)
@@ -60,12 +84,51 @@ impl Coordinator {
             generation: 0,
             members: BTreeMap::new(),
             leader: None,
+            written: Written::default(),
             promised: BTreeSet::new(),
             ids: 0,
             node: 1,
             away_until: Tick::ZERO,
             session,
             rebalance,
+        }
+    }
+
+    pub(super) fn has_moved(&self) -> bool {
+        self.away_until > Tick::ZERO
+    }
+
+    fn write(&mut self) {
+        let told = |(id, known): (&Arc<str>, &Known)| {
+            let (instance, metadata) = (known.instance.clone(), known.metadata.clone());
+            (id.clone(), WrittenMember { instance, metadata, assignment: known.assignment.clone() })
+        };
+        let members = self.members.iter().map(told).collect();
+        self.written = Written { generation: self.generation, leader: self.leader.clone(), members };
+    }
+
+    /// Another node is the coordinator, and knows what is written; for a while nobody knows that.
+    pub(super) fn move_away(&mut self, now: Tick, until: Tick, out: &mut Answers) {
+        self.node = 3 - self.node;
+        self.away_until = until;
+        let elsewhere = refused(ErrorCode::NOT_COORDINATOR);
+        for known in std::mem::take(&mut self.members).into_values() {
+            if let Some((client, ticket)) = known.joining {
+                out.push((client, Event::Join(ticket, JoinAnswer::Refused(elsewhere))));
+            }
+            if let Some((client, ticket)) = known.syncing {
+                out.push((client, Event::Sync(ticket, Err(elsewhere))));
+            }
+        }
+        self.promised.clear();
+        self.state = State::Stable;
+        self.generation = self.written.generation;
+        self.leader = self.written.leader.clone();
+        for (id, written) in &self.written.members {
+            let (instance, metadata) = (written.instance.clone(), written.metadata.clone());
+            let assignment = written.assignment.clone();
+            let known = Known { instance, metadata, joining: None, syncing: None, seen: now, assignment };
+            self.members.insert(id.clone(), known);
         }
     }
 
@@ -90,10 +153,14 @@ impl Coordinator {
         if self.members.len() != before {
             self.rebalance(now);
         }
+        let mut time_is_up = false;
         if matches!(self.state, State::Preparing(until) if until <= now) {
-            self.members.retain(|_, known| known.joining.is_some());
+            // A static member that is away keeps its place as long as its session lasts.
+            self.members.retain(|_, known| known.joining.is_some() || known.instance.is_some());
+            time_is_up = self.members.values().any(|known| known.joining.is_some());
+            self.state = State::Preparing(now + self.rebalance);
         }
-        self.complete(now, out);
+        self.complete_if(time_is_up, now, out);
     }
 
     fn rebalance(&mut self, now: Tick) {
@@ -102,8 +169,12 @@ impl Coordinator {
         }
     }
 
-    /// Ends the join phase once everybody is in. Whoever waited for an assignment is told to join again.
     fn complete(&mut self, now: Tick, out: &mut Answers) {
+        self.complete_if(false, now, out);
+    }
+
+    /// Ends the join phase once everybody is in, or its time is up. Whoever waited for an assignment is told to join again.
+    fn complete_if(&mut self, time_is_up: bool, now: Tick, out: &mut Answers) {
         if !matches!(self.state, State::Preparing(_)) {
             return;
         }
@@ -113,15 +184,19 @@ impl Coordinator {
                 out.push((client, Event::Sync(ticket, Err(again))));
             }
         }
-        if self.members.values().any(|known| known.joining.is_none()) {
+        if !time_is_up && self.members.values().any(|known| known.joining.is_none()) {
             return;
         }
         self.generation += 1;
         self.state = if self.members.is_empty() { State::Stable } else { State::Completing };
-        self.leader = self.members.keys().next().cloned();
+        let mut joined = self.members.iter().filter(|(_, known)| known.joining.is_some());
+        self.leader = joined.next().map(|(id, _)| id.clone());
+        if self.members.is_empty() {
+            self.write();
+        }
         let ids: Vec<_> = self.members.keys().cloned().collect();
         for id in ids {
-            let answer = self.joined(&id);
+            let answer = self.joined(&id, false);
             if let Some(known) = self.members.get_mut(&id) {
                 known.seen = now;
                 known.assignment = Bytes::new();
@@ -132,10 +207,10 @@ impl Coordinator {
         }
     }
 
-    fn joined(&self, id: &Arc<str>) -> JoinAnswer {
+    fn joined(&self, id: &Arc<str>, stands: bool) -> JoinAnswer {
         let told = |(id, known): (&Arc<str>, &Known)| JoinedMember {
             id: id.clone(),
-            instance: None,
+            instance: known.instance.clone(),
             metadata: known.metadata.clone(),
         };
         let members = (self.leader.as_ref() == Some(id)).then(|| self.members.iter().map(told).collect());
@@ -143,8 +218,8 @@ impl Coordinator {
             generation: self.generation,
             assignor: "the".into(),
             member_id: id.clone(),
+            stands: stands && members.is_some(),
             members,
-            stands: false,
         })
     }
 
@@ -153,7 +228,7 @@ impl Coordinator {
         now: Tick,
         node: i32,
         (client, ticket): Waiter,
-        id: &Arc<str>,
+        (id, instance): Identity<'_>,
         metadata: Bytes,
         out: &mut Answers,
     ) {
@@ -164,34 +239,125 @@ impl Coordinator {
         if id.is_empty() {
             self.ids += 1;
             let id: Arc<str> = format!("m{}", self.ids).into();
-            self.promised.insert(id.clone());
-            return say(JoinAnswer::MemberIdRequired(id));
+            let Some(instance) = instance else {
+                self.promised.insert(id.clone());
+                return say(JoinAnswer::MemberIdRequired(id));
+            };
+            if let Some(old) = self.life_of(instance) {
+                return self.replace(now, &old, &id, (client, ticket), metadata, out);
+            }
+            return self.enter(now, id, Some(instance.clone()), (client, ticket), metadata, out);
         }
         match self.members.get(id) {
             None if !self.promised.remove(id) => {
-                return say(JoinAnswer::Refused(refused(ErrorCode::UNKNOWN_MEMBER_ID)));
+                return say(JoinAnswer::Refused(self.stranger(instance)));
             }
             Some(known) if known.metadata == metadata => {
                 let leads = self.leader.as_ref() == Some(id);
                 if self.state == State::Completing || self.state == State::Stable && !leads {
-                    return say(self.joined(id));
+                    return say(self.joined(id, false));
                 }
             }
             _ => {}
         }
-        let joining = Some((client, ticket));
-        let known = Known { metadata, joining, syncing: None, seen: now, assignment: Bytes::new() };
-        self.members.insert(id.clone(), known);
+        self.enter(now, id.clone(), instance.cloned(), (client, ticket), metadata, out);
+    }
+
+    fn enter(
+        &mut self,
+        now: Tick,
+        id: Arc<str>,
+        instance: Option<Arc<str>>,
+        waiter: Waiter,
+        metadata: Bytes,
+        out: &mut Answers,
+    ) {
+        let joining = Some(waiter);
+        let known = Known { instance, metadata, joining, syncing: None, seen: now, assignment: Bytes::new() };
+        self.members.insert(id, known);
         self.rebalance(now);
         self.complete(now, out);
     }
 
-    fn check(&mut self, now: Tick, node: i32, id: &Arc<str>, generation: i32) -> Result<(), Refusal> {
+    /// The present life of a static member.
+    fn life_of(&self, instance: &Arc<str>) -> Option<Arc<str>> {
+        let mut lives = self.members.iter().filter(|(_, known)| known.instance.as_ref() == Some(instance));
+        lives.next().map(|(id, _)| id.clone())
+    }
+
+    /// Why somebody with an id that is not known is refused.
+    fn stranger(&self, instance: Option<&Arc<str>>) -> Refusal {
+        match instance.and_then(|instance| self.life_of(instance)) {
+            Some(_) => refused(ErrorCode::FENCED_INSTANCE_ID),
+            None => refused(ErrorCode::UNKNOWN_MEMBER_ID),
+        }
+    }
+
+    /// A static member is back: its earlier life is fenced, and in a stable group all stays as it is.
+    fn replace(
+        &mut self,
+        now: Tick,
+        old: &Arc<str>,
+        id: &Arc<str>,
+        (client, ticket): Waiter,
+        metadata: Bytes,
+        out: &mut Answers,
+    ) {
+        let Some(mut known) = self.members.remove(old) else { return };
+        let fenced = refused(ErrorCode::FENCED_INSTANCE_ID);
+        if let Some((client, ticket)) = known.joining.take() {
+            out.push((client, Event::Join(ticket, JoinAnswer::Refused(fenced))));
+        }
+        if let Some((client, ticket)) = known.syncing.take() {
+            out.push((client, Event::Sync(ticket, Err(fenced))));
+        }
+        if self.leader.as_ref() == Some(old) {
+            self.leader = Some(id.clone());
+        }
+        known.metadata = metadata;
+        known.seen = now;
+        if self.state != State::Stable {
+            known.joining = Some((client, ticket));
+        }
+        self.members.insert(id.clone(), known);
+        match self.state {
+            State::Stable => {
+                self.write();
+                out.push((client, Event::Join(ticket, self.joined(id, true))));
+            }
+            State::Completing => {
+                self.rebalance(now);
+                self.complete(now, out);
+            }
+            State::Preparing(_) => self.complete(now, out),
+        }
+    }
+
+    /// How many partitions of each topic are assigned.
+    pub(super) fn assigned(&self) -> BTreeMap<Arc<str>, usize> {
+        let mut counts = BTreeMap::new();
+        let given = self.members.values().filter(|known| !known.assignment.is_empty());
+        for known in given {
+            for name in read_assignment(known.assignment.clone()).expect("ours").partitions {
+                *counts.entry(name.topic).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    fn check(
+        &mut self,
+        now: Tick,
+        node: i32,
+        (id, instance): Identity<'_>,
+        generation: i32,
+    ) -> Result<(), Refusal> {
         if !self.serves(now, node) {
             return Err(refused(ErrorCode::NOT_COORDINATOR));
         }
+        let stranger = self.stranger(instance);
         let Some(known) = self.members.get_mut(id) else {
-            return Err(refused(ErrorCode::UNKNOWN_MEMBER_ID));
+            return Err(stranger);
         };
         if generation != self.generation {
             return Err(refused(ErrorCode::ILLEGAL_GENERATION));
@@ -206,12 +372,13 @@ impl Coordinator {
         now: Tick,
         node: i32,
         (client, ticket): Waiter,
-        id: &Arc<str>,
+        identity: Identity<'_>,
         generation: i32,
         assignments: Vec<(Arc<str>, Bytes)>,
         out: &mut Answers,
     ) {
-        if let Err(refusal) = self.check(now, node, id, generation) {
+        let (id, _) = identity;
+        if let Err(refusal) = self.check(now, node, identity, generation) {
             return out.push((client, Event::Sync(ticket, Err(refusal))));
         }
         match self.state {
@@ -232,6 +399,7 @@ impl Coordinator {
                     }
                 }
                 self.state = State::Stable;
+                self.write();
             }
             State::Stable => {
                 if let Some(known) = self.members.get_mut(id) {
@@ -251,10 +419,10 @@ impl Coordinator {
         &mut self,
         now: Tick,
         node: i32,
-        id: &Arc<str>,
+        identity: Identity<'_>,
         generation: i32,
     ) -> Result<(), Refusal> {
-        self.check(now, node, id, generation)?;
+        self.check(now, node, identity, generation)?;
         match self.state {
             State::Preparing(_) => Err(refused(ErrorCode::REBALANCE_IN_PROGRESS)),
             _ => Ok(()),
@@ -265,10 +433,10 @@ impl Coordinator {
         &mut self,
         now: Tick,
         node: i32,
-        id: &Arc<str>,
+        identity: Identity<'_>,
         generation: i32,
     ) -> Result<(), Refusal> {
-        self.check(now, node, id, generation)?;
+        self.check(now, node, identity, generation)?;
         match self.state {
             State::Completing => Err(refused(ErrorCode::REBALANCE_IN_PROGRESS)),
             _ => Ok(()),
@@ -293,7 +461,8 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Static members do not say that they go.
     pub(super) fn is_deserted(&self) -> bool {
-        self.members.is_empty()
+        self.members.values().all(|known| known.instance.is_some())
     }
 }

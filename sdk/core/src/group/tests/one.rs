@@ -639,6 +639,62 @@ fn a_commit_that_meets_the_rebalance_of_its_own_generation_is_no_reason_to_join_
     }
 }
 
+/// A cooperative member with both partitions that has joined generation 2, whose sync met `refusal`.
+fn unsynced(refusal: Refusal) -> (One, Vec<Effect>) {
+    let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0, 1]));
+    let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+    let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined(2, None))));
+    let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    let effects = one.step(Event::Sync(ticket, Err(refusal)));
+    (one, effects)
+}
+
+fn generation_of_a_commit(one: &mut One, id: u64) -> i32 {
+    let offsets: Offsets = [(TopicPartition::new("t", 0), 9.into())].into();
+    let effects = one.step(Event::Commit(id, offsets));
+    let [Effect::Commit { generation, .. }] = effects[..] else { panic!("{effects:?}") };
+    generation
+}
+
+#[test]
+fn a_generation_that_went_with_its_coordinator_is_given_up_for_the_one_before_when_that_is_refused() {
+    let illegal = code(ErrorCode::ILLEGAL_GENERATION);
+    let (mut one, _) = unsynced(code(ErrorCode::NOT_COORDINATOR));
+    one.wait(one.now + S);
+    let effects = one.step(Event::Coordinator(Ok(2)));
+    let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    // It may have been written down.
+    assert_eq!(generation_of_a_commit(&mut one, 1), 2);
+    let effects = one.step(Event::Committed(1, Err(illegal)));
+    assert_eq!(effects, [Effect::CommitDone(1, Err(CommitRefusal::Later(illegal)))]);
+    assert_eq!(generation_of_a_commit(&mut one, 2), 1);
+    assert_eq!(one.step(Event::Committed(2, Ok(()))), [Effect::CommitDone(2, Ok(()))]);
+    let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined(2, None))));
+    assert!(matches!(effects[..], [Effect::Sync { generation: 2, .. }]), "{effects:?}");
+    // While an assignment may come, its generation stands.
+    assert_eq!(generation_of_a_commit(&mut one, 3), 2);
+    one.step(Event::Committed(3, Err(illegal)));
+    assert_eq!(generation_of_a_commit(&mut one, 4), 2);
+}
+
+#[test]
+fn who_syncs_in_a_generation_that_is_not_known_any_more_keeps_what_it_owns_and_joins_again() {
+    let illegal = code(ErrorCode::ILLEGAL_GENERATION);
+    let (mut one, effects) = unsynced(illegal);
+    let [Effect::Join { ticket, ref owned, .. }] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(*owned, partitions([0, 1]));
+    // The one before is not known either.
+    assert_eq!(generation_of_a_commit(&mut one, 1), 1);
+    one.step(Event::Committed(1, Err(illegal)));
+    let effects = one.step(Event::Join(ticket, JoinAnswer::Refused(code(ErrorCode::UNKNOWN_MEMBER_ID))));
+    let lost = Call::Lost(partitions([0, 1]), Reason::Expelled);
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Tell(_, call) if *call == lost)),
+        "{effects:?}"
+    );
+}
+
 #[test]
 fn a_leader_joins_again_when_partitions_move_to_other_racks() {
     let racks = |racks: [Option<&[&str]>; 2]| -> Shapes {
@@ -708,6 +764,20 @@ fn a_member_by_pattern_joins_again_when_other_topics_match_and_says_why() {
         [],
         "who has not subscribed, or no longer, is left alone"
     );
+}
+
+#[test]
+fn to_subscribe_to_the_same_topics_once_more_disturbs_nobody() {
+    let mut one = One::stable(RebalanceProtocol::Eager, false, partitions([0, 1]));
+    assert_eq!(one.step(Event::Subscribe(topics())), []);
+    assert!(one.member.is_stable());
+    let effects = one.step(Event::Subscribe(["t".into(), "u".into()].into()));
+    let [Effect::Stop(_), Effect::Tell(_, Call::Revoked(ref gone, Reason::SubscriptionChanged))] =
+        effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(*gone, partitions([0, 1]));
 }
 
 #[test]

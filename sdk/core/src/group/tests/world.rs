@@ -8,7 +8,7 @@ use klamm_wire::ErrorCode;
 use klamm_wire::planted::{Bug, plant};
 use proptest::prelude::*;
 
-use super::coordinator::{Answers, Coordinator};
+use super::coordinator::{Answers, Caller, Coordinator};
 use super::one::settings;
 use crate::assign::*;
 use crate::group::*;
@@ -22,11 +22,17 @@ enum Message {
     Out(usize, u32, Effect),
     /// An event on its way to an incarnation of a client.
     In(usize, u32, Event),
+    /// Topics on their way to an incarnation of a client, which hears how they are by then.
+    Look(usize, u32),
 }
 
 struct Client {
     member: Membership,
+    /// Of a static member.
+    instance: Option<Arc<str>>,
     incarnation: u32,
+    /// The ticket of the last request to join that has arrived.
+    joined: u64,
     /// Added and neither lost nor told to be revoked.
     held: BTreeSet<TopicPartition>,
     /// As the listener knows it.
@@ -77,17 +83,21 @@ impl World {
             rng: rng.fork(),
         };
         for _ in 0..rng.usize(1..5) {
-            let client = world.newcomer(0);
+            let instance = (rng.u8(..3) == 0).then(|| format!("i{}", world.clients.len()).into());
+            let client = world.newcomer(0, instance);
             world.clients.push(client);
+            world.look(world.clients.len() - 1);
         }
         world
     }
 
-    fn newcomer(&mut self, incarnation: u32) -> Client {
-        let told = settings(self.protocol, false);
+    fn newcomer(&mut self, incarnation: u32, instance: Option<Arc<str>>) -> Client {
+        let told = settings(self.protocol, instance.is_some());
         Client {
             member: Membership::new(told, self.rng.fork()),
+            instance,
             incarnation,
+            joined: 0,
             held: BTreeSet::new(),
             told: BTreeSet::new(),
             stopped: BTreeMap::new(),
@@ -96,6 +106,12 @@ impl World {
             commits: 0,
             stopped_polling: false,
         }
+    }
+
+    /// A newcomer gets to know the topics.
+    fn look(&mut self, at: usize) {
+        let delay = self.delay();
+        self.send(delay, Message::Look(at, self.clients[at].incarnation));
     }
 
     fn send(&mut self, delay: Tick, message: Message) {
@@ -132,6 +148,12 @@ impl World {
                     client.stopped.extend(partitions.into_iter().map(|name| (name, false)));
                 }
                 Effect::Start(_) | Effect::Closed => {}
+                // The place was taken at a coordinator that did not write it down: whoever starts it again gets it.
+                Effect::Fail(Fatal::Refused(ErrorCode::FENCED_INSTANCE_ID))
+                    if self.coordinator.has_moved() && client.instance.is_some() =>
+                {
+                    return self.restart(at);
+                }
                 Effect::Fail(why) => panic!("failed: {why}"),
                 Effect::Abandon(id) => {
                     let (calling, call) = client.calling.take().expect("a call to abandon");
@@ -241,21 +263,36 @@ impl World {
     fn arrive(&mut self, at: usize, incarnation: u32, effect: &Effect) {
         let now = self.now;
         let mut out = Answers::new();
-        let waiter = |ticket| (at, ticket);
+        let caller: Caller = (at, incarnation);
+        let waiter = |ticket| (caller, ticket);
+        let instance = self.clients[at].instance.clone();
+        let instance = instance.as_ref();
         match effect.clone() {
             Effect::FindCoordinator => {
                 let away = now < self.coordinator.away_until;
                 let none = Refusal::Code(ErrorCode::COORDINATOR_NOT_AVAILABLE);
-                out.push((at, Event::Coordinator(if away { Err(none) } else { Ok(self.coordinator.node) })));
+                out.push((
+                    caller,
+                    Event::Coordinator(if away { Err(none) } else { Ok(self.coordinator.node) }),
+                ));
+            }
+            // Late, it would fence the life that came after it.
+            Effect::Join { ticket, .. }
+                if instance.is_some() && self.is_overtaken(at, incarnation, ticket) =>
+            {
+                return self.unanswered(at, incarnation, effect);
             }
             Effect::Join { ticket, coordinator, member_id, topics, owned, generation, .. } => {
+                self.clients[at].joined = ticket;
                 let topics = topics.into_iter().collect();
                 let subscription = Subscription { topics, owned, generation, ..Subscription::default() };
                 let metadata = write_subscription(&subscription, 3);
-                self.coordinator.join(now, coordinator, waiter(ticket), &member_id, metadata, &mut out);
+                let identity = (&member_id, instance);
+                self.coordinator.join(now, coordinator, waiter(ticket), identity, metadata, &mut out);
             }
-            Effect::Lead { ticket, members, .. } => {
-                out.push((at, Event::Led(ticket, Ok(self.lead(&members)))));
+            Effect::Lead { ticket, members, stands, .. } => {
+                let chosen = if stands { self.what_stands() } else { self.lead(&members) };
+                out.push((caller, Event::Led(ticket, Ok(chosen))));
             }
             Effect::Sync { ticket, coordinator, member_id, generation, assignments, .. } => {
                 let waiter = waiter(ticket);
@@ -263,45 +300,50 @@ impl World {
                     now,
                     coordinator,
                     waiter,
-                    &member_id,
+                    (&member_id, instance),
                     generation,
                     assignments,
                     &mut out,
                 );
             }
             Effect::Heartbeat { ticket, coordinator, member_id, generation } => {
-                let answer = self.coordinator.heartbeat(now, coordinator, &member_id, generation);
-                out.push((at, Event::Heartbeat(ticket, answer)));
+                let answer = self.coordinator.heartbeat(now, coordinator, (&member_id, instance), generation);
+                out.push((caller, Event::Heartbeat(ticket, answer)));
             }
             Effect::Commit { id, coordinator, member_id, generation, .. } => {
-                let answer = self.coordinator.commit(now, coordinator, &member_id, generation);
-                out.push((at, Event::Committed(id, answer)));
+                let answer = self.coordinator.commit(now, coordinator, (&member_id, instance), generation);
+                out.push((caller, Event::Committed(id, answer)));
             }
             Effect::FetchOffsets { ticket, partitions, .. } => {
                 let found =
                     partitions.into_iter().map(|name| (name, Some(CommittedOffset::new(3)))).collect();
-                out.push((at, Event::Offsets(ticket, Ok(found))));
+                out.push((caller, Event::Offsets(ticket, Ok(found))));
             }
             Effect::Leave { ticket, coordinator, member_id, .. } => {
                 let answer = self.coordinator.leave(now, coordinator, &member_id, &mut out);
-                out.push((at, Event::Left(ticket, answer)));
+                out.push((caller, Event::Left(ticket, answer)));
             }
             other => panic!("not a request: {other:?}"),
         }
         let request = !matches!(effect, Effect::Lead { .. });
-        if request && out.iter().any(|(to, _)| *to == at) && self.lost() {
+        if request && out.iter().any(|(to, _)| *to == caller) && self.lost() {
             // The coordinator did it, and the client never hears.
-            out.retain(|(to, _)| *to != at);
+            out.retain(|(to, _)| *to != caller);
             self.unanswered(at, incarnation, effect);
         }
         self.deliver(out);
     }
 
+    /// Whether a later request to join, or a later life's, is here already.
+    fn is_overtaken(&self, at: usize, incarnation: u32, ticket: u64) -> bool {
+        let client = &self.clients[at];
+        client.incarnation != incarnation || ticket < client.joined
+    }
+
     fn deliver(&mut self, answers: Answers) {
-        for (to, event) in answers {
-            let incarnation = self.clients[to].incarnation;
+        for ((at, incarnation), event) in answers {
             let delay = self.delay();
-            self.send(delay, Message::In(to, incarnation, event));
+            self.send(delay, Message::In(at, incarnation, event));
         }
     }
 
@@ -329,6 +371,14 @@ impl World {
         Chosen { assignments, shapes: self.shapes(), withheld }
     }
 
+    /// What a static leader that is back finds assigned.
+    fn what_stands(&self) -> Chosen {
+        let assigned = self.coordinator.assigned();
+        let count = |topic| TopicShape::new(assigned.get(topic).copied().unwrap_or(0));
+        let shapes = self.topics.keys().map(|topic| (topic.clone(), count(topic))).collect();
+        Chosen { assignments: Vec::new(), shapes, withheld: false }
+    }
+
     fn shapes(&self) -> Shapes {
         self.topics.iter().map(|(topic, count)| (topic.clone(), TopicShape::new(*count))).collect()
     }
@@ -336,16 +386,9 @@ impl World {
     fn disturb(&mut self) {
         let at = self.rng.usize(..self.clients.len());
         match self.rng.u8(..14) {
-            0 => {
-                let next = self.clients[at].incarnation + 1;
-                self.clients[at] = self.newcomer(next);
-                self.subscribe(at);
-            }
+            0 => self.restart(at),
             1 => self.subscribe(at),
-            2 => {
-                self.coordinator.node = 3 - self.coordinator.node;
-                self.coordinator.away_until = self.now + MS * self.rng.u32(1..4_000);
-            }
+            2 => self.move_coordinator(4_000),
             3 => {
                 // One grows, the other is deleted and created again.
                 *self.topics.entry("t".into()).or_default() += 1;
@@ -365,6 +408,21 @@ impl World {
         }
     }
 
+    fn restart(&mut self, at: usize) {
+        let Client { incarnation, ref instance, .. } = self.clients[at];
+        let instance = instance.clone();
+        self.clients[at] = self.newcomer(incarnation + 1, instance);
+        self.look(at);
+        self.subscribe(at);
+    }
+
+    fn move_coordinator(&mut self, most_ms: u32) {
+        let until = self.now + MS * self.rng.u32(1..most_ms);
+        let mut out = Answers::new();
+        self.coordinator.move_away(self.now, until, &mut out);
+        self.deliver(out);
+    }
+
     fn commit(&mut self, at: usize) {
         self.clients[at].commits += 1;
         let id = self.clients[at].commits;
@@ -381,9 +439,11 @@ impl World {
     }
 
     fn subscribe(&mut self, at: usize) {
+        // Kafka does not look whether a static member is back with other topics.
+        let others = !self.calm && self.clients[at].instance.is_none();
         let some: BTreeSet<Arc<str>> = match self.rng.u8(..4) {
-            0 if !self.calm => ["t".into()].into(),
-            1 if !self.calm => ["u".into()].into(),
+            0 if others => ["t".into()].into(),
+            1 if others => ["u".into()].into(),
             _ => ["t".into(), "u".into()].into(),
         };
         self.step(at, Event::Subscribe(some));
@@ -436,6 +496,11 @@ impl World {
             Message::Out(at, incarnation, effect) => {
                 // What a dead client has sent still arrives; nobody hears the answer.
                 self.arrive(at, incarnation, &effect);
+            }
+            Message::Look(at, incarnation) => {
+                if self.clients[at].incarnation == incarnation {
+                    self.step(at, Event::Topics(self.shapes()));
+                }
             }
             Message::In(at, incarnation, event) => {
                 if self.clients[at].incarnation != incarnation {
@@ -503,8 +568,7 @@ impl World {
 
     /// All close while the coordinator moves: nobody is to be waited for until its session is over.
     fn desert(&mut self) {
-        self.coordinator.node = 3 - self.coordinator.node;
-        self.coordinator.away_until = self.now + MS * self.rng.u32(1..2_000);
+        self.move_coordinator(2_000);
         for at in 0..self.clients.len() {
             let soon = self.now + MS * self.rng.u32(0..400);
             self.run(soon);
@@ -513,6 +577,9 @@ impl World {
         let end = self.now + 5 * S;
         self.run(end);
         assert!(self.coordinator.is_deserted(), "somebody has not left: {:?}", self.coordinator);
+        // A static member may have had a part in a changeover, for three heartbeats.
+        let end = self.now + 6 * S;
+        self.run(end);
         for client in &self.clients {
             assert!(client.member.is_idle() && client.held.is_empty(), "{:?}", client.member);
         }

@@ -17,6 +17,8 @@ struct Held {
     read: i64,
     /// Offset behind what it is done with of that.
     done: i64,
+    /// Offset of the first record of the last turn that has some.
+    turn: Option<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -24,6 +26,8 @@ struct State {
     held: BTreeMap<Place, Held>,
     /// Where the group had committed when a member asked last.
     began: BTreeMap<(Client, Partition), i64>,
+    /// That, or what the member has asked to be committed since.
+    asked: BTreeMap<(Client, Partition), i64>,
     lost_late: BTreeSet<Place>,
 }
 
@@ -33,11 +37,32 @@ pub(super) struct Holding(Mutex<State>);
 
 impl Holding {
     pub(super) fn began(&self, me: Client, place: Partition, offset: i64) {
-        self.0.lock().began.insert((me, place), offset);
+        let state = &mut *self.0.lock();
+        state.began.insert((me, place), offset);
+        state.asked.insert((me, place), offset);
+    }
+
+    pub(super) fn asked(&self, me: Client, place: Partition, offset: i64) {
+        self.0.lock().asked.insert((me, place), offset);
     }
 
     pub(super) fn assigned(&self, group: usize, me: Client, place: Partition) {
-        self.0.lock().held.insert((group, place), Held { by: me, read: 0, done: 0 });
+        self.0.lock().held.insert((group, place), Held { by: me, read: 0, done: 0, turn: None });
+    }
+
+    /// Among the records that a member was given at a time this is the partition's first.
+    pub(super) fn turn(&self, group: usize, me: Client, place: Partition, offset: i64) {
+        if let Some(held) = self.0.lock().held.get_mut(&(group, place)).filter(|held| held.by == me) {
+            held.turn = Some(offset);
+        }
+    }
+
+    /// Whether the member has asked to commit everything that it was given before the last turn: whether that was possible is
+    /// for the coordinator to say.
+    pub(super) fn has_committed_but_for_a_turn(&self, group: usize, me: Client, place: Partition) -> bool {
+        let state = self.0.lock();
+        let turn = state.held.get(&(group, place)).filter(|held| held.by == me).and_then(|held| held.turn);
+        turn.is_some_and(|first| state.asked.get(&(me, place)).is_some_and(|offset| *offset >= first))
     }
 
     /// The member has it no more. What is lost `late`, when members are to close already and it has not heard of that, nobody
@@ -115,5 +140,23 @@ mod tests {
         holding.assigned(0, other, place);
         assert!(holding.reached(0, place, 7), "others have committed that");
         assert!(holding.is_excused(0, place) && !holding.is_excused(1, place));
+    }
+
+    #[test]
+    fn an_automatic_commit_may_leave_out_the_last_turn_and_nothing_before() {
+        let mut history = History::new();
+        let (place, me) = (history.partition("t", 0), history.consumer("a", Some("g")));
+        let holding = Holding::default();
+        holding.began(me, place, 3);
+        holding.assigned(0, me, place);
+        assert!(!holding.has_committed_but_for_a_turn(0, me, place), "nothing was handed out");
+        holding.turn(0, me, place, 3);
+        assert!(holding.has_committed_but_for_a_turn(0, me, place));
+        holding.turn(0, me, place, 7);
+        assert!(!holding.has_committed_but_for_a_turn(0, me, place), "3 to 6 were never committed");
+        holding.asked(me, place, 6);
+        assert!(!holding.has_committed_but_for_a_turn(0, me, place), "6 was not");
+        holding.asked(me, place, 7);
+        assert!(holding.has_committed_but_for_a_turn(0, me, place));
     }
 }

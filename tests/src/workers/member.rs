@@ -119,7 +119,7 @@ impl RebalanceListener for Listener {
             let (now, me) = (mine.world.clock.now(), mine.ear.me);
             mine.tell(partitions, |history, place| history.revoked(now, me, place));
             for place in mine.places(partitions) {
-                mine.world.holding.gone(mine.group, me, place, false);
+                mine.world.revoked(mine.group, me, place, mine.auto_commit);
             }
             // Others must not begin before it is through. What is done is looked up when it is committed: whoever reads goes on with
             // what it has.
@@ -366,6 +366,9 @@ impl Member {
             let op = record.value.as_deref().map_or(history::Op::ALIEN, history::Op::of_value);
             let (offset, epoch) = (record.offset, record.leader_epoch);
             world.history.lock().read(world.clock.now(), me, place, offset, op, epoch);
+            if todo.iter().all(|(_, other, _)| *other != place) {
+                world.holding.turn(self.mine.group, me, place, offset);
+            }
             world.holding.read(self.mine.group, me, place, offset);
             todo.push((name, place, offset));
         }

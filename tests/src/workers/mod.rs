@@ -245,7 +245,7 @@ impl World {
             }
             Event::Done { partition, offset } => self.done(group, me, partition, offset),
             Event::Assigned { partition, generation, .. } => self.assigned(group, me, partition, generation),
-            Event::Revoked { partition } => self.holding.gone(group, me, partition, false),
+            Event::Revoked { partition } => self.revoked(group, me, partition, false),
             Event::Lost { partition } => self.lost(group, me, partition),
             Event::Began { partition, offset } => self.holding.began(me, partition, offset),
             _ => {}
@@ -265,7 +265,19 @@ impl World {
 
     /// A member has lost it, or is gone without a word.
     fn lost(&self, group: usize, me: Client, place: Partition) {
-        self.holding.gone(group, me, place, self.over.load(Ordering::SeqCst) && self.may_lose(me));
+        self.holding.gone(group, me, place, self.is_late(me));
+    }
+
+    /// A member gives it up. An automatic commit leaves out the last turn if that was not over when it was sent, and amid faults it
+    /// may be in vain: others work on the records again.
+    fn revoked(&self, group: usize, me: Client, place: Partition, auto_commit: bool) {
+        let again = auto_commit && self.holding.has_committed_but_for_a_turn(group, me, place);
+        self.holding.gone(group, me, place, again && self.is_late(me));
+    }
+
+    /// Whether nobody may be there to work on something again.
+    fn is_late(&self, me: Client) -> bool {
+        self.over.load(Ordering::SeqCst) && self.may_lose(me)
     }
 
     /// Whether a member may lose, without having committed, what it has when the run is over: until it has heard of that; to the

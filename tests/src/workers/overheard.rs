@@ -64,6 +64,7 @@ impl Ear {
                             (part.committed_offset, request.generation_id_or_member_epoch);
                         let number =
                             history.commit_sent(self.clock.now(), self.me, place, offset, generation);
+                        self.holding.asked(self.me, place, offset);
                         sent.push((topic.name.clone(), part.partition_index, number));
                     }
                 }

@@ -773,3 +773,24 @@ fn a_place_that_was_looked_up_is_compared_with_a_new_leader_before_anything_was_
     let partitions = vec![EpochLookup { partition: tp(0), leader_epoch: 4, epoch: 3 }];
     assert_eq!(effects, [Effect::EndsOfEpochs { broker: 2, lookup: 2, partitions }]);
 }
+
+#[test]
+fn a_reader_whose_only_leader_left_is_an_older_one_asks_it_how_far_the_logs_agree() {
+    let mut bench = Bench::new(settings());
+    bench.step(Event::Assign(vec![(tp(0), StartOffset::End)]));
+    bench.step(Event::Located(vec![(tp(0), leader(1, 3))]));
+    let end = ListedOffset {
+        partition: tp(0),
+        error: ErrorCode::NONE,
+        offset: 9,
+        timestamp_ms: -1,
+        leader_epoch: 3,
+    };
+    bench.step(Event::Listed { broker: 1, lookup: 1, offsets: vec![end] });
+    bench.step(Event::Located(vec![(tp(0), Location::Unknown(ErrorCode::LEADER_NOT_AVAILABLE))]));
+    assert_eq!(bench.step(Event::Located(vec![(tp(0), leader(2, 2))])), []);
+    bench.now += settings().locate_limit / 2;
+    let effects = bench.step(Event::Located(vec![(tp(0), leader(2, 2))]));
+    let partitions = vec![EpochLookup { partition: tp(0), leader_epoch: 2, epoch: 3 }];
+    assert_eq!(effects, [Effect::EndsOfEpochs { broker: 2, lookup: 2, partitions }]);
+}

@@ -153,7 +153,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
 
     /// Reads these topics as a member of the group `group.id`, which shares their partitions among its members; without one,
     /// of the group `default`. Replaces what was subscribed to before, and its listener; the same topics once more replace the
-    /// listener only, and disturb nobody.
+    /// listener only, and disturb nobody: a new listener is not told what is owned already, and hears when that goes.
     ///
     /// Joining goes on in the background: partitions come when the group agrees, and are read from the offsets that the group
     /// committed, else as `auto.offset.reset` says. Topics that do not exist yet are read once they do. If nobody calls

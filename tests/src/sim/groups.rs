@@ -26,7 +26,7 @@ use super::run::{BROKERS, REST_LIMIT, all, come_to_rest, count, hand_in, stuck, 
 use super::scenario::{Grouping, Scenario};
 use super::{Broken, Stats};
 use crate::history::{Clock, History, Partition};
-use crate::workers::{Ear, Habits, Overheard, World as Workers, occupy};
+use crate::workers::{Act, Ear, Habits, Overheard, World as Workers, occupy};
 
 /// The second topic.
 const OTHER: &str = "u";
@@ -39,7 +39,9 @@ struct World {
 }
 
 fn habits(grouping: &Grouping) -> Habits {
-    let acts = grouping.acts.clone();
+    // With one topic there is nothing else to subscribe to.
+    let other = |act: &Act| *act != Act::Change || grouping.topics > 1;
+    let acts = grouping.acts.iter().copied().filter(other).collect();
     Habits { acts, life_ms: grouping.life_ms, most: 20, work_ms: 8, request_ms: 2_000, api_ms: 20_000 }
 }
 

@@ -1,7 +1,8 @@
 //! Who has which partition of a group, and how far it got with it. What somebody was done with who lost the partition, nobody
 //! commits: others work on it again, and only they say when it is over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -17,8 +18,19 @@ struct Held {
     read: i64,
     /// Offset behind what it is done with of that.
     done: i64,
-    /// Offset of the first record of the last turn that has some.
-    turn: Option<i64>,
+    /// What of `read` was of turns that are over: automatic commits are of that.
+    over: i64,
+    /// The same before the last of them ended, and when that was.
+    before: i64,
+    ended: Duration,
+}
+
+/// What a member has asked to be committed.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    offset: i64,
+    at: Duration,
+    acknowledged: bool,
 }
 
 #[derive(Debug, Default)]
@@ -26,9 +38,10 @@ struct State {
     held: BTreeMap<Place, Held>,
     /// Where the group had committed when a member asked last.
     began: BTreeMap<(Client, Partition), i64>,
-    /// That, or what the member has asked to be committed since.
-    asked: BTreeMap<(Client, Partition), i64>,
-    lost_late: BTreeSet<Place>,
+    /// The last commit of a member since then.
+    asked: BTreeMap<(Client, Partition), Asked>,
+    /// Up to where somebody had read what was lost late.
+    lost_late: BTreeMap<Place, i64>,
 }
 
 /// See the [module](self).
@@ -39,41 +52,75 @@ impl Holding {
     pub(super) fn began(&self, me: Client, place: Partition, offset: i64) {
         let state = &mut *self.0.lock();
         state.began.insert((me, place), offset);
-        state.asked.insert((me, place), offset);
+        state.asked.remove(&(me, place));
     }
 
-    pub(super) fn asked(&self, me: Client, place: Partition, offset: i64) {
-        self.0.lock().asked.insert((me, place), offset);
+    pub(super) fn asked(&self, at: Duration, me: Client, place: Partition, offset: i64) {
+        self.0.lock().asked.insert((me, place), Asked { offset, at, acknowledged: false });
+    }
+
+    pub(super) fn acknowledged(&self, me: Client, place: Partition, offset: i64) {
+        if let Some(asked) = self.0.lock().asked.get_mut(&(me, place)) {
+            asked.acknowledged |= asked.offset <= offset;
+        }
     }
 
     pub(super) fn assigned(&self, group: usize, me: Client, place: Partition) {
-        self.0.lock().held.insert((group, place), Held { by: me, read: 0, done: 0, turn: None });
+        let held = Held { by: me, read: 0, done: 0, over: 0, before: 0, ended: Duration::ZERO };
+        self.0.lock().held.insert((group, place), held);
     }
 
-    /// Among the records that a member was given at a time this is the partition's first.
-    pub(super) fn turn(&self, group: usize, me: Client, place: Partition, offset: i64) {
-        if let Some(held) = self.0.lock().held.get_mut(&(group, place)).filter(|held| held.by == me) {
-            held.turn = Some(offset);
+    /// The member asks for more: what it has read is done.
+    pub(super) fn turn_ends(&self, now: Duration, group: usize, me: Client) {
+        let state = &mut *self.0.lock();
+        let mine = state.held.iter_mut().filter(|((of, _), held)| *of == group && held.by == me);
+        for (_, held) in mine.filter(|(_, held)| held.over < held.read) {
+            (held.before, held.over, held.ended) = (held.over, held.read, now);
         }
     }
 
-    /// Whether the member has asked to commit everything that it was given before the last turn: whether that was possible is
-    /// for the coordinator to say.
-    pub(super) fn has_committed_but_for_a_turn(&self, group: usize, me: Client, place: Partition) -> bool {
+    /// Whether some of what the member has read is not committed, for a reason: its last commit was of all turns that were over
+    /// when it was sent, and there was another one, or it was not acknowledged. `now`: all turns that are over by now have to be in
+    /// it; else its last one may have ended between the commit and this.
+    pub(super) fn has_committed_what_is_over(
+        &self,
+        group: usize,
+        me: Client,
+        place: Partition,
+        now: bool,
+    ) -> bool {
         let state = self.0.lock();
-        let turn = state.held.get(&(group, place)).filter(|held| held.by == me).and_then(|held| held.turn);
-        turn.is_some_and(|first| state.asked.get(&(me, place)).is_some_and(|offset| *offset >= first))
+        let Some(held) = state.held.get(&(group, place)).filter(|held| held.by == me) else {
+            return false;
+        };
+        let asked = state.asked.get(&(me, place)).copied();
+        let none = || Asked { offset: 0, at: Duration::ZERO, acknowledged: true };
+        let Asked { offset, at, acknowledged } = asked.unwrap_or_else(none);
+        let due = if at < held.ended && !now { held.before } else { held.over };
+        let in_part = offset < held.read || !acknowledged;
+        in_part && offset >= due
     }
 
     /// The member has it no more. What is lost `late`, when members are to close already and it has not heard of that, nobody
-    /// promises to commit.
+    /// promises to commit, unless somebody has it after that who gets as far.
     pub(super) fn gone(&self, group: usize, me: Client, place: Partition, late: bool) {
         let state = &mut *self.0.lock();
-        if state.held.get(&(group, place)).is_some_and(|held| held.by == me) {
+        let held = state.held.get(&(group, place)).filter(|held| held.by == me);
+        let read = held.map_or(0, |held| held.read);
+        if held.is_some() {
             state.held.remove(&(group, place));
         }
-        if late {
-            state.lost_late.insert((group, place));
+        match late {
+            true => {
+                let lost = state.lost_late.entry((group, place)).or_default();
+                *lost = read.max(*lost);
+            }
+            false => {
+                let regained = |lost: &mut i64| 0 < read && *lost <= read;
+                if state.lost_late.get_mut(&(group, place)).is_some_and(regained) {
+                    state.lost_late.remove(&(group, place));
+                }
+            }
         }
     }
 
@@ -108,7 +155,7 @@ impl Holding {
 
     /// Whether nobody promises that all of it is committed.
     pub(super) fn is_excused(&self, group: usize, place: Partition) -> bool {
-        self.0.lock().lost_late.contains(&(group, place))
+        self.0.lock().lost_late.contains_key(&(group, place))
     }
 }
 
@@ -142,21 +189,51 @@ mod tests {
         assert!(holding.is_excused(0, place) && !holding.is_excused(1, place));
     }
 
+    const MS: Duration = Duration::from_millis(1);
+
     #[test]
-    fn an_automatic_commit_may_leave_out_the_last_turn_and_nothing_before() {
+    fn an_automatic_commit_may_leave_out_the_turn_that_was_not_over_and_nothing_before() {
         let mut history = History::new();
         let (place, me) = (history.partition("t", 0), history.consumer("a", Some("g")));
         let holding = Holding::default();
-        holding.began(me, place, 3);
+        let excused = || holding.has_committed_what_is_over(0, me, place, false);
+        holding.began(me, place, 0);
         holding.assigned(0, me, place);
-        assert!(!holding.has_committed_but_for_a_turn(0, me, place), "nothing was handed out");
-        holding.turn(0, me, place, 3);
-        assert!(holding.has_committed_but_for_a_turn(0, me, place));
-        holding.turn(0, me, place, 7);
-        assert!(!holding.has_committed_but_for_a_turn(0, me, place), "3 to 6 were never committed");
-        holding.asked(me, place, 6);
-        assert!(!holding.has_committed_but_for_a_turn(0, me, place), "6 was not");
-        holding.asked(me, place, 7);
-        assert!(holding.has_committed_but_for_a_turn(0, me, place));
+        assert!(!excused(), "it has read nothing");
+        holding.read(0, me, place, 4);
+        assert!(excused(), "its first turn is open");
+        holding.turn_ends(MS, 0, me);
+        assert!(excused(), "a commit may have been sent just before");
+        assert!(!holding.has_committed_what_is_over(0, me, place, true));
+        holding.asked(2 * MS, me, place, 4);
+        assert!(!excused(), "4 was over when that was sent");
+        holding.asked(3 * MS, me, place, 5);
+        assert!(excused(), "it is not acknowledged");
+        holding.acknowledged(me, place, 5);
+        assert!(!excused(), "all of it is committed");
+        holding.read(0, me, place, 6);
+        assert!(excused(), "5 and 6 are not over");
+        holding.turn_ends(3 * MS, 0, me);
+        assert!(!excused(), "they were");
+    }
+
+    #[test]
+    fn what_was_lost_late_is_promised_again_by_whoever_gets_as_far() {
+        let mut history = History::new();
+        let (place, me, other) =
+            (history.partition("t", 0), history.consumer("a", Some("g")), history.consumer("b", Some("g")));
+        let holding = Holding::default();
+        let have = |who, offset| {
+            holding.assigned(0, who, place);
+            holding.read(0, who, place, offset);
+        };
+        have(me, 4);
+        holding.gone(0, me, place, true);
+        holding.assigned(0, other, place);
+        holding.gone(0, other, place, false);
+        assert!(holding.is_excused(0, place), "it had no time");
+        have(other, 4);
+        holding.gone(0, other, place, false);
+        assert!(!holding.is_excused(0, place));
     }
 }

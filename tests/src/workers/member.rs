@@ -112,14 +112,14 @@ impl RebalanceListener for Listener {
         &'a self,
         context: &'a RebalanceContext,
         partitions: &'a [TopicPartition],
-        _: RebalanceReason,
+        reason: RebalanceReason,
     ) -> BoxFuture<'a, ()> {
         let mine = &self.0;
         async move {
             let (now, me) = (mine.world.clock.now(), mine.ear.me);
             mine.tell(partitions, |history, place| history.revoked(now, me, place));
             for place in mine.places(partitions) {
-                mine.world.revoked(mine.group, me, place, mine.auto_commit);
+                mine.world.revoked(mine.group, me, place, mine.auto_commit.then_some(reason));
             }
             // Others must not begin before it is through. What is done is looked up when it is committed: whoever reads goes on with
             // what it has.
@@ -327,7 +327,7 @@ impl Member {
             let polled = tokio::select! {
                 biased;
                 () = sleep_until(until) => return Ok(Reading::On),
-                polled = self.consumer.poll(most, Duration::from_secs(1)) => polled,
+                polled = self.next(most, Duration::from_secs(1)) => polled,
             };
             if self.take(polled).await? == Reading::Fenced {
                 return Ok(Reading::Fenced);
@@ -336,8 +336,14 @@ impl Member {
     }
 
     async fn poll(&self, most: usize, wait: Duration) -> Result<Reading, String> {
-        let polled = self.consumer.poll(most, wait).await;
+        let polled = self.next(most, wait).await;
         self.take(polled).await
+    }
+
+    async fn next(&self, most: usize, wait: Duration) -> Result<Vec<ConsumerRecord>, ConsumerError> {
+        let world = &self.mine.world;
+        world.holding.turn_ends(world.clock.now(), self.mine.group, self.mine.ear.me);
+        self.consumer.poll(most, wait).await
     }
 
     /// Works on what was read.
@@ -366,9 +372,6 @@ impl Member {
             let op = record.value.as_deref().map_or(history::Op::ALIEN, history::Op::of_value);
             let (offset, epoch) = (record.offset, record.leader_epoch);
             world.history.lock().read(world.clock.now(), me, place, offset, op, epoch);
-            if todo.iter().all(|(_, other, _)| *other != place) {
-                world.holding.turn(self.mine.group, me, place, offset);
-            }
             world.holding.read(self.mine.group, me, place, offset);
             todo.push((name, place, offset));
         }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use klamm::{ClientBuilder, Consumer, TopicPartition};
+use klamm::{ClientBuilder, Consumer, RebalanceReason, TopicPartition};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -245,7 +245,7 @@ impl World {
             }
             Event::Done { partition, offset } => self.done(group, me, partition, offset),
             Event::Assigned { partition, generation, .. } => self.assigned(group, me, partition, generation),
-            Event::Revoked { partition } => self.revoked(group, me, partition, false),
+            Event::Revoked { partition } => self.revoked(group, me, partition, None),
             Event::Lost { partition } => self.lost(group, me, partition),
             Event::Began { partition, offset } => self.holding.began(me, partition, offset),
             _ => {}
@@ -269,9 +269,13 @@ impl World {
     }
 
     /// A member gives it up. An automatic commit leaves out the last turn if that was not over when it was sent, and amid faults it
-    /// may be in vain: others work on the records again.
-    fn revoked(&self, group: usize, me: Client, place: Partition, auto_commit: bool) {
-        let again = auto_commit && self.holding.has_committed_but_for_a_turn(group, me, place);
+    /// may be in vain: others work on the records again. `automatic`: why it is given up, if commits are automatic and seen here.
+    fn revoked(&self, group: usize, me: Client, place: Partition, automatic: Option<RebalanceReason>) {
+        let committed = |reason| {
+            let closed = reason == RebalanceReason::Closed;
+            self.holding.has_committed_what_is_over(group, me, place, closed)
+        };
+        let again = automatic.is_some_and(committed);
         self.holding.gone(group, me, place, again && self.is_late(me));
     }
 

@@ -36,8 +36,16 @@ pub struct Ear {
 enum Asked {
     Join,
     Sync(i32),
-    Commit(Vec<(TopicName, i32, CommitSent)>),
+    Commit(Vec<Sent>),
     Fetch,
+}
+
+struct Sent {
+    topic: TopicName,
+    index: i32,
+    number: CommitSent,
+    place: Partition,
+    offset: i64,
 }
 
 impl Ear {
@@ -64,8 +72,9 @@ impl Ear {
                             (part.committed_offset, request.generation_id_or_member_epoch);
                         let number =
                             history.commit_sent(self.clock.now(), self.me, place, offset, generation);
-                        self.holding.asked(self.me, place, offset);
-                        sent.push((topic.name.clone(), part.partition_index, number));
+                        self.holding.asked(self.clock.now(), self.me, place, offset);
+                        let (topic, index) = (topic.name.clone(), part.partition_index);
+                        sent.push(Sent { topic, index, number, place, offset });
                     }
                 }
                 Some(Asked::Commit(sent))
@@ -102,11 +111,11 @@ impl Ear {
                 let mut history = self.history.lock();
                 for topic in &answer.topics {
                     for part in topic.partitions.iter().filter(|part| part.error_code == 0) {
-                        let of = |(name, index, _): &&(TopicName, i32, CommitSent)| {
-                            *name == topic.name && *index == part.partition_index
-                        };
-                        if let Some((.., number)) = sent.iter().find(of) {
+                        let of =
+                            |sent: &&Sent| sent.topic == topic.name && sent.index == part.partition_index;
+                        if let Some(Sent { number, place, offset, .. }) = sent.iter().find(of) {
                             history.commit_acked(now, me, *number);
+                            self.holding.acknowledged(me, *place, *offset);
                         }
                     }
                 }

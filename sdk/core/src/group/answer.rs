@@ -81,16 +81,23 @@ impl Membership {
     }
 
     /// Whether a refusal means no more than that the generation that was joined last is not known any more: its coordinator has
-    /// moved before it was written down. Then the one before goes on, in which the member owns what it owns.
+    /// moved before it was written down. Then the one before goes on, in which the member owns what it owns. If that is not known
+    /// either, the next refusal says so.
     fn goes_back(&mut self, sent_in: Option<i32>, refusal: Refusal) -> bool {
         let unknown = refusal == Refusal::Code(ErrorCode::ILLEGAL_GENERATION);
-        // Else an assignment of that generation is here, or may come.
-        let between = matches!(self.phase, Phase::Preparing(_) | Phase::Joining(_) | Phase::Ending(..));
+        // Who syncs or adopts has an assignment of that generation, or is about to.
+        let between = matches!(
+            self.phase,
+            Phase::Preparing(_) | Phase::Joining(_) | Phase::Leading(_) | Phase::Ending(..)
+        );
         let unassigned = self.held_since.is_some() && self.held_since != self.generation;
         let goes_back = unknown && between && unassigned && sent_in == self.generation;
         if goes_back {
             self.generation = self.held_since;
             self.beating = None;
+            if matches!(self.phase, Phase::Leading(_)) {
+                self.prepare(Reason::Rebalance);
+            }
         }
         goes_back
     }
@@ -193,6 +200,8 @@ impl Membership {
         }
         match chosen {
             Err(_) if aside => {}
+            // The generation to lead is known to nobody any more.
+            Ok(_) if aside && self.generation == self.held_since => {}
             Ok(Chosen { assignments, shapes, withheld }) => {
                 self.led = Some(shapes);
                 // What stands was assigned by somebody else, who had looked at the topics before.
@@ -348,6 +357,12 @@ impl Membership {
             (Cure::Expelled, _) if self.goes_back(sent_in, refusal) => CommitRefusal::Later(refusal),
             // The next generation may be on its way to us already.
             (Cure::Expelled, _) if self.is_joining() => CommitRefusal::Later(refusal),
+            // Refused in a generation that this member has left since, and it owns what it commits: in the present one, then.
+            (Cure::Expelled, Refusal::Code(ErrorCode::ILLEGAL_GENERATION))
+                if !current && self.generation.is_some() =>
+            {
+                CommitRefusal::Later(refusal)
+            }
             (Cure::Expelled, Refusal::Code(code)) => {
                 if current {
                     self.expelled(refusal, out);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use klamm_wire::ErrorCode;
 
-use crate::Tick;
 use crate::assign::read_assignment;
 use crate::group::*;
+use crate::{Tick, TopicPartition};
 
 /// A client, and which life of it.
 pub(super) type Caller = (usize, u32);
@@ -65,6 +65,7 @@ pub(super) struct Coordinator {
     ids: u32,
     /// Where it is, and until when nobody knows that.
     pub(super) node: i32,
+    pub(super) moves: u32,
     pub(super) away_until: Tick,
     session: Tick,
     rebalance: Tick,
@@ -88,14 +89,20 @@ impl Coordinator {
             promised: BTreeSet::new(),
             ids: 0,
             node: 1,
+            moves: 0,
             away_until: Tick::ZERO,
             session,
             rebalance,
         }
     }
 
-    pub(super) fn has_moved(&self) -> bool {
-        self.away_until > Tick::ZERO
+    /// Whose a partition is in the present assignment.
+    pub(super) fn owner(&self, partition: &TopicPartition) -> Option<&Arc<str>> {
+        let owns = |known: &Known| {
+            !known.assignment.is_empty()
+                && read_assignment(known.assignment.clone()).expect("ours").partitions.contains(partition)
+        };
+        self.members.iter().find(|(_, known)| owns(known)).map(|(id, _)| id)
     }
 
     fn write(&mut self) {
@@ -110,6 +117,7 @@ impl Coordinator {
     /// Another node is the coordinator, and knows what is written; for a while nobody knows that.
     pub(super) fn move_away(&mut self, now: Tick, until: Tick, out: &mut Answers) {
         self.node = 3 - self.node;
+        self.moves += 1;
         self.away_until = until;
         let elsewhere = refused(ErrorCode::NOT_COORDINATOR);
         for known in std::mem::take(&mut self.members).into_values() {

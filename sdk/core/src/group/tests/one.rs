@@ -678,6 +678,73 @@ fn a_generation_that_went_with_its_coordinator_is_given_up_for_the_one_before_wh
     assert_eq!(generation_of_a_commit(&mut one, 4), 2);
 }
 
+/// A cooperative member with both partitions that leads generation 2, whose coordinator has moved meanwhile; and its lead.
+fn leads_what_is_gone() -> (One, u64) {
+    let mut one = One::stable(RebalanceProtocol::Cooperative, false, partitions([0, 1]));
+    let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+    let [Effect::Join { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    let effects = one.step(Event::Join(ticket, JoinAnswer::Joined(joined(2, Some(Vec::new())))));
+    let [Effect::Lead { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
+    one.refuse_beat(ErrorCode::NOT_COORDINATOR);
+    (one, ticket)
+}
+
+fn beats_in(effects: &[Effect]) -> Option<(u64, i32)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Heartbeat { ticket, generation, .. } => Some((*ticket, *generation)),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_heartbeat_that_is_refused_in_a_generation_that_is_gone_costs_nothing() {
+    let illegal = code(ErrorCode::ILLEGAL_GENERATION);
+    let (mut one, _) = unsynced(code(ErrorCode::NOT_COORDINATOR));
+    let effects = one.step(Event::Subscribe(["u".into()].into()));
+    assert!(matches!(effects[..], [Effect::Stop(_), Effect::Tell(_, Call::Revoked(..))]), "{effects:?}");
+    one.wait(one.now + S);
+    let effects = one.step(Event::Coordinator(Ok(2)));
+    let Some((beat, 2)) = beats_in(&effects) else { panic!("{effects:?}") };
+    assert_eq!(one.step(Event::Heartbeat(beat, Err(illegal))), []);
+    let effects = one.wait(one.now + 3 * S);
+    let Some((beat, 1)) = beats_in(&effects) else { panic!("{effects:?}") };
+    // The one before is not known either.
+    one.step(Event::Heartbeat(beat, Err(illegal)));
+    assert_eq!(one.member.owned().len(), 0);
+}
+
+#[test]
+fn who_leads_a_generation_that_is_gone_joins_again_with_what_it_owns() {
+    let (mut one, lead) = leads_what_is_gone();
+    one.wait(one.now + S);
+    let effects = one.step(Event::Coordinator(Ok(2)));
+    let Some((beat, 2)) = beats_in(&effects) else { panic!("{effects:?}") };
+    let effects = one.step(Event::Heartbeat(beat, Err(code(ErrorCode::ILLEGAL_GENERATION))));
+    let [Effect::Join { ref owned, .. }] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(*owned, partitions([0, 1]));
+    let chosen = Chosen { assignments: Vec::new(), shapes: Shapes::new(), withheld: false };
+    assert_eq!(one.step(Event::Led(lead, Ok(chosen))), []);
+}
+
+#[test]
+fn who_closes_amid_a_generation_that_is_gone_commits_in_the_one_before() {
+    let illegal = code(ErrorCode::ILLEGAL_GENERATION);
+    let (mut one, lead) = leads_what_is_gone();
+    one.wait(one.now + S);
+    one.step(Event::Coordinator(Ok(2)));
+    let effects = one.step(Event::Close);
+    assert!(matches!(effects[..], [Effect::Stop(_), Effect::Tell(_, Call::Revoked(..))]), "{effects:?}");
+    // Two at a time: the second one's refusal is no news.
+    assert_eq!((generation_of_a_commit(&mut one, 1), generation_of_a_commit(&mut one, 2)), (2, 2));
+    for id in [1, 2] {
+        let effects = one.step(Event::Committed(id, Err(illegal)));
+        assert_eq!(effects, [Effect::CommitDone(id, Err(CommitRefusal::Later(illegal)))]);
+    }
+    assert_eq!(generation_of_a_commit(&mut one, 3), 1);
+    let chosen = Chosen { assignments: Vec::new(), shapes: Shapes::new(), withheld: false };
+    assert_eq!(one.step(Event::Led(lead, Ok(chosen))), [], "it would sync in another generation");
+}
+
 #[test]
 fn who_syncs_in_a_generation_that_is_not_known_any_more_keeps_what_it_owns_and_joins_again() {
     let illegal = code(ErrorCode::ILLEGAL_GENERATION);

@@ -31,12 +31,12 @@ fn refusal_of(effect: &Effect, refused: &str, with: Refusal) -> Option<Event> {
     })
 }
 
-fn answer(effect: &Effect) -> Option<Event> {
+fn answer(effect: &Effect, generation: i32) -> Option<Event> {
     Some(match effect {
         Effect::FindCoordinator => Event::Coordinator(Ok(1)),
         Effect::Join { ticket, .. } => {
             let joined = Joined {
-                generation: 1,
+                generation,
                 assignor: "a".into(),
                 member_id: "m".into(),
                 members: None,
@@ -59,11 +59,13 @@ fn answer(effect: &Effect) -> Option<Event> {
     })
 }
 
-/// Requests in ten seconds, every one answered in no time; and why it failed, if it did.
-fn run(protocol: RebalanceProtocol, refused: &str, with: Refusal) -> (usize, Option<Fatal>) {
+/// Requests in ten seconds, every one answered in no time; and why it failed, if it did. `adopted`: it has an assignment, and what
+/// is refused is what comes after.
+fn run(protocol: RebalanceProtocol, adopted: bool, refused: &str, with: Refusal) -> (usize, Option<Fatal>) {
     let mut member = Membership::new(settings(protocol, false), fastrand::Rng::with_seed(1));
     let (mut now, mut events) = (S, VecDeque::from([Event::Subscribe(["t".into()].into())]));
-    let (mut requests, mut failed) = (0, None);
+    let (mut requests, mut failed, mut joins) = (0, None, 0);
+    let mut begun = !adopted;
     while now <= 11 * S {
         let mut effects = Vec::new();
         match events.pop_front() {
@@ -71,12 +73,18 @@ fn run(protocol: RebalanceProtocol, refused: &str, with: Refusal) -> (usize, Opt
             None => member.on_deadline(now, &mut effects),
         }
         for effect in effects {
-            let answer = refusal_of(&effect, refused, with).or_else(|| answer(&effect));
+            joins += i32::from(matches!(effect, Effect::Join { .. }));
+            let refusal = refusal_of(&effect, refused, with).filter(|_| begun);
+            let answer = refusal.or_else(|| answer(&effect, joins));
             requests += usize::from(answer.is_some() && !matches!(effect, Effect::Tell(..)));
             events.extend(answer);
             if let Effect::Fail(why) = effect {
                 failed = Some(why);
             }
+        }
+        if !begun && member.is_stable() && events.is_empty() {
+            begun = true;
+            events.push_back(Event::Subscribe(["t".into(), "u".into()].into()));
         }
         assert!(requests < 1_000, "{refused} refused with {with:?}: it spins");
         if events.is_empty() {
@@ -103,8 +111,11 @@ fn no_refusal_makes_a_member_spin_however_often_it_is_repeated() {
     ];
     for protocol in [RebalanceProtocol::Eager, RebalanceProtocol::Cooperative] {
         for refused in ["nothing", "find", "join", "id", "sync", "heartbeat", "offsets", "no offsets"] {
-            for with in codes.map(Refusal::Code).into_iter().chain([Refusal::NoAnswer]) {
-                let (requests, failed) = run(protocol, refused, with);
+            let all = || codes.map(Refusal::Code).into_iter().chain([Refusal::NoAnswer]);
+            for (adopted, with) in
+                [false, true].into_iter().flat_map(|adopted| all().map(move |with| (adopted, with)))
+            {
+                let (requests, failed) = run(protocol, adopted, refused, with);
                 assert!(
                     requests <= FEW,
                     "{refused} refused with {with:?}: {requests} requests in ten seconds"
@@ -127,7 +138,7 @@ fn what_nothing_helps_against_ends_the_attempts_and_names_the_cure() {
         (ErrorCode::GROUP_AUTHORIZATION_FAILED, "READ"),
     ] {
         for refused in ["find", "join", "sync", "heartbeat", "offsets"] {
-            let (requests, failed) = run(RebalanceProtocol::Eager, refused, Refusal::Code(code));
+            let (requests, failed) = run(RebalanceProtocol::Eager, false, refused, Refusal::Code(code));
             assert!(requests <= 10, "{refused}: {requests} requests");
             let told = failed.unwrap_or_else(|| panic!("{refused} refused with {code}: nothing is told"));
             assert!(told.to_string().contains(cure), "{told}");

@@ -33,6 +33,8 @@ struct Client {
     incarnation: u32,
     /// The ticket of the last request to join that has arrived.
     joined: u64,
+    /// How often the coordinator had moved when it was fenced.
+    fenced: u32,
     /// Added and neither lost nor told to be revoked.
     held: BTreeSet<TopicPartition>,
     /// As the listener knows it.
@@ -98,6 +100,7 @@ impl World {
             instance,
             incarnation,
             joined: 0,
+            fenced: 0,
             held: BTreeSet::new(),
             told: BTreeSet::new(),
             stopped: BTreeMap::new(),
@@ -150,9 +153,11 @@ impl World {
                 Effect::Start(_) | Effect::Closed => {}
                 // The place was taken at a coordinator that did not write it down: whoever starts it again gets it.
                 Effect::Fail(Fatal::Refused(ErrorCode::FENCED_INSTANCE_ID))
-                    if self.coordinator.has_moved() && client.instance.is_some() =>
+                    if self.coordinator.moves > client.fenced && client.instance.is_some() =>
                 {
-                    return self.restart(at);
+                    self.restart(at);
+                    self.clients[at].fenced = self.coordinator.moves;
+                    return;
                 }
                 Effect::Fail(why) => panic!("failed: {why}"),
                 Effect::Abandon(id) => {
@@ -310,8 +315,15 @@ impl World {
                 let answer = self.coordinator.heartbeat(now, coordinator, (&member_id, instance), generation);
                 out.push((caller, Event::Heartbeat(ticket, answer)));
             }
-            Effect::Commit { id, coordinator, member_id, generation, .. } => {
+            Effect::Commit { id, coordinator, member_id, generation, offsets } => {
                 let answer = self.coordinator.commit(now, coordinator, (&member_id, instance), generation);
+                for name in offsets.keys().filter(|_| answer.is_ok()) {
+                    let owner = self.coordinator.owner(name);
+                    assert!(
+                        owner.is_none_or(|owner| *owner == member_id),
+                        "{member_id} commits {name} of {owner:?}"
+                    );
+                }
                 out.push((caller, Event::Committed(id, answer)));
             }
             Effect::FetchOffsets { ticket, partitions, .. } => {
@@ -409,9 +421,9 @@ impl World {
     }
 
     fn restart(&mut self, at: usize) {
-        let Client { incarnation, ref instance, .. } = self.clients[at];
+        let Client { incarnation, fenced, ref instance, .. } = self.clients[at];
         let instance = instance.clone();
-        self.clients[at] = self.newcomer(incarnation + 1, instance);
+        self.clients[at] = Client { fenced, ..self.newcomer(incarnation + 1, instance) };
         self.look(at);
         self.subscribe(at);
     }

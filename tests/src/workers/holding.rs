@@ -80,14 +80,14 @@ impl Holding {
     }
 
     /// Whether some of what the member has read is not committed, for a reason: its last commit was of all turns that were over
-    /// when it was sent, and there was another one, or it was not acknowledged. `now`: all turns that are over by now have to be in
-    /// it; else its last one may have ended between the commit and this.
+    /// when it was sent, and there was another one, or it was not acknowledged. One that is `closing` has ended its turns before; else the
+    /// last one may have ended between the commit and this.
     pub(super) fn has_committed_what_is_over(
         &self,
         group: usize,
         me: Client,
         place: Partition,
-        now: bool,
+        closing: bool,
     ) -> bool {
         let state = self.0.lock();
         let Some(held) = state.held.get(&(group, place)).filter(|held| held.by == me) else {
@@ -96,7 +96,7 @@ impl Holding {
         let asked = state.asked.get(&(me, place)).copied();
         let none = || Asked { offset: 0, at: Duration::ZERO, acknowledged: true };
         let Asked { offset, at, acknowledged } = asked.unwrap_or_else(none);
-        let due = if at < held.ended && !now { held.before } else { held.over };
+        let due = if at < held.ended && !closing { held.before } else { held.over };
         let in_part = offset < held.read || !acknowledged;
         in_part && offset >= due
     }

@@ -272,8 +272,8 @@ impl World {
     /// may be in vain: others work on the records again. `automatic`: why it is given up, if commits are automatic and seen here.
     fn revoked(&self, group: usize, me: Client, place: Partition, automatic: Option<RebalanceReason>) {
         let committed = |reason| {
-            let closed = reason == RebalanceReason::Closed;
-            self.holding.has_committed_what_is_over(group, me, place, closed)
+            let closing = reason == RebalanceReason::Closed;
+            self.holding.has_committed_what_is_over(group, me, place, closing)
         };
         let again = automatic.is_some_and(committed);
         self.holding.gone(group, me, place, again && self.is_late(me));

@@ -413,14 +413,12 @@ async fn lead(group: &Group, name: &str, told: &[JoinedMember], stands: bool) ->
             Some(coordinator) => group.asker().assigned(coordinator).await,
             None => None,
         };
-        // Not known what its predecessor has withheld.
-        let withheld = assigned.is_none();
-        if let Some(assigned) = assigned {
-            shapes.iter_mut().for_each(|(topic, shape)| {
-                shape.partitions = assigned.get(topic).copied().unwrap_or(0);
-            });
-        }
-        return Ok(Chosen { assignments: Vec::new(), shapes, withheld });
+        // Where nobody tells what is assigned, nothing may be: this leader joins again, and assigns.
+        let assigned = assigned.unwrap_or_default();
+        shapes.iter_mut().for_each(|(topic, shape)| {
+            shape.partitions = assigned.get(topic).copied().unwrap_or(0);
+        });
+        return Ok(Chosen { assignments: Vec::new(), shapes, withheld: false });
     }
     let claimed = members.iter().flat_map(|member| member.subscription.owned.iter().cloned());
     let claimed: Vec<TopicPartition> = claimed.filter(|name| exists(&shapes, name)).collect();

@@ -756,8 +756,8 @@ fn a_leader_that_stays_older_is_asked_after_a_while_and_the_policy_applies() {
     }
 }
 
-#[test]
-fn a_place_that_was_looked_up_is_compared_with_a_new_leader_before_anything_was_read() {
+/// Reads from the end, which the leader of epoch 3 has told to be offset 9.
+fn at_a_place_that_was_looked_up() -> Bench {
     let mut bench = Bench::new(settings());
     bench.step(Event::Assign(vec![(tp(0), StartOffset::End)]));
     bench.step(Event::Located(vec![(tp(0), leader(1, 3))]));
@@ -769,6 +769,12 @@ fn a_place_that_was_looked_up_is_compared_with_a_new_leader_before_anything_was_
         leader_epoch: 3,
     };
     bench.step(Event::Listed { broker: 1, lookup: 1, offsets: vec![end] });
+    bench
+}
+
+#[test]
+fn a_place_that_was_looked_up_is_compared_with_a_new_leader_before_anything_was_read() {
+    let mut bench = at_a_place_that_was_looked_up();
     let effects = bench.step(Event::Located(vec![(tp(0), leader(2, 4))]));
     let partitions = vec![EpochLookup { partition: tp(0), leader_epoch: 4, epoch: 3 }];
     assert_eq!(effects, [Effect::EndsOfEpochs { broker: 2, lookup: 2, partitions }]);
@@ -776,17 +782,7 @@ fn a_place_that_was_looked_up_is_compared_with_a_new_leader_before_anything_was_
 
 #[test]
 fn a_reader_whose_only_leader_left_is_an_older_one_asks_it_how_far_the_logs_agree() {
-    let mut bench = Bench::new(settings());
-    bench.step(Event::Assign(vec![(tp(0), StartOffset::End)]));
-    bench.step(Event::Located(vec![(tp(0), leader(1, 3))]));
-    let end = ListedOffset {
-        partition: tp(0),
-        error: ErrorCode::NONE,
-        offset: 9,
-        timestamp_ms: -1,
-        leader_epoch: 3,
-    };
-    bench.step(Event::Listed { broker: 1, lookup: 1, offsets: vec![end] });
+    let mut bench = at_a_place_that_was_looked_up();
     bench.step(Event::Located(vec![(tp(0), Location::Unknown(ErrorCode::LEADER_NOT_AVAILABLE))]));
     assert_eq!(bench.step(Event::Located(vec![(tp(0), leader(2, 2))])), []);
     bench.now += settings().locate_limit / 2;

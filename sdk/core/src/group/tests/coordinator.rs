@@ -33,17 +33,10 @@ enum State {
 struct Written {
     generation: i32,
     leader: Option<Arc<str>>,
-    members: BTreeMap<Arc<str>, WrittenMember>,
+    members: BTreeMap<Arc<str>, Known>,
 }
 
-#[derive(Debug)]
-struct WrittenMember {
-    instance: Option<Arc<str>>,
-    metadata: Bytes,
-    assignment: Bytes,
-}
-
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Known {
     /// Of a static member.
     instance: Option<Arc<str>>,
@@ -69,6 +62,16 @@ pub(super) struct Coordinator {
     pub(super) away_until: Tick,
     session: Tick,
     rebalance: Tick,
+}
+
+impl Known {
+    /// What it is assigned.
+    fn partitions(&self) -> Vec<TopicPartition> {
+        if self.assignment.is_empty() {
+            return Vec::new();
+        }
+        read_assignment(self.assignment.clone()).expect("ours").partitions
+    }
 }
 
 /// Answers, by the client they go to.
@@ -98,20 +101,13 @@ impl Coordinator {
 
     /// Whose a partition is in the present assignment.
     pub(super) fn owner(&self, partition: &TopicPartition) -> Option<&Arc<str>> {
-        let owns = |known: &Known| {
-            !known.assignment.is_empty()
-                && read_assignment(known.assignment.clone()).expect("ours").partitions.contains(partition)
-        };
-        self.members.iter().find(|(_, known)| owns(known)).map(|(id, _)| id)
+        let owner = self.members.iter().find(|(_, known)| known.partitions().contains(partition));
+        owner.map(|(id, _)| id)
     }
 
     fn write(&mut self) {
-        let told = |(id, known): (&Arc<str>, &Known)| {
-            let (instance, metadata) = (known.instance.clone(), known.metadata.clone());
-            (id.clone(), WrittenMember { instance, metadata, assignment: known.assignment.clone() })
-        };
-        let members = self.members.iter().map(told).collect();
-        self.written = Written { generation: self.generation, leader: self.leader.clone(), members };
+        let (leader, members) = (self.leader.clone(), self.members.clone());
+        self.written = Written { generation: self.generation, leader, members };
     }
 
     /// Another node is the coordinator, and knows what is written; for a while nobody knows that.
@@ -132,12 +128,9 @@ impl Coordinator {
         self.state = State::Stable;
         self.generation = self.written.generation;
         self.leader = self.written.leader.clone();
-        for (id, written) in &self.written.members {
-            let (instance, metadata) = (written.instance.clone(), written.metadata.clone());
-            let assignment = written.assignment.clone();
-            let known = Known { instance, metadata, joining: None, syncing: None, seen: now, assignment };
-            self.members.insert(id.clone(), known);
-        }
+        // Nobody waits at the new one yet.
+        let loaded = |known: &Known| Known { joining: None, syncing: None, seen: now, ..known.clone() };
+        self.members = self.written.members.iter().map(|(id, known)| (id.clone(), loaded(known))).collect();
     }
 
     fn serves(&self, now: Tick, node: i32) -> bool {
@@ -344,11 +337,8 @@ impl Coordinator {
     /// How many partitions of each topic are assigned.
     pub(super) fn assigned(&self) -> BTreeMap<Arc<str>, usize> {
         let mut counts = BTreeMap::new();
-        let given = self.members.values().filter(|known| !known.assignment.is_empty());
-        for known in given {
-            for name in read_assignment(known.assignment.clone()).expect("ours").partitions {
-                *counts.entry(name.topic).or_default() += 1;
-            }
+        for name in self.members.values().flat_map(Known::partitions) {
+            *counts.entry(name.topic).or_default() += 1;
         }
         counts
     }

@@ -746,6 +746,23 @@ fn who_closes_amid_a_generation_that_is_gone_commits_in_the_one_before() {
 }
 
 #[test]
+fn a_second_commit_that_is_refused_in_a_generation_that_is_gone_is_tried_again_like_the_first() {
+    let illegal = code(ErrorCode::ILLEGAL_GENERATION);
+    let (mut one, _) = unsynced(code(ErrorCode::NOT_COORDINATOR));
+    one.step(Event::Close);
+    one.wait(one.now + S);
+    one.step(Event::Coordinator(Ok(2)));
+    assert_eq!((generation_of_a_commit(&mut one, 1), generation_of_a_commit(&mut one, 2)), (2, 2));
+    for id in [1, 2] {
+        let effects = one.step(Event::Committed(id, Err(illegal)));
+        assert_eq!(effects, [Effect::CommitDone(id, Err(CommitRefusal::Later(illegal)))]);
+    }
+    assert_eq!(generation_of_a_commit(&mut one, 3), 1);
+    one.step(Event::Committed(3, Err(illegal)));
+    assert_eq!(one.member.owned().len(), 0, "the one before is not known either");
+}
+
+#[test]
 fn who_syncs_in_a_generation_that_is_not_known_any_more_keeps_what_it_owns_and_joins_again() {
     let illegal = code(ErrorCode::ILLEGAL_GENERATION);
     let (mut one, effects) = unsynced(illegal);

@@ -67,6 +67,14 @@ impl Mine {
         Duration::from_millis(self.chance.lock().u64(0..=most))
     }
 
+    /// What it has given up is not committed. Amid faults its session may have ended meanwhile.
+    fn commit_failed(&self, place: Partition) {
+        let session = Duration::from_millis(self.world.groups[self.group].session_ms);
+        if self.ear.is_cut_off(session) {
+            self.world.lost(self.group, self.ear.me, place);
+        }
+    }
+
     fn places(&self, partitions: &[TopicPartition]) -> Vec<Partition> {
         partitions.iter().filter_map(|name| self.place(name).ok()).collect()
     }
@@ -132,8 +140,11 @@ impl RebalanceListener for Listener {
                 given.filter_map(|(name, done)| Some((name, done?))).collect::<BTreeMap<_, _>>()
             };
             if !mine.auto_commit && !done.is_empty() {
+                let names: Vec<_> = done.keys().cloned().collect();
                 // If it fails, others work on it again.
-                let _ = context.commit_offsets(done).await;
+                if context.commit_offsets(done).await.is_err() {
+                    mine.places(&names).into_iter().for_each(|place| mine.commit_failed(place));
+                }
             }
             if mine.chance.lock().u8(0..4) == 0 {
                 sleep(mine.draw_ms(500)).await;

@@ -231,6 +231,7 @@ impl World {
             me,
             topics: self.topics.clone(),
             generation: AtomicI32::new(-1),
+            contact: Mutex::default(),
             holding: self.holding.clone(),
         })
     }

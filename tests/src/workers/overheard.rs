@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use klamm::{ApiKey, BoxConnector, Endpoint, Frame, Link, LinkError};
 use klamm_core::assign::read_assignment;
-use klamm_wire::codec;
 use klamm_wire::messages::{
-    JoinGroupRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest, TopicName,
+    HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest, TopicName,
 };
+use klamm_wire::{ErrorCode, codec};
 use parking_lot::Mutex;
 use tower::Service;
 
@@ -29,6 +30,8 @@ pub struct Ear {
     pub(super) topics: Vec<(Arc<str>, Arc<[Partition]>)>,
     /// Generation of the last assignment; -1 before the first.
     pub(super) generation: AtomicI32,
+    /// When it asked what a coordinator answered last to a member of its group; none once it is told that it is not one.
+    pub(super) contact: Mutex<Option<Duration>>,
     pub(super) holding: Arc<Holding>,
 }
 
@@ -36,6 +39,7 @@ pub struct Ear {
 enum Asked {
     Join,
     Sync(i32),
+    Heartbeat,
     Commit(Vec<Sent>),
     Fetch,
 }
@@ -54,6 +58,24 @@ impl Ear {
         partitions.get(usize::try_from(partition).ok()?).copied()
     }
 
+    /// Whether its session is over, as far as it can know.
+    pub(super) fn is_cut_off(&self, session: Duration) -> bool {
+        self.contact.lock().is_none_or(|at| at + session <= self.clock.now())
+    }
+
+    fn answered(&self, error: i16, asked_at: Duration) {
+        match ErrorCode(error) {
+            ErrorCode::NONE => {
+                let contact = &mut *self.contact.lock();
+                *contact = (*contact).max(Some(asked_at));
+            }
+            ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION | ErrorCode::FENCED_INSTANCE_ID => {
+                *self.contact.lock() = None;
+            }
+            _ => {}
+        }
+    }
+
     fn said(&self, frame: &Frame) -> Option<Asked> {
         match ApiKey::try_from(frame.api_key).ok()? {
             ApiKey::JoinGroup => Some(Asked::Join),
@@ -61,6 +83,7 @@ impl Ear {
                 let request: SyncGroupRequest = read(codec::decode_request(frame.clone()));
                 Some(Asked::Sync(request.generation_id))
             }
+            ApiKey::Heartbeat => Some(Asked::Heartbeat),
             ApiKey::OffsetFetch => Some(Asked::Fetch),
             ApiKey::OffsetCommit => {
                 let request: OffsetCommitRequest = read(codec::decode_request(frame.clone()));
@@ -83,17 +106,19 @@ impl Ear {
         }
     }
 
-    fn heard(&self, asked: Asked, asked_at: std::time::Duration, answer: Frame) {
+    fn heard(&self, asked: Asked, asked_at: Duration, answer: Frame) {
         let (now, me) = (self.clock.now(), self.me);
         match asked {
             Asked::Join => {
                 let answer = read(codec::decode_response::<JoinGroupRequest>(answer));
+                self.answered(answer.error_code, asked_at);
                 if answer.error_code == 0 {
                     self.history.lock().joined(now, me, answer.generation_id, asked_at);
                 }
             }
             Asked::Sync(generation) => {
                 let answer = read(codec::decode_response::<SyncGroupRequest>(answer));
+                self.answered(answer.error_code, asked_at);
                 if answer.error_code == 0 {
                     self.generation.store(generation, Ordering::Relaxed);
                     let given = read_assignment(answer.assignment)
@@ -106,8 +131,15 @@ impl Ear {
                     }
                 }
             }
+            Asked::Heartbeat => {
+                let answer = read(codec::decode_response::<HeartbeatRequest>(answer));
+                self.answered(answer.error_code, asked_at);
+            }
             Asked::Commit(sent) => {
                 let answer = read(codec::decode_response::<OffsetCommitRequest>(answer));
+                let parts = answer.topics.iter().flat_map(|topic| &topic.partitions);
+                let codes = parts.map(|part| part.error_code).filter(|code| *code != 0);
+                codes.for_each(|code| self.answered(code, asked_at));
                 let mut history = self.history.lock();
                 for topic in &answer.topics {
                     for part in topic.partitions.iter().filter(|part| part.error_code == 0) {
@@ -199,5 +231,39 @@ impl Service<Frame> for OverheardLink {
                 Ok(answer)
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    #[test]
+    fn who_hears_of_its_session_for_longer_than_that_lasts_nothing_or_no_good_is_cut_off() {
+        let seconds = Arc::new(AtomicU64::new(0));
+        let now = seconds.clone();
+        let mut history = History::new();
+        let ear = Ear {
+            clock: Clock::new(move || Duration::from_secs(now.load(Ordering::SeqCst))),
+            me: history.consumer("a", Some("g")),
+            history: Arc::new(Mutex::new(history)),
+            topics: Vec::new(),
+            generation: AtomicI32::new(-1),
+            contact: Mutex::default(),
+            holding: Arc::default(),
+        };
+        let cut_off_at = |at| {
+            seconds.store(at, Ordering::SeqCst);
+            ear.is_cut_off(Duration::from_secs(5))
+        };
+        assert!(cut_off_at(0), "it has no session yet");
+        ear.answered(ErrorCode::NONE.0, Duration::from_secs(2));
+        ear.answered(ErrorCode::NONE.0, Duration::from_secs(1));
+        ear.answered(ErrorCode::NOT_COORDINATOR.0, Duration::from_secs(4));
+        assert!(!cut_off_at(6) && cut_off_at(7));
+        ear.answered(ErrorCode::UNKNOWN_MEMBER_ID.0, Duration::from_secs(3));
+        assert!(cut_off_at(4));
     }
 }

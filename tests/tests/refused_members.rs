@@ -11,7 +11,7 @@ use broker_lite::sim::{self, Sim};
 use klamm::fault::{DialFault, Fault, FaultHandle, FaultLayer, FaultRule, Layer};
 use klamm::{
     ApiKey, AssignmentStrategy, Client, CommitError, Consumer, ConsumerBuilder, ConsumerError, ErrorCode,
-    NewTopic, OffsetReset, Producer, Record,
+    NewPartitions, NewTopic, OffsetReset, Producer, Record,
 };
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -433,6 +433,29 @@ fn a_topic_that_is_not_there_is_waited_for() {
         });
         assert!(assigned.await.is_ok(), "it does not find the topic");
         consumer.close().await?;
+        Outcome::Ok(())
+    })
+    .expect("it runs");
+}
+
+/// Back within its session, a static leader is not to assign (KIP-814), but there may be partitions that nobody has.
+#[test]
+fn a_static_leader_that_is_not_told_what_stands_assigns_anew() {
+    sim::run(1, |sim| async move {
+        let rig = Rig::new(&sim).await?;
+        let fixed = || {
+            let builder = rig.builder().group_instance_id("one");
+            rig.member(builder.partition_assignment_strategy([AssignmentStrategy::Range]))
+        };
+        let member = fixed()?;
+        member.until("it has its partitions", |member| member.consumer.assignment().len() == 3).await;
+        member.consumer.vanish();
+        rig.client.admin().create_partitions([NewPartitions::new(TOPIC, 4)]).await?.all()?;
+        let untold = rig.faults.on(ApiKey::DescribeGroups).then(Fault::Refuse(ErrorCode::NOT_COORDINATOR));
+        let member = fixed()?;
+        member.until("it has the new one", |member| member.consumer.assignment().len() == 4).await;
+        assert_eq!(untold.hits(), 1, "the second time it assigns, and asks nobody");
+        member.close("told nothing").await?;
         Outcome::Ok(())
     })
     .expect("it runs");

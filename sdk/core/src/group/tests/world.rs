@@ -383,9 +383,10 @@ impl World {
         Chosen { assignments, shapes: self.shapes(), withheld }
     }
 
-    /// What a static leader that is back finds assigned.
-    fn what_stands(&self) -> Chosen {
-        let assigned = self.coordinator.assigned();
+    /// What a static leader that is back finds assigned: nothing, if nobody tells it.
+    fn what_stands(&mut self) -> Chosen {
+        let untold = self.lost();
+        let assigned = if untold { BTreeMap::new() } else { self.coordinator.assigned() };
         let count = |topic| TopicShape::new(assigned.get(topic).copied().unwrap_or(0));
         let shapes = self.topics.keys().map(|topic| (topic.clone(), count(topic))).collect();
         Chosen { assignments: Vec::new(), shapes, withheld: false }

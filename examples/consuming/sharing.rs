@@ -48,7 +48,7 @@ async fn main() -> Outcome<()> {
         Ok(member)
     };
     let (first, second) = (join()?, join()?);
-    // A member takes part in rebalances in the background, as long as it is asked for records now and then.
+    // A member takes part in rebalances in the background, as long as it is asked for records now and then: here for none yet.
     while first.assignment().len() != 2 || second.assignment().len() != 2 {
         first.poll(0, Duration::from_millis(20)).await?;
         second.poll(0, Duration::from_millis(20)).await?;

@@ -37,8 +37,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{FutureExt, Stream};
-use klamm_core::TopicPartition;
 use klamm_core::consumer::Event;
+use klamm_core::{Tick, TopicPartition};
 use tokio::sync::futures::OwnedNotified;
 
 use self::decode::Decoder;
@@ -280,7 +280,9 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         self.group.commit(offsets).await
     }
 
-    /// Begins to commit the positions as [`Self::commit`] does, at once and without waiting; the future tells what became of it.
+    /// Begins to commit the positions as [`Self::commit`] does, at once and without waiting; the future tells what became of it. Where
+    /// the partitions are given up meanwhile, by a rebalance or because the consumer is closed or dropped, that waits for the commit:
+    /// at most half of the time that there is.
     ///
     /// # Errors
     ///
@@ -290,34 +292,28 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// The future may be dropped: the commit goes on, and only its outcome is lost.
     pub fn commit_async(&self) -> impl Future<Output = Result<(), CommitError>> + Send + 'static + use<K, V> {
-        let commit = self.group.commit_positions();
-        let (told, outcome) = tokio::sync::oneshot::channel();
-        let commit = async move {
-            // Nobody may be waiting.
-            let _ = told.send(commit.await);
-        };
-        self.shared.client.rt().spawn(commit).detach();
-        async move { outcome.await.unwrap_or(Err(CommitError::Closed)) }
+        self.group.commit_in_passing()
     }
 
     /// Commits that this record is done, and everything before it in its partition.
     ///
     /// # Errors
     ///
-    /// As [`Self::commit`].
+    /// As [`Self::commit`]. [`CommitError::NotOwned`] also if it was read before others had the partition, who have committed more:
+    /// the group is not taken back.
     ///
     /// # Cancel safety
     ///
     /// As [`Self::commit`].
     pub async fn commit_record<T, U>(&self, record: &ConsumerRecord<T, U>) -> Result<(), CommitError> {
-        self.group.commit(done([record])).await
+        self.group.commit_read(done([record])).await
     }
 
     /// Commits that these records are done, and everything before the last of them in each partition.
     ///
     /// # Errors
     ///
-    /// As [`Self::commit`].
+    /// As [`Self::commit_record`].
     ///
     /// # Cancel safety
     ///
@@ -326,8 +322,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         &self,
         records: impl IntoIterator<Item = &'a ConsumerRecord<T, U>>,
     ) -> Result<(), CommitError> {
-        let offsets = done(records);
-        self.group.commit(offsets).await
+        self.group.commit_read(done(records)).await
     }
 
     /// What the group has committed, also of partitions that other members have; `None` where there is nothing.
@@ -534,7 +529,8 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         self.reading().recv_batch(by_task).await
     }
 
-    /// Returns up to `max_records` records as soon as there is at least one; none after `wait`.
+    /// Returns up to `max_records` records as soon as there is at least one; none after `wait`. For none at all this waits as long: the
+    /// caller is done with what it had, and takes part in its group.
     ///
     /// # Errors
     ///
@@ -561,7 +557,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         let deadline = rt.now().saturating_add(wait);
         let mut records = Vec::new();
         if max_records == 0 {
-            return Ok(records);
+            return self.attend(asking(), deadline).await.map(|()| records);
         }
         match rt.before(deadline, std::pin::pin!(self.recv_as(&asking))).await {
             None => return Ok(records),
@@ -588,6 +584,27 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
             }
         }
         Ok(records)
+    }
+
+    /// Asks for records without taking any.
+    async fn attend(&self, asking: Asking, deadline: Tick) -> Result<(), ConsumerError> {
+        let shared = &self.shared;
+        shared.asks(asking);
+        self.group.came_back();
+        let _waiting = self.group.wait(None);
+        loop {
+            let mut arrived = std::pin::pin!(shared.common.arrived.notified());
+            arrived.as_mut().enable();
+            if shared.is_closed() {
+                return Err(ConsumerError::Closed);
+            }
+            if let Some(error) = shared.unstash() {
+                return Err(error);
+            }
+            if shared.client.rt().before(deadline, arrived).await.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// All records as a stream, which ends when the consumer is closed. Dropping it loses nothing: what it gave last is done when the
@@ -629,7 +646,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     /// [`ConsumerError::Closed`]; records already handed out stay valid.
     ///
     /// A member of a group gives up its partitions and leaves the group first, so that others take over at once (a static one
-    /// does not leave). With automatic commits, what is done is committed: not the records of the last call, because nobody
+    /// does not leave). What [`Self::commit_async`] began is waited for. With automatic commits, what is done is committed: not the records of the last call, because nobody
     /// knows whether they were processed; [`Self::commit`] says so. This takes at most `default.api.timeout.ms`, in which a
     /// commit gets half of what is left. For a consumer that is dropped a task does the same, within `request.timeout.ms`; where
     /// the runtime ends as well, others get the partitions after `session.timeout.ms`.
@@ -668,26 +685,31 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
         }
     }
 
-    /// A stream for each assigned partition that has none, now and whenever one is assigned. It ends when the consumer is closed.
+    /// A stream for each assigned partition that has none, now and whenever one is assigned. It ends when the consumer is closed; an
+    /// error says why the membership failed ([`ConsumerError::Group`]).
     ///
     /// A partition whose stream is dropped is offered again, so that nothing is left unread; whoever gives one up for good
     /// [pauses](Self::pause) it and leaves the stream alive.
     ///
     /// ```no_run
-    /// # async fn run(consumer: klamm::Consumer) {
+    /// # async fn run(consumer: klamm::Consumer) -> Result<(), klamm::ConsumerError> {
     /// use futures::StreamExt;
     ///
     /// let mut partitions = std::pin::pin!(consumer.partition_streams());
-    /// while let Some(mut records) = partitions.next().await {
+    /// while let Some(partition) = partitions.next().await {
+    ///     let mut records = partition?;
     ///     tokio::spawn(async move {
     ///         while let Some(record) = records.next().await {
     ///             println!("{record:?}");
     ///         }
     ///     });
     /// }
+    /// # Ok(())
     /// # }
     /// ```
-    pub fn partition_streams(&self) -> impl Stream<Item = PartitionStream<K, V>> + Send + '_ {
+    pub fn partition_streams(
+        &self,
+    ) -> impl Stream<Item = Result<PartitionStream<K, V>, ConsumerError>> + Send + '_ {
         futures::stream::unfold(self, |consumer| async move {
             let shared = &consumer.shared;
             shared.asks_elsewhere(Caller::task());
@@ -697,8 +719,11 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
                 if shared.is_closed() {
                     return None;
                 }
+                if let Some(error) = shared.unstash() {
+                    return Some((Err(error), consumer));
+                }
                 match shared.undivided().map(|partition| consumer.partition_stream(&partition)) {
-                    Some(Ok(stream)) => return Some((stream, consumer)),
+                    Some(Ok(stream)) => return Some((Ok(stream), consumer)),
                     Some(Err(_)) => {} // it went meanwhile
                     None => {
                         let _waiting = consumer.group.wait(None);

@@ -579,6 +579,18 @@ impl Shared {
         self.common.reader.lock().stashed = Some(error);
     }
 
+    /// Takes the error that was kept for the next call.
+    pub(super) fn unstash(&self) -> Option<ConsumerError> {
+        self.common.reader.lock().stashed.take()
+    }
+
+    /// Whoever asks is done with what it got before, and gets nothing.
+    pub(super) fn asks(&self, asking: Asking) {
+        let reader = &mut *self.common.reader.lock();
+        self.common.called(1);
+        reader.turns.over(asking);
+    }
+
     /// Puts the next record into `found`; `false` if there is nothing to hand out now. With `anew` whoever asks is done with what
     /// it got before.
     ///

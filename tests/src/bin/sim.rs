@@ -141,6 +141,7 @@ struct Totals {
     truncations: u64,
     rebalances: u64,
     coordinator_moves: u64,
+    uncommitted: u64,
     time: Duration,
 }
 
@@ -155,6 +156,7 @@ impl Totals {
         self.truncations += stats.truncations;
         self.rebalances += stats.rebalances;
         self.coordinator_moves += stats.coordinator_moves;
+        self.uncommitted += stats.uncommitted;
         self.time += stats.time;
     }
 }
@@ -257,9 +259,10 @@ fn report(
     );
     if workload == Workload::Groups {
         println!(
-            "    and {:.2} rebalances, {:.2} moves of a coordinator",
+            "    and {:.2} rebalances, {:.2} moves of a coordinator; in all {} partitions not committed to the end, for a reason",
             each(totals.rebalances),
-            each(totals.coordinator_moves)
+            each(totals.coordinator_moves),
+            totals.uncommitted
         );
     }
     // A run in which nothing went wrong proves nothing.

@@ -97,6 +97,7 @@ pub(super) async fn run(sim: Sim, scenario: Scenario) -> Result<Stats, Broken> {
     let mut stats = count(&cluster, &sim, played, &sent, read);
     stats.rebalances = world.workers.rebalances();
     stats.coordinator_moves = moves.load(Ordering::Relaxed);
+    stats.uncommitted = world.workers.tally.uncommitted.load(Ordering::Relaxed);
     Ok(stats)
 }
 

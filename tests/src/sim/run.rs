@@ -38,6 +38,8 @@ pub struct Stats {
     pub rebalances: u64,
     /// Changes of a group's coordinator.
     pub coordinator_moves: u64,
+    /// Partitions that a group has not committed to the end, for a reason.
+    pub uncommitted: u64,
     /// Virtual time.
     pub time: Duration,
 }
@@ -254,6 +256,7 @@ pub(super) fn count(cluster: &Cluster, sim: &Sim, played: Played, sent: &[Sent],
         truncations: cluster.truncations() as u64,
         rebalances: 0,
         coordinator_moves: 0,
+        uncommitted: 0,
         time: sim.now(),
     }
 }

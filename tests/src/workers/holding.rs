@@ -44,6 +44,13 @@ struct State {
     lost_late: BTreeMap<Place, i64>,
 }
 
+impl State {
+    fn lost_late(&mut self, group: usize, place: Partition, read: i64) {
+        let lost = self.lost_late.entry((group, place)).or_default();
+        *lost = read.max(*lost);
+    }
+}
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Holding(Mutex<State>);
@@ -103,7 +110,8 @@ impl Holding {
 
     /// The member has it no more. What is lost `late`, when members are to close already and it has not heard of that, nobody
     /// promises to commit, unless somebody has it after that who gets as far.
-    pub(super) fn gone(&self, group: usize, me: Client, place: Partition, late: bool) {
+    /// Returns the offset behind what it has read since it had it.
+    pub(super) fn gone(&self, group: usize, me: Client, place: Partition, late: bool) -> i64 {
         let state = &mut *self.0.lock();
         let held = state.held.get(&(group, place)).filter(|held| held.by == me);
         let read = held.map_or(0, |held| held.read);
@@ -111,10 +119,7 @@ impl Holding {
             state.held.remove(&(group, place));
         }
         match late {
-            true => {
-                let lost = state.lost_late.entry((group, place)).or_default();
-                *lost = read.max(*lost);
-            }
+            true => state.lost_late(group, place, read),
             false => {
                 let regained = |lost: &mut i64| 0 < read && *lost <= read;
                 if state.lost_late.get_mut(&(group, place)).is_some_and(regained) {
@@ -122,6 +127,12 @@ impl Holding {
                 }
             }
         }
+        read
+    }
+
+    /// As [`Self::gone`] with `late`, of a partition that is gone already.
+    pub(super) fn lost_late(&self, group: usize, place: Partition, read: i64) {
+        self.0.lock().lost_late(group, place, read);
     }
 
     pub(super) fn read(&self, group: usize, me: Client, place: Partition, offset: i64) {

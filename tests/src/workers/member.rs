@@ -67,11 +67,11 @@ impl Mine {
         Duration::from_millis(self.chance.lock().u64(0..=most))
     }
 
-    /// What it has given up is not committed. Amid faults its session may have ended meanwhile.
-    fn commit_failed(&self, place: Partition) {
+    /// What it has given up, and had read to there, is not committed. Amid faults its session may have ended meanwhile.
+    fn commit_failed(&self, gone: &[(Partition, i64)]) {
         let session = Duration::from_millis(self.world.groups[self.group].session_ms);
-        if self.ear.is_cut_off(session) {
-            self.world.lost(self.group, self.ear.me, place);
+        for (place, read) in gone.iter().filter(|_| self.ear.is_cut_off(session)) {
+            self.world.cut_off(self.group, self.ear.me, *place, *read);
         }
     }
 
@@ -126,9 +126,14 @@ impl RebalanceListener for Listener {
         async move {
             let (now, me) = (mine.world.clock.now(), mine.ear.me);
             mine.tell(partitions, |history, place| history.revoked(now, me, place));
-            for place in mine.places(partitions) {
-                mine.world.revoked(mine.group, me, place, mine.auto_commit.then_some(reason));
-            }
+            let gone: Vec<_> = mine
+                .places(partitions)
+                .into_iter()
+                .map(|place| {
+                    let automatic = mine.auto_commit.then_some(reason);
+                    (place, mine.world.revoked(mine.group, me, place, automatic))
+                })
+                .collect();
             // Others must not begin before it is through. What is done is looked up when it is committed: whoever reads goes on with
             // what it has.
             if mine.chance.lock().u8(0..4) == 0 {
@@ -140,10 +145,9 @@ impl RebalanceListener for Listener {
                 given.filter_map(|(name, done)| Some((name, done?))).collect::<BTreeMap<_, _>>()
             };
             if !mine.auto_commit && !done.is_empty() {
-                let names: Vec<_> = done.keys().cloned().collect();
                 // If it fails, others work on it again.
                 if context.commit_offsets(done).await.is_err() {
-                    mine.places(&names).into_iter().for_each(|place| mine.commit_failed(place));
+                    mine.commit_failed(&gone);
                 }
             }
             if mine.chance.lock().u8(0..4) == 0 {

@@ -136,6 +136,8 @@ pub struct Tally {
     pub stalls: AtomicU64,
     /// Records that were read.
     pub reads: AtomicU64,
+    /// Partitions that are not committed to the end, for a reason.
+    pub uncommitted: AtomicU64,
 }
 
 impl Tally {
@@ -246,7 +248,7 @@ impl World {
             }
             Event::Done { partition, offset } => self.done(group, me, partition, offset),
             Event::Assigned { partition, generation, .. } => self.assigned(group, me, partition, generation),
-            Event::Revoked { partition } => self.revoked(group, me, partition, None),
+            Event::Revoked { partition } => drop(self.revoked(group, me, partition, None)),
             Event::Lost { partition } => self.lost(group, me, partition),
             Event::Began { partition, offset } => self.holding.began(me, partition, offset),
             _ => {}
@@ -271,13 +273,21 @@ impl World {
 
     /// A member gives it up. An automatic commit leaves out the last turn if that was not over when it was sent, and amid faults it
     /// may be in vain: others work on the records again. `automatic`: why it is given up, if commits are automatic and seen here.
-    fn revoked(&self, group: usize, me: Client, place: Partition, automatic: Option<RebalanceReason>) {
+    /// Returns the offset behind what it has read since it had it.
+    fn revoked(&self, group: usize, me: Client, place: Partition, automatic: Option<RebalanceReason>) -> i64 {
         let committed = |reason| {
             let closing = reason == RebalanceReason::Closed;
             self.holding.has_committed_what_is_over(group, me, place, closing)
         };
         let again = automatic.is_some_and(committed);
-        self.holding.gone(group, me, place, again && self.is_late(me));
+        self.holding.gone(group, me, place, again && self.is_late(me))
+    }
+
+    /// What a member has given up that had read to there, it cannot commit: its session is over.
+    fn cut_off(&self, group: usize, me: Client, place: Partition, read: i64) {
+        if self.is_late(me) {
+            self.holding.lost_late(group, place, read);
+        }
     }
 
     /// Whether nobody may be there to work on something again.
@@ -415,8 +425,12 @@ impl World {
                 let committed = consumer.committed(&places).await.map_err(|error| error.to_string())?;
                 for ((place, end), known) in places.iter().zip(ends).zip(known.iter()) {
                     let offset = committed.get(place).and_then(Option::as_ref).map_or(0, |at| at.offset);
-                    if offset != *end && !self.holding.is_excused(group, *known) {
-                        behind.push(format!("{id}: {place} at {offset} of {end}"));
+                    match offset == *end {
+                        true => {}
+                        false if self.holding.is_excused(group, *known) => {
+                            self.tally.uncommitted.fetch_add(1, Ordering::Relaxed);
+                        }
+                        false => behind.push(format!("{id}: {place} at {offset} of {end}")),
                     }
                 }
             }

@@ -30,9 +30,17 @@ pub struct Ear {
     pub(super) topics: Vec<(Arc<str>, Arc<[Partition]>)>,
     /// Generation of the last assignment; -1 before the first.
     pub(super) generation: AtomicI32,
-    /// When it asked what a coordinator answered last to a member of its group; none once it is told that it is not one.
-    pub(super) contact: Mutex<Option<Duration>>,
+    pub(super) contact: Mutex<Contact>,
     pub(super) holding: Arc<Holding>,
+}
+
+/// What keeps a member in its group: joins, syncs and heartbeats.
+#[derive(Debug, Default)]
+pub(super) struct Contact {
+    /// When the last one was sent that was answered with good; none once it is told that it is no member.
+    good: Option<Duration>,
+    /// When the last one was sent.
+    tried: Option<Duration>,
 }
 
 /// What the answer to a request is about.
@@ -58,26 +66,32 @@ impl Ear {
         partitions.get(usize::try_from(partition).ok()?).copied()
     }
 
-    /// Whether its session is over, as far as it can know.
+    /// Whether its session may be over: it was told so, or for as long as that lasts it was answered nothing good, though it asked.
     pub(super) fn is_cut_off(&self, session: Duration) -> bool {
-        self.contact.lock().is_none_or(|at| at + session <= self.clock.now())
+        let Contact { good, tried } = *self.contact.lock();
+        good.is_none_or(|at| at + session <= self.clock.now() && Some(at) < tried)
+    }
+
+    fn asks(&self) {
+        self.contact.lock().tried = Some(self.clock.now());
     }
 
     fn answered(&self, error: i16, asked_at: Duration) {
+        let good = &mut self.contact.lock().good;
         match ErrorCode(error) {
-            ErrorCode::NONE => {
-                let contact = &mut *self.contact.lock();
-                *contact = (*contact).max(Some(asked_at));
-            }
-            ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION | ErrorCode::FENCED_INSTANCE_ID => {
-                *self.contact.lock() = None;
-            }
+            ErrorCode::NONE => *good = (*good).max(Some(asked_at)),
+            // One whose generation is not known may go back to the one before.
+            ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::FENCED_INSTANCE_ID => *good = None,
             _ => {}
         }
     }
 
     fn said(&self, frame: &Frame) -> Option<Asked> {
-        match ApiKey::try_from(frame.api_key).ok()? {
+        let key = ApiKey::try_from(frame.api_key).ok()?;
+        if matches!(key, ApiKey::JoinGroup | ApiKey::SyncGroup | ApiKey::Heartbeat) {
+            self.asks();
+        }
+        match key {
             ApiKey::JoinGroup => Some(Asked::Join),
             ApiKey::SyncGroup => {
                 let request: SyncGroupRequest = read(codec::decode_request(frame.clone()));
@@ -259,11 +273,21 @@ mod tests {
             ear.is_cut_off(Duration::from_secs(5))
         };
         assert!(cut_off_at(0), "it has no session yet");
+        for asked in 1..=2 {
+            seconds.store(asked, Ordering::SeqCst);
+            ear.asks();
+        }
         ear.answered(ErrorCode::NONE.0, Duration::from_secs(2));
         ear.answered(ErrorCode::NONE.0, Duration::from_secs(1));
+        assert!(!cut_off_at(7), "it was silent itself");
+        seconds.store(4, Ordering::SeqCst);
+        ear.asks();
         ear.answered(ErrorCode::NOT_COORDINATOR.0, Duration::from_secs(4));
         assert!(!cut_off_at(6) && cut_off_at(7));
-        ear.answered(ErrorCode::UNKNOWN_MEMBER_ID.0, Duration::from_secs(3));
-        assert!(cut_off_at(4));
+        ear.answered(ErrorCode::NONE.0, Duration::from_secs(4));
+        ear.answered(ErrorCode::ILLEGAL_GENERATION.0, Duration::from_secs(4));
+        assert!(!cut_off_at(7), "it goes back to the generation before");
+        ear.answered(ErrorCode::UNKNOWN_MEMBER_ID.0, Duration::from_secs(4));
+        assert!(cut_off_at(7));
     }
 }

@@ -194,11 +194,11 @@ pub(crate) async fn partitions_are_read_by_tasks_of_their_own_and_a_slow_one_hol
     let all = (0..PARTITIONS).map(|partition| TopicPartition::new(topic.as_str(), partition));
     consumer.assign(all.map(|partition| (partition, StartOffset::Beginning)));
     let mut streams = std::pin::pin!(consumer.partition_streams());
-    let slow = streams.next().await.ok_or("no stream")?;
+    let slow = streams.next().await.ok_or("no stream")??;
     assert_eq!(slow.recv().await?.offset, 0);
     let mut reading = tokio::task::JoinSet::new();
     for _ in 1..PARTITIONS {
-        let mut stream = streams.next().await.ok_or("no stream")?;
+        let mut stream = streams.next().await.ok_or("no stream")??;
         reading.spawn(async move {
             for expected in 0..EACH {
                 let record = stream.next().await.ok_or("it ended")?.map_err(|error| error.to_string())?;

@@ -3,7 +3,7 @@
 use std::io::Error;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use klamm::{
     AssignmentStrategy, Consumer, ConsumerError, ErrorCode, GroupError, NewPartitions, OffsetReset,
     TopicPartition,
@@ -178,7 +178,7 @@ pub(crate) async fn a_reader_that_waits_polls_and_one_that_keeps_a_record_too_lo
     consumer.subscribe_with([topic.as_str()], notes.clone());
     let mut streams = {
         let all = std::pin::pin!(consumer.partition_streams());
-        tokio::time::timeout(SOON, all.take(2).collect::<Vec<_>>()).await?
+        tokio::time::timeout(SOON, all.take(2).try_collect::<Vec<_>>()).await??
     };
     // The listener has a task of its own: only records wait for it, not their streams.
     until("it is assigned", || notes.len() == 1).await?;

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 
 mod chosen;
+mod passing;
 mod turns;
 
 use std::time::Duration;

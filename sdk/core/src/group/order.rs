@@ -17,8 +17,8 @@ use crate::TopicPartition;
 pub enum Attempt {
     /// Send these; none if later commits have said it all.
     Send(Offsets),
-    /// A later commit of one of the partitions is not over: look again when one is.
-    Wait,
+    /// The later commit of this number is about one of the partitions and not over: look again when it is.
+    Wait(u64),
 }
 
 /// Orders the commits of a member. Driven by calls instead of events: it waits for nothing and asks for nothing.
@@ -45,17 +45,18 @@ impl CommitOrder {
         if planted(Bug::CommitOvertakes) {
             return Attempt::Send(offsets.clone());
         }
-        let of_this = |name: &TopicPartition| offsets.contains_key(name);
-        let mut later = self.open.range(number.saturating_add(1)..);
-        if later.any(|(_, partitions)| partitions.iter().any(of_this)) {
-            return Attempt::Wait;
-        }
         let said = |name: &TopicPartition| self.acknowledged.get(name).is_some_and(|(by, _)| *by > number);
         let left: Offsets = offsets
             .iter()
             .filter(|(name, _)| !said(name))
             .map(|(name, at)| (name.clone(), at.clone()))
             .collect();
+        // The latest of them: if it is acknowledged, nobody has to wait for those between.
+        let mut later = self.open.range(number.saturating_add(1)..).rev();
+        let blocks = |(_, tried): &(&u64, &BTreeSet<_>)| left.keys().any(|name| tried.contains(name));
+        if let Some((number, _)) = later.find(blocks) {
+            return Attempt::Wait(*number);
+        }
         if let Some(partitions) = self.open.get_mut(&number) {
             partitions.extend(left.keys().cloned());
         }

@@ -89,9 +89,14 @@ impl Group {
         }
     }
 
-    /// What is done and was assigned by hand is committed, if commits are automatic. A member does so when it gives up.
+    /// What is to be committed in the background, and with automatic commits what is done, is committed of what was assigned by hand.
+    /// A member does so when it gives up.
     async fn commit_last(self: &Arc<Self>) {
-        if self.config.auto_commit.is_none() || self.is_member() {
+        if self.is_member() {
+            return;
+        }
+        self.background_commits().await;
+        if self.config.auto_commit.is_none() {
             return;
         }
         let commit = self.begin_commit();
@@ -108,8 +113,8 @@ impl Group {
         let mut machine = self.machine.lock();
         let task = machine.task.take();
         machine.replies.clear();
+        machine.behind.clear();
         drop(machine);
         drop(task);
-        self.commit_over.notify_waiters();
     }
 }

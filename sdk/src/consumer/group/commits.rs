@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use klamm_core::group::{Attempt, CommitRefusal, Event, Offsets, Refusal};
+use klamm_core::group::{Attempt, CommitRefusal, CommittedOffset, Event, Offsets, Refusal};
 use klamm_core::{Tick, TopicPartition};
 use klamm_wire::ErrorCode;
 use tokio::sync::oneshot;
@@ -32,12 +32,20 @@ pub(in crate::consumer) struct Commit {
 
 impl Drop for Commit {
     fn drop(&mut self) {
-        self.group.machine.lock().order.end(self.number);
-        self.group.commit_over.notify_waiters();
+        let machine = &mut *self.group.machine.lock();
+        machine.order.end(self.number);
+        machine.background.remove(&self.number);
+        machine.behind.remove(&self.number);
     }
 }
 
 impl Commit {
+    /// Goes on by itself: whoever gives partitions up or closes waits for it.
+    fn in_the_background(self) -> Self {
+        self.group.machine.lock().background.insert(self.number);
+        self
+    }
+
     /// Commits these, which are owned now, in attempts until `deadline`.
     pub(in crate::consumer) fn offsets(
         self,
@@ -58,7 +66,7 @@ impl Commit {
     ) -> impl Future<Output = Result<(), CommitError>> + Send + 'static {
         let tenures = self.group.tenures(&offsets);
         let begun = self.begin(&offsets, &tenures);
-        async move { self.until(offsets, tenures, deadline, begun).await }
+        async move { self.until(offsets, tenures, deadline, Some(begun)).await }
     }
 
     async fn until(
@@ -134,12 +142,11 @@ impl Commit {
     ) -> Option<Result<(), CommitRefusal>> {
         let group = &*self.group;
         let (sent, answer) = loop {
-            let mut over = std::pin::pin!(group.commit_over.notified());
-            over.as_mut().enable();
-            match begun.take().or_else(|| self.begin(offsets, tenures)) {
-                Some(Begun::Over(result)) => return result,
-                Some(Begun::Sent(sent, answer)) => break (sent, answer),
-                None => over.await,
+            match begun.take().unwrap_or_else(|| self.begin(offsets, tenures)) {
+                Begun::Over(result) => return result,
+                Begun::Sent(sent, answer) => break (sent, answer),
+                // It is dropped.
+                Begun::Waits(over) => drop(over.await),
             }
         };
         let answer = answer.await.ok()?;
@@ -153,21 +160,28 @@ impl Commit {
         Some(answer)
     }
 
-    /// Begins an attempt; `None` if it has to wait for a later commit.
-    fn begin(&self, offsets: &Offsets, tenures: &Tenures) -> Option<Begun> {
+    /// Begins an attempt.
+    fn begin(&self, offsets: &Offsets, tenures: &Tenures) -> Begun {
         let group = &*self.group;
         let now = group.shared.now();
         let machine = &mut *group.machine.lock();
         // Whoever closes drops the replies under this lock.
         if group.closed.load(Ordering::Acquire) {
-            return Some(Begun::Over(None));
+            return Begun::Over(None);
         }
         if let Some(name) = machine.passed_on(tenures) {
-            return Some(Begun::Over(Some(Err(CommitRefusal::NotOwned(name.clone())))));
+            return Begun::Over(Some(Err(CommitRefusal::NotOwned(name.clone()))));
         }
-        let Attempt::Send(left) = machine.order.attempt(self.number, offsets) else { return None };
+        let left = match machine.order.attempt(self.number, offsets) {
+            Attempt::Send(left) => left,
+            Attempt::Wait(later) => {
+                let (wake, over) = oneshot::channel();
+                machine.behind.entry(later).or_default().push(wake);
+                return Begun::Waits(over);
+            }
+        };
         if left.is_empty() {
-            return Some(Begun::Over(Some(Ok(()))));
+            return Begun::Over(Some(Ok(())));
         }
         let (reply, answer) = oneshot::channel();
         machine.attempts += 1;
@@ -175,12 +189,14 @@ impl Commit {
         machine.replies.insert(id, reply);
         machine.membership.step(now, Event::Commit(id, left.clone()), &mut machine.effects);
         group.work.notify_one();
-        Some(Begun::Sent(left, answer))
+        Begun::Sent(left, answer)
     }
 }
 
-/// An attempt that was begun.
+/// What came of beginning an attempt.
 enum Begun {
+    /// A later commit comes first; told when that is over.
+    Waits(oneshot::Receiver<()>),
     /// As [`Commit::once`] says.
     Over(Option<Result<(), CommitRefusal>>),
     /// What was sent, and where the answer comes.
@@ -188,6 +204,31 @@ enum Begun {
 }
 
 impl Machine {
+    /// These are owned from now on.
+    pub(super) fn taken_over(&mut self, partitions: &[TopicPartition]) {
+        let Self { began, membership, .. } = self;
+        began.retain(|name, _| membership.owned().contains(name));
+        began.extend(partitions.iter().map(|name| (name.clone(), None)));
+    }
+
+    /// Reading begins where the group has committed.
+    pub(super) fn begins(&mut self, found: &BTreeMap<TopicPartition, Option<CommittedOffset>>) {
+        for (name, at) in found {
+            if let Some(began @ None) = self.began.get_mut(name) {
+                *began = Some(at.as_ref().map_or(0, |at| at.offset));
+            }
+        }
+    }
+
+    /// A partition of which this was read before it was taken over, from others who have committed more.
+    fn read_before<'a>(&self, offsets: &'a Offsets) -> Option<&'a TopicPartition> {
+        let before = |(name, at): &(&TopicPartition, &CommittedOffset)| {
+            let began = self.began.get(*name).filter(|_| self.membership.owned().contains(*name));
+            began.copied().flatten().is_some_and(|began| at.offset < began)
+        };
+        offsets.iter().find(before).map(|(name, _)| name)
+    }
+
     /// A partition that is not owned any more since then, or again.
     fn passed_on<'a>(&self, tenures: &'a Tenures) -> Option<&'a TopicPartition> {
         let passed =
@@ -207,12 +248,58 @@ impl Group {
         self.begin_commit().offsets(offsets, self.api_deadline()).await
     }
 
-    /// Commits what was handed out by now; in the background if the future is not waited for.
-    pub(in crate::consumer) fn commit_positions(
+    /// Commits what was handed out by now.
+    pub(in crate::consumer) async fn commit_positions(self: &Arc<Self>) -> Result<(), CommitError> {
+        let (commit, deadline) = (self.begin_commit(), self.api_deadline());
+        commit.offsets(self.positions(), deadline).await
+    }
+
+    /// As [`Self::commit_positions`], in the background; the future tells the outcome.
+    pub(in crate::consumer) fn commit_in_passing(
         self: &Arc<Self>,
     ) -> impl Future<Output = Result<(), CommitError>> + Send + 'static + use<> {
-        let (commit, deadline) = (self.begin_commit(), self.api_deadline());
-        commit.offsets(self.positions(), deadline)
+        let (commit, deadline) = (self.begin_commit().in_the_background(), self.api_deadline());
+        let commit = commit.offsets(self.positions(), deadline);
+        if self.config.named {
+            // Or whoever closes would find nobody to wait for.
+            self.activate();
+        }
+        let (told, outcome) = oneshot::channel();
+        let commit = async move {
+            // Nobody may be waiting.
+            let _ = told.send(commit.await);
+        };
+        self.shared.client.rt().spawn(commit).detach();
+        async move { outcome.await.unwrap_or(Err(CommitError::Closed)) }
+    }
+
+    /// Commits that these records are done. What was read before others had the partition is void: they have gone on.
+    pub(in crate::consumer) async fn commit_read(
+        self: &Arc<Self>,
+        offsets: Offsets,
+    ) -> Result<(), CommitError> {
+        let passed = self.machine.lock().read_before(&offsets).cloned();
+        match passed {
+            Some(partition) => Err(CommitError::NotOwned { partition }),
+            None => self.commit(offsets).await,
+        }
+    }
+
+    /// Waits until commits that go on by themselves are over, for as long as there is time for them.
+    pub(super) async fn background_commits(&self) {
+        let over: Vec<_> = {
+            let Machine { background, behind, .. } = &mut *self.machine.lock();
+            let waits = |number: &u64| {
+                let (wake, over) = oneshot::channel();
+                behind.entry(*number).or_default().push(wake);
+                over
+            };
+            background.iter().map(waits).collect()
+        };
+        let over = futures::future::join_all(over);
+        if self.shared.client.rt().before(self.half_of_the_time(), over).await.is_none() {
+            tracing::warn!("commits that nobody waits for are not over, and are given up");
+        }
     }
 
     /// Commits what is done.
@@ -234,7 +321,7 @@ impl Group {
 
     /// Commits what is done and was not committed already.
     pub(super) fn commit_in_the_background(self: &Arc<Self>) {
-        let (commit, deadline) = (self.begin_commit(), self.api_deadline());
+        let (commit, deadline) = (self.begin_commit().in_the_background(), self.api_deadline());
         let offsets = self.done();
         self.machine.lock().order.forget(|_| true);
         if !offsets.is_empty() && self.is_active() {

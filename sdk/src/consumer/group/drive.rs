@@ -77,8 +77,10 @@ pub(super) async fn drive(group: Arc<Group>) {
                 // A leader's choice is compared with the topics as they are now.
                 driver.look();
                 if let Some(event) = event {
-                    if matches!(event, Event::Led(..)) {
-                        driver.keep_at = Tick::ZERO;
+                    match event {
+                        Event::Led(..) => driver.keep_at = Tick::ZERO,
+                        Event::Committed(id, _) => drop(driver.commits.remove(&id)),
+                        _ => {}
                     }
                     driver.group.step(event);
                 }
@@ -225,7 +227,6 @@ impl Driver {
                 let shared = self.group.shared.clone();
                 let told = shared.commits.listens().then(|| offsets.clone());
                 let (hold, recalled) = oneshot::channel::<()>();
-                self.commits.retain(|_, commit| !commit.is_closed());
                 self.commits.insert(id, hold);
                 let commit = async move {
                     let answer = tokio::select! {
@@ -253,11 +254,18 @@ impl Driver {
             }
             Effect::Adopt(assignor, assignment, generation) => self.adopt(&assignor, &assignment, generation),
             Effect::Add(partitions) => {
-                self.group.machine.lock().order.forget(|name| partitions.contains(name));
+                {
+                    let machine = &mut *self.group.machine.lock();
+                    machine.order.forget(|name| partitions.contains(name));
+                    machine.taken_over(&partitions);
+                }
                 self.group.shared.add(partitions);
             }
             Effect::Stop(partitions) => self.group.shared.stop(&partitions),
-            Effect::Start(found) => self.group.shared.begin(found),
+            Effect::Start(found) => {
+                self.group.machine.lock().begins(&found);
+                self.group.shared.begin(found);
+            }
             Effect::Tell(id, call) => {
                 let told = tell(self.group.clone(), id, call);
                 self.calls.insert(id, self.group.shared.client.rt().spawn(told));
@@ -347,6 +355,7 @@ impl Driver {
 async fn tell(group: Arc<Group>, id: u64, call: Call) {
     let listener = group.machine.lock().listener.clone();
     if let Call::Revoked(partitions, _) = &call {
+        group.background_commits().await;
         commit_what_goes(&group, partitions).await;
     }
     if let Some(listener) = listener {

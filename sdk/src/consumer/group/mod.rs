@@ -96,6 +96,12 @@ struct Machine {
     /// Attempts at commits so far.
     attempts: u64,
     order: CommitOrder,
+    /// Dropped to wake the commits that wait for the one of this number.
+    behind: BTreeMap<u64, Vec<oneshot::Sender<()>>>,
+    /// Commits that go on though nobody waits for them.
+    background: BTreeSet<u64>,
+    /// Owned partitions, and where the group had committed when they were taken over; none before that is known.
+    began: BTreeMap<TopicPartition, Option<i64>>,
     closing: Option<Closing>,
     listener: Option<Arc<dyn RebalanceListener>>,
     /// Topics subscribed to by name.
@@ -123,8 +129,6 @@ pub(super) struct Group {
     work: Notify,
     /// Wakes whoever waits for the membership to end.
     ended: Notify,
-    /// Wakes commits that wait for later ones.
-    commit_over: Notify,
     closed: AtomicBool,
     /// Calls for records that wait at this moment.
     waiting: AtomicUsize,
@@ -185,6 +189,9 @@ impl Group {
             replies: BTreeMap::new(),
             attempts: 0,
             order: CommitOrder::default(),
+            behind: BTreeMap::new(),
+            background: BTreeSet::new(),
+            began: BTreeMap::new(),
             closing: None,
             listener: None,
             topics: BTreeSet::new(),
@@ -199,7 +206,6 @@ impl Group {
             machine: Ordered::new(Rank::Group, machine),
             work: Notify::new(),
             ended: Notify::new(),
-            commit_over: Notify::new(),
             closed: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             stalled: AtomicBool::new(false),
@@ -375,6 +381,7 @@ impl Group {
         to: StartOffset,
     ) -> Result<(), ConsumerError> {
         self.shared.seek(partition, to)?;
+        self.machine.lock().began.remove(partition);
         match to {
             StartOffset::Committed => self.want(partition),
             _ => Ok(()),

@@ -245,13 +245,13 @@ async fn each_assigned_partition_gets_a_stream_now_and_later() {
     let mut streams = std::pin::pin!(consumer.partition_streams());
     assert!(streams.next().now_or_never().is_none());
     assign_both(&consumer);
-    let first = streams.next().await.unwrap();
-    let second = streams.next().await.unwrap();
+    let first = streams.next().await.unwrap().unwrap();
+    let second = streams.next().await.unwrap().unwrap();
     assert_eq!((first.topic_partition(), second.topic_partition()), (&tp(0), &tp(1)));
     assert_eq!(second.recv().await.unwrap().offset, 0);
     assert!(streams.next().now_or_never().is_none());
     drop(second);
-    let again = streams.next().await.unwrap();
+    let again = streams.next().await.unwrap().unwrap();
     assert_eq!(again.recv().await.unwrap().offset, 1, "offered again, where it stood");
     consumer.close().await.unwrap();
     assert!(streams.next().await.is_none());

@@ -21,7 +21,7 @@ fn a_later_commit_that_is_acknowledged_speaks_for_an_earlier_one() {
     let (old, new) = (offsets([(0, 10), (1, 10)]), offsets([(0, 5)]));
     assert_eq!(order.attempt(first, &old), Attempt::Send(old.clone()), "nothing later was tried yet");
     assert_eq!(order.attempt(second, &new), Attempt::Send(new.clone()));
-    assert_eq!(order.attempt(first, &old), Attempt::Wait);
+    assert_eq!(order.attempt(first, &old), Attempt::Wait(second));
     order.acknowledged(second, &new);
     order.end(second);
     assert_eq!(order.attempt(first, &old), Attempt::Send(offsets([(1, 10)])), "only what is not said yet");
@@ -35,9 +35,22 @@ fn a_later_commit_that_is_given_up_lets_an_earlier_one_go_on() {
     let (first, second) = (order.begin(), order.begin());
     let old = offsets([(0, 10)]);
     order.attempt(second, &offsets([(0, 20)]));
-    assert_eq!(order.attempt(first, &old), Attempt::Wait);
+    assert_eq!(order.attempt(first, &old), Attempt::Wait(second));
     order.end(second);
     assert_eq!(order.attempt(first, &old), Attempt::Send(old));
+}
+
+/// Goal: a thousand commits that were refused while the coordinator was away cost no more than their number.
+#[test]
+fn an_earlier_commit_waits_for_the_latest_one_and_for_nobody_once_all_is_said() {
+    let mut order = CommitOrder::default();
+    let [first, second, third] = std::array::from_fn(|_| order.begin());
+    let of = |at| offsets([(0, at)]);
+    order.attempt(second, &of(20));
+    assert_eq!(order.attempt(third, &of(30)), Attempt::Send(of(30)));
+    assert_eq!(order.attempt(first, &of(10)), Attempt::Wait(third));
+    order.acknowledged(second, &of(20));
+    assert_eq!(order.attempt(first, &of(10)), Attempt::Send(Offsets::new()), "the second was said");
 }
 
 #[test]
@@ -87,7 +100,13 @@ fn live(seed: u64) {
         let commit = &mut open[at];
         match commit.sent.take() {
             None => match order.attempt(commit.number, &commit.offsets) {
-                Attempt::Wait => assert!(open.len() > 1, "nobody to wait for"),
+                Attempt::Wait(later) => {
+                    let number = commit.number;
+                    assert!(
+                        number < later && open.iter().any(|other| other.number == later),
+                        "waits for nobody"
+                    );
+                }
                 Attempt::Send(left) if left.is_empty() => order.end(open.remove(at).number),
                 Attempt::Send(left) => {
                     for name in left.keys() {

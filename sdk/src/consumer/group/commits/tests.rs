@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use klamm_core::assign::Assignment;
 use klamm_core::consumer::StartOffset;
-use klamm_core::group::{CommittedOffset, Effect, JoinAnswer, Joined};
+use klamm_core::group::{Effect, JoinAnswer, Joined};
 
 use super::*;
 use crate::consumer::Consumer;
@@ -26,6 +26,15 @@ async fn by_hand(auto_commit: bool) -> Consumer {
         assert_eq!(consumer.recv().await.unwrap().offset, expected);
     }
     consumer
+}
+
+impl Group {
+    fn commit_at(
+        self: &Arc<Self>,
+        offset: i64,
+    ) -> impl Future<Output = Result<(), CommitError>> + Send + 'static {
+        self.begin_commit().offsets([(tp(0), offset.into())].into(), self.api_deadline())
+    }
 }
 
 impl Machine {
@@ -78,6 +87,40 @@ async fn without_automatic_commits_nothing_is_committed_on_subscribing() {
     consumer.subscribe(["t"]);
     consumer.shared.client.rt().sleep(5 * S).await;
     assert_eq!(consumer.group.machine.lock().attempts, 0);
+}
+
+/// Goal: commits that pile up while the coordinator is away wake each other neither then nor one after another in the end.
+#[tokio::test(start_paused = true)]
+async fn commits_that_pile_up_wait_for_the_last_one_and_are_over_with_it() {
+    const COMMITS: usize = 100;
+    let consumer = by_hand(false).await;
+    let group = &consumer.group;
+    let commit = |at: usize| group.commit_at(at as i64);
+    let mut commits: Vec<_> = (1..=COMMITS).map(|at| consumer.shared.client.rt().spawn(commit(at))).collect();
+    consumer.shared.client.rt().sleep(Duration::from_millis(1)).await;
+    let answer = |result: Result<(), CommitRefusal>| {
+        let replies = std::mem::take(&mut group.machine.lock().replies);
+        let count = replies.len();
+        for reply in replies.into_values() {
+            reply.send(result.clone()).unwrap();
+        }
+        count
+    };
+    assert_eq!(answer(Err(CommitRefusal::Later(Refusal::NoAnswer))), COMMITS);
+    let behind = || {
+        let waiting = &group.machine.lock().behind;
+        waiting.iter().map(|(number, waits)| (*number, waits.len())).collect::<Vec<_>>()
+    };
+    consumer.shared.client.rt().sleep(S).await;
+    assert_eq!(behind(), [(COMMITS as u64, COMMITS - 1)]);
+    drop(commits.remove(50));
+    consumer.shared.client.rt().sleep(S).await;
+    assert_eq!(behind(), [(COMMITS as u64, COMMITS - 1)], "nobody looked again");
+    assert_eq!(answer(Ok(())), 1, "the last one was tried alone");
+    for commit in commits {
+        commit.await.unwrap().unwrap();
+    }
+    assert!(behind().is_empty() && group.machine.lock().replies.is_empty());
 }
 
 /// Closing sets the flag, and then drops whoever waits for an answer, under the lock.

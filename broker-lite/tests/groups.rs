@@ -337,3 +337,20 @@ async fn a_restarted_cluster_of_one_broker_remembers_its_groups() {
     let synced = patiently(&cluster, 4, &sync(&id, 1, ""), |answer| answer.error_code).await;
     assert_eq!(&synced.assignment[..], b"mine");
 }
+
+/// Goal: what groups commit does not hang on fewer brokers for good because one was down when the first group came.
+#[tokio::test(start_paused = true)]
+async fn the_offsets_topic_has_a_replica_on_a_broker_that_is_down_when_it_comes_into_being() {
+    let cluster = cluster(3).await;
+    cluster.create_topic("witness", 1, 3, &[]).await.unwrap();
+    cluster.kill(3).unwrap();
+    cluster.until_isr("witness", 0, |isr| isr.len() == 2).await;
+    must_commit(&cluster, &commit("", -1, 0, 5)).await;
+    for partition in 0..5 {
+        assert_eq!(cluster.isr_of(OFFSETS, partition).len(), 2);
+    }
+    cluster.restart(3).await.unwrap();
+    for partition in 0..5 {
+        cluster.until_isr(OFFSETS, partition, |isr| isr.len() == 3).await;
+    }
+}

@@ -11,14 +11,14 @@ use crate::api::create_internal;
 use crate::broker::Broker;
 
 /// Has the topic created behind whoever asks, unless that is under way already. As Kafka's, but for the number of
-/// replicas, which is at most that of the brokers.
+/// replicas, which is at most that of the brokers that are registered, also of those that are down.
 pub(crate) fn create(broker: &Arc<Broker>) {
     let name = TopicName(StrBytes::from_static_str(TOPIC));
     if !broker.creating.lock().insert(name.clone()) {
         return;
     }
     let setting = |name: &str, default: i64| broker.config.int(name).unwrap_or(default);
-    let brokers = broker.image(|image| image.live_brokers().count());
+    let brokers = broker.image(|image| image.brokers().len());
     let replicas = setting("offsets.topic.replication.factor", 3);
     let replicas = replicas.min(i64::try_from(brokers).unwrap_or(i64::MAX)).max(1);
     let config = |name: &'static str, value: String| {

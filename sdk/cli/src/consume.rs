@@ -313,9 +313,11 @@ impl Reading {
             ends.open.extend(found.map_err(|error| Failure::Failed(error.to_string()))?);
         }
         let open: Vec<_> = ends.open.iter().map(|(partition, end)| (partition.clone(), *end)).collect();
-        for (partition, end) in open {
-            // Where it begins may not be known yet.
-            let position = tokio::time::timeout(LOOK_AGAIN, self.consumer.position(&partition)).await;
+        // Where some begin may not be known yet.
+        let positions = open.iter().map(|(partition, _)| self.consumer.position(partition));
+        let positions = positions.map(|position| tokio::time::timeout(LOOK_AGAIN, position));
+        let positions = futures::future::join_all(positions).await;
+        for ((partition, end), position) in open.into_iter().zip(positions) {
             if position.is_ok_and(|position| position.is_ok_and(|position| position >= end)) {
                 ends.open.remove(&partition);
                 ends.reached.push(partition);

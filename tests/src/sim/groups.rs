@@ -196,6 +196,22 @@ async fn grow(
     Ok(())
 }
 
+/// Waits until whoever has a partition is done with all of it.
+async fn until_done(
+    world: &World,
+    ends: &[Vec<i64>],
+    members: &mut JoinSet<Result<(), String>>,
+) -> Result<(), String> {
+    while !world.workers.is_done(ends) {
+        // Members end only when they fail.
+        if let Some(ended) = members.try_join_next() {
+            ended.map_err(|error| error.to_string())??;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
 /// Waits until everything is sent, worked on and committed, and every member is closed.
 async fn settle(
     world: &World,
@@ -210,14 +226,21 @@ async fn settle(
     for shared in topics {
         ends.push(come_to_rest(cluster, shared).await);
     }
-    while !world.workers.is_done(&ends) {
-        // Members end only when they fail.
-        if let Some(ended) = members.try_join_next() {
-            ended.map_err(|error| error.to_string())??;
+    until_done(world, &ends, members).await?;
+    // Every other one closes when nothing disturbs anybody any more: then nothing is excused.
+    if world.sim.seed_for("closing") % 2 == 0 {
+        for partition in 0..world.grouping.coordinators {
+            cluster
+                .until_isr("__consumer_offsets", partition as i32, |isr| isr.len() == BROKERS as usize)
+                .await;
         }
-        sleep(Duration::from_millis(50)).await;
+        let sessions = world.grouping.groups.iter().map(|plan| plan.session_ms.max(plan.max_poll_ms));
+        sleep(2 * Duration::from_millis(sessions.max().unwrap_or_default())).await;
+        until_done(world, &ends, members).await?;
+        world.workers.close_at_rest();
+    } else {
+        world.workers.over.store(true, Ordering::SeqCst);
     }
-    world.workers.over.store(true, Ordering::SeqCst);
     all(members).await?;
     for shared in topics {
         until_led(cluster, shared).await;

@@ -9,6 +9,7 @@
 mod accumulating;
 mod acknowledging;
 mod administering;
+mod assigning;
 mod changing;
 mod committing;
 mod configuring;
@@ -112,6 +113,10 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     storing::an_offset_of_a_topic_that_was_created_anew_is_not_believed[CreateTopics, KeepRecords],
     storing::a_stored_leader_epoch_tells_that_the_log_was_truncated[CreateTopics, KeepRecords],
     storing::a_store_that_cannot_load_leaves_the_assignment_as_it_was[KeepRecords],
+    assigning::an_assignor_of_ones_own_shares_out_what_it_likes_and_hears_what_came[Groups],
+    assigning::members_change_over_to_another_assignor_one_by_one[Groups, KeepRecords],
+    assigning::a_member_too_many_gets_nothing_stays_and_takes_over[Groups, KeepRecords],
+    assigning::who_names_no_group_is_a_member_of_the_group_default[Groups, KeepRecords],
     grouping::two_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
     grouping::cooperative_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],
     grouping::a_group_outlives_its_coordinator[Groups, KeepRecords, Replicate, Kill],

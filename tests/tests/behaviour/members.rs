@@ -38,7 +38,9 @@ pub(crate) fn builder(backend: &Backend, group: &str) -> Result<ConsumerBuilder,
     Ok(Consumer::builder()
         .client(&backend.client()?)
         .group_id(group)
-        .auto_offset_reset(OffsetReset::Earliest))
+        .auto_offset_reset(OffsetReset::Earliest)
+        // How soon a member hears of a rebalance.
+        .heartbeat_interval_ms(Duration::from_millis(300)))
 }
 
 impl Member {

@@ -7,7 +7,7 @@
 //!                     ▲  give up what     (leader only)             revoke, then     │
 //!                     │  must be given up                           assign           │
 //!                     └── rebalance, other topics, lost, coordinator moved ◀─────────┘
-//! Stalled: not polled in time, left. Failed: cannot go on. Both begin again with the next poll or subscribe.
+//! Stalled: not polled in time, left; begins again with the next poll. Failed: cannot go on; begins again with the next subscribe.
 //! ```
 //!
 //! A request that waits for the coordinator is told by a ticket; the answer to any other is ignored.

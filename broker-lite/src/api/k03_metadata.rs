@@ -8,6 +8,7 @@ use broker_lite_core::metadata::{Image, PartitionRegistration, Topic};
 use klamm_wire::ErrorCode;
 use klamm_wire::codec::{decode_request, decode_response, encode_request};
 use klamm_wire::messages::create_topics_request::CreatableTopic;
+use klamm_wire::messages::create_topics_response::CreatableTopicResult;
 use klamm_wire::messages::metadata_request::MetadataRequestTopic;
 use klamm_wire::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -98,31 +99,49 @@ async fn create(broker: &Broker, names: Vec<TopicName>) {
     create_marked(broker, names.iter().map(topic).collect()).await;
 }
 
-/// Creates a topic of the cluster's own, which is marked as being created.
+/// Creates a topic of the cluster's own, which is marked as being created, with as many replicas as that says or, where there are
+/// fewer brokers, as many as there are. How many are registered, the controller knows; what this broker has been told may be old.
 pub(crate) async fn create_internal(broker: &Broker, topic: CreatableTopic) {
-    create_marked(broker, vec![topic]).await;
+    let names = [topic.name.clone()];
+    for replicas in (1..=topic.replication_factor).rev() {
+        let codes = ask_to_create(broker, vec![topic.clone().with_replication_factor(replicas)]).await;
+        if !codes.contains(&ErrorCode::INVALID_REPLICATION_FACTOR) {
+            break;
+        }
+    }
+    unmark(broker, &names);
 }
 
 /// Creates topics that are marked as being created, and takes the marks away.
 async fn create_marked(broker: &Broker, topics: Vec<CreatableTopic>) {
     let names: Vec<_> = topics.iter().map(|topic| topic.name.clone()).collect();
+    ask_to_create(broker, topics).await;
+    unmark(broker, &names);
+}
+
+fn unmark(broker: &Broker, names: &[TopicName]) {
+    let mut creating = broker.creating.lock();
+    for name in names {
+        creating.remove(name);
+    }
+}
+
+/// What came of each, if the controller has answered.
+async fn ask_to_create(broker: &Broker, topics: Vec<CreatableTopic>) -> Vec<ErrorCode> {
     let request = CreateTopicsRequest::default()
         .with_topics(topics)
         .with_timeout_ms(i32::try_from(AUTO_CREATE_TIMEOUT.as_millis()).unwrap_or(i32::MAX));
-    if let Ok(frame) = encode_request(CREATE_TOPICS_VERSION, &request) {
-        let answer = broker.ask_controller("auto-create", GivenUp::WhenDoubted, frame).await;
-        let response = answer.ok().and_then(|frame| decode_response::<CreateTopicsRequest>(frame).ok());
-        for topic in response.unwrap_or_default().topics {
-            let code = ErrorCode(topic.error_code);
-            if !matches!(code, ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS) {
-                tracing::info!(broker = broker.id(), topic = %topic.name.0, %code, "not created by being asked for");
-            }
+    let Ok(frame) = encode_request(CREATE_TOPICS_VERSION, &request) else { return Vec::new() };
+    let answer = broker.ask_controller("auto-create", GivenUp::WhenDoubted, frame).await;
+    let response = answer.ok().and_then(|frame| decode_response::<CreateTopicsRequest>(frame).ok());
+    let told = |topic: CreatableTopicResult| {
+        let code = ErrorCode(topic.error_code);
+        if !matches!(code, ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS) {
+            tracing::info!(broker = broker.id(), topic = %topic.name.0, %code, "not created by being asked for");
         }
-    }
-    let mut creating = broker.creating.lock();
-    for name in &names {
-        creating.remove(name);
-    }
+        code
+    };
+    response.unwrap_or_default().topics.into_iter().map(told).collect()
 }
 
 pub(super) fn live_leader(image: &Image, partition: &PartitionRegistration) -> Option<i32> {

@@ -18,9 +18,7 @@ pub(crate) fn create(broker: &Arc<Broker>) {
         return;
     }
     let setting = |name: &str, default: i64| broker.config.int(name).unwrap_or(default);
-    let brokers = broker.image(|image| image.brokers().len());
     let replicas = setting("offsets.topic.replication.factor", 3);
-    let replicas = replicas.min(i64::try_from(brokers).unwrap_or(i64::MAX)).max(1);
     let config = |name: &'static str, value: String| {
         CreatableTopicConfig::default()
             .with_name(StrBytes::from_static_str(name))

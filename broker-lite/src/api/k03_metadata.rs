@@ -103,13 +103,25 @@ async fn create(broker: &Broker, names: Vec<TopicName>) {
 /// fewer brokers, as many as there are. How many are registered, the controller knows; what this broker has been told may be old.
 pub(crate) async fn create_internal(broker: &Broker, topic: CreatableTopic) {
     let names = [topic.name.clone()];
-    for replicas in (1..=topic.replication_factor).rev() {
-        let codes = ask_to_create(broker, vec![topic.clone().with_replication_factor(replicas)]).await;
-        if !codes.contains(&ErrorCode::INVALID_REPLICATION_FACTOR) {
-            break;
+    let mut replicas = topic.replication_factor;
+    loop {
+        let told = ask_to_create(broker, vec![topic.clone().with_replication_factor(replicas)]).await;
+        let fewer = told.iter().find_map(|(code, reason)| brokers_there_are(*code, reason.as_deref()?));
+        match fewer.filter(|fewer| (1..replicas).contains(fewer)) {
+            Some(fewer) => replicas = fewer,
+            None => break,
         }
     }
     unmark(broker, &names);
+}
+
+/// How many brokers there are, if too many replicas were refused; the answer has it in its text alone
+/// ([`PlacementError::TooFewBrokers`](broker_lite_core::placement::PlacementError::TooFewBrokers)).
+fn brokers_there_are(code: ErrorCode, reason: &str) -> Option<i16> {
+    let (_, count) = reason
+        .rsplit_once("registered brokers, ")
+        .filter(|_| code == ErrorCode::INVALID_REPLICATION_FACTOR)?;
+    count.parse().ok()
 }
 
 /// Creates topics that are marked as being created, and takes the marks away.
@@ -126,8 +138,8 @@ fn unmark(broker: &Broker, names: &[TopicName]) {
     }
 }
 
-/// What came of each, if the controller has answered.
-async fn ask_to_create(broker: &Broker, topics: Vec<CreatableTopic>) -> Vec<ErrorCode> {
+/// What came of each and why, if the controller has answered.
+async fn ask_to_create(broker: &Broker, topics: Vec<CreatableTopic>) -> Vec<(ErrorCode, Option<String>)> {
     let request = CreateTopicsRequest::default()
         .with_topics(topics)
         .with_timeout_ms(i32::try_from(AUTO_CREATE_TIMEOUT.as_millis()).unwrap_or(i32::MAX));
@@ -139,7 +151,7 @@ async fn ask_to_create(broker: &Broker, topics: Vec<CreatableTopic>) -> Vec<Erro
         if !matches!(code, ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS) {
             tracing::info!(broker = broker.id(), topic = %topic.name.0, %code, "not created by being asked for");
         }
-        code
+        (code, topic.error_message.map(|reason| reason.to_string()))
     };
     response.unwrap_or_default().topics.into_iter().map(told).collect()
 }

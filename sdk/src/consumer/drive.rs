@@ -121,6 +121,7 @@ impl Task {
             }
             Effect::Recreated { partition, offset } => {
                 self.shared.recreated.lock().insert(partition.clone());
+                self.shared.went_back.lock().insert(partition.clone());
                 let TopicPartition { topic, partition } = partition;
                 tracing::warn!(
                     topic = &*topic,

@@ -598,7 +598,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
             if shared.is_closed() {
                 return Err(ConsumerError::Closed);
             }
-            if let Some(error) = shared.unstash() {
+            if let Some(error) = shared.unstash(|_| true) {
                 return Err(error);
             }
             if shared.client.rt().before(deadline, arrived).await.is_none() {
@@ -719,7 +719,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
                 if shared.is_closed() {
                     return None;
                 }
-                if let Some(error) = shared.unstash() {
+                if let Some(error) = shared.unstash(|error| matches!(error, ConsumerError::Group { .. })) {
                     return Some((Err(error), consumer));
                 }
                 match shared.undivided().map(|partition| consumer.partition_stream(&partition)) {

@@ -124,6 +124,8 @@ pub(super) struct Shared {
     closed: AtomicBool,
     /// Partitions whose topics were created again since somebody looked: what was committed of them counts no more.
     pub(super) recreated: Mutex<BTreeSet<TopicPartition>>,
+    /// Partitions whose log was cut, or is another one, since reading began: what was read before may be read again.
+    pub(super) went_back: Mutex<BTreeSet<TopicPartition>>,
     /// Streams so far.
     streams: AtomicU64,
     /// Bits of the tasks that may have records of the common lane ([`Caller::bit`]), once partitions are read for themselves: whoever
@@ -199,6 +201,7 @@ impl Shared {
             labels: Mutex::default(),
             closed: AtomicBool::new(false),
             recreated: Mutex::default(),
+            went_back: Mutex::default(),
             streams: AtomicU64::new(0),
             tasks: AtomicU64::new(0),
         }
@@ -525,6 +528,7 @@ impl Shared {
 
     /// What was fetched of a partition from the offset on is not in its log any more: nothing of it is handed out or committed.
     pub(super) fn void(&self, partition: &TopicPartition, from: i64) {
+        self.went_back.lock().insert(partition.clone());
         self.with_readers(partition, |reader, before| {
             let generation = self.machine().fetcher.generation(partition);
             let stale = |open: &mut ChunkReader| {
@@ -579,9 +583,9 @@ impl Shared {
         self.common.reader.lock().stashed = Some(error);
     }
 
-    /// Takes the error that was kept for the next call.
-    pub(super) fn unstash(&self) -> Option<ConsumerError> {
-        self.common.reader.lock().stashed.take()
+    /// Takes the error that was kept for the next call, if it is one of these.
+    pub(super) fn unstash(&self, wanted: impl Fn(&ConsumerError) -> bool) -> Option<ConsumerError> {
+        self.common.reader.lock().stashed.take_if(|error| wanted(error))
     }
 
     /// Whoever asks is done with what it got before, and gets nothing.

@@ -228,7 +228,7 @@ async fn settle(
     }
     until_done(world, &ends, members).await?;
     // Every other one closes when nothing disturbs anybody any more: then nothing is excused.
-    if world.sim.seed_for("closing") % 2 == 0 {
+    if world.sim.seed_for("closing").is_multiple_of(2) {
         for partition in 0..world.grouping.coordinators {
             cluster
                 .until_isr("__consumer_offsets", partition as i32, |isr| isr.len() == BROKERS as usize)

@@ -79,9 +79,11 @@ impl Ear {
     fn answered(&self, error: i16, asked_at: Duration) {
         let good = &mut self.contact.lock().good;
         match ErrorCode(error) {
-            ErrorCode::NONE => *good = (*good).max(Some(asked_at)),
+            ErrorCode::NONE | ErrorCode::REBALANCE_IN_PROGRESS => *good = (*good).max(Some(asked_at)),
             // One whose generation is not known may go back to the one before.
-            ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::FENCED_INSTANCE_ID => *good = None,
+            ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::FENCED_INSTANCE_ID if *good <= Some(asked_at) => {
+                *good = None;
+            }
             _ => {}
         }
     }

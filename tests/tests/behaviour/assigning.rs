@@ -67,8 +67,14 @@ pub(crate) async fn an_assignor_of_ones_own_shares_out_what_it_likes_and_hears_w
     .await?;
     heavy.consumer.close().await?;
     until("the other one has it again", || light.partitions().len() == 4).await?;
-    assert_eq!(*light_given.lock().expect("no panic"), [4, 0, 4]);
-    assert_eq!(*heavy_given.lock().expect("no panic"), [4]);
+    // There may be more rebalances, and nothing at first.
+    let changes = |given: &Given| {
+        let mut given = given.lock().expect("no panic").clone();
+        given.dedup();
+        given.into_iter().skip_while(|count| *count == 0).collect::<Vec<_>>()
+    };
+    assert_eq!(changes(&light_given), [4, 0, 4]);
+    assert_eq!(changes(&heavy_given)[..1], [4]);
     light.consumer.close().await?;
     Ok(())
 }

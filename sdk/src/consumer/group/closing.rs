@@ -62,6 +62,7 @@ impl Group {
             machine.closing = Some(Closing { by, over: over.clone() });
             over
         };
+        self.hurry.notify_waiters();
         let group = self.clone();
         let closing = async move {
             group.commit_last().await;
@@ -83,9 +84,30 @@ impl Group {
     pub(super) fn half_of_the_time(&self) -> Tick {
         let now = self.shared.now();
         let half = now.saturating_add(self.config.max_poll / 2);
-        match &self.machine.lock().closing {
-            Some(Closing { by, .. }) => half.min(now.saturating_add(by.saturating_sub(now) / 2)),
-            None => half,
+        let machine = self.machine.lock();
+        let closed_by = machine.closing.as_ref().map(|closing| closing.by);
+        let by = closed_by.into_iter().chain(machine.unsubscribed_by).min();
+        by.map_or(half, |by| half.min(now.saturating_add(by.saturating_sub(now) / 2)))
+    }
+
+    /// Waits for something until then, or for half of the time that is left once less is left than there was.
+    pub(super) async fn in_half_of_the_time<T>(
+        &self,
+        until: Tick,
+        wanted: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut wanted = std::pin::pin!(wanted);
+        let mut until = until;
+        loop {
+            let mut hurry = std::pin::pin!(self.hurry.notified());
+            hurry.as_mut().enable();
+            until = until.min(self.half_of_the_time());
+            tokio::select! {
+                biased;
+                done = &mut wanted => return Some(done),
+                () = self.shared.client.rt().sleep_until(until) => return None,
+                () = hurry => {}
+            }
         }
     }
 
@@ -95,14 +117,15 @@ impl Group {
         if self.is_member() {
             return;
         }
-        self.background_commits().await;
+        let half = self.half_of_the_time();
+        self.background_commits(half, |_| true).await;
         if self.config.auto_commit.is_none() {
             return;
         }
         let commit = self.begin_commit();
         let done = self.done();
         if !done.is_empty()
-            && let Err(error) = commit.offsets(done, self.half_of_the_time()).await
+            && let Err(error) = commit.offsets(done, half).await
         {
             tracing::warn!(%error, "positions not committed before closing");
         }

@@ -40,9 +40,9 @@ impl Drop for Commit {
 }
 
 impl Commit {
-    /// Goes on by itself: whoever gives partitions up or closes waits for it.
-    fn in_the_background(self) -> Self {
-        self.group.machine.lock().background.insert(self.number);
+    /// Goes on by itself: whoever gives partitions of it up or closes waits for it.
+    fn in_the_background(self, offsets: &Offsets) -> Self {
+        self.group.machine.lock().background.insert(self.number, offsets.keys().cloned().collect());
         self
     }
 
@@ -204,31 +204,6 @@ enum Begun {
 }
 
 impl Machine {
-    /// These are owned from now on.
-    pub(super) fn taken_over(&mut self, partitions: &[TopicPartition]) {
-        let Self { began, membership, .. } = self;
-        began.retain(|name, _| membership.owned().contains(name));
-        began.extend(partitions.iter().map(|name| (name.clone(), None)));
-    }
-
-    /// Reading begins where the group has committed.
-    pub(super) fn begins(&mut self, found: &BTreeMap<TopicPartition, Option<CommittedOffset>>) {
-        for (name, at) in found {
-            if let Some(began @ None) = self.began.get_mut(name) {
-                *began = Some(at.as_ref().map_or(0, |at| at.offset));
-            }
-        }
-    }
-
-    /// A partition of which this was read before it was taken over, from others who have committed more.
-    fn read_before<'a>(&self, offsets: &'a Offsets) -> Option<&'a TopicPartition> {
-        let before = |(name, at): &(&TopicPartition, &CommittedOffset)| {
-            let began = self.began.get(*name).filter(|_| self.membership.owned().contains(*name));
-            began.copied().flatten().is_some_and(|began| at.offset < began)
-        };
-        offsets.iter().find(before).map(|(name, _)| name)
-    }
-
     /// A partition that is not owned any more since then, or again.
     fn passed_on<'a>(&self, tenures: &'a Tenures) -> Option<&'a TopicPartition> {
         let passed =
@@ -258,8 +233,9 @@ impl Group {
     pub(in crate::consumer) fn commit_in_passing(
         self: &Arc<Self>,
     ) -> impl Future<Output = Result<(), CommitError>> + Send + 'static + use<> {
-        let (commit, deadline) = (self.begin_commit().in_the_background(), self.api_deadline());
-        let commit = commit.offsets(self.positions(), deadline);
+        let (commit, deadline) = (self.begin_commit(), self.api_deadline());
+        let positions = self.positions();
+        let commit = commit.in_the_background(&positions).offsets(positions, deadline);
         if self.config.named {
             // Or whoever closes would find nobody to wait for.
             self.activate();
@@ -278,27 +254,63 @@ impl Group {
         self: &Arc<Self>,
         offsets: Offsets,
     ) -> Result<(), CommitError> {
-        let passed = self.machine.lock().read_before(&offsets).cloned();
-        match passed {
+        match self.read_before(&offsets) {
             Some(partition) => Err(CommitError::NotOwned { partition }),
             None => self.commit(offsets).await,
         }
     }
 
-    /// Waits until commits that go on by themselves are over, for as long as there is time for them.
-    pub(super) async fn background_commits(&self) {
+    /// Reading begins where the group has committed.
+    pub(super) fn begins(&self, found: &BTreeMap<TopicPartition, Option<CommittedOffset>>) {
+        self.shared.went_back.lock().retain(|name| !found.contains_key(name));
+        let Machine { membership, began, .. } = &mut *self.machine.lock();
+        began.retain(|name, (since, _)| membership.tenure(name) == Some(*since));
+        for (name, at) in found {
+            if let Some(tenure) = membership.tenure(name) {
+                // It may have been sought before.
+                began.entry(name.clone()).or_insert((tenure, Some(at.as_ref().map_or(0, |at| at.offset))));
+            }
+        }
+    }
+
+    /// A partition of which this was read before it was taken over, from others who have committed more: nothing was read since, or only
+    /// what lies behind.
+    fn read_before(&self, offsets: &Offsets) -> Option<TopicPartition> {
+        for (name, at) in offsets {
+            let position = self.shared.position(name).flatten();
+            let elsewhere = self.shared.went_back.lock().contains(name);
+            let Machine { membership, began, .. } = &mut *self.machine.lock();
+            let Some(tenure) = membership.tenure(name) else { continue };
+            let Some((_, began)) = began.get_mut(name).filter(|(since, _)| *since == tenure) else {
+                return Some(name.clone());
+            };
+            // Or the log has lost its end, or is another one: what lies before is read again.
+            began.take_if(|began| elsewhere || position.is_some_and(|position| position < *began));
+            if began.is_some_and(|began| at.offset < began) {
+                return Some(name.clone());
+            }
+        }
+        None
+    }
+
+    /// Waits until commits of these that go on by themselves are over, at most until then.
+    pub(super) async fn background_commits(&self, until: Tick, of: impl Fn(&TopicPartition) -> bool) {
         let over: Vec<_> = {
             let Machine { background, behind, .. } = &mut *self.machine.lock();
-            let waits = |number: &u64| {
+            let concerned = background.iter().filter(|(_, partitions)| partitions.iter().any(&of));
+            let waits = |(number, _): (&u64, _)| {
                 let (wake, over) = oneshot::channel();
                 behind.entry(*number).or_default().push(wake);
                 over
             };
-            background.iter().map(waits).collect()
+            concerned.map(waits).collect()
         };
+        if over.is_empty() {
+            return;
+        }
         let over = futures::future::join_all(over);
-        if self.shared.client.rt().before(self.half_of_the_time(), over).await.is_none() {
-            tracing::warn!("commits that nobody waits for are not over, and are given up");
+        if self.in_half_of_the_time(until, over).await.is_none() {
+            tracing::warn!("commits in the background are not over when their partitions are given up");
         }
     }
 
@@ -321,8 +333,9 @@ impl Group {
 
     /// Commits what is done and was not committed already.
     pub(super) fn commit_in_the_background(self: &Arc<Self>) {
-        let (commit, deadline) = (self.begin_commit().in_the_background(), self.api_deadline());
+        let (commit, deadline) = (self.begin_commit(), self.api_deadline());
         let offsets = self.done();
+        let commit = commit.in_the_background(&offsets);
         self.machine.lock().order.forget(|_| true);
         if !offsets.is_empty() && self.is_active() {
             // Soon others are assigned, or it is a member, which commits only what the group gave it.

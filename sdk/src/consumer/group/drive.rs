@@ -254,16 +254,12 @@ impl Driver {
             }
             Effect::Adopt(assignor, assignment, generation) => self.adopt(&assignor, &assignment, generation),
             Effect::Add(partitions) => {
-                {
-                    let machine = &mut *self.group.machine.lock();
-                    machine.order.forget(|name| partitions.contains(name));
-                    machine.taken_over(&partitions);
-                }
+                self.group.machine.lock().order.forget(|name| partitions.contains(name));
                 self.group.shared.add(partitions);
             }
             Effect::Stop(partitions) => self.group.shared.stop(&partitions),
             Effect::Start(found) => {
-                self.group.machine.lock().begins(&found);
+                self.group.begins(&found);
                 self.group.shared.begin(found);
             }
             Effect::Tell(id, call) => {
@@ -355,8 +351,10 @@ impl Driver {
 async fn tell(group: Arc<Group>, id: u64, call: Call) {
     let listener = group.machine.lock().listener.clone();
     if let Call::Revoked(partitions, _) = &call {
-        group.background_commits().await;
-        commit_what_goes(&group, partitions).await;
+        // The listener has to hear of it while the call counts, whatever becomes of commits.
+        let half = group.half_of_the_time();
+        group.background_commits(half, |name| partitions.contains(name)).await;
+        commit_what_goes(&group, partitions, half).await;
     }
     if let Some(listener) = listener {
         let context = RebalanceContext::new(group.clone());
@@ -374,27 +372,27 @@ async fn tell(group: Arc<Group>, id: u64, call: Call) {
     if let Call::Lost(partitions, _) = &call
         && planted(Bug::CommitAfterLoss)
     {
-        commit_what_goes(&group, partitions).await;
+        commit_what_goes(&group, partitions, group.half_of_the_time()).await;
     }
     group.step(Event::Told(id));
 }
 
 /// Commits what is done of partitions that are given up, if commits are automatic.
-async fn commit_what_goes(group: &Arc<Group>, partitions: &[TopicPartition]) {
+async fn commit_what_goes(group: &Arc<Group>, partitions: &[TopicPartition], until: Tick) {
     if group.config.auto_commit.is_none() {
         return;
     }
     let partitions: BTreeSet<_> = partitions.iter().cloned().collect();
     let commit = group.begin_commit();
     let done = group.shared.committable(&partitions, true);
-    // The listener has to hear of it while the call counts, whatever becomes of the commit.
-    let deadline = group.half_of_the_time().min(group.api_deadline());
-    match commit.offsets(done, deadline).await {
-        Ok(()) => {}
-        Err(CommitError::Refused { code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION }) => {
+    let commit = commit.offsets(done, until.min(group.api_deadline()));
+    match group.in_half_of_the_time(until, commit).await {
+        None => tracing::warn!("there was no time to commit positions before giving partitions up"),
+        Some(Ok(())) => {}
+        Some(Err(CommitError::Refused { code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION })) => {
             tracing::debug!("positions of a topic that was deleted are not committed");
         }
-        Err(error) => tracing::warn!(%error, "positions not committed before giving partitions up"),
+        Some(Err(error)) => tracing::warn!(%error, "positions not committed before giving partitions up"),
     }
 }
 

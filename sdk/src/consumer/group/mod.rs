@@ -98,10 +98,12 @@ struct Machine {
     order: CommitOrder,
     /// Dropped to wake the commits that wait for the one of this number.
     behind: BTreeMap<u64, Vec<oneshot::Sender<()>>>,
-    /// Commits that go on though nobody waits for them.
-    background: BTreeSet<u64>,
-    /// Owned partitions, and where the group had committed when they were taken over; none before that is known.
-    began: BTreeMap<TopicPartition, Option<i64>>,
+    /// Commits that go on though nobody waits for them, and of what.
+    background: BTreeMap<u64, BTreeSet<TopicPartition>>,
+    /// Of partitions that are read: in which time of owning them, and from where the group had committed; none if from anywhere else.
+    began: BTreeMap<TopicPartition, (u64, Option<i64>)>,
+    /// By when an unsubscribing is to be over that is under way.
+    unsubscribed_by: Option<Tick>,
     closing: Option<Closing>,
     listener: Option<Arc<dyn RebalanceListener>>,
     /// Topics subscribed to by name.
@@ -129,6 +131,8 @@ pub(super) struct Group {
     work: Notify,
     /// Wakes whoever waits for the membership to end.
     ended: Notify,
+    /// Tells whoever commits that there is less time than before.
+    hurry: Notify,
     closed: AtomicBool,
     /// Calls for records that wait at this moment.
     waiting: AtomicUsize,
@@ -190,8 +194,9 @@ impl Group {
             attempts: 0,
             order: CommitOrder::default(),
             behind: BTreeMap::new(),
-            background: BTreeSet::new(),
+            background: BTreeMap::new(),
             began: BTreeMap::new(),
+            unsubscribed_by: None,
             closing: None,
             listener: None,
             topics: BTreeSet::new(),
@@ -206,6 +211,7 @@ impl Group {
             machine: Ordered::new(Rank::Group, machine),
             work: Notify::new(),
             ended: Notify::new(),
+            hurry: Notify::new(),
             closed: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             stalled: AtomicBool::new(false),
@@ -338,6 +344,7 @@ impl Group {
             let machine = &mut *self.machine.lock();
             machine.mode = Mode::Member;
             machine.resubscribed = true;
+            machine.unsubscribed_by = None;
             subscribe(machine);
         }
         self.activate();
@@ -381,7 +388,12 @@ impl Group {
         to: StartOffset,
     ) -> Result<(), ConsumerError> {
         self.shared.seek(partition, to)?;
-        self.machine.lock().began.remove(partition);
+        {
+            let Machine { membership, began, .. } = &mut *self.machine.lock();
+            if let Some(tenure) = membership.tenure(partition) {
+                began.insert(partition.clone(), (tenure, None));
+            }
+        }
         match to {
             StartOffset::Committed => self.want(partition),
             _ => Ok(()),
@@ -393,14 +405,17 @@ impl Group {
         if !self.is_member() {
             return;
         }
+        let by = self.api_deadline();
         {
             let mut machine = self.machine.lock();
             machine.mode = Mode::Free;
             machine.topics.clear();
+            machine.unsubscribed_by = Some(by);
         }
+        self.hurry.notify_waiters();
         self.follow(None);
         self.step(Event::Unsubscribe);
-        self.until(self.api_deadline(), |membership| membership.is_idle()).await;
+        self.until(by, |membership| membership.is_idle()).await;
     }
 
     /// When `default.api.timeout.ms` is over that begins now.

@@ -1,6 +1,10 @@
 //! Commits that nobody waits for, and records that outlast the time in which their partition was owned.
 
+use std::sync::{Arc, Mutex};
+
 use futures::StreamExt;
+use futures::future::BoxFuture;
+use klamm::{RebalanceContext, RebalanceListener, RebalanceReason};
 
 use super::*;
 
@@ -174,4 +178,78 @@ fn who_waits_for_streams_of_partitions_is_told_why_there_are_none() {
         Outcome::Ok(())
     })
     .expect("it runs");
+}
+
+/// The group had committed more of the topic that had the name before.
+#[test]
+fn records_of_a_topic_that_was_created_again_are_committed_from_its_beginning() {
+    sim::run(1, |sim| async move {
+        let rig = Rig::new(&sim).await?;
+        let first: Consumer = rig.builder().build()?;
+        first.subscribe([TOPIC]);
+        read(&first, 10).await?;
+        first.commit().await?;
+        first.close().await?;
+        let consumer: Consumer = rig.builder().enable_auto_commit(false).build()?;
+        consumer.subscribe([TOPIC]);
+        rig.write(0, 1).await?;
+        let record = read(&consumer, 1).await?.remove(0);
+        assert_eq!(record.offset, 5);
+        consumer.commit_record(&record).await?;
+        let admin = rig.client.admin();
+        admin.delete_topics([TOPIC]).await?.all()?;
+        admin.create_topics([NewTopic::new(TOPIC).partitions(2).replicas(1)]).await?.all()?;
+        rig.write(0, 2).await?;
+        let record = read(&consumer, 1).await?.remove(0);
+        assert_eq!(record.offset, 0);
+        consumer.commit_record(&record).await?;
+        assert_eq!(rig.committed(0).await?, Some(1));
+        Outcome::Ok(())
+    })
+    .expect("it runs");
+}
+
+/// Goal: a listener is told while it can still do something, and nobody waits longer than is said.
+#[test]
+fn commits_that_nobody_answers_leave_the_listener_its_half_and_keep_nobody() {
+    for by in [End::Close, End::Drop, End::Unsubscribe] {
+        let what = format!("{by:?}");
+        sim::run(1, |sim| async move {
+            let rig = Rig::new(&sim).await?;
+            let told = Told::default();
+            let consumer: Consumer = rig.builder().auto_commit_interval_ms(600 * S).build()?;
+            consumer.subscribe_with([TOPIC], told.clone());
+            read(&consumer, 3).await?;
+            let _silent = rig.faults.on(ApiKey::OffsetCommit).then(Fault::DropRequest);
+            drop(consumer.commit_async());
+            let began = Instant::now();
+            end(consumer, by).await?;
+            // Who is dropped has `request.timeout.ms`, 2 s; the others 6 s.
+            let (half, all) = if by == End::Drop { (S, 2 * S) } else { (3 * S, 6 * S) };
+            while told.0.lock().expect("no panic").is_none() {
+                assert!(began.elapsed() <= all, "the listener is not told");
+                tokio::time::sleep(S / 100).await;
+            }
+            let heard = told.0.lock().expect("no panic").map(|at| at - began).unwrap_or_default();
+            assert!(heard <= half + S / 10, "told after {heard:?}");
+            Outcome::Ok(())
+        })
+        .expect(&what);
+    }
+}
+
+/// When it was told that something is revoked.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Option<Instant>>>);
+
+impl RebalanceListener for Told {
+    fn revoked<'a>(
+        &'a self,
+        _: &'a RebalanceContext,
+        _: &'a [TopicPartition],
+        _: RebalanceReason,
+    ) -> BoxFuture<'a, ()> {
+        *self.0.lock().expect("no panic") = Some(Instant::now());
+        std::future::ready(()).boxed()
+    }
 }

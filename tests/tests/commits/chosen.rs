@@ -83,3 +83,26 @@ fn the_last_commit_of_who_assigns_by_hand_takes_half_of_the_time_that_closing_ha
     })
     .expect("it runs");
 }
+
+/// Whatever time an unsubscribing had.
+#[test]
+fn who_assigns_by_hand_after_unsubscribing_has_the_time_to_commit_in_the_end() {
+    for pause in [Duration::ZERO, 5 * S, 60 * S] {
+        sim::run(1, |sim| async move {
+            let rig = Rig::new(&sim).await?;
+            let consumer: Consumer = rig.builder().auto_commit_interval_ms(600 * S).build()?;
+            consumer.subscribe([TOPIC]);
+            read(&consumer, 2).await?;
+            consumer.unsubscribe().await;
+            tokio::time::sleep(pause).await;
+            consumer.assign([(place(0), StartOffset::Beginning)]);
+            read(&consumer, 5).await?;
+            assert!(consumer.poll(1, S / 10).await?.is_empty());
+            let _slow = rig.faults.on(ApiKey::OffsetCommit).then(Fault::DelayRequest(S.into()));
+            consumer.close().await?;
+            assert_eq!(rig.committed(0).await?, Some(5), "after {pause:?}");
+            Outcome::Ok(())
+        })
+        .expect("it runs");
+    }
+}

@@ -86,7 +86,8 @@ impl Group {
         let half = now.saturating_add(self.config.max_poll / 2);
         let machine = self.machine.lock();
         let closed_by = machine.closing.as_ref().map(|closing| closing.by);
-        let by = closed_by.into_iter().chain(machine.unsubscribed_by).min();
+        let unsubscribed_by = machine.unsubscribed_by.filter(|by| *by > now);
+        let by = closed_by.into_iter().chain(unsubscribed_by).min();
         by.map_or(half, |by| half.min(now.saturating_add(by.saturating_sub(now) / 2)))
     }
 

@@ -259,6 +259,7 @@ impl Group {
                 return Err(ConsumerError::Subscribed);
             }
             machine.mode = Mode::Manual;
+            machine.unsubscribed_by = None;
         }
         if self.config.auto_commit.is_some() && self.config.named {
             self.commit_in_the_background();
@@ -416,6 +417,7 @@ impl Group {
         self.follow(None);
         self.step(Event::Unsubscribe);
         self.until(by, |membership| membership.is_idle()).await;
+        self.machine.lock().unsubscribed_by.take_if(|at| *at == by);
     }
 
     /// When `default.api.timeout.ms` is over that begins now.

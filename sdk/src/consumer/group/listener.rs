@@ -55,7 +55,7 @@ pub trait RebalanceListener: Send + Sync + 'static {
     }
 
     /// These partitions are to be given up; nothing more of them is handed out. They can be committed until this returns, and
-    /// nobody else reads them before. Automatic commits come first, for at most half of `max.poll.interval.ms`.
+    /// nobody else reads them before. What `commit_async` began and automatic commits come first, for at most half of `max.poll.interval.ms`.
     fn revoked<'a>(
         &'a self,
         context: &'a RebalanceContext,

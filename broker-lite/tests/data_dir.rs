@@ -15,7 +15,7 @@ use klamm_wire::messages::describe_configs_request::DescribeConfigsResource;
 use klamm_wire::messages::{
     DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest, DescribeLogDirsRequest,
 };
-use klamm_wire::{BatchBuilder, Compression, ProducerStamp};
+use klamm_wire::{BatchBuilder, Compression, ErrorCode, ProducerStamp};
 use support::{Talk, stamped, topic_name, values};
 
 fn builder(path: &Path) -> ClusterBuilder {
@@ -24,6 +24,21 @@ fn builder(path: &Path) -> ClusterBuilder {
 
 async fn started(path: &Path) -> Cluster {
     builder(path).start().await.unwrap()
+}
+
+/// Deletes topic `t`. A controller that is elected meanwhile, because the disks stand still, is asked for it again when it is
+/// done, and answers that there is no such topic: see quorum.rs.
+async fn delete(cluster: &Cluster, talk: &mut Talk) {
+    let elected = || {
+        let events = cluster.events();
+        events.iter().filter(|event| matches!(event, Event::ControllerElected { .. })).count()
+    };
+    let before = elected();
+    let topic = DeleteTopicState::default().with_name(Some(topic_name("t")));
+    let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(60_000);
+    let code = ErrorCode(talk.ask(6, &request).await.responses[0].error_code);
+    let again = code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION && elected() > before;
+    assert!(code == ErrorCode::NONE || again, "{code}: {:?}", cluster.events());
 }
 
 async fn leader(cluster: &Cluster) -> Talk {
@@ -191,10 +206,7 @@ async fn a_partition_behind_a_link_is_one_of_the_directorys() {
     assert!(report.is_ok() && report.replicas == 3, "{report}");
     // The next process hears that it is gone.
     cluster.kill(1).unwrap();
-    let topic = DeleteTopicState::default().with_name(Some(topic_name("t")));
-    let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(60_000);
-    let answer = Talk::to(&cluster, 2).await.ask(6, &request).await;
-    assert_eq!(answer.responses[0].error_code, 0);
+    delete(&cluster, &mut Talk::to(&cluster, 2).await).await;
     cluster.shutdown().await;
     let _cluster = Cluster::builder().brokers(3).data_dir(temp.path()).start().await.unwrap();
     while std::fs::symlink_metadata(&link).is_ok() {
@@ -221,10 +233,7 @@ async fn a_topic_that_is_made_again_keeps_its_records_when_the_process_is_killed
     cluster.shutdown().await;
 
     let cluster = lazy.clone().start().await.unwrap();
-    let topic = DeleteTopicState::default().with_name(Some(topic_name("t")));
-    let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(60_000);
-    let answer = leader(&cluster).await.ask(6, &request).await;
-    assert_eq!(answer.responses[0].error_code, 0);
+    delete(&cluster, &mut leader(&cluster).await).await;
     cluster.create_topic("t", 1, 3, &[]).await.unwrap();
     assert_eq!(write(&cluster, batch(&["new"; 3])).await, 0);
     cluster.until_isr("t", 0, |isr| isr.len() == 3).await;

@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use broker_lite::{ApiKey, Cluster, Frame, Side};
+use broker_lite::{ApiKey, Cluster, Event, Frame, Side, Stage};
 use klamm_wire::framing::length_prefix;
+use klamm_wire::messages::delete_topics_request::DeleteTopicState;
 use klamm_wire::messages::{
-    BeginQuorumEpochRequest, BrokerId, EndQuorumEpochRequest, TopicName, VoteRequest,
+    BeginQuorumEpochRequest, BrokerId, DeleteTopicsRequest, EndQuorumEpochRequest, TopicName, VoteRequest,
     begin_quorum_epoch_request, end_quorum_epoch_request, vote_request,
 };
 use klamm_wire::{ErrorCode, Request, StrBytes, codec};
-use support::code;
+use support::{Talk, code, topic_name};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
 use tokio::time::Instant;
 
@@ -218,4 +219,46 @@ async fn brokers_hear_of_a_leader_before_it_has_committed_anything() {
             assert!(beats.iter().any(|at| !at.is_zero() && *at < SLOW), "seed {seed}: {beats:?}");
         }
     }
+}
+
+async fn delete(cluster: &Cluster, topic: &str) -> ErrorCode {
+    let topic = DeleteTopicState::default().with_name(Some(topic_name(topic)));
+    let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(60_000);
+    code(Talk::to(cluster, 1).await.ask(6, &request).await.responses[0].error_code)
+}
+
+fn deleted(cluster: &Cluster) -> usize {
+    cluster.events().iter().filter(|event| matches!(event, Event::TopicDeleted { .. })).count()
+}
+
+/// Goal: a deletion that is committed, and whose answer goes with the controller, is asked for again, and then there is no
+/// such topic: the client is told so, as by Apache Kafka.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_whose_answer_is_lost_with_the_controller_is_asked_for_again_and_finds_no_topic() {
+    let cluster = Cluster::builder().seed(7).topic("t", Some(1), Some(3)).start().await.unwrap();
+    let deposed = cluster.controller().unwrap();
+    let gate = cluster.on(ApiKey::DeleteTopics).broker(0).at(Stage::BeforeAnswer).times(1).hold();
+    let (answer, ()) = tokio::join!(delete(&cluster, "t"), async {
+        gate.hit().await;
+        assert_eq!(deleted(&cluster), 1);
+        cluster.kill(deposed).unwrap();
+    });
+    assert_eq!((answer, deleted(&cluster)), (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, 1));
+}
+
+/// Goal: what a controller has written, and cannot commit because the disks stand still, its successor commits: the deletion
+/// is answered, as one that is asked for again.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_is_answered_although_the_disks_of_all_controllers_stand_still_meanwhile() {
+    let cluster = Cluster::builder().seed(7).topic("t", Some(1), Some(3)).start().await.unwrap();
+    let slow: Vec<_> = (cluster.voters().into_iter())
+        .map(|id| cluster.disk(id).unwrap().slow(Duration::from_secs(3)))
+        .collect();
+    let (answer, ()) = tokio::join!(delete(&cluster, "t"), async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        drop(slow);
+    });
+    assert_eq!((answer, deleted(&cluster)), (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, 1));
+    let elected = |event: &&Event| matches!(event, Event::ControllerElected { .. });
+    assert!(cluster.events().iter().filter(elected).count() > 1);
 }

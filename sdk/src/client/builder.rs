@@ -46,6 +46,12 @@ impl ClientBuilder {
     ///
     /// Returns [`ConfigError`] for an impossible setting, and outside of a tokio runtime.
     pub fn build(self) -> Result<Client, ConfigError> {
+        self.settings.check_limit_of_calls()?;
+        self.start()
+    }
+
+    /// As [`Self::build`], for producers and consumers.
+    pub(crate) fn start(self) -> Result<Client, ConfigError> {
         let origin = self.clone();
         let settings = self.settings;
         settings.check()?;

@@ -114,16 +114,20 @@ impl ClientSettings {
             let value = self.metadata_max_idle.as_millis();
             return Err(ConfigError::invalid("metadata.max.idle.ms", value, "at least 5000"));
         }
-        if self.api_timeout() < self.request_timeout {
-            let value = self.api_timeout().as_millis();
-            let expected =
-                format!("at least request.timeout.ms, which is {}", self.request_timeout.as_millis());
-            return Err(ConfigError::invalid("default.api.timeout.ms", value, expected));
-        }
         if self.max_queued_requests == 0 {
             return Err(ConfigError::invalid("max_queued_requests", 0, "at least 1"));
         }
         Ok(())
+    }
+
+    /// What Kafka demands of admin clients, and of no consumer: a call is given up no sooner than one of its requests.
+    pub(crate) fn check_limit_of_calls(&self) -> Result<(), ConfigError> {
+        if self.api_timeout() >= self.request_timeout {
+            return Ok(());
+        }
+        let value = self.api_timeout().as_millis();
+        let expected = format!("at least request.timeout.ms, which is {}", self.request_timeout.as_millis());
+        Err(ConfigError::invalid("default.api.timeout.ms", value, expected))
     }
 }
 

@@ -17,6 +17,8 @@
 
 mod client;
 mod duration;
+#[cfg(test)]
+pub(crate) mod kafkas;
 mod names;
 mod value;
 

@@ -122,12 +122,7 @@ const KNOWN: &[Known] = &[
     known("key.deserializer", CONSUMER, &[], CLASSES),
     known("max.partition.fetch.bytes", CONSUMER, &[], LATER),
     known("max.poll.interval.ms", CONSUMER, &[], LATER),
-    known(
-        "max.poll.records",
-        CONSUMER,
-        &[],
-        "records are handed out one by one or as they came, there is no poll",
-    ),
+    known("max.poll.records", CONSUMER, &[], LATER),
     known("partition.assignment.strategy", CONSUMER, &[], LATER),
     known("session.timeout.ms", CONSUMER, &[], LATER),
     known("share.acknowledgement.mode", CONSUMER, &[], SHARE),

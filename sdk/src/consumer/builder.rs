@@ -23,6 +23,9 @@ use crate::config::{ClientSettings, HasClient, Kind, Property, apply, client_set
 use crate::deserializer::{Deserializer, Plain};
 use crate::error::ConfigError;
 
+#[cfg(test)]
+mod tests;
+
 /// Describes a [`Consumer`]. Methods carry Kafka's property names.
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ConsumerBuilder<K = Bytes, V = Bytes> {
@@ -395,7 +398,7 @@ impl<K: 'static, V: 'static> ConsumerBuilder<K, V> {
         let mut settings = options.client.clone();
         // An answer may hold one batch beyond its limit; it must not be taken for garbage.
         settings.max_response_bytes = settings.max_response_bytes.max(options.max_bytes.saturating_mul(2));
-        let client = ClientBuilder { settings, connector: self.connector }.build()?;
+        let client = ClientBuilder { settings, connector: self.connector }.start()?;
         let fetcher = Fetcher::new(options.fetch_settings(), client.rt().rng("consumer"));
         let settings = ReadSettings {
             check_crcs: options.check_crcs,
@@ -452,10 +455,12 @@ impl Options {
             let below = format!("below session.timeout.ms={}", self.session.as_millis());
             return Err(ConfigError::invalid("heartbeat.interval.ms", self.heartbeat.as_millis(), below));
         }
-        for (setting, value) in [("group.id", &self.group_id), ("group.instance.id", &self.instance_id)] {
-            if value.as_ref().is_some_and(String::is_empty) {
-                return Err(ConfigError::invalid(setting, "", "at least one character"));
-            }
+        if self.group_id.as_ref().is_some_and(String::is_empty) {
+            return Err(ConfigError::invalid("group.id", "", "at least one character"));
+        }
+        if let Some(id) = self.instance_id.as_ref().filter(|id| !is_instance_id(id)) {
+            let must = "1 to 249 letters, digits, '.', '_' and '-', and neither . nor ..";
+            return Err(ConfigError::invalid("group.instance.id", id, must));
         }
         for (setting, value) in [
             ("prefetch_max_bytes", self.prefetch_bytes),
@@ -507,101 +512,16 @@ impl Options {
             reset: self.reset,
             prefetch_bytes: self.prefetch_bytes,
             backoff: Backoff::new(self.client.retry_backoff, self.client.retry_backoff_max),
-            locate_limit: self.client.api_timeout(),
+            // Who gives its calls less time than a request may take loses no leader by that.
+            locate_limit: self.client.api_timeout().max(self.client.request_timeout),
             rack: self.rack.clone().unwrap_or_default(),
             replica_limit: self.client.metadata_max_age,
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_properties_file_is_read_and_what_is_missing_is_refused_by_name() {
-        let builder = ConsumerBuilder::from_properties([
-            ("bootstrap.servers", "localhost:9092"),
-            ("auto.offset.reset", "earliest"),
-            ("isolation.level", "read_committed"),
-            ("fetch.max.wait.ms", "20"),
-            ("max.partition.fetch.bytes", "1000"),
-        ])
-        .unwrap();
-        assert_eq!(builder.options.reset, OffsetReset::Earliest);
-        assert_eq!(builder.options.isolation, Isolation::ReadCommitted);
-        assert_eq!(builder.options.max_wait, Duration::from_millis(20));
-        assert_eq!(builder.options.max_partition_bytes, 1_000);
-
-        let refused =
-            ConsumerBuilder::from_properties([("group.protocol", "consumer")]).unwrap_err().to_string();
-        assert!(refused.contains("group.protocol") && refused.contains("not supported yet"), "{refused}");
-        let unknown = ConsumerBuilder::from_properties([("fetch.max.byte", "1")]).unwrap_err().to_string();
-        assert!(unknown.contains("fetch.max.bytes"), "{unknown}");
-    }
-
-    /// Goal: whoever leaves a setting out gets what Kafka 4.3 would do. The values are those of its definitions.
-    #[test]
-    fn the_defaults_are_kafkas() {
-        let kafkas = [
-            ("fetch.min.bytes", "1"),
-            ("fetch.max.wait.ms", "500"),
-            ("fetch.max.bytes", "52428800"),
-            ("max.partition.fetch.bytes", "1048576"),
-            ("auto.offset.reset", "latest"),
-            ("isolation.level", "read_uncommitted"),
-            ("check.crcs", "true"),
-            ("allow.auto.create.topics", "true"),
-            ("max.poll.records", "500"),
-            ("session.timeout.ms", "45000"),
-            ("heartbeat.interval.ms", "3000"),
-            ("max.poll.interval.ms", "300000"),
-            ("enable.auto.commit", "true"),
-            ("auto.commit.interval.ms", "5000"),
-            ("client.rack", ""),
-            ("exclude.internal.topics", "true"),
-            (
-                "partition.assignment.strategy",
-                "org.apache.kafka.clients.consumer.RangeAssignor, \
-                 org.apache.kafka.clients.consumer.CooperativeStickyAssignor",
-            ),
-        ];
-        let without = ["group.id", "group.instance.id"];
-        let ours = format!("{:?}", Options::default());
-        for pair in kafkas {
-            let told = ConsumerBuilder::from_properties([pair]).unwrap();
-            assert_eq!(format!("{:?}", told.options), ours, "{}", pair.0);
-        }
-        for property in PROPERTIES {
-            let listed =
-                kafkas.iter().any(|(name, _)| *name == property.name) || without.contains(&property.name);
-            assert!(listed, "{} is not listed", property.name);
-        }
-    }
-
-    #[tokio::test]
-    async fn impossible_settings_name_the_setting() {
-        let error = ConsumerBuilder::new()
-            .bootstrap_servers("localhost:9092")
-            .fetch_max_bytes(1 << 40)
-            .build()
-            .unwrap_err()
-            .to_string();
-        assert!(error.starts_with("fetch.max.bytes=1099511627776"), "{error}");
-        let told = |properties: &[(&str, &str)]| {
-            let servers = [("bootstrap.servers", "localhost:9092")];
-            let builder = ConsumerBuilder::from_properties(servers.iter().chain(properties).copied())?;
-            builder.build().map(drop)
-        };
-        for (properties, setting) in [
-            (&[("heartbeat.interval.ms", "45000")][..], "heartbeat.interval.ms=45000"),
-            (&[("group.id", "")], "group.id="),
-            (&[("partition.assignment.strategy", "range,range")], "partition.assignment.strategy"),
-            (&[("partition.assignment.strategy", "nearest")], "partition.assignment.strategy=nearest"),
-        ] {
-            let error = told(properties).unwrap_err().to_string();
-            assert!(error.starts_with(setting), "{error}");
-        }
-        assert!(ConsumerBuilder::new().build().unwrap_err().to_string().contains("bootstrap.servers"));
-    }
+/// As Kafka's clients have it: the rule for names of topics.
+fn is_instance_id(id: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=249).contains(&id.len()) && id.bytes().all(legal) && id != "." && id != ".."
 }

@@ -131,8 +131,8 @@ pub enum ConsumerError {
         /// What the broker said.
         code: ErrorCode,
     },
-    /// There has been no leader for `default.api.timeout.ms`: no broker answers, the topic does not exist, or
-    /// its replicas are down. The consumer goes on looking.
+    /// There has been no leader for `default.api.timeout.ms`, or `request.timeout.ms` if that is longer: no broker answers, the
+    /// topic does not exist, or its replicas are down. The consumer goes on looking.
     #[error("no leader of {partition} within {waited:?}: {code}{}", unreachable(.causes))]
     NoLeader {
         /// The partition.

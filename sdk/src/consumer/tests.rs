@@ -345,3 +345,14 @@ async fn an_unknown_topic_and_an_unreachable_cluster_are_told_within_the_limit()
     let missing = consumer.end_offsets(&[TopicPartition::new("nowhere", 3)]).await.unwrap_err();
     assert!(matches!(missing, ConsumerError::NoLeader { code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, .. }));
 }
+
+/// Goal: calls without time of their own fail, as Java's consumer has it; records are read all the same.
+#[tokio::test(start_paused = true)]
+async fn calls_may_have_less_time_than_a_request() {
+    let cluster = Cluster::default();
+    cluster.count(0, 0..5);
+    let consumer = builder(&cluster).default_api_timeout_ms(Duration::ZERO).build().unwrap();
+    consumer.assign([(tp(0), StartOffset::Beginning)]);
+    read(&consumer, 0..5).await;
+    assert!(consumer.end_offsets(&[tp(0)]).await.is_err());
+}

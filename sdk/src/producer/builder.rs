@@ -440,7 +440,7 @@ impl<K, V> ProducerBuilder<K, V> {
                 let mut builder = Client::builder();
                 builder.settings = self.options.client.clone();
                 builder.connector = self.connector;
-                builder.build()?
+                builder.start()?
             }
         };
         let checked = self.options.check(client.settings())?;

@@ -127,6 +127,46 @@ pub(crate) async fn members_change_over_to_another_assignor_one_by_one(backend: 
     Ok(())
 }
 
+pub(crate) async fn each_strategy_shares_out_evenly_and_the_sticky_ones_move_only_what_they_must(
+    backend: &Backend,
+) -> Outcome {
+    use AssignmentStrategy::{CooperativeSticky, Range, RoundRobin, Sticky};
+    let topic = backend.topic("dealt", 7).await?;
+    let admin = backend.client()?.admin();
+    for (strategy, name, sticks) in [
+        (Range, "range", false),
+        (RoundRobin, "roundrobin", false),
+        (Sticky, "sticky", true),
+        (CooperativeSticky, "cooperative-sticky", true),
+    ] {
+        let group = backend.fresh_topic(name);
+        let join = || {
+            let builder = builder(backend, &group)?;
+            Member::start(builder.partition_assignment_strategy([strategy.clone()]), &topic)
+        };
+        let mut members = vec![join()?, join()?, join()?];
+        let shared_out = |members: &[Member], counts: &[usize]| {
+            let owned: Vec<_> = members.iter().map(Member::partitions).collect();
+            let mut found: Vec<_> = owned.iter().map(BTreeSet::len).collect();
+            found.sort_unstable();
+            found == counts && owned.into_iter().flatten().collect::<BTreeSet<_>>().len() == 7
+        };
+        until("three share", || shared_out(&members, &[2, 2, 3])).await?;
+        let told = admin.describe_groups([group.as_str()]).await?.all()?;
+        assert_eq!(told[0].assignor, name);
+        let before: Vec<_> = members[..2].iter().map(Member::partitions).collect();
+        members.pop().expect("three").consumer.close().await?;
+        until("two share", || shared_out(&members, &[3, 4])).await?;
+        let kept =
+            members.iter().zip(&before).all(|(member, before)| member.partitions().is_superset(before));
+        assert!(kept || !sticks, "{name}: {before:?}");
+        for member in members {
+            member.consumer.close().await?;
+        }
+    }
+    Ok(())
+}
+
 pub(crate) async fn a_member_too_many_gets_nothing_stays_and_takes_over(backend: &Backend) -> Outcome {
     let topic = backend.topic("crowded", 2).await?;
     let group = backend.fresh_topic("group");

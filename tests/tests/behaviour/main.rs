@@ -115,6 +115,7 @@ const BEHAVIOURS: &[Behaviour] = behaviours![
     storing::a_store_that_cannot_load_leaves_the_assignment_as_it_was[KeepRecords],
     assigning::an_assignor_of_ones_own_shares_out_what_it_likes_and_hears_what_came[Groups],
     assigning::members_change_over_to_another_assignor_one_by_one[Groups, KeepRecords],
+    assigning::each_strategy_shares_out_evenly_and_the_sticky_ones_move_only_what_they_must[Groups],
     assigning::a_member_too_many_gets_nothing_stays_and_takes_over[Groups, KeepRecords],
     assigning::who_names_no_group_is_a_member_of_the_group_default[Groups, KeepRecords],
     grouping::two_members_share_and_one_takes_over_when_the_other_leaves[Groups, KeepRecords],

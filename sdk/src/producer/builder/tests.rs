@@ -1,19 +1,9 @@
 use super::*;
+use crate::config::kafkas;
 
 fn checked(pairs: &[(&str, &str)]) -> Result<Checked, ConfigError> {
     let builder = ProducerBuilder::from_properties(pairs.iter().copied())?;
     builder.options.check(&builder.options.client)
-}
-
-/// Kafka's producer settings with their defaults, printed by Kafka itself (`tests/tools/ProducerDefaults.java`).
-fn kafkas() -> BTreeMap<&'static str, Option<&'static str>> {
-    let lines = include_str!("../../config/kafka_producer.txt").lines().filter(|line| !line.starts_with('#'));
-    lines
-        .map(|line| match line.split_once(" =") {
-            Some((name, value)) => (name, Some(value.trim())),
-            None => (line, None),
-        })
-        .collect()
 }
 
 /// What there is beside Kafka's own.
@@ -21,67 +11,54 @@ const OURS: &[&str] = &["block.on.buffer.full", "default.api.timeout.ms", "parti
 /// Left to the operating system, which adapts them to the connection.
 const OTHER_DEFAULT: &[&str] = &["send.buffer.bytes", "receive.buffer.bytes"];
 
-fn honoured() -> impl Iterator<Item = &'static str> {
-    PROPERTIES.iter().map(|property| property.name).chain(crate::config::shared_names())
+fn described() -> kafkas::Client {
+    kafkas::Client {
+        page: "producer.md",
+        kafkas: kafkas::defaults(include_str!("../../config/kafka_producer.txt")),
+        honoured: PROPERTIES
+            .iter()
+            .map(|property| property.name)
+            .chain(crate::config::shared_names())
+            .collect(),
+        ours: OURS,
+        other_default: OTHER_DEFAULT,
+        sources: [include_str!("../builder.rs"), include_str!("../../config/client.rs")],
+    }
 }
 
 /// Goal: whoever leaves a setting out gets what Kafka 4.3 would do.
 #[test]
 fn the_defaults_are_kafkas() {
-    let made = |pairs: &[(&str, &str)]| {
+    described().check_defaults(|pairs| {
         let builder = ProducerBuilder::from_properties(pairs.iter().copied()).unwrap();
         format!("{:?} {:?}", builder.options.check(&builder.options.client).unwrap(), builder.options.client)
-    };
-    let (ours, kafkas) = (made(&[]), kafkas());
-    for name in honoured().filter(|name| !OURS.contains(name)) {
-        let Some(default) = kafkas.get(name) else { panic!("Kafka has no {name}") };
-        let Some(default) = default else { continue };
-        assert_eq!(made(&[(name, default)]) == ours, !OTHER_DEFAULT.contains(&name), "{name}={default}");
-    }
-    assert!(kafkas.len() > 100, "{}", kafkas.len());
+    });
 }
 
 /// Goal: no setting of a file for Kafka is dropped in silence.
 #[test]
 fn every_setting_of_kafka_is_honoured_or_refused_with_a_reason() {
-    for (name, default) in kafkas() {
-        if honoured().any(|known| known == name) {
-            continue;
-        }
-        for value in [default.unwrap_or("something"), "something else"] {
-            let told = ProducerBuilder::from_properties([(name, value)]).map(|_| ());
-            let as_before = told.is_ok() && Some(value) == default;
-            let refused =
-                matches!(&told, Err(ConfigError::NotSupportedYet { reason, .. }) if reason.len() > 10);
-            assert!(as_before || refused, "{name}={value}: {told:?}");
-        }
-    }
+    described().check_refusals(|name, value| ProducerBuilder::from_properties([(name, value)]).map(|_| ()));
 }
 
-/// Goal: what Kafka refuses is refused, and what it accepts is accepted, but for what is said here. The verdicts are
-/// those of Kafka's own producer (`tests/tools/ProducerVerdicts.java`).
+/// Goal: what Kafka refuses is refused, and what it accepts is accepted, but for what is said here.
 #[test]
 fn settings_are_accepted_and_refused_as_by_kafka() {
-    let otherwise = [
-        "compression.gzip.level=5",                      // without effect
-        "compression.type=lz4 compression.lz4.level=17", // the encoder has no levels
-    ];
-    let (mut compared, mut different) = (0, Vec::new());
-    for line in include_str!("../../config/kafka_verdicts.txt").lines().filter(|line| !line.starts_with('#'))
-    {
-        let (verdict, settings) = line.split_once(' ').unwrap();
-        let pairs = settings.split(' ').map(|pair| pair.split_once('=').unwrap());
-        let builder = ProducerBuilder::from_properties(pairs).map(|builder| builder.bootstrap_servers("a:1"));
+    let verdicts = include_str!("../../config/kafka_producer_verdicts.txt");
+    let (compared, different) = kafkas::verdicts(verdicts, |pairs| {
+        let builder = ProducerBuilder::from_properties(pairs.iter().copied())
+            .map(|builder| builder.bootstrap_servers("a:1"));
         let ours = builder.and_then(|ProducerBuilder { options, .. }| {
             options.client.check()?;
             options.check(&options.client)
         });
-        compared += 1;
-        if ours.is_ok() != (verdict == "accepted") {
-            different.push(settings);
-        }
-    }
+        ours.is_ok()
+    });
     assert!(compared > 80, "{compared}");
+    let otherwise = [
+        "compression.gzip.level=5",                      // without effect
+        "compression.type=lz4 compression.lz4.level=17", // the encoder has no levels
+    ];
     assert_eq!(different, otherwise);
 }
 
@@ -295,63 +272,8 @@ fn high_throughput_with_acks_all_is_refused_unless_acks_are_set_again() {
     }
 }
 
-/// A row of the tables in `docs/producer.md`.
-#[derive(Debug)]
-struct Row {
-    property: String,
-    method: String,
-    default: String,
-    notes: String,
-}
-
-fn rows() -> Vec<Row> {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/producer.md");
-    let page = std::fs::read_to_string(path).unwrap();
-    let tables = page.split("| property | method | default | notes |").skip(1);
-    let lines = tables.flat_map(|table| table.lines().skip(2).take_while(|line| line.starts_with('|')));
-    let row = |line: &str| {
-        let mut cells = line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned());
-        let mut next = || cells.next().unwrap();
-        let bare = |cell: String| cell.trim_matches('`').to_owned();
-        Row { property: bare(next()), method: bare(next()), default: next(), notes: next() }
-    };
-    lines.map(row).collect()
-}
-
 /// Goal: the page says what the code does, and misses nothing.
 #[test]
 fn the_page_of_settings_is_true() {
-    let (kafkas, rows) = (kafkas(), rows());
-    let grouped = |name: &str| name.starts_with("ssl.") || name.starts_with("sasl.");
-    let is = |name: &str| honoured().any(|known| known == name);
-    for name in kafkas.keys().copied().filter(|name| !grouped(name)).chain(OURS.iter().copied()) {
-        assert_eq!(rows.iter().filter(|row| row.property == name).count(), 1, "{name} has one row");
-    }
-    let sources = [include_str!("../builder.rs"), include_str!("../../config/client.rs")];
-    for row in rows {
-        let name = row.property.as_str();
-        let declared = format!("pub fn {}", row.method);
-        let has_method = sources
-            .iter()
-            .any(|source| source.split(&declared).skip(1).any(|rest| rest.starts_with(['(', '<'])));
-        assert!(row.method == "–" || has_method, "{row:?}: no such method");
-        if let Some(default) = kafkas.get(name) {
-            let shown = match default {
-                None => "none".to_owned(),
-                Some("") => "empty".to_owned(),
-                Some(default) => format!("`{default}`"),
-            };
-            assert_eq!(row.default, shown, "{row:?}");
-            assert_eq!(row.notes.starts_with("differs: "), OTHER_DEFAULT.contains(&name), "{row:?}");
-        }
-        let refused = row.notes.strip_prefix("not supported yet: ");
-        assert_eq!(refused.is_none(), is(name) || name == "–", "{row:?}");
-        if let Some(said) = refused {
-            let reason = crate::config::refusal(&name.replace('*', "")).unwrap();
-            assert!(said.starts_with(reason), "{row:?}: {reason}");
-        }
-        if is(name) && !OURS.contains(&name) {
-            assert_eq!(row.method, name.replace('.', "_"), "{row:?}");
-        }
-    }
+    described().check_page();
 }

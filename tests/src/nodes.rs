@@ -180,6 +180,8 @@ impl Nodes {
                 command.args([name, &value]);
             }
         }
+        // As each node of Apache Kafka has one (tests/kafka/kafka-cluster).
+        command.args(["--config", &format!("broker.rack=RACK{id}")]);
         command.args(self.plan.configs.iter().flat_map(|setting| ["--config", setting])).args(more);
         command.stdin(Stdio::null()).stderr(log);
         Ok(command)

@@ -92,7 +92,9 @@ public class ClientVerdicts {
         "retry.backoff.ms=-1", "reconnect.backoff.ms=-1", "receive.buffer.bytes=-1", "receive.buffer.bytes=-2",
         "send.buffer.bytes=-1", "send.buffer.bytes=-2", "metadata.max.age.ms=-1", "connections.max.idle.ms=-1",
         "metadata.recovery.strategy=none", "metadata.recovery.strategy=pray", "security.protocol=NONE",
-        "client.dns.lookup=default");
+        "client.dns.lookup=default", "metadata.max.age.ms=0", "socket.connection.setup.timeout.ms=0",
+        "socket.connection.setup.timeout.max.ms=0", "receive.buffer.bytes=0", "send.buffer.bytes=0",
+        "partition.assignment.strategy=range");
 
     public static void main(String[] args) {
         boolean producer = args[0].equals("producer");

@@ -37,6 +37,8 @@ pub(crate) fn with_own<'a>(
     Ok(own.into_iter().chain(given.iter().map(|(key, value)| (&**key, &**value))).collect())
 }
 
+const CALLS: &str = "default.api.timeout.ms";
+
 /// An administrator with as many of the properties as one can have.
 pub(crate) fn admin_of(all: &[(&str, &str)]) -> Result<Admin, Failure> {
     let bootstrap = all.first().copied();
@@ -44,7 +46,15 @@ pub(crate) fn admin_of(all: &[(&str, &str)]) -> Result<Admin, Failure> {
         let alone = bootstrap.into_iter().chain([*property]);
         Client::from_properties(alone).is_ok()
     });
-    let client = Admin::from_properties(known).and_then(|builder| builder.build());
+    let built = |known: Vec<_>| Admin::from_properties(known).and_then(|builder| builder.build());
+    let known: Vec<_> = known.collect();
+    let client = built(known.clone()).or_else(|error| match error {
+        // A consumer may give its calls less time than one request; an administrator has its own then.
+        ConfigError::Invalid { ref setting, .. } if setting == CALLS => {
+            built(known.into_iter().filter(|(name, _)| *name != CALLS).collect())
+        }
+        error => Err(error),
+    });
     client.map(|client| client.admin()).map_err(|error| usage(&error))
 }
 

@@ -97,6 +97,11 @@ impl ClientSettings {
         self.default_api_timeout.unwrap_or(Duration::from_secs(60).max(self.request_timeout))
     }
 
+    /// How long may take what has to be done for others, as leaving a group: a request has its time, however little calls have.
+    pub(crate) fn patience(&self) -> Duration {
+        self.api_timeout().max(self.request_timeout)
+    }
+
     /// Finds impossible values, whichever way they came in.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let positive = [

@@ -53,7 +53,7 @@ const KNOWN: &[Known] = &[
     known("metrics.recording.level", ANY, &["INFO"], METRICS),
     known("metrics.sample.window.ms", ANY, &["30000"], METRICS),
     known("security.protocol", ANY, &["PLAINTEXT"], "only PLAINTEXT is; TLS and SASL come later"),
-    known("security.providers", ANY, &[""], CLASSES),
+    known("security.providers", ANY, &[""], "Java classes cannot be loaded"),
     known("ssl.truststore.location", ANY, &[], TLS),
     known("ssl.keystore.location", ANY, &[], TLS),
     known("sasl.mechanism", ANY, &[], SASL),

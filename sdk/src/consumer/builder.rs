@@ -512,8 +512,7 @@ impl Options {
             reset: self.reset,
             prefetch_bytes: self.prefetch_bytes,
             backoff: Backoff::new(self.client.retry_backoff, self.client.retry_backoff_max),
-            // Who gives its calls less time than a request may take loses no leader by that.
-            locate_limit: self.client.api_timeout().max(self.client.request_timeout),
+            locate_limit: self.client.patience(),
             rack: self.rack.clone().unwrap_or_default(),
             replica_limit: self.client.metadata_max_age,
         }

@@ -226,8 +226,8 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     }
 
     /// Leaves the group: everything is revoked, with automatic commits what is done is committed, and others take over.
-    /// Returns when that is done, at most after `default.api.timeout.ms`. From then on nothing can be committed
-    /// ([`CommitError::NotOwned`]) until partitions are assigned by hand, or it subscribes again: others may be further.
+    /// Returns when that is done, at most after `default.api.timeout.ms`, or `request.timeout.ms` if that is longer. From then on
+    /// nothing can be committed ([`CommitError::NotOwned`]) until partitions are assigned by hand, or it subscribes again: others may be further.
     ///
     /// # Cancel safety
     ///
@@ -329,7 +329,8 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// # Errors
     ///
-    /// [`CommitError::Refused`], or [`CommitError::TimedOut`] after `default.api.timeout.ms`.
+    /// [`CommitError::NoGroup`] if it has not subscribed and no `group.id` is set, [`CommitError::Refused`], or
+    /// [`CommitError::TimedOut`] after `default.api.timeout.ms`.
     pub async fn committed(
         &self,
         partitions: &[TopicPartition],
@@ -647,8 +648,8 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// A member of a group gives up its partitions and leaves the group first, so that others take over at once (a static one
     /// does not leave). What [`Self::commit_async`] began is waited for. With automatic commits, what is done is committed: not the records of the last call, because nobody
-    /// knows whether they were processed; [`Self::commit`] says so. This takes at most `default.api.timeout.ms`, in which a
-    /// commit gets half of what is left. For a consumer that is dropped a task does the same, within `request.timeout.ms`; where
+    /// knows whether they were processed; [`Self::commit`] says so. This takes at most `default.api.timeout.ms`, or `request.timeout.ms` if that is
+    /// longer, in which a commit gets half of what is left. For a consumer that is dropped a task does the same, within `request.timeout.ms`; where
     /// the runtime ends as well, others get the partitions after `session.timeout.ms`.
     ///
     /// # Errors

@@ -755,7 +755,7 @@ impl Shared {
             PartitionFailure::Refused(code) => ConsumerError::Refused { partition, code },
             PartitionFailure::NoLeader(code) => ConsumerError::NoLeader {
                 partition,
-                waited: self.client.settings().api_timeout(),
+                waited: self.client.settings().patience(),
                 code,
                 causes: self.client.causes(),
             },

@@ -99,6 +99,7 @@ impl RebalanceListener for Listener {
         &'a self,
         _: &'a RebalanceContext,
         partitions: &'a [TopicPartition],
+        _: RebalanceReason,
     ) -> BoxFuture<'a, ()> {
         let mine = &self.0;
         async move {

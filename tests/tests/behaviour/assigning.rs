@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use klamm::assign::{AssignError, Assignment, Assignor, GroupAssignment, Member as GroupMember, Topics};
-use klamm::{AssignmentStrategy, Consumer, OffsetReset, TopicPartition};
+use klamm::{AssignmentStrategy, Consumer, NewTopic, OffsetReset, TopicPartition};
 use klamm_tests::backend::Backend;
 use klamm_tests::suite::Outcome;
 
@@ -163,6 +163,53 @@ pub(crate) async fn each_strategy_shares_out_evenly_and_the_sticky_ones_move_onl
         for member in members {
             member.consumer.close().await?;
         }
+    }
+    Ok(())
+}
+
+/// KIP-881, by `range`.
+pub(crate) async fn members_are_given_the_partitions_of_their_racks(backend: &Backend) -> Outcome {
+    let topic = backend.fresh_topic("placed");
+    let client = backend.client()?;
+    client.admin().create_topics([NewTopic::new(&topic).partitions(3).replicas(1)]).await?.all()?;
+    let group = backend.fresh_topic("group");
+    let mut homes = Vec::new();
+    for partition in 0..3 {
+        homes.push(backend.leader_of(&topic, partition).await?);
+    }
+    assert_eq!(homes.iter().collect::<BTreeSet<_>>().len(), 3, "one on each broker: {homes:?}");
+    // The other way round than by their ids, which are in the order of their names.
+    let join = |(index, home): (usize, &i32)| {
+        let name = format!("member-{}", 3 - index);
+        let builder = builder(backend, &group)?.client_id(name).client_rack(format!("RACK{home}"));
+        Member::start(builder.partition_assignment_strategy([AssignmentStrategy::Range]), &topic)
+    };
+    let members = homes.iter().enumerate().map(join).collect::<Result<Vec<_>, _>>()?;
+    until("each has what is in its rack", || {
+        (0..).zip(&members).all(|(partition, member)| member.partitions() == BTreeSet::from([partition]))
+    })
+    .await?;
+    for member in members {
+        member.consumer.close().await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn others_take_over_from_who_unsubscribes(backend: &Backend) -> Outcome {
+    let topic = backend.topic("returned", 2).await?;
+    let group = backend.fresh_topic("group");
+    let member = || Member::start(builder(backend, &group)?, &topic);
+    let (stays, goes) = (member()?, member()?);
+    until("both share", || stays.partitions().len() == 1 && goes.partitions().len() == 1).await?;
+    goes.consumer.unsubscribe().await;
+    assert!(goes.partitions().is_empty());
+    until("the other one has both", || stays.partitions().len() == 2).await?;
+    write(backend, &topic, 2, 5).await?;
+    until("it reads both", || stays.seen().len() == 10).await?;
+    goes.consumer.subscribe([topic.as_str()]);
+    until("they share again", || stays.partitions().len() == 1 && goes.partitions().len() == 1).await?;
+    for member in [stays, goes] {
+        member.consumer.close().await?;
     }
     Ok(())
 }

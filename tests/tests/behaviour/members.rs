@@ -115,8 +115,9 @@ impl RebalanceListener for Notes {
         &'a self,
         _: &'a RebalanceContext,
         partitions: &'a [TopicPartition],
+        reason: RebalanceReason,
     ) -> BoxFuture<'a, ()> {
-        self.add(format!("assigned {}", partitions.len()));
+        self.add(format!("assigned {}: {reason:?}", partitions.len()));
         std::future::ready(()).boxed()
     }
 

@@ -60,7 +60,7 @@ async fn cut_and_heal(backend: &Backend, how: Fault) -> Outcome {
     stays.consumer.commit().await?;
     drop(cut);
     until("it is a member again", share).await?;
-    assert_eq!(notes.taken().last().map(String::as_str), Some("assigned 1"));
+    assert_eq!(notes.taken().last().map(String::as_str), Some("assigned 1: SessionTimedOut"));
     write(backend, &topic, 2, 5).await?;
     until("both read on, what was committed is not read again", || {
         torn.lag(&torn.assignment()[0]).is_ok_and(|lag| lag == Some(0))
@@ -95,7 +95,7 @@ pub(crate) async fn a_coordinator_that_moves_while_it_is_alive_changes_nothing(b
     consumer.subscribe_with([topic.as_str()], notes.clone());
     next(&consumer, 20).await?;
     consumer.commit().await?;
-    assert_eq!(notes.taken(), ["assigned 2"]);
+    assert_eq!(notes.taken(), ["assigned 2: SubscriptionChanged"]);
     let members = async || {
         let described = backend.client()?.admin().describe_groups([group.as_str()]).await?.all()?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(described[0].members.clone())

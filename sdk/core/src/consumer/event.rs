@@ -462,7 +462,7 @@ pub enum PartitionFailure {
     NoOffset,
     /// The broker refuses.
     Refused(ErrorCode),
-    /// There has been no leader for `default.api.timeout.ms`.
+    /// There has been no leader for [`FetchSettings::locate_limit`](super::FetchSettings).
     NoLeader(ErrorCode),
     /// The log was cut before the position: a leader that did not have all of it was elected (KIP-320).
     Truncated {

@@ -259,8 +259,8 @@ impl fmt::Display for Reason {
 /// What a listener is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
-    /// These are read from now on.
-    Assigned(Vec<TopicPartition>),
+    /// These are read from now on, since a rebalance that this member joined for a reason.
+    Assigned(Vec<TopicPartition>, Reason),
     /// These are given up; they can be committed until the listener returns.
     Revoked(Vec<TopicPartition>, Reason),
     /// These are gone, and maybe read by others already; they cannot be committed.

@@ -96,6 +96,8 @@ pub struct Membership {
     pub(super) withheld: u32,
     /// Whether the coordinator, answering the last request to join, made another member the leader.
     pub(super) follows: bool,
+    /// Why it began to join, however often it has tried since; `None` once it has its assignment.
+    pub(super) joins_for: Option<Reason>,
     /// Owned as told in requests to join since the last changeover. Others wait until what is not assigned again is given up,
     /// also if it was lost meanwhile.
     pub(super) claimed: BTreeSet<TopicPartition>,
@@ -158,6 +160,7 @@ impl Membership {
             withheld_until: None,
             withheld: 0,
             follows: false,
+            joins_for: None,
             claimed: BTreeSet::new(),
             coordinator: Coordinator::Unknown,
             asked_for: false,
@@ -313,6 +316,7 @@ impl Membership {
         match self.phase {
             Phase::Idle | Phase::Failed => {
                 self.starting = Starting::default();
+                self.joins_for = None;
                 self.phase = Phase::Preparing(Reason::SubscriptionChanged);
             }
             // Nobody has to give anything up for what changes nothing.
@@ -464,6 +468,7 @@ impl Membership {
         if !lost.is_empty() {
             out.push(Effect::Stop(lost.clone()));
             self.calls.push_back(Call::Lost(lost, reason));
+            self.joins_for = Some(reason);
         }
     }
 
@@ -480,6 +485,7 @@ impl Membership {
     /// Out of the group.
     pub(super) fn gone(&mut self, for_good: bool, out: &mut Vec<Effect>) {
         self.aside = None;
+        self.joins_for = None;
         self.member_id = "".into();
         self.generation = None;
         self.held_since = None;
@@ -509,7 +515,7 @@ impl Membership {
                 self.starting.wanted = &self.starting.wanted - &self.going;
                 self.going.clear();
             }
-            Call::Assigned(partitions) => {
+            Call::Assigned(partitions, _) => {
                 self.starting.wanted.extend(partitions.into_iter().filter(|name| self.owned.contains(name)));
             }
             Call::Lost(..) => {}

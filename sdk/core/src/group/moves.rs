@@ -103,6 +103,9 @@ impl Membership {
         if self.retry_at.is_some() {
             return false;
         }
+        if let Phase::Preparing(reason) = self.phase {
+            self.joins_for.get_or_insert(reason);
+        }
         let topics = self.topics.clone().unwrap_or_default();
         self.told_topics = topics.clone();
         self.again = None;
@@ -147,6 +150,7 @@ impl Membership {
             return false;
         };
         self.held_since = Some(generation);
+        let joined_for = self.joins_for.take().unwrap_or(Reason::Rebalance);
         let new: Vec<_> = target.difference(&self.owned).cloned().collect();
         self.owned = target;
         self.tenures.retain(|name, _| self.owned.contains(name));
@@ -165,7 +169,7 @@ impl Membership {
         self.phase = Phase::Stable;
         if !new.is_empty() {
             out.push(Effect::Add(new.clone()));
-            self.calls.push_back(Call::Assigned(new));
+            self.calls.push_back(Call::Assigned(new, joined_for));
         }
         true
     }

@@ -20,10 +20,10 @@ pub(super) struct Closing {
 }
 
 impl Group {
-    /// Leaves for good, and ends reading; returns when that is done, at most after `default.api.timeout.ms`. Goes on if the
-    /// future is dropped. Whoever comes later waits for the same.
+    /// Leaves for good, and ends reading; returns when that is done, at most after `default.api.timeout.ms`, or
+    /// `request.timeout.ms` if that is longer. Goes on if the future is dropped. Whoever comes later waits for the same.
     pub(in crate::consumer) async fn close(self: &Arc<Self>) {
-        if let Some(over) = self.start_to_close(self.shared.client.settings().api_timeout()) {
+        if let Some(over) = self.start_to_close(self.shared.client.settings().patience()) {
             over.await;
         }
     }

@@ -360,7 +360,7 @@ async fn tell(group: Arc<Group>, id: u64, call: Call) {
         let context = RebalanceContext::new(group.clone());
         let told = async {
             match &call {
-                Call::Assigned(partitions) => listener.assigned(&context, partitions).await,
+                Call::Assigned(partitions, reason) => listener.assigned(&context, partitions, *reason).await,
                 Call::Revoked(partitions, reason) => listener.revoked(&context, partitions, *reason).await,
                 Call::Lost(partitions, reason) => listener.lost(&context, partitions, *reason).await,
             }
@@ -385,7 +385,8 @@ async fn commit_what_goes(group: &Arc<Group>, partitions: &[TopicPartition], unt
     let partitions: BTreeSet<_> = partitions.iter().cloned().collect();
     let commit = group.begin_commit();
     let done = group.shared.committable(&partitions, true);
-    let commit = commit.offsets(done, until.min(group.api_deadline()));
+    let limit = group.shared.now().saturating_add(group.shared.client.settings().patience());
+    let commit = commit.offsets(done, until.min(limit));
     match group.in_half_of_the_time(until, commit).await {
         None => tracing::warn!("there was no time to commit positions before giving partitions up"),
         Some(Ok(())) => {}

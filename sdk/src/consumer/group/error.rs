@@ -75,11 +75,8 @@ impl CommitError {
     pub fn recovery(&self) -> Recovery {
         match self {
             Self::TimedOut { .. } => Recovery::Retry,
-            Self::NoGroup
-            | Self::HasMembers { .. }
-            | Self::NotOwned { .. }
-            | Self::Expelled { .. }
-            | Self::Refused { .. } => Recovery::Fix,
+            Self::NotOwned { .. } | Self::Expelled { .. } => Recovery::GoOn,
+            Self::NoGroup | Self::HasMembers { .. } | Self::Refused { .. } => Recovery::Fix,
             Self::Closed => Recovery::Rebuild,
         }
     }

@@ -43,14 +43,16 @@ use crate::consumer::ConsumerError;
 /// }
 /// ```
 pub trait RebalanceListener: Send + Sync + 'static {
-    /// These partitions are this member's now. Nothing of them is read before this returns; whoever keeps offsets elsewhere
-    /// seeks here.
+    /// These partitions are this member's now, since a rebalance that it joined for this reason, or because
+    /// it had lost others for it. Nothing of them is read before
+    /// this returns; whoever keeps offsets elsewhere seeks here.
     fn assigned<'a>(
         &'a self,
         context: &'a RebalanceContext,
         partitions: &'a [TopicPartition],
+        reason: Reason,
     ) -> BoxFuture<'a, ()> {
-        let _ = (context, partitions);
+        let _ = (context, partitions, reason);
         Box::pin(std::future::ready(()))
     }
 

@@ -401,12 +401,13 @@ impl Group {
         }
     }
 
-    /// Gives everything up and leaves; returns when that is done, at most after `default.api.timeout.ms`.
+    /// Gives everything up and leaves; returns when that is done, at most after `default.api.timeout.ms`, or `request.timeout.ms`
+    /// if that is longer.
     pub(super) async fn unsubscribe(&self) {
         if !self.is_member() {
             return;
         }
-        let by = self.api_deadline();
+        let by = self.shared.now().saturating_add(self.shared.client.settings().patience());
         {
             let mut machine = self.machine.lock();
             machine.mode = Mode::Free;
@@ -458,6 +459,9 @@ impl Group {
         &self,
         partitions: &[TopicPartition],
     ) -> Result<BTreeMap<TopicPartition, Option<CommittedOffset>>, CommitError> {
+        if !self.config.named && !self.is_member() {
+            return Err(CommitError::NoGroup);
+        }
         let client = &self.shared.client;
         let waited = client.settings().api_timeout();
         let deadline = self.shared.now().saturating_add(waited);

@@ -22,6 +22,7 @@ fn described() -> kafkas::Client {
             .collect(),
         ours: OURS,
         other_default: OTHER_DEFAULT,
+        read: |name, value| ProducerBuilder::from_properties([(name, value)]).map(|_| ()),
         sources: [include_str!("../builder.rs"), include_str!("../../config/client.rs")],
     }
 }
@@ -38,7 +39,7 @@ fn the_defaults_are_kafkas() {
 /// Goal: no setting of a file for Kafka is dropped in silence.
 #[test]
 fn every_setting_of_kafka_is_honoured_or_refused_with_a_reason() {
-    described().check_refusals(|name, value| ProducerBuilder::from_properties([(name, value)]).map(|_| ()));
+    described().check_refusals();
 }
 
 /// Goal: what Kafka refuses is refused, and what it accepts is accepted, but for what is said here.

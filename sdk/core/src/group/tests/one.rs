@@ -89,12 +89,11 @@ impl One {
         assert_eq!(one.step(Event::Subscribe(topics())), [Effect::FindCoordinator]);
         let effects = one.step(Event::Coordinator(Ok(1)));
         let effects = one.join(&effects, 1, assigned.clone());
-        let [Effect::Adopt(_, _, 1), Effect::Add(added), Effect::Tell(call, Call::Assigned(told))] =
-            &effects[..]
-        else {
+        let [Effect::Adopt(_, _, 1), Effect::Add(added), Effect::Tell(call, told)] = &effects[..] else {
             panic!("{effects:?}");
         };
-        assert_eq!((added, told), (&assigned, &assigned));
+        let expected = Call::Assigned(assigned.clone(), Reason::SubscriptionChanged);
+        assert_eq!((added, told), (&assigned, &expected));
         let effects = one.step(Event::Told(*call));
         let [Effect::FetchOffsets { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
         let found: BTreeMap<_, _> =
@@ -191,11 +190,10 @@ fn a_cooperative_member_keeps_what_stays_and_joins_again_after_giving_up_the_res
     let [Effect::Stop(stopped), Effect::Tell(call, told)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!((stopped, told), (&partitions([0]), &gone));
     let effects = one.step(Event::Told(*call));
-    let [Effect::Adopt(_, _, 2), Effect::Add(added), Effect::Tell(call, Call::Assigned(told))] = &effects[..]
-    else {
+    let [Effect::Adopt(_, _, 2), Effect::Add(added), Effect::Tell(call, told)] = &effects[..] else {
         panic!("{effects:?}");
     };
-    assert_eq!((added, told), (&partitions([2]), &partitions([2])));
+    assert_eq!((added, told), (&partitions([2]), &Call::Assigned(partitions([2]), Reason::Rebalance)));
     let effects = one.step(Event::Told(*call));
     let [Effect::Join { ref owned, generation: Some(2), .. }, Effect::FetchOffsets { .. }] = effects[..]
     else {
@@ -557,7 +555,7 @@ fn what_was_told_to_be_owned_and_lost_before_the_answer_is_given_up_by_joining_a
         let [Effect::Sync { ticket, .. }] = effects[..] else { panic!("{effects:?}") };
         let assignment = Assignment { partitions: partitions([0]), user_data: None };
         let effects = one.step(Event::Sync(ticket, Ok(Ok(assignment))));
-        let [.., Effect::Tell(id, Call::Assigned(_))] = effects[..] else { panic!("{effects:?}") };
+        let [.., Effect::Tell(id, Call::Assigned(..))] = effects[..] else { panic!("{effects:?}") };
         let effects = one.step(Event::Told(id));
         let again = effects.iter().any(|e| matches!(e, Effect::Join { owned, .. } if owned.len() == 1));
         assert_eq!(again, is_static, "one that leaves makes the others join: {effects:?}");

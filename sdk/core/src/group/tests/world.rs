@@ -211,7 +211,7 @@ impl World {
         let client = &mut self.clients[at];
         assert!(client.calling.is_none(), "two calls at a time");
         match &call {
-            Call::Assigned(partitions) => {
+            Call::Assigned(partitions, _) => {
                 for name in partitions {
                     assert!(!client.told.contains(name), "{name} assigned twice");
                     assert!(client.held.contains(name));
@@ -602,7 +602,7 @@ impl World {
 impl Client {
     fn heard(&mut self, call: &Call) {
         match call {
-            Call::Assigned(partitions) => self.told.extend(partitions.iter().cloned()),
+            Call::Assigned(partitions, _) => self.told.extend(partitions.iter().cloned()),
             Call::Revoked(partitions, _) => {
                 self.told.retain(|name| !partitions.contains(name));
                 self.held.retain(|name| !partitions.contains(name));

@@ -20,7 +20,8 @@ pub enum Recovery {
     Rebuild,
     /// Change the input or the configuration; the same call fails again.
     Fix,
-    /// Nothing is wrong: the partitions are somebody else's now, who goes on with them. Drop what was begun, and go on with what comes.
+    /// The partitions are not this consumer's, or not any more: whoever has them reads on from the last commit. Drop what was
+    /// begun, and go on with what comes.
     GoOn,
 }
 

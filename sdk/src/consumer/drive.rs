@@ -151,7 +151,7 @@ impl Task {
         if self.awaited.insert(topic.clone()) {
             let shared = self.shared.clone();
             let wait = async move {
-                let deadline = shared.now().saturating_add(shared.client.settings().api_timeout());
+                let deadline = shared.now().saturating_add(shared.client.settings().patience());
                 if let Err(error) = shared.client.topic(&topic, shared.may_create(), deadline).await {
                     tracing::warn!(topic = &*topic, %error, "no metadata for an assigned topic");
                 }

@@ -329,7 +329,7 @@ impl<K: 'static, V: 'static> Consumer<K, V> {
     ///
     /// # Errors
     ///
-    /// [`CommitError::NoGroup`] if it has not subscribed and no `group.id` is set, [`CommitError::Refused`], or
+    /// [`CommitError::NoGroup`] without subscription and `group.id`, [`CommitError::Refused`], or
     /// [`CommitError::TimedOut`] after `default.api.timeout.ms`.
     pub async fn committed(
         &self,

@@ -44,7 +44,7 @@ impl RecordHeader {
 ///
 /// With the default types, key, value and headers are slices of the fetched buffer: nothing was copied, and the
 /// buffer lives, and counts in the consumer's prefetch budget, until the last of its records is dropped. A record
-/// that is kept for long should be [detached](Self::detach).
+/// that is kept for long should be [detached](Self::detach); one of other types, its [headers](Self::detach_headers).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerRecord<K = Bytes, V = Bytes> {
@@ -129,16 +129,23 @@ impl ConsumerRecord<Bytes, Bytes> {
     /// Copies key, value and headers out of the fetched buffer, so that the record no longer holds on to it.
     #[must_use]
     pub fn detach(self) -> Self {
-        let copy = |bytes: Bytes| Bytes::copy_from_slice(&bytes);
-        Self {
-            key: self.key.map(copy),
-            value: self.value.map(copy),
-            headers: self
-                .headers
-                .into_iter()
-                .map(|h| RecordHeader { name: copy(h.name), value: h.value.map(copy) })
-                .collect(),
-            ..self
-        }
+        let Self { key, value, .. } = self;
+        Self { key: key.map(copied), value: value.map(copied), ..self }.detach_headers()
     }
+}
+
+impl<K, V> ConsumerRecord<K, V> {
+    /// Copies the headers out of the fetched buffer: a record whose key and value were deserialized holds on to it by nothing else.
+    #[must_use]
+    pub fn detach_headers(mut self) -> Self {
+        for header in &mut self.headers {
+            header.name = copied(std::mem::take(&mut header.name));
+            header.value = header.value.take().map(copied);
+        }
+        self
+    }
+}
+
+fn copied(bytes: Bytes) -> Bytes {
+    Bytes::copy_from_slice(&bytes)
 }

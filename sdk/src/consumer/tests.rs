@@ -219,6 +219,27 @@ async fn kept_records_use_up_the_budget_but_a_waiting_reader_is_served() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_of_other_types_holds_the_answer_by_its_headers_only() {
+    let cluster = Cluster::default();
+    cluster.count(0, 0..3);
+    let consumer = builder(&cluster);
+    let consumer: Consumer<Bytes, String> = consumer.value_deserializer(Plain).build().unwrap();
+    consumer.assign([(tp(0), StartOffset::Beginning)]);
+    let mut kept = vec![];
+    for _ in 0..3 {
+        kept.push(consumer.recv().await.unwrap());
+    }
+    consumer.unassign();
+    assert_eq!(kept[2].headers.len(), 2);
+    assert!(consumer.shared.budget.held() > 0);
+    let headers = kept[2].headers.clone();
+    let copies: Vec<_> = kept.into_iter().map(ConsumerRecord::detach_headers).collect();
+    assert_eq!((&copies[2].headers, &copies[2].value), (&headers, &Some("2".to_owned())));
+    drop(headers);
+    assert_eq!(consumer.shared.budget.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_than_the_budget_is_fetched_ahead() {
     // What is being read counts, too; more than two answers ahead of that would only need more memory.
     for (budget, answer, fetched) in [(2_000, 1_500, 1_000..=2_000), (20_000, 400, 900..=1_200)] {

@@ -339,6 +339,8 @@ impl Membership {
             Phase::Joining(_) | Phase::Leading(_) | Phase::Syncing(_) | Phase::Adopting(_) => {
                 self.again = Some(reason);
             }
+            // The JoinGroup to come tells the topics.
+            Phase::Preparing(_) if reason != Reason::Rebalance => self.joins_for = Some(reason),
             _ => {}
         }
     }
@@ -408,6 +410,8 @@ impl Membership {
             self.member_id = "".into();
         }
         self.again = None;
+        // Whatever it was about to join for.
+        self.joins_for = None;
         self.phase = Phase::Stalled;
     }
 

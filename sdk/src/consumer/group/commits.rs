@@ -314,9 +314,9 @@ impl Group {
         }
     }
 
-    /// Commits what is done.
+    /// Commits what is done, for a listener.
     pub(in crate::consumer) async fn commit_done(self: &Arc<Self>) -> Result<(), CommitError> {
-        let (commit, deadline) = (self.begin_commit(), self.api_deadline());
+        let (commit, deadline) = (self.begin_commit(), self.patience_ends());
         let done = self.shared.committable(&self.held(), true);
         commit.offsets(done, deadline).await
     }
@@ -333,7 +333,7 @@ impl Group {
 
     /// Commits what is done and was not committed already.
     pub(super) fn commit_in_the_background(self: &Arc<Self>) {
-        let (commit, deadline) = (self.begin_commit(), self.api_deadline());
+        let (commit, deadline) = (self.begin_commit(), self.patience_ends());
         let offsets = self.done();
         let commit = commit.in_the_background(&offsets);
         self.machine.lock().order.forget(|_| true);

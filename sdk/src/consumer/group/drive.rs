@@ -385,8 +385,7 @@ async fn commit_what_goes(group: &Arc<Group>, partitions: &[TopicPartition], unt
     let partitions: BTreeSet<_> = partitions.iter().cloned().collect();
     let commit = group.begin_commit();
     let done = group.shared.committable(&partitions, true);
-    let limit = group.shared.now().saturating_add(group.shared.client.settings().patience());
-    let commit = commit.offsets(done, until.min(limit));
+    let commit = commit.offsets(done, until.min(group.patience_ends()));
     match group.in_half_of_the_time(until, commit).await {
         None => tracing::warn!("there was no time to commit positions before giving partitions up"),
         Some(Ok(())) => {}

@@ -12,7 +12,7 @@ use crate::error::Recovery;
 #[non_exhaustive]
 pub enum CommitError {
     /// The consumer has no group: it has not subscribed, and no `group.id` is set.
-    #[error("the consumer has no group to commit for: set group.id, or subscribe")]
+    #[error("the consumer has no group: set group.id, or subscribe")]
     NoGroup,
     /// The partition is not this member's (any more), or this consumer has unsubscribed: whoever has it reads it from the last
     /// commit on. Drop what was not committed; do not try again.
@@ -21,8 +21,8 @@ pub enum CommitError {
         /// The first such partition.
         partition: TopicPartition,
     },
-    /// The group went on without this member, for example because it was silent for too long. It joins again by itself; the
-    /// offsets are not committed and must not be tried again.
+    /// The group went on without this member, for example because it was silent for too long. It joins again by itself, unless
+    /// another one has its `group.instance.id` (`FENCED_INSTANCE_ID`); the offsets are not committed and must not be tried again.
     #[error("the group went on without this member ({code}): what was not committed is read again by others")]
     Expelled {
         /// What the coordinator said.
@@ -75,6 +75,8 @@ impl CommitError {
     pub fn recovery(&self) -> Recovery {
         match self {
             Self::TimedOut { .. } => Recovery::Retry,
+            // Another member has its instance id: this one does not join again.
+            Self::Expelled { code: ErrorCode::FENCED_INSTANCE_ID } => Recovery::Fix,
             Self::NotOwned { .. } | Self::Expelled { .. } => Recovery::GoOn,
             Self::NoGroup | Self::HasMembers { .. } | Self::Refused { .. } => Recovery::Fix,
             Self::Closed => Recovery::Rebuild,

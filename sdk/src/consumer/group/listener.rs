@@ -107,7 +107,8 @@ impl RebalanceContext {
         self.group.commit_done().await
     }
 
-    /// As [`Consumer::commit_offsets`](crate::Consumer::commit_offsets).
+    /// As [`Consumer::commit_offsets`](crate::Consumer::commit_offsets), but within `request.timeout.ms` if that is longer than
+    /// `default.api.timeout.ms`, as [`Self::commit`].
     ///
     /// # Errors
     ///
@@ -117,7 +118,7 @@ impl RebalanceContext {
         offsets: impl IntoIterator<Item = (P, O)>,
     ) -> Result<(), CommitError> {
         let offsets = offsets.into_iter().map(|(name, at)| (name.into(), at.into())).collect();
-        self.group.commit(offsets).await
+        self.group.begin_commit().offsets(offsets, self.group.patience_ends()).await
     }
 
     /// As [`Consumer::seek`](crate::Consumer::seek).

@@ -407,7 +407,7 @@ impl Group {
         if !self.is_member() {
             return;
         }
-        let by = self.shared.now().saturating_add(self.shared.client.settings().patience());
+        let by = self.patience_ends();
         {
             let mut machine = self.machine.lock();
             machine.mode = Mode::Free;
@@ -419,6 +419,11 @@ impl Group {
         self.step(Event::Unsubscribe);
         self.until(by, |membership| membership.is_idle()).await;
         self.machine.lock().unsubscribed_by.take_if(|at| *at == by);
+    }
+
+    /// When that has to be over which is done for others: what they read again if it is not, or wait for.
+    pub(super) fn patience_ends(&self) -> Tick {
+        self.shared.now().saturating_add(self.shared.client.settings().patience())
     }
 
     /// When `default.api.timeout.ms` is over that begins now.

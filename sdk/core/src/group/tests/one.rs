@@ -274,6 +274,47 @@ fn a_stalled_application_leaves_and_is_back_with_the_next_poll() {
     }
 }
 
+/// Goal: the listener hears why that JoinGroup was sent whose assignment it gets.
+#[test]
+fn an_assignment_is_told_with_the_reason_of_its_join() {
+    let told_for = |effects: &[Effect]| match effects.last() {
+        Some(Effect::Tell(call, Call::Assigned(_, reason))) => (*call, *reason),
+        _ => panic!("{effects:?}"),
+    };
+    let mut one = One::stable(RebalanceProtocol::Eager, false, partitions([0]));
+    let mut rebalance = |during: &[Event]| {
+        let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+        let [Effect::Stop(_), Effect::Tell(call, _)] = effects[..] else { panic!("{effects:?}") };
+        for event in during {
+            one.step(event.clone());
+        }
+        let effects = one.step(Event::Told(call));
+        let effects = one.join(&effects, 2, partitions([0]));
+        let (call, reason) = told_for(&effects);
+        one.step(Event::Told(call));
+        reason
+    };
+    assert_eq!(rebalance(&[]), Reason::Rebalance);
+    let more = ["t".into(), "u".into()].into();
+    assert_eq!(
+        rebalance(&[Event::Subscribe(more)]),
+        Reason::SubscriptionChanged,
+        "that JoinGroup tells them"
+    );
+    assert_eq!(rebalance(&[Event::Polled(None)]), Reason::Rebalance);
+
+    // It has nothing to lose any more when it stalls: it was about to join for another reason.
+    let effects = one.refuse_beat(ErrorCode::REBALANCE_IN_PROGRESS);
+    let [Effect::Stop(_), Effect::Tell(call, _)] = effects[..] else { panic!("{effects:?}") };
+    one.step(Event::Told(call));
+    one.step(Event::Polled(Some(one.now)));
+    let effects = one.wait(one.now + 61 * S);
+    assert!(one.member.is_stalled(), "{effects:?}");
+    let effects = one.step(Event::Polled(None));
+    let effects = one.join(&effects, 3, partitions([0]));
+    assert_eq!(told_for(&effects).1, Reason::PollStalled);
+}
+
 /// Answers every heartbeat until the member does something else, or until then.
 fn answer_until(one: &mut One, until: Tick) -> Vec<Effect> {
     let mut effects = Vec::new();

@@ -129,8 +129,8 @@ impl ConsumerRecord<Bytes, Bytes> {
     /// Copies key, value and headers out of the fetched buffer, so that the record no longer holds on to it.
     #[must_use]
     pub fn detach(self) -> Self {
-        let Self { key, value, .. } = self;
-        Self { key: key.map(copied), value: value.map(copied), ..self }.detach_headers()
+        let (key, value) = (self.key.as_ref().map(copied), self.value.as_ref().map(copied));
+        Self { key, value, ..self }.detach_headers()
     }
 }
 
@@ -139,13 +139,13 @@ impl<K, V> ConsumerRecord<K, V> {
     #[must_use]
     pub fn detach_headers(mut self) -> Self {
         for header in &mut self.headers {
-            header.name = copied(std::mem::take(&mut header.name));
-            header.value = header.value.take().map(copied);
+            header.name = copied(&header.name);
+            header.value = header.value.as_ref().map(copied);
         }
         self
     }
 }
 
-fn copied(bytes: Bytes) -> Bytes {
-    Bytes::copy_from_slice(&bytes)
+fn copied(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
 }

@@ -8,7 +8,7 @@ use klamm::{
     ApiKey, Client, CommitError, Consumer, ConsumerBuilder, NewTopic, OffsetReset, Producer, Record,
     StartOffset, TopicPartition,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 const S: Duration = Duration::from_secs(1);
 
@@ -129,6 +129,35 @@ fn who_closes_commits_and_leaves_although_calls_have_no_time() {
             assert_eq!(found, Some(5), "by hand: {by_hand}");
             let told = client.admin().describe_groups(["g"]).await?.all()?;
             assert!(told[0].members.is_empty(), "{told:?}");
+            Outcome::Ok(())
+        })
+        .expect("it runs");
+    }
+}
+
+/// Whoever is named as the coordinator may not be known yet: a new client asks for it and for the cluster at the same time.
+#[test]
+fn the_first_record_of_a_new_member_waits_for_no_pause() {
+    for seed in 0..20 {
+        sim::run(seed, |sim| async move {
+            let cluster =
+                sim.cluster().brokers(3).config("group.initial.rebalance.delay.ms", "0").start().await?;
+            let client =
+                || Client::builder().bootstrap_servers(cluster.bootstrap()).connector(cluster.handle());
+            let settled = client().build()?;
+            settled.admin().create_topics([NewTopic::new("t").partitions(1).replicas(3)]).await?.all()?;
+            write(&settled, 1).await?;
+            for round in 0..5 {
+                let fresh = client().retry_backoff_ms(10 * S).retry_backoff_max_ms(10 * S).build()?;
+                let builder = Consumer::builder().client(&fresh).group_id(format!("g-{round}"));
+                let consumer: Consumer = builder.auto_offset_reset(OffsetReset::Earliest).build()?;
+                let began = Instant::now();
+                consumer.subscribe(["t"]);
+                timeout(30 * S, consumer.recv()).await??;
+                // The first one makes __consumer_offsets.
+                assert!(round == 0 || began.elapsed() < 5 * S, "round {round}: {:?}", began.elapsed());
+                consumer.close().await?;
+            }
             Outcome::Ok(())
         })
         .expect("it runs");

@@ -92,10 +92,31 @@ impl Asker {
             }
         };
         check(error_code)?;
-        if !self.client.metadata().brokers.contains_key(&node_id.0) {
-            self.client.request_refresh("the coordinator is a broker that is not known yet");
-        }
+        self.until_known(node_id.0).await;
         Ok(node_id.0)
+    }
+
+    /// A new client asks for its coordinator and for the cluster at the same time. Who is not known after `retry.backoff.ms` is
+    /// looked for again, as somebody who does not answer.
+    async fn until_known(&self, broker: i32) {
+        let client = &self.client;
+        let is_known = || client.metadata().brokers.contains_key(&broker);
+        if is_known() {
+            return;
+        }
+        client.request_refresh("the coordinator is a broker that is not known yet");
+        let known = async {
+            loop {
+                let mut changed = std::pin::pin!(client.changed());
+                changed.as_mut().enable();
+                if is_known() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let limit = client.rt().now().saturating_add(client.settings().retry_backoff);
+        client.rt().before(limit, known).await;
     }
 
     pub(super) async fn join(

@@ -4,5 +4,6 @@ mod alone;
 mod coordinator;
 mod one;
 mod order;
+mod reasons;
 mod refused;
 mod world;

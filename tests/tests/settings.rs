@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use broker_lite::sim;
+use broker_lite::Cluster;
+use broker_lite::sim::{self, Sim};
 use klamm::{
     ApiKey, Client, CommitError, Consumer, ConsumerBuilder, NewTopic, OffsetReset, Producer, Record,
     StartOffset, TopicPartition,
@@ -16,6 +17,11 @@ type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn place() -> TopicPartition {
     TopicPartition::new("t", 0)
+}
+
+async fn one_broker(sim: &Sim) -> Outcome<Cluster> {
+    let builder = sim.cluster().brokers(1).config("group.initial.rebalance.delay.ms", "0");
+    Ok(builder.config("offsets.topic.num.partitions", "1").start().await?)
 }
 
 async fn write(client: &Client, count: usize) -> Outcome {
@@ -72,8 +78,7 @@ fn a_topic_that_is_asked_for_is_created_only_if_that_is_allowed() {
             let what = format!("allowed: {allowed}, by hand: {by_hand}");
             let what = &*what;
             sim::run(1, |sim| async move {
-                let cluster = sim.cluster().brokers(1).config("group.initial.rebalance.delay.ms", "0");
-                let cluster = cluster.config("offsets.topic.num.partitions", "1").start().await?;
+                let cluster = one_broker(&sim).await?;
                 let client = Client::builder().bootstrap_servers(cluster.bootstrap());
                 let client = client.connector(cluster.handle()).metadata_max_age_ms(S).build()?;
                 let consumer: Consumer = Consumer::builder()
@@ -101,8 +106,7 @@ fn a_topic_that_is_asked_for_is_created_only_if_that_is_allowed() {
 fn who_closes_commits_and_leaves_although_calls_have_no_time() {
     for by_hand in [true, false] {
         sim::run(1, |sim| async move {
-            let cluster = sim.cluster().brokers(1).config("group.initial.rebalance.delay.ms", "0");
-            let cluster = cluster.config("offsets.topic.num.partitions", "1").start().await?;
+            let cluster = one_broker(&sim).await?;
             let client = Client::builder().bootstrap_servers(cluster.bootstrap()).connector(cluster.handle());
             let client = client.build()?;
             client.admin().create_topics([NewTopic::new("t").partitions(1).replicas(1)]).await?.all()?;
@@ -168,7 +172,7 @@ fn the_first_record_of_a_new_member_waits_for_no_pause() {
 #[test]
 fn who_names_no_group_and_is_no_member_is_told_of_none() {
     sim::run(1, |sim| async move {
-        let cluster = sim.cluster().brokers(1).start().await?;
+        let cluster = one_broker(&sim).await?;
         let client = Client::builder().bootstrap_servers(cluster.bootstrap()).connector(cluster.handle());
         let consumer: Consumer = Consumer::builder().client(&client.build()?).build()?;
         assert_eq!(consumer.committed(&[place()]).await, Err(CommitError::NoGroup));

@@ -3,10 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::Property;
 use crate::error::ConfigError;
 
 /// The settings of one of Kafka's clients with their defaults, as Kafka prints them (`tests/tools/ClientDefaults.java`).
 pub(crate) type Defaults = BTreeMap<&'static str, Option<&'static str>>;
+
+/// Left to the operating system, which adapts them to the connection: the only ones that do something else than Kafka's when they
+/// are left out.
+const OTHER_DEFAULT: &[&str] = &["send.buffer.bytes", "receive.buffer.bytes"];
+
+/// The names of settings that have an effect on a client with these of its own.
+pub(crate) fn honoured<B>(own: &[Property<B>]) -> Vec<&'static str> {
+    let own = own.iter().map(|property| property.name);
+    own.chain(super::client::PROPERTIES.iter().map(|property| property.name)).collect()
+}
 
 fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {
     text.lines().filter(|line| !line.starts_with('#'))
@@ -48,8 +59,6 @@ pub(crate) struct Client {
     pub(crate) honoured: Vec<&'static str>,
     /// Those of them that Kafka's client does not have.
     pub(crate) ours: &'static [&'static str],
-    /// Those that do something else than Kafka's when they are left out.
-    pub(crate) other_default: &'static [&'static str],
     /// Reads one setting.
     pub(crate) read: fn(&str, &str) -> Result<(), ConfigError>,
     /// Where the methods are.
@@ -67,11 +76,7 @@ impl Client {
         for name in self.honoured.iter().copied().filter(|name| !self.ours.contains(name)) {
             let Some(default) = self.kafkas.get(name) else { panic!("Kafka has no {name}") };
             let Some(default) = default else { continue };
-            assert_eq!(
-                made(&[(name, default)]) == ours,
-                !self.other_default.contains(&name),
-                "{name}={default}"
-            );
+            assert_eq!(made(&[(name, default)]) == ours, !OTHER_DEFAULT.contains(&name), "{name}={default}");
         }
         assert!(self.kafkas.len() > 100, "{}", self.kafkas.len());
     }
@@ -116,17 +121,17 @@ impl Client {
                 Some(default) => format!("`{default}`"),
             };
             assert_eq!(row.default, shown, "{row:?}");
-            assert_eq!(row.notes.starts_with("differs: "), self.other_default.contains(&name), "{row:?}");
+            assert_eq!(row.notes.starts_with("differs: "), OTHER_DEFAULT.contains(&name), "{row:?}");
         }
         let refused = row.notes.strip_prefix("not supported yet: ");
         assert_eq!(refused.is_none(), self.honours(name) || name == "–", "{row:?}");
         if let Some(said) = refused {
-            let reason = super::refusal(&name.replace('*', "")).unwrap();
-            let accepted = self.kafkas.get(name).copied().flatten().filter(|default| !default.is_empty());
-            let accepted = accepted.filter(|default| (self.read)(name, default).is_ok());
-            let expected = match accepted {
-                Some(default) => format!("{reason}; `{default}` is accepted"),
-                None if name == "enable.metrics.push" => format!("{reason}; `false` is accepted"),
+            let reason = super::names::reason(&name.replace('*', "")).unwrap();
+            let expected = match super::names::accepted(name) {
+                Some(value) => {
+                    assert!((self.read)(name, value).is_ok(), "{name}={value}");
+                    format!("{reason}; `{value}` is accepted")
+                }
                 None => reason.to_owned(),
             };
             assert_eq!(said, expected, "{row:?}");

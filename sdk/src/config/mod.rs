@@ -92,17 +92,5 @@ pub(crate) fn apply<B: HasClient, K: AsRef<str>, V: AsRef<str>>(
     Ok(())
 }
 
-/// The names of the properties that every client shares.
-#[cfg(test)]
-pub(crate) fn shared_names() -> impl Iterator<Item = &'static str> {
-    client::PROPERTIES.iter().map(|property| property.name)
-}
-
-/// Why a property that Kafka has is refused; nothing if it is not.
-#[cfg(test)]
-pub(crate) fn refusal(name: &str) -> Option<&'static str> {
-    names::reason(name)
-}
-
 #[cfg(test)]
 mod tests;

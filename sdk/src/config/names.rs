@@ -171,6 +171,13 @@ pub(super) fn reason(name: &str) -> Option<&'static str> {
     known.or_else(|| PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, reason)| *reason))
 }
 
+/// The value of such a property that asks for what this client does anyway.
+#[cfg(test)]
+pub(super) fn accepted(name: &str) -> Option<&'static str> {
+    let known = KNOWN.iter().find(|known| known.name == name)?;
+    known.accepts.first().copied().filter(|value| !value.is_empty())
+}
+
 fn of(kinds: &[Kind]) -> &'static str {
     match kinds {
         [Kind::Producer] => "producers",

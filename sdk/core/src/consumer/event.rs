@@ -80,8 +80,7 @@ pub struct FetchSettings {
     /// `retry.backoff.ms`, `retry.backoff.max.ms`.
     pub backoff: Backoff,
     /// How long a partition may have no leader until the application is told (`default.api.timeout.ms`, or `request.timeout.ms` if
-    /// that is longer). One that is older than what
-    /// was read is taken after half of it at the latest.
+    /// that is longer). One that is older than what was read is taken after half of it at the latest.
     pub locate_limit: Duration,
     /// `client.rack`; empty without one.
     pub rack: String,

@@ -31,7 +31,7 @@ impl Membership {
                 let reason = *reason;
                 let unwanted = self.to_give_up();
                 let waits = self.revoke(unwanted, reason, out) && !planted(Bug::JoinBeforeRevoked);
-                waits || self.join(now, out)
+                waits || self.join(reason, now, out)
             }
             Phase::Adopting(assignment) => {
                 let assignment = assignment.clone();
@@ -96,16 +96,14 @@ impl Membership {
         true
     }
 
-    fn join(&mut self, now: Tick, out: &mut Vec<Effect>) -> bool {
+    fn join(&mut self, reason: Reason, now: Tick, out: &mut Vec<Effect>) -> bool {
         let Some(coordinator) = self.known() else {
             return false;
         };
         if self.retry_at.is_some() {
             return false;
         }
-        if let Phase::Preparing(reason) = self.phase {
-            self.joins_for.get_or_insert(reason);
-        }
+        self.joins_for.get_or_insert(reason);
         let topics = self.topics.clone().unwrap_or_default();
         self.told_topics = topics.clone();
         self.again = None;

@@ -22,20 +22,12 @@ fn a_properties_file_is_read_and_what_is_missing_is_refused_by_name() {
     assert!(unknown.contains("fetch.max.bytes"), "{unknown}");
 }
 
-/// Left to the operating system, which adapts them to the connection.
-const OTHER_DEFAULT: &[&str] = &["send.buffer.bytes", "receive.buffer.bytes"];
-
 fn described() -> kafkas::Client {
     kafkas::Client {
         page: "consumer-settings.md",
         kafkas: kafkas::defaults(include_str!("../../config/kafka_consumer.txt")),
-        honoured: PROPERTIES
-            .iter()
-            .map(|property| property.name)
-            .chain(crate::config::shared_names())
-            .collect(),
+        honoured: kafkas::honoured(PROPERTIES),
         ours: &["metadata.max.idle.ms"],
-        other_default: OTHER_DEFAULT,
         read: |name, value| ConsumerBuilder::from_properties([(name, value)]).map(|_| ()),
         sources: [include_str!("../builder.rs"), include_str!("../../config/client.rs")],
     }

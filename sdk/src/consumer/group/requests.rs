@@ -105,18 +105,13 @@ impl Asker {
             return;
         }
         client.request_refresh("the coordinator is a broker that is not known yet");
-        let known = async {
-            loop {
-                let mut changed = std::pin::pin!(client.changed());
-                changed.as_mut().enable();
-                if is_known() {
-                    return;
-                }
-                changed.await;
-            }
-        };
         let limit = client.rt().now().saturating_add(client.settings().retry_backoff);
-        client.rt().before(limit, known).await;
+        loop {
+            let changed = client.changed();
+            if is_known() || client.rt().before(limit, changed).await.is_none() {
+                return;
+            }
+        }
     }
 
     pub(super) async fn join(

@@ -8,20 +8,13 @@ fn checked(pairs: &[(&str, &str)]) -> Result<Checked, ConfigError> {
 
 /// What there is beside Kafka's own.
 const OURS: &[&str] = &["block.on.buffer.full", "default.api.timeout.ms", "partitioner"];
-/// Left to the operating system, which adapts them to the connection.
-const OTHER_DEFAULT: &[&str] = &["send.buffer.bytes", "receive.buffer.bytes"];
 
 fn described() -> kafkas::Client {
     kafkas::Client {
         page: "producer.md",
         kafkas: kafkas::defaults(include_str!("../../config/kafka_producer.txt")),
-        honoured: PROPERTIES
-            .iter()
-            .map(|property| property.name)
-            .chain(crate::config::shared_names())
-            .collect(),
+        honoured: kafkas::honoured(PROPERTIES),
         ours: OURS,
-        other_default: OTHER_DEFAULT,
         read: |name, value| ProducerBuilder::from_properties([(name, value)]).map(|_| ()),
         sources: [include_str!("../builder.rs"), include_str!("../../config/client.rs")],
     }
